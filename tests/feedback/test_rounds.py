@@ -1,0 +1,98 @@
+import threading
+
+import pytest
+
+from feedback.rounds import LeaseLost, RoundBook
+from feedback.store import connect
+from tests.conftest import wait_for
+
+
+@pytest.fixture
+def rounds(valkey_url: str) -> RoundBook:
+    return RoundBook(connect(valkey_url))
+
+
+def test_at_most_one_round_is_open(rounds: RoundBook) -> None:
+    assert rounds.request(trigger="count", actor="beat") == (1, True)
+    assert rounds.request(trigger="operator", actor="cli") == (1, False)
+    token = rounds.claim(1, owner="w", lease_s=10)
+    assert token == 1
+    rounds.finish(1, token, "refused", reason="gate")
+    assert rounds.open_round() is None
+    assert rounds.request(trigger="count", actor="beat") == (2, True)
+
+
+def test_a_live_lease_keeps_others_out_and_an_expired_one_lets_them_in(rounds: RoundBook) -> None:
+    id, _ = rounds.request(trigger="t", actor="a")
+    first = rounds.claim(id, owner="first", lease_s=0.15)
+    assert first is not None
+    assert rounds.claim(id, owner="second", lease_s=10) is None
+    wait_for(lambda: rounds.claim(id, owner="second", lease_s=10) is not None, seconds=5, what="lease expiry")
+    with pytest.raises(LeaseLost):
+        rounds.write(id, first, stage="ppo")
+    with pytest.raises(LeaseLost):
+        rounds.finish(id, first, "published")
+    record = rounds.get(id)
+    assert record is not None and (record.stage, record.owner, record.attempts) == ("collect", "second", 2)
+
+
+def test_twenty_claims_at_once_one_gets_it(rounds: RoundBook) -> None:
+    id, _ = rounds.request(trigger="t", actor="a")
+    tokens: list[int | None] = []
+    threads = [
+        threading.Thread(target=lambda: tokens.append(rounds.claim(id, owner="w", lease_s=10))) for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [token for token in tokens if token is not None] == [1]
+
+
+def test_renewal_keeps_the_lease_and_fields_survive(rounds: RoundBook) -> None:
+    id, _ = rounds.request(trigger="t", actor="a")
+    token = rounds.claim(id, owner="w", lease_s=0.2)
+    assert token is not None
+    rounds.write(id, token, lease_s=60, stage="reward", watermark="5-0", progress={"step": 3}, metrics={"a": [1.5]})
+    record = rounds.get(id)
+    assert record is not None and not rounds.is_expired(record)
+    assert (record.stage, record.watermark, record.progress, record.metrics) == (
+        "reward", "5-0", {"step": 3}, {"a": [1.5]},
+    )  # fmt: skip
+
+
+def test_a_released_round_can_be_claimed_at_once(rounds: RoundBook) -> None:
+    id, _ = rounds.request(trigger="t", actor="a")
+    token = rounds.claim(id, owner="w", lease_s=60)
+    assert token is not None
+    rounds.release(id, token)
+    assert rounds.claim(id, owner="v", lease_s=60) == token + 1
+
+
+def test_a_finished_round_cannot_be_claimed_or_written(rounds: RoundBook) -> None:
+    id, _ = rounds.request(trigger="t", actor="a")
+    token = rounds.claim(id, owner="w", lease_s=0)
+    assert token is not None
+    rounds.finish(id, token, "failed", reason="NaN")
+    assert rounds.claim(id, owner="v", lease_s=60) is None
+    with pytest.raises(LeaseLost):
+        rounds.finish(id, token, "published")
+
+
+def test_used_feedback_is_what_ended_rounds_saw(rounds: RoundBook) -> None:
+    for state, watermark in (("published", "7-0"), ("failed", "9-0")):
+        id, _ = rounds.request(trigger="t", actor="a")
+        token = rounds.claim(id, owner="w", lease_s=60)
+        assert token is not None
+        rounds.write(id, token, watermark=watermark)
+        rounds.finish(id, token, state)  # type: ignore[arg-type]
+    assert rounds.last_watermark() == "7-0"
+    assert [round.id for round in rounds.list()] == [2, 1]
+
+
+def test_freezing(rounds: RoundBook) -> None:
+    assert not rounds.is_frozen()
+    rounds.freeze(True)
+    assert rounds.is_frozen()
+    rounds.freeze(False)
+    assert not rounds.is_frozen()

@@ -1,0 +1,151 @@
+import random
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.exceptions import ConnectionError as Gone
+
+from feedback.records import Completion, Feedback, Judgement, Rating, new_id
+from feedback.store import Conflict, Ledger, LedgerNotDurable, connect
+from tests.conftest import ValkeyProcess
+
+
+def make_feedback(judgement: Judgement, rater: str = "r") -> Feedback:
+    return Feedback(id=new_id("fb_"), judgement=judgement, rater=rater, split="train", created=1.0)
+
+
+def make_completion(id: str) -> Completion:
+    return Completion.model_validate(
+        dict(id=id, response_id="c", choice=0, conversation_id="v", rater="r",
+             messages=[{"role": "user", "content": "a\u2028b\x00 🦀"}], text="hi", prompt_token_ids=[1],
+             completion_token_ids=[5, 2], logprobs=[-0.1, -0.2], sampling={"temperature": 1.0}, finish_reason="stop",
+             policy_version=3, created=1.5)
+    )  # fmt: skip
+
+
+@pytest.fixture
+def ledger(valkey_url: str) -> Ledger:
+    return Ledger(connect(valkey_url))
+
+
+def test_completions_come_back_as_they_went_in(ledger: Ledger) -> None:
+    first, second = make_completion("c:0"), make_completion("c:1")
+    ledger.append_completions([first, second])
+    assert ledger.completions(("c:1", "missing", "c:0")) == {"c:0": first, "c:1": second}
+    assert ledger.completion_ids() == ["c:0", "c:1"]
+
+
+def test_the_same_judgement_again_is_the_same_feedback(ledger: Ledger) -> None:
+    first = ledger.append_feedback(make_feedback(Rating(completion_id="c", value=1)), client_id="k")
+    again = ledger.append_feedback(make_feedback(Rating(completion_id="c", value=1)), client_id="k")
+    without_key = ledger.append_feedback(make_feedback(Rating(completion_id="c", value=1)))
+    assert first.status == "created"
+    assert again == without_key == (first.id, 1, "same")
+    assert len(list(ledger.feedback_between("0"))) == 1
+
+
+def test_a_changed_judgement_is_a_revision_and_the_last_one_stands(ledger: Ledger) -> None:
+    up = ledger.append_feedback(make_feedback(Rating(completion_id="c", value=1)))
+    before = ledger.watermark()
+    down = ledger.append_feedback(make_feedback(Rating(completion_id="c", value=-1)))
+    assert (down.revision, down.status) == (2, "revised")
+    assert [f.id for f in ledger.standing(before)] == [up.id]
+    assert [f.id for f in ledger.standing(ledger.watermark())] == [down.id]
+    assert len(list(ledger.feedback_between("0"))) == 2
+    assert ledger.feedback(up.id) is not None
+
+
+def test_a_client_id_cannot_be_used_for_something_else(ledger: Ledger) -> None:
+    ledger.append_feedback(make_feedback(Rating(completion_id="c", value=1)), client_id="k")
+    with pytest.raises(Conflict):
+        ledger.append_feedback(make_feedback(Rating(completion_id="c", value=-1)), client_id="k")
+    other_rater = make_feedback(Rating(completion_id="c", value=-1), rater="s")
+    assert ledger.append_feedback(other_rater, client_id="k").status == "created"
+    assert len(list(ledger.feedback_between("0"))) == 2
+
+
+def test_fifty_at_once_make_one(ledger: Ledger) -> None:
+    results = []
+
+    def post() -> None:
+        results.append(ledger.append_feedback(make_feedback(Rating(completion_id="c", value=1)), client_id="k"))
+
+    threads = [threading.Thread(target=post) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [r.status for r in results].count("created") == 1
+    assert len({r.id for r in results}) == 1
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.sampled_from("rs"), st.sampled_from("abc"), st.sampled_from([1.0, -1.0, 0.5])), max_size=20)
+)
+def test_standing_agrees_with_a_dict(ledger: Ledger, votes: list[tuple[str, str, float]]) -> None:
+    ledger.redis.flushdb()
+    expected: dict[tuple[str, str], float] = {}
+    for rater, completion, value in votes:
+        ledger.append_feedback(make_feedback(Rating(completion_id=completion, value=value), rater=rater))
+        expected[rater, completion] = value
+    standing = ledger.standing(ledger.watermark())
+    assert {(f.rater, f.judgement.completion_id): f.judgement.value for f in standing} == expected  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"appendonly": "no"}, "without AOF"), ({"maxmemory-policy": "allkeys-lru"}, "evict feedback")],
+)
+def test_refuses_a_server_that_would_lose_feedback(tmp_path: Path, options: dict[str, str], message: str) -> None:
+    server = ValkeyProcess(tmp_path, **options).start()
+    try:
+        with pytest.raises(LedgerNotDurable, match=message):
+            Ledger(connect(server.url))
+    finally:
+        server.kill()
+
+
+def test_everysec_is_made_durable_by_waitaof(tmp_path: Path) -> None:
+    server = ValkeyProcess(tmp_path, appendfsync="everysec").start()
+    try:
+        ledger = Ledger(connect(server.url))
+        ledger.append_feedback(make_feedback(Rating(completion_id="c", value=1)))
+        server.kill()
+        server.start()
+        assert len(list(Ledger(connect(server.url)).feedback_between("0"))) == 1
+    finally:
+        server.kill()
+
+
+def test_kill_9_under_load_loses_nothing_acknowledged(valkey: ValkeyProcess) -> None:
+    acknowledged: list[str] = []
+    lock = threading.Lock()
+
+    def write(worker: int) -> None:
+        ledger = Ledger(connect(valkey.url))
+        for number in range(100_000):
+            feedback = make_feedback(Rating(completion_id=f"c{number}", value=1), rater=str(worker))
+            try:
+                ledger.append_feedback(feedback)
+            except Gone:
+                return
+            with lock:
+                acknowledged.append(feedback.id)
+
+    threads = [threading.Thread(target=write, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    target = random.Random(0).randint(300, 900)
+    while len(acknowledged) < target:
+        threads[0].join(timeout=0.01)
+    valkey.kill()
+    for thread in threads:
+        thread.join()
+    valkey.start()
+    stored = [f.id for _, f in Ledger(connect(valkey.url)).feedback_between("0")]
+    assert set(acknowledged) <= set(stored)
+    assert len(stored) == len(set(stored))
+    assert len(stored) <= len(acknowledged) + len(threads)
