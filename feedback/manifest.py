@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from feedback.hardware import Dtype
 from feedback.records import Record
 
 MANIFEST = "manifest.json"
@@ -25,7 +26,7 @@ class Manifest(Record):
 
     `golden` are token sequences fixed for all versions of one installation; `golden_logprobs[i][j]` is the
     trainer's log-prob of token j+1 of sequence i given the tokens before it. `weights` maps engine parameter
-    names to the sha256 of their bytes (empty when unknown).
+    names to the sha256 of their bytes in `dtype`, which is also what an engine must hold them in.
     """
 
     schema_version: Literal[1] = 1
@@ -33,6 +34,7 @@ class Manifest(Record):
     parent: int | None
     kind: Literal["base", "trained"]
     base_model: str
+    dtype: Dtype
     model_path: str
     adapter_path: str | None = None
     created: float

@@ -141,10 +141,15 @@ class PolicyRegistry:
         return target
 
     def previous(self) -> int | None:
-        """The version that served before the present one took over."""
-        current = self.stable()
+        """The version that served before the present one was promoted; never a rejected one.
+
+        Returns to a version (rollback, reject) do not count: what was left then was left for a reason, and
+        two versions must not take turns.
+        """
+        current, states = self.stable(), self.states()
         for line in reversed(self.audit()):
-            if line.action != "publish" and line.version == current:
+            is_promotion = line.action not in ("publish", "rollback", "reject") and line.version == current
+            if is_promotion and (line.from_version is None or states.get(line.from_version) != "rejected"):
                 return line.from_version
         return None
 

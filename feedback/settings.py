@@ -9,6 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from feedback.hardware import Dtype, local_dtype
+
 
 class Secrets(BaseModel):
     """Generated once per data directory, readable by its owner only."""
@@ -35,6 +37,7 @@ class Settings(BaseSettings):
     engine_port: int = 8001
     engine_key: str | None = None
     engine_mode: Literal["merged", "adapter"] = "merged"
+    engine_dtype: Dtype | None = None
     max_model_len: int = 2048
     release_mode: Literal["automatic", "manual"] = "automatic"
     evaluation_share: float = Field(default=0.1, ge=0.0, le=0.9)
@@ -58,6 +61,10 @@ class Settings(BaseSettings):
     def resolved_engine_key(self) -> str:
         """The engine's API key."""
         return self.engine_key or self.secrets().engine_key
+
+    def resolved_engine_dtype(self) -> Dtype:
+        """What new installations keep policies in: the dtype given, else this machine's native one."""
+        return self.engine_dtype or local_dtype()
 
     @property
     def policies_dir(self) -> Path:

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
+from redis.retry import Retry
 
 from feedback.records import Completion, Feedback, digest
 
@@ -58,8 +60,14 @@ class Appended(NamedTuple):
 
 def connect(url: str, *, timeout_s: float = 2.0) -> Redis:
     """A Redis client that answers or fails within `timeout_s`; it never hangs on a frozen server."""
+    # The client's own default is to retry with backoff, which turns one timeout into half a minute.
     return Redis.from_url(
-        url, decode_responses=True, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, max_connections=64
+        url,
+        decode_responses=True,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        max_connections=64,
+        retry=Retry(NoBackoff(), 0),
     )
 
 

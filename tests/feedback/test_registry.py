@@ -14,7 +14,7 @@ def write_policy(directory: Path, version: int, content: bytes = b"weights") -> 
     directory.mkdir(parents=True)
     (directory / "model.safetensors").write_bytes(content)
     manifest = Manifest(
-        version=version, parent=None, kind="base", base_model="m", model_path=".", created=time.time(),
+        version=version, parent=None, kind="base", base_model="m", dtype="float32", model_path=".", created=time.time(),
         files=describe_files(directory), weights={}, golden=(), golden_logprobs=(),
     )  # fmt: skip
     write_manifest(directory, manifest)
@@ -136,7 +136,7 @@ def test_a_directory_that_is_not_its_manifest_is_refused(tmp_path: Path, fault: 
     if fault == "python":
         directory.mkdir()
         (directory / "code.py").write_text("import os")
-        manifest = Manifest(version=1, parent=None, kind="base", base_model="m", model_path=".", created=0.0,
+        manifest = Manifest(version=1, parent=None, kind="base", base_model="m", dtype="float32", model_path=".", created=0.0,
                             files=describe_files(directory), weights={}, golden=(), golden_logprobs=())  # fmt: skip
         write_manifest(directory, manifest)
     else:

@@ -1,0 +1,43 @@
+# Ratchet. `make run` and `make test` do all set-up themselves, in .venv, and again when the pins change.
+
+SHELL := /bin/bash
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+STAMP := $(VENV)/.installed-$(ENGINE)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench clean
+
+help: ## this list
+	@echo "make TARGET [ARGS=...]; ARGS goes to ratchet up, to pytest or to the benchmark"
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/'
+
+run: $(STAMP) ## set up, get the model, start everything (Ctrl-C ends it)
+	@.ci/model
+	@exec $(VENV)/bin/ratchet up $(ARGS)
+
+test: lint ## set up, check, run all tests
+	@exec $(PYTHON) -m pytest $(ARGS)
+
+lint: $(STAMP) ## set up; ruff, mypy, import contracts
+	@echo "ruff: lint and format"
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --check --quiet .
+	@echo "mypy"
+	@$(VENV)/bin/mypy --no-error-summary
+	@echo "import contracts"
+	@.ci/quiet $(VENV)/bin/lint-imports
+
+bench: $(STAMP) ## set up, run the benchmarks in tests/bench
+	@exec $(PYTHON) -m pytest tests/bench --override-ini "python_files=bench_*.py" --capture=no --timeout=0 $(ARGS)
+
+clean: ## remove .venv and caches, never the data in .ratchet
+	@rm -rf $(VENV) build dist ratchet.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find serving feedback training tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "removed $(VENV) and the caches; .ratchet (conversations, feedback, policies) is kept"
+
+$(STAMP): pyproject.toml .ci/lock-$(ENGINE).txt .ci/setup
+	@.ci/setup $(ENGINE)
+	@touch $@

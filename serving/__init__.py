@@ -1,0 +1,1 @@
+"""What people meet: the gateway, the policy swap, and the command that runs it all."""

@@ -1,0 +1,126 @@
+"""The command `ratchet`."""
+
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from feedback.registry import PolicyRegistry
+from feedback.rounds import RoundBook
+from feedback.store import COMPLETIONS, CURRENT, FEEDBACK
+from serving import demo_command, key_commands, policy_commands, round_commands
+from serving.commands import AsJson, Home, OneLineErrors, console, installation
+from serving.installation import environment, settings_of
+from serving.probes import readiness
+from serving.terminal import Terminal
+from serving.up import WORKER_ALIVE
+from serving.up import up as run_everything
+
+Model = Annotated[str | None, typer.Option("--model", help="Hugging Face id or directory of the base model.")]
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="A self-hosted chat service whose model learns from the people who use it.",
+)
+model_app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, help="The base model.")
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        typer.echo(f"ratchet {distribution_version('ratchet')}")
+    except PackageNotFoundError:
+        typer.echo("ratchet, from a source tree that is not installed")
+    raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def up(
+    home: Home = None,
+    host: Annotated[str | None, typer.Option(help="Where the gateway listens [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="The gateway's port [default: 8000]")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="Use this Redis instead of an embedded one.")] = None,
+    redis_port: Annotated[int | None, typer.Option(help="Port of the embedded one [default: 7379]")] = None,
+    engine_url: Annotated[str | None, typer.Option(help="Use this vLLM server instead of starting one.")] = None,
+    engine_port: Annotated[int | None, typer.Option(help="Port of the one started here [default: 8001]")] = None,
+    model: Model = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show all that the parts write.")] = False,
+) -> None:
+    """Run everything on this machine until Ctrl-C."""
+    addresses = {"host": host, "port": port, "redis_url": redis_url, "redis_port": redis_port}
+    engine = {"engine_url": engine_url, "engine_port": engine_port, "base_model": model}
+    run_everything(settings_of(home, **addresses, **engine), Terminal(), verbose=verbose)
+
+
+@model_app.command()
+def fetch(model: Model = None, home: Home = None) -> None:
+    """Get the base model, unless it is there already."""
+    settings = settings_of(home, base_model=model)
+    argv = [sys.executable, "-m", "training.base_model", "fetch", "--model", settings.base_model]
+    done = subprocess.run([*argv, "--home", str(settings.home)], env=environment(settings), check=False)
+    raise typer.Exit(done.returncode)
+
+
+@app.command()
+def status(home: Home = None, as_json: AsJson = False) -> None:
+    """Show what runs, what serves, and how much feedback there is. Exit code 1 while it cannot chat."""
+    settings, redis = installation(home)
+    ready, report = readiness(settings)
+    open_round = RoundBook(redis).open_round()
+    facts = {
+        "gateway": "ready" if ready else f"not ready: {'; '.join(report.get('reasons', []))}" if report else "down",
+        "worker": "alive" if redis.exists(WORKER_ALIVE) else "down",
+        "stable policy": PolicyRegistry(redis, settings.policies_dir).stable(),
+        "served policy": report.get("policy_version"),
+        "completions": redis.xlen(COMPLETIONS),
+        "judgements": redis.hlen(CURRENT),
+        "judgements with revisions": redis.xlen(FEEDBACK),
+        "open round": f"{open_round.id} ({open_round.state}, {open_round.stage})" if open_round else None,
+        "learning": "frozen" if RoundBook(redis).is_frozen() else "on",
+    }
+    if as_json:
+        console().print_json(data=facts)
+    else:
+        table = Table(show_header=False)
+        for name, value in facts.items():
+            table.add_row(name, "none" if value is None else str(value))
+        console().print(table)
+    raise typer.Exit(0 if ready else 1)
+
+
+app.add_typer(model_app, name="model")
+app.add_typer(key_commands.app, name="keys")
+app.command()(policy_commands.policies)
+app.command()(policy_commands.rollback)
+app.command()(policy_commands.promote)
+app.command()(round_commands.train)
+app.command()(round_commands.rounds)
+app.command()(round_commands.freeze)
+app.command()(round_commands.unfreeze)
+app.command()(demo_command.demo)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What the `ratchet` commands share: options, access to an installation, one line for each error."""
+
+import getpass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from redis import Redis
+from redis.exceptions import RedisError
+from rich.console import Console
+
+from feedback.manifest import BrokenPolicy
+from feedback.registry import PointerMoved, UnknownPolicy
+from feedback.settings import Settings
+from feedback.store import LedgerNotDurable, connect
+from serving.children import CannotStart
+from serving.installation import settings_as_started
+
+Home = Annotated[Path | None, typer.Option("--home", help="Data directory [env: RATCHET_HOME] [default: .ratchet]")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Failure(RuntimeError):
+    """A command could not do what was asked; the message is one line."""
+
+
+class OneLineErrors(typer.core.TyperGroup):
+    """Known faults end a command with one line on stderr and an exit code, never with a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CannotStart as error:
+            code, text = 2, str(error)
+        except RedisError as error:
+            code, text = 1, f"Redis does not answer ({error}): is `ratchet up` running?"
+        except UnknownPolicy as error:
+            code, text = 1, str(error.args[0])
+        except (Failure, BrokenPolicy, PointerMoved, LedgerNotDurable) as error:
+            code, text = 1, str(error)
+        typer.echo(f"ratchet: {text}", err=True)
+        raise typer.Exit(code)
+
+
+def installation(home: Path | None) -> tuple[Settings, Redis]:
+    """Settings and Redis of an installation. Raises Failure when there is none at `home`."""
+    settings = settings_as_started(home)
+    if not (settings.home / "secrets.json").exists():
+        raise Failure(f"there is no installation in {settings.home}: start one with `ratchet up`, or give --home")
+    redis = connect(settings.resolved_redis_url())
+    redis.ping()
+    return settings, redis
+
+
+def actor() -> str:
+    """Who gives orders on this machine, for the audit."""
+    return f"cli:{getpass.getuser()}"
+
+
+def console() -> Console:
+    return Console(highlight=False)

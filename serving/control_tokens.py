@@ -1,0 +1,52 @@
+"""Keeps text that people wrote from turning into control tokens of the chat template."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from feedback.manifest import BrokenPolicy
+
+
+class ControlTokens:
+    """The special tokens of one tokenizer."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        alternatives = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
+        self._pattern = re.compile(alternatives) if alternatives else None
+
+    @classmethod
+    def of(cls, model_dir: Path) -> "ControlTokens":
+        """Raises BrokenPolicy when the directory has no readable tokenizer.json: guessing would open the door."""
+        try:
+            added = json.loads((model_dir / "tokenizer.json").read_text())["added_tokens"]
+            return cls([token["content"] for token in added if token["special"] and token["content"]])
+        except (OSError, ValueError, KeyError) as error:
+            raise BrokenPolicy(f"{model_dir}: the tokenizer's special tokens cannot be read: {error!r}") from error
+
+    def neutralise(self, text: str) -> str:
+        """The same text to the eye, with no special token in it.
+
+        The tokenizer turns the characters "<|im_end|>" into the one token that ends a turn, wherever they stand.
+        A user could so end their own turn and speak as the system or the assistant, and training would learn
+        from it. A zero-width space after the first character makes it ordinary text.
+        """
+        # Again until nothing is left: a token may hold another one.
+        while self._pattern is not None and self._pattern.search(text):
+            text = self._pattern.sub(_broken, text)
+        return text
+
+    def neutralise_all(self, value: Any) -> Any:
+        """Every string inside a JSON value, keys too."""
+        if isinstance(value, str):
+            return self.neutralise(value)
+        if isinstance(value, list):
+            return [self.neutralise_all(item) for item in value]
+        if isinstance(value, dict):
+            return {self.neutralise(key): self.neutralise_all(item) for key, item in value.items()}
+        return value
+
+
+def _broken(match: re.Match[str]) -> str:
+    token = match[0]
+    return f"{token[0]}\u200b{token[1:]}" if len(token) > 1 else "\ufffd"

@@ -1,0 +1,117 @@
+"""Every failure as the OpenAI error object, so that any OpenAI client can tell the user what went wrong."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from feedback.manifest import BrokenPolicy
+from feedback.registry import PointerMoved, UnknownPolicy
+from feedback.store import Conflict, LedgerNotDurable
+
+# Clients of the OpenAI SDK repeat a 409 by default; ours cannot succeed by repetition.
+NO_RETRY = {"x-should-retry": "false"}
+RETRY_SOON = {"retry-after": "1"}
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 409: "conflict_error"}
+
+
+class ApiError(Exception):
+    """A failure that the caller is told about."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return error_body(self.status, self.message, code=self.code, param=self.param)
+
+
+def invalid(message: str, param: str | None, *, status: int = 400, code: str | None = None) -> ApiError:
+    """The request is at fault, in the field `param`."""
+    return ApiError(status, message, code=code, param=param)
+
+
+def unavailable(message: str, code: str) -> ApiError:
+    """Nothing is wrong with the request: it may be repeated soon."""
+    return ApiError(503, message, code=code, headers=RETRY_SOON)
+
+
+def error_body(status: int, message: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    kind = _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def response_to(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body, status_code=error.status, headers=error.headers)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception that leaves a route with the error object."""
+    app.add_exception_handler(ApiError, _on_api_error)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(Exception, _on_bug)
+    for kind in (RedisError, LedgerNotDurable, UnknownPolicy, PointerMoved, BrokenPolicy, Conflict):
+        app.add_exception_handler(kind, _on_ledger)
+
+
+def translate(error: Exception) -> ApiError:
+    """What a failure of the ledger or the registry means to the caller."""
+    match error:
+        case RedisError() | LedgerNotDurable():
+            return unavailable(
+                "the ledger cannot be reached; nothing was changed for certain, repeat", "ledger_unavailable"
+            )
+        case UnknownPolicy():
+            return ApiError(404, str(error.args[0]), code="policy_not_found")
+        case PointerMoved() | Conflict():
+            return ApiError(409, str(error), code="conflict", headers=NO_RETRY)
+        case BrokenPolicy():
+            return ApiError(409, str(error), code="broken_policy", headers=NO_RETRY)
+    raise error
+
+
+async def _on_api_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return response_to(error)
+
+
+async def _on_ledger(_: Request, error: Exception) -> JSONResponse:
+    return response_to(translate(error))
+
+
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    message = str(error.detail)
+    if error.status_code == 404:
+        message = f"Unknown request URL: {request.method} {request.url.path}"
+    body = error_body(error.status_code, message, code="unknown_url" if error.status_code == 404 else None)
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+async def _on_validation(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    return response_to(invalid(str(first["msg"]), ".".join(place) or None))
+
+
+async def _on_bug(_: Request, error: Exception) -> JSONResponse:
+    # Starlette raises it again after the answer, so the log has the traceback and the client does not.
+    return JSONResponse(error_body(500, "internal error", code="internal_error"), status_code=500)

@@ -1,0 +1,299 @@
+"""The swap of one policy for another inside a running engine, with nobody's request lost."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from feedback.manifest import BrokenPolicy, Manifest, read_manifest, verify_files
+from feedback.records import digest
+from feedback.registry import PolicyRegistry
+from serving.control_tokens import ControlTokens
+from serving.engine import SERVED_NAME, Engine, EngineRefused, Scores
+from serving.errors import unavailable
+from serving.proof import Proof, Reading, digests_agree, judge
+
+# New requests wait this long for a swap before they are told to come back.
+ADMISSION_S = 30.0
+# Rows of the base and of an adapter in one batch may differ from rows alone by rounding only.
+MIXED_BATCH_TOLERANCE = 0.25
+
+
+@dataclass(frozen=True)
+class Served:
+    """The policy that answers; `pinned` requests stay with it even when another one is swapped in."""
+
+    version: int
+    engine_model: str
+    fingerprint: str
+    control_tokens: ControlTokens
+    pinned: bool
+    parent: int | None
+    created: float
+    # Differs for every load: it marks the engine, and salts its cache so that prefixes computed by other weights
+    # are never reused.
+    label: str = field(default_factory=lambda: f"load-{time.time_ns():x}")
+
+    @property
+    def name(self) -> str:
+        return f"policy-v{self.version}"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A version on disk, verified to the byte."""
+
+    manifest: Manifest
+    directory: Path
+
+    @property
+    def model_dir(self) -> Path:
+        return self.directory / self.manifest.model_path  # an absolute model_path (the base) stands for itself
+
+    def served(self, *, engine_model: str, pinned: bool, tokenizer_dir: Path) -> Served:
+        facts = {"weights": self.manifest.weights, "files": [f.sha256 for f in self.manifest.files.values()]}
+        fingerprint = f"fp_{digest(facts)[:16]}"
+        tokens = ControlTokens.of(tokenizer_dir)
+        manifest = self.manifest
+        return Served(manifest.version, engine_model, fingerprint, tokens, pinned, manifest.parent, manifest.created)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A proven load; `pause_s` is how long the engine stood still."""
+
+    served: Served
+    proof: Proof
+    pause_s: float
+
+
+class SwapFailed(RuntimeError):
+    """The engine does not hold the policy it was told to load."""
+
+    def __init__(self, reason: str, proof: Proof | None = None, pause_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.proof, self.pause_s = proof, pause_s
+
+
+class SwapGate:
+    """Between requests and the engine: holds both directions while the weights are not proven.
+
+    Open with a policy: requests pass. Closed: a swap is under way, requests and chunks wait. Lost (open, without
+    a policy): requests are refused at once; chunks of running streams pass.
+    """
+
+    def __init__(self) -> None:
+        self.served: Served | None = None
+        self.loaded: Served | None = None
+        self.reason = "no policy has been loaded yet"
+        self.taints = 0
+        self.in_flight: Counter[int] = Counter()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._heard_at = float("-inf")
+        self._closed_at = time.monotonic()
+        self._held_s = 0.0
+
+    @property
+    def swapping(self) -> bool:
+        return not self._open.is_set()
+
+    @asynccontextmanager
+    async def admission(self) -> AsyncIterator[Served]:
+        """The policy to send a request to; counted as in flight until the context ends. Raises ApiError 503."""
+        try:
+            await asyncio.wait_for(self._open.wait(), ADMISSION_S)
+        except TimeoutError:
+            raise unavailable("a policy swap takes too long", "swap_in_progress") from None
+        if self.served is None:
+            raise unavailable(f"not ready: {self.reason}", "engine_unavailable")
+        served = self.served
+        self.in_flight[served.version] += 1
+        try:
+            yield served
+        finally:
+            self.in_flight[served.version] -= 1
+
+    async def passage(self) -> None:
+        """Wait until what the engine wrote may be shown."""
+        await self._open.wait()
+
+    def writer(self, admitted: Served) -> Served:
+        """Whose weights write, at this moment, the tokens of a request admitted under `admitted`."""
+        return admitted if admitted.pinned or self.loaded is None else self.loaded
+
+    @property
+    def held_s(self) -> float:
+        """How long requests have been held by the swap under way, else by the last one."""
+        return time.monotonic() - self._closed_at if self.swapping else self._held_s
+
+    def close(self) -> None:
+        if not self.swapping:
+            self._closed_at = time.monotonic()
+        self._open.clear()
+
+    def open(self, served: Served) -> None:
+        """`served` is proven: let everything through."""
+        self.served = self.loaded = served
+        self.heard()
+        self._release()
+
+    def lose(self, reason: str) -> None:
+        """The engine's weights are unknown: refuse requests until a load is proven."""
+        if self.swapping:
+            self.taints += 1
+        self.served, self.reason = None, reason
+        self._release()
+
+    def taint(self) -> None:
+        """Weights that failed their proof ran: what streams hold back must never be shown."""
+        self.taints += 1
+
+    def heard(self) -> None:
+        """The engine produced a token."""
+        self._heard_at = time.monotonic()
+
+    def heard_within(self, seconds: float) -> bool:
+        return time.monotonic() - self._heard_at < seconds
+
+    def _release(self) -> None:
+        self._held_s = self.held_s
+        self._open.set()
+
+
+class PolicyLoader(Protocol):
+    """One way to bring a policy into the engine."""
+
+    async def load(self, policy: Policy) -> Loaded:
+        """Load and prove; raises SwapFailed, EngineDown, EngineRefused. The caller opens the gate."""
+
+    async def settle(self) -> None:
+        """Clear away what no request needs any more."""
+
+
+class MergedLoader:
+    """One policy per engine: freeze, replace all weights, prove, go on. For CPU engines and full fine-tunes."""
+
+    def __init__(self, engine: Engine, gate: SwapGate) -> None:
+        self.engine, self.gate = engine, gate
+        self._known: Reading | None = None
+
+    async def load(self, policy: Policy) -> Loaded:
+        served = policy.served(engine_model=SERVED_NAME, pinned=False, tokenizer_dir=policy.model_dir)
+        self.gate.close()
+        started = time.monotonic()
+        checksum = await self._replace(policy)
+        await self.engine.mark(served.label)
+        self.gate.loaded = served
+        await self.engine.resume()
+        pause_s = time.monotonic() - started
+        proof, reading = await self._prove(policy.manifest, checksum)
+        if not proof.proven:
+            self.gate.taint()
+            raise SwapFailed(proof.reason, proof, pause_s)
+        self._known = reading
+        return Loaded(served, proof, pause_s)
+
+    async def _replace(self, policy: Policy) -> bool | None:
+        """Leaves the engine paused with the new weights; whether their digests agree, None if unknown."""
+        await self.engine.pause()
+        try:
+            await self.engine.reload(policy.model_dir)
+        except EngineRefused as error:
+            raise SwapFailed(f"the engine cannot read the weights: {error}") from error
+        expected, found = policy.manifest.weights, await self.engine.checksums()
+        checksum = digests_agree(expected, found)
+        if checksum is False:
+            # Still paused: not one token was written by these weights.
+            proof = judge(Reading(version=policy.manifest.version, golden=(), engine=(), trainer=()), None, False)
+            wrong = sorted(name for name in found.keys() & expected.keys() if found[name] != expected[name])
+            raise SwapFailed(f"weight digests differ in {len(wrong)} parameters, first {wrong[0]}", proof)
+        # Fails while streams hold blocks; Served.label keeps the old prefixes from being used all the same.
+        await self.engine.reset_prefix_cache()
+        return checksum
+
+    async def _prove(self, manifest: Manifest, checksum: bool | None) -> tuple[Proof, Reading]:
+        scores = await self.engine.score(manifest.golden)
+        reading = reading_of(manifest, scores)
+        return judge(reading, self._known, checksum), reading
+
+    async def settle(self) -> None:
+        """Nothing stays behind: the old weights were overwritten."""
+
+
+class AdapterLoader:
+    """Policies as LoRA adapters side by side under their own names: no pause, the old one drains. For GPUs."""
+
+    def __init__(self, engine: Engine, gate: SwapGate, base: Policy) -> None:
+        self.engine, self.gate, self.base = engine, gate, base
+        self._present: set[int] = set()
+
+    async def load(self, policy: Policy) -> Loaded:
+        manifest = policy.manifest
+        adapter = manifest.adapter_path
+        name = SERVED_NAME if adapter is None else manifest.name
+        served = policy.served(engine_model=name, pinned=True, tokenizer_dir=self.base.model_dir)
+        if adapter is not None:
+            try:
+                await self.engine.load_adapter(name, policy.directory / adapter)
+            except EngineRefused as error:
+                raise SwapFailed(f"the engine cannot read the adapter: {error}") from error
+            self._present.add(manifest.version)
+        proof = await self._prove(manifest, name)
+        if not proof.proven:
+            raise SwapFailed(proof.reason, proof)
+        await self.engine.mark(served.label)
+        return Loaded(served, proof, 0.0)
+
+    async def _prove(self, manifest: Manifest, name: str) -> Proof:
+        """The change is measured against the base, which every adapter engine can compute at any time."""
+        base = self.base.manifest
+        # A wrapped layer keeps its weights one level deeper.
+        digests = {key.replace(".base_layer.", "."): value for key, value in (await self.engine.checksums()).items()}
+        if digests_agree(base.weights, digests) is False:
+            raise SwapFailed("the engine was not started with the base model, so adapters on it mean nothing")
+        base_scores = await self.engine.score(base.golden)
+        old = reading_of(base, base_scores)
+        if name == SERVED_NAME:
+            return judge(old, None, None)
+        mixed_base, scores = await asyncio.gather(
+            self.engine.score(base.golden), self.engine.score(manifest.golden, model=name)
+        )
+        drift = largest_difference(base_scores, mixed_base)
+        if drift > MIXED_BATCH_TOLERANCE:
+            reason = f"in a mixed batch rows without the adapter changed by up to {drift:.3f}"
+            return Proof(proven=False, decided_by="absolute", reason=reason)
+        return judge(reading_of(manifest, scores), old, None)
+
+    async def settle(self) -> None:
+        """Unload adapters that neither serve nor have a request running."""
+        serving = self.gate.served.version if self.gate.served else None
+        for version in sorted(self._present):
+            if version != serving and not self.gate.in_flight[version]:
+                await self.engine.unload_adapter(f"policy-v{version}")
+                self._present.discard(version)
+
+
+def reading_of(manifest: Manifest, scores: Scores) -> Reading:
+    """What the engine says of a policy's golden sequences, beside what its trainer said."""
+    return Reading(version=manifest.version, golden=manifest.golden, engine=scores, trainer=manifest.golden_logprobs)
+
+
+def largest_difference(left: Scores, right: Scores) -> float:
+    """Over all golden tokens; 0 without any."""
+    pairs = (pair for a, b in zip(left, right, strict=True) for pair in zip(a, b, strict=True))
+    return max((abs(a - b) for a, b in pairs), default=0.0)
+
+
+def read_policy(registry: PolicyRegistry, version: int) -> Policy:
+    """Read a version from disk and verify each byte; raises BrokenPolicy. Needs no Redis."""
+    directory = registry.directory(version)
+    manifest = read_manifest(directory)
+    if manifest.version != version:
+        raise BrokenPolicy(f"{directory} says that it is version {manifest.version}")
+    verify_files(directory, manifest)
+    return Policy(manifest, directory)

@@ -1,0 +1,97 @@
+"""`ratchet policies | rollback | promote`: which versions exist, and which one serves."""
+
+import time
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from feedback.manifest import BrokenPolicy
+from feedback.registry import PolicyRegistry
+from feedback.settings import Settings
+from serving.commands import AsJson, Failure, Home, actor, console, installation
+from serving.probes import served_version
+
+SWAP_DEADLINE_S = 30.0
+
+
+def policies(home: Home = None, as_json: AsJson = False) -> None:
+    """Show all policy versions: state, origin, metrics, and which one the engine serves."""
+    settings, redis = installation(home)
+    registry = PolicyRegistry(redis, settings.policies_dir)
+    rows = [describe(registry, version, state) for version, state in registry.states().items()]
+    served = served_version(settings)
+    if as_json:
+        console().print_json(data={"stable": registry.stable(), "served": served, "policies": rows})
+        return
+    table = Table("version", "state", "parent", "created", "metrics", "served")
+    for row in rows:
+        mark = "now" if row["version"] == served else ""
+        table.add_row(row["name"], row["state"], row["parent"], row["created"], row["summary"], mark)
+    console().print(table)
+
+
+def rollback(
+    version: Annotated[int | None, typer.Argument(help="Where to; default: the version that served before.")] = None,
+    reason: Annotated[str, typer.Option(help="For the audit.")] = "rolled back by hand",
+    home: Home = None,
+) -> None:
+    """Return to an earlier policy, and wait until it serves."""
+    settings, redis = installation(home)
+    registry = PolicyRegistry(redis, settings.policies_dir)
+    started = time.monotonic()
+    target = registry.rollback(to=version, actor=actor(), reason=reason)
+    wait_until_served(settings, registry, target, started)
+
+
+def promote(
+    version: Annotated[int, typer.Argument(help="The version to serve.")],
+    reason: Annotated[str, typer.Option(help="For the audit.")] = "promoted by hand",
+    home: Home = None,
+) -> None:
+    """Make a version serve, and wait until it does."""
+    settings, redis = installation(home)
+    registry = PolicyRegistry(redis, settings.policies_dir)
+    started = time.monotonic()
+    current = registry.stable()
+    if version != current:
+        registry.point_stable(version, expected=current, actor=actor(), reason=reason)
+    wait_until_served(settings, registry, version, started)
+
+
+def wait_until_served(settings: Settings, registry: PolicyRegistry, version: int, started: float) -> None:
+    """Say how long the gateway took to serve `version`. Raises Failure when it does not within the deadline."""
+    while time.monotonic() - started < SWAP_DEADLINE_S:
+        if served_version(settings) == version:
+            typer.echo(f"policy-v{version} serves after {time.monotonic() - started:.1f} s")
+            return
+        if registry.stable() != version:
+            raise Failure(f"policy-v{version} was not accepted: policy-v{registry.stable()} serves; see gateway.log")
+        time.sleep(0.1)
+    raise Failure(
+        f"policy-v{version} is the stable policy, but the gateway does not report it after {SWAP_DEADLINE_S:.0f} s; "
+        "see `ratchet status`"
+    )
+
+
+def describe(registry: PolicyRegistry, version: int, state: str) -> dict[str, Any]:
+    """One row; a version whose directory is broken says so instead of its metrics."""
+    row: dict[str, Any] = {"version": version, "name": f"policy-v{version}", "state": state}
+    try:
+        manifest = registry.manifest(version)
+    except BrokenPolicy as error:
+        return row | {"parent": "", "created": "", "summary": f"broken: {error}", "metrics": {}}
+    parent = "" if manifest.parent is None else f"policy-v{manifest.parent}"
+    created = f"{datetime.fromtimestamp(manifest.created):%Y-%m-%d %H:%M:%S}"
+    return (
+        row
+        | {"parent": parent, "created": created, "summary": summary(manifest.metrics)}
+        | {"metrics": manifest.metrics}
+    )
+
+
+def summary(metrics: dict[str, Any], limit: int = 4) -> str:
+    """The first few numbers of a manifest's metrics."""
+    numbers = [(name, value) for name, value in metrics.items() if isinstance(value, int | float)]
+    return "  ".join(f"{name} {value:.3g}" for name, value in numbers[:limit])

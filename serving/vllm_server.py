@@ -1,0 +1,90 @@
+"""How the supervised vLLM server is started on this machine."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from feedback.hardware import Dtype
+from feedback.manifest import BrokenPolicy
+from feedback.registry import PolicyRegistry, UnknownPolicy
+from feedback.settings import Settings
+from feedback.store import connect
+from serving.children import ChildSpec, Command, NotYet
+from serving.probes import answers
+
+ENTRY = "vllm.entrypoints.launchers.api_server.entry"  # the `vllm` script looks for a distribution of that name
+GUARD = "serving.engine_guard.RequireKey"
+FEW_CORES = 4
+# vLLM warns a lot about the machine, and marks every line of a traceback: those stay in the log.
+SHOWN = re.compile(r"\b(ERROR|CRITICAL|FATAL)\b(?!.*\] (?: |Traceback))")
+
+
+def engine_spec(settings: Settings, *, gpu: bool) -> ChildSpec:
+    """The vLLM server with the policy that serves, whichever that is when the server starts."""
+    return ChildSpec(
+        name="engine",
+        command=lambda: engine_command(settings, *stable_model(settings), gpu=gpu),
+        ready=lambda: answers(settings.resolved_engine_url() + "/health"),
+        ready_timeout_s=600.0,
+        hint="Use an engine that runs elsewhere with --engine-url, or less memory with RATCHET_MAX_MODEL_LEN=1024.",
+        stop_phase=1,
+        grace_s=3.0,
+        shown=SHOWN,
+        unresponsive_s=60.0,
+    )
+
+
+def engine_command(settings: Settings, model_path: Path, dtype: Dtype, *, gpu: bool) -> Command:
+    """argv and environment; the key goes through the environment, where other users cannot read it."""
+    argv = [sys.executable, "-m", ENTRY, "--model", str(model_path), "--served-model-name", "policy"]
+    argv += ["--host", "127.0.0.1", "--port", str(settings.engine_port)]
+    argv += ["--max-model-len", str(settings.max_model_len), "--dtype", dtype, "--middleware", GUARD]
+    env = {
+        "VLLM_API_KEY": settings.resolved_engine_key(),
+        "VLLM_SERVER_DEV_MODE": "1",  # opens pause, resume, collective_rpc and reset_prefix_cache
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    if gpu:
+        argv += ["--enable-lora"]
+        env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
+    else:
+        argv += ["--enforce-eager"]
+        env["VLLM_CPU_KVCACHE_SPACE"] = "2"
+        more_argv, more_env = few_cores(len(os.sched_getaffinity(0)))
+        argv += more_argv
+        env |= more_env
+    return Command(tuple(argv), env)
+
+
+def stable_model(settings: Settings) -> tuple[Path, Dtype]:
+    """Directory and dtype of the stable policy. Raises NotYet while the registry cannot tell."""
+    redis = connect(settings.resolved_redis_url())
+    try:
+        registry = PolicyRegistry(redis, settings.policies_dir)
+        version = registry.stable()
+        if version is None:
+            raise NotYet("no policy is published")
+        manifest = registry.manifest(version)
+        return registry.directory(version) / manifest.model_path, manifest.dtype
+    except (RedisError, UnknownPolicy, BrokenPolicy) as error:
+        raise NotYet(str(error)) from error
+    finally:
+        redis.close()
+
+
+def few_cores(cpus: int) -> tuple[list[str], dict[str, str]]:
+    """argv and environment that give vLLM all of a few cores, where it would keep one for itself.
+
+    Its worker runs inside the engine core: apart, the core spins on a processor while it waits for the worker.
+    """
+    if cpus > FEW_CORES:
+        return [], {}
+    argv = ["--distributed-executor-backend", "uni"]
+    # vLLM takes `uni` on a CPU only with the first; the second leaves the threads to the third.
+    env = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(cpus)}
+    return argv, env

@@ -1,0 +1,238 @@
+"""Keeps the engine at the policy that the registry points to, and says so only when it is proven."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from redis.exceptions import RedisError
+
+from feedback.manifest import BrokenPolicy
+from feedback.records import Record
+from feedback.registry import PointerMoved, PolicyRegistry
+from serving.engine import Engine, EngineDown, EngineRefused
+from serving.hotswap import Loaded, PolicyLoader, SwapFailed, SwapGate, read_policy
+from serving.proof import Proof
+
+log = logging.getLogger("serving.hotswap")
+
+LAST_SWAP = "engine:last_swap"
+PROVEN = "engine:proven"
+
+HEALTH_S = 5.0
+# An idle engine is asked for a token this often; one that streams proves itself.
+PROBE_EVERY_S = 10.0
+RETRY_S = 2.0
+# A version that failed without being rejected is left alone this long, so as not to pause the engine all the time.
+AVOID_S = 60.0
+MAX_CRASHES = 3
+
+
+class SwapReport(Record):
+    """What one swap did: the engine stood still for `pause_s`, clients saw nothing new for `held_s`."""
+
+    from_version: int | None
+    to_version: int
+    ok: bool
+    reason: str
+    pause_s: float
+    held_s: float
+    in_flight: int
+    proof: Proof | None
+    time: float
+
+
+@dataclass
+class PolicyWatcher:
+    """Polls the registry and the engine. One per engine: two would pull it in two directions."""
+
+    engine: Engine
+    registry: PolicyRegistry
+    gate: SwapGate
+    loader: PolicyLoader
+    poll_s: float = 0.5
+    retry_s: float = RETRY_S
+    last: SwapReport | None = None
+    swaps: Counter[str] = field(default_factory=Counter)
+    _stable: int | None = field(default=None, init=False)
+    _last_served: int | None = field(default=None, init=False)
+    _proven: set[int] = field(default_factory=set, init=False)
+    _crashes: Counter[int] = field(default_factory=Counter, init=False)
+    _not_before: dict[int, float] = field(default_factory=dict, init=False)
+
+    async def run(self) -> None:
+        """Never returns; a bug ends it, loudly, and the gateway is not ready from then on."""
+        try:
+            while True:
+                await self.tick()
+                await asyncio.sleep(self.poll_s)
+        except Exception:
+            log.exception("the policy watcher died")
+            self.gate.lose("the policy watcher died; see the log")
+            raise
+
+    async def tick(self) -> None:
+        """Look once; swap if needed."""
+        await self._look_at_registry()
+        if not await self._engine_lives():
+            return
+        target, served = self._stable, self.gate.served
+        if target is None:
+            self.gate.reason = "no policy has been published yet"
+        elif served is None or served.version != target:
+            if time.monotonic() >= self._not_before.get(target, 0.0):
+                await self._swap(target)
+        else:
+            await self._settle()
+
+    async def _look_at_registry(self) -> None:
+        """Without Redis the last known answers stand."""
+        try:
+            self._stable = await asyncio.to_thread(self.registry.stable)
+            self._proven |= {int(v) for v in await asyncio.to_thread(self.registry.redis.smembers, PROVEN)}
+        except RedisError as error:
+            log.debug("registry unreachable: %s", error)
+
+    async def _engine_lives(self) -> bool:
+        try:
+            await self.engine.health(HEALTH_S)
+            label = await self.engine.marked(HEALTH_S)
+        except (EngineDown, EngineRefused) as error:
+            if not self.gate.heard_within(2.0):
+                self._lose(f"the engine is down: {error}")
+            return False
+        if self.gate.served is None:
+            return True
+        if label not in (None, self.gate.served.label):
+            self._lose("the engine was restarted, or somebody else loaded weights into it")
+            return True
+        if self.gate.heard_within(PROBE_EVERY_S):
+            return True
+        if await self.engine.generates(PROBE_EVERY_S) or self.gate.heard_within(PROBE_EVERY_S):
+            self.gate.heard()
+            return True
+        self._lose("the engine does not generate")
+        return False
+
+    async def _swap(self, version: int, *, restoring: bool = False) -> None:
+        """Bring `version` into the engine; on failure return to the one before, once."""
+        try:
+            policy = await asyncio.to_thread(read_policy, self.registry, version)
+            loaded = await self.loader.load(policy)
+        except (BrokenPolicy, SwapFailed) as failure:
+            await self._report_failure(version, failure)
+            await self._give_up(version, failure, restoring=restoring)
+        except (EngineDown, EngineRefused) as error:
+            await self._engine_failed(version, error)
+        else:
+            await self._succeed(loaded, restoring=restoring)
+
+    async def _succeed(self, loaded: Loaded, *, restoring: bool) -> None:
+        version = loaded.served.version
+        before, self._last_served = self._last_served, version
+        self.gate.open(loaded.served)
+        self._crashes.pop(version, None)
+        self._not_before.pop(version, None)
+        self._proven.add(version)
+        reason = loaded.proof.reason
+        await self._report(
+            SwapReport(
+                from_version=before,
+                to_version=version,
+                ok=True,
+                reason=reason,
+                pause_s=loaded.pause_s,
+                held_s=self.gate.held_s,
+                in_flight=self._in_flight(),
+                proof=loaded.proof,
+                time=time.time(),
+            ),  # fmt: skip
+            keep=not restoring,  # the failure that came before is what an operator needs to see
+        )
+
+    async def _give_up(self, version: int, failure: Exception, *, restoring: bool) -> None:
+        """Reject a version that never was proven; a proven one is only left alone for a while.
+
+        Otherwise a faulty engine would reject, one after another, all the policies there are.
+        """
+        self._not_before[version] = time.monotonic() + AVOID_S
+        fallback = self._last_served
+        if isinstance(failure, BrokenPolicy) or version not in self._proven:
+            fallback = await self._reject(version, str(failure), otherwise=fallback)
+        holding = self.gate.swapping or self.gate.served is None
+        if not holding:
+            return  # the old policy never stopped serving
+        if fallback is None or fallback == version or restoring:
+            self._not_before[version] = time.monotonic() + self.retry_s
+            self._lose(f"policy-v{version} failed its proof: {failure}")
+        else:
+            await self._swap(fallback, restoring=True)
+
+    async def _reject(self, version: int, reason: str, *, otherwise: int | None) -> int | None:
+        """What serves instead. Without Redis the rejection waits for the next attempt."""
+        try:
+            self._stable = await asyncio.to_thread(self.registry.reject, version, actor="engine", reason=reason)
+        except (RedisError, PointerMoved) as error:
+            log.warning("policy-v%d could not be rejected yet: %s", version, error)
+            return otherwise
+        return self._stable
+
+    async def _engine_failed(self, version: int, error: Exception) -> None:
+        """The engine broke off during a load: its fault, unless the same new version does it again and again."""
+        self._lose(f"the engine failed while loading policy-v{version}: {error}")
+        self._not_before[version] = time.monotonic() + self.retry_s
+        self._crashes[version] += 1
+        if self._crashes[version] >= MAX_CRASHES and version not in self._proven:
+            failure = SwapFailed(f"took the engine down {MAX_CRASHES} times; last: {error}")
+            await self._report_failure(version, failure)
+            await self._reject(version, str(failure), otherwise=None)
+
+    async def _settle(self) -> None:
+        try:
+            await self.loader.settle()
+        except (EngineDown, EngineRefused) as error:
+            log.warning("an old policy could not be unloaded: %s", error)
+
+    async def _report_failure(self, version: int, failure: BrokenPolicy | SwapFailed) -> None:
+        proof, pause_s = (failure.proof, failure.pause_s) if isinstance(failure, SwapFailed) else (None, 0.0)
+        await self._report(
+            SwapReport(
+                from_version=self._last_served,
+                to_version=version,
+                ok=False,
+                reason=str(failure),
+                pause_s=pause_s,
+                held_s=self.gate.held_s,
+                in_flight=self._in_flight(),
+                proof=proof,
+                time=time.time(),
+            )  # fmt: skip
+        )
+
+    async def _report(self, report: SwapReport, *, keep: bool = True) -> None:
+        """One log line, and the record for operators."""
+        self.swaps["ok" if report.ok else "failed"] += 1
+        log.log(
+            logging.INFO if report.ok else logging.ERROR,
+            "swap %s -> v%d %s: paused %.2f s, held %.2f s, %d in flight, %s",
+            "nothing" if report.from_version is None else f"v{report.from_version}",
+            report.to_version, "ok" if report.ok else "FAILED", report.pause_s, report.held_s, report.in_flight,
+            report.reason,
+        )  # fmt: skip
+        self.last = report if keep else self.last
+        try:
+            if keep:
+                await asyncio.to_thread(self.registry.redis.set, LAST_SWAP, report.model_dump_json())
+            if report.ok:
+                await asyncio.to_thread(self.registry.redis.sadd, PROVEN, report.to_version)
+        except RedisError as error:
+            log.warning("the swap report was not stored: %s", error)
+
+    def _lose(self, reason: str) -> None:
+        if reason != self.gate.reason:
+            log.warning("%s", reason)
+        self.gate.lose(reason)
+
+    def _in_flight(self) -> int:
+        return sum(self.gate.in_flight.values())

@@ -1,0 +1,172 @@
+"""From a chat to a better policy serving, with real parts, while people chat."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from tests.conftest import wait_for
+from tests.e2e.conftest import Service
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+QUESTIONS = [f"Tell me something about {thing}." for thing in
+             ("cats", "rain", "bread", "music", "trees", "the sea", "trains", "snow", "tea", "books", "bees", "clocks",
+              "wool", "maps")]  # fmt: skip
+
+
+class Chatter(threading.Thread):
+    """A person who streams one short answer after another until told to stop."""
+
+    def __init__(self, client: OpenAI, stop: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.client, self.stop = client, stop
+        self.versions: list[str] = []
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            try:
+                self._chat()
+            except Exception as error:  # the test reports whatever a client could meet
+                self.failures.append(repr(error))
+
+    def _chat(self) -> None:
+        stream = self.client.chat.completions.create(
+            model="policy", messages=[{"role": "user", "content": "Count to ten."}], max_tokens=24, stream=True
+        )
+        finish = None
+        for chunk in stream:
+            if chunk.choices:
+                finish = chunk.choices[0].finish_reason or finish
+            model = chunk.model
+        if finish is None:
+            self.failures.append("stream without a finish reason")
+        self.versions.append(model)
+
+
+@contextlib.contextmanager
+def chatting(service: Service, count: int) -> Iterator[list[Chatter]]:
+    stop = threading.Event()
+    chatters = [Chatter(service.client(), stop) for _ in range(count)]
+    for chatter in chatters:
+        chatter.start()
+    yield chatters
+    stop.set()
+    for chatter in chatters:
+        chatter.join(timeout=120)
+
+
+def rank_shortest_first(service: Service, question: str) -> dict[str, Any]:
+    answer = service.client().chat.completions.create(
+        model="policy", messages=[{"role": "user", "content": question}], n=4, max_tokens=16
+    )
+    ids = answer.model_extra["ratchet"]["completion_ids"]  # type: ignore[index]
+    lengths = {id: len(choice.message.content or "") for id, choice in zip(ids, answer.choices, strict=True)}
+    groups = [[id for id in ids if lengths[id] == length] for length in sorted(set(lengths.values()))]
+    response = service.post("/v1/feedback", {"type": "ranking", "candidates": ids, "ranking": groups})
+    assert response.status_code == 201, response.text
+    data: dict[str, Any] = response.json()
+    return data
+
+
+def served(service: Service) -> str:
+    answer = service.client().chat.completions.create(
+        model="policy", messages=[{"role": "user", "content": "Hi."}], max_tokens=4
+    )
+    return answer.model
+
+
+def test_the_sdk_streams_and_every_answer_names_its_policy(service: Service) -> None:
+    text, names = "", set()
+    for chunk in service.client().chat.completions.create(
+        model="policy",
+        messages=[{"role": "user", "content": "Say hello."}],
+        max_tokens=24,
+        stream=True,
+        stream_options={"include_usage": True},
+        logprobs=True,
+        seed=1,
+        stop=["\n\n\n"],
+    ):
+        names.add(chunk.model)
+        text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+    assert text.strip()
+    assert names == {"policy-v0"}
+    assert chunk.usage is not None and chunk.usage.completion_tokens > 0
+
+
+def test_a_round_trains_and_swaps_while_eight_people_chat(service: Service) -> None:
+    for question in QUESTIONS:
+        rank_shortest_first(service, question)
+    with chatting(service, 8) as chatters:
+        round_id = service.post("/v1/rounds", {}).json()["id"]
+        wait_for(lambda: service.get(f"/v1/rounds/{round_id}")["state"] not in ("queued", "running"), seconds=900,
+                 what="the round's end")  # fmt: skip
+        record = service.get(f"/v1/rounds/{round_id}")
+        assert record["state"] == "published", record
+        wait_for(lambda: served(service) == "policy-v1", seconds=60, what="the swap")
+        seen = [len(chatter.versions) for chatter in chatters]
+        wait_for(lambda: all(len(c.versions) > n + 1 for c, n in zip(chatters, seen, strict=True)), seconds=120,
+                 what="chats after the swap")  # fmt: skip
+    assert [chatter.failures for chatter in chatters] == [[]] * 8
+    assert all(chatter.versions[0] == "policy-v0" and chatter.versions[-1] == "policy-v1" for chatter in chatters)
+    assert service.get("/v1/policies")["last_swap"]["pause_s"] < 5
+
+
+def test_rollback_returns_to_the_policy_before(service: Service) -> None:
+    service.cli("rollback")
+    wait_for(lambda: served(service) == "policy-v0", seconds=30, what="the rollback")
+    service.cli("rollback", "1")
+    wait_for(lambda: served(service) == "policy-v1", seconds=30, what="the way back")
+
+
+def test_killed_valkey_comes_back_with_everything_acknowledged(service: Service) -> None:
+    first = rank_shortest_first(service, "Name a river.")
+    (pid,) = service.pids("valkey-server")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: service.pids("valkey-server") not in ([], [pid]), seconds=60, what="a new valkey")
+    wait_for(service.ready, seconds=120, what="readiness after valkey's death")
+    assert service.get(f"/v1/feedback/{first['id']}")["id"] == first["id"]
+    assert rank_shortest_first(service, "Name a mountain.")["status"] == "accepted"
+
+
+def test_killed_engine_comes_back_with_the_policy_that_served(service: Service) -> None:
+    for pid in service.pids("vllm.entrypoints"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not service.ready(), seconds=30, what="the loss being noticed")
+    response = httpx.post(f"{service.url}/v1/feedback", json={}, headers={"Authorization": f"Bearer {service.key}"})
+    assert response.status_code == 400  # feedback is taken, and checked, while the engine is away
+    wait_for(service.ready, seconds=300, what="a new engine")
+    assert served(service) == "policy-v1"
+
+
+def test_a_round_survives_kill_9_of_the_worker_and_publishes_once(service: Service) -> None:
+    rank_shortest_first(service, "Name a bird.")
+    round_id = service.post("/v1/rounds", {}).json()["id"]
+
+    def stage() -> str:
+        return str(service.get(f"/v1/rounds/{round_id}")["stage"])
+
+    wait_for(lambda: stage() in ("reward", "ppo"), seconds=200, what="training")
+    for pid in service.pids("-m training worker"):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: service.get(f"/v1/rounds/{round_id}")["state"] not in ("queued", "running"), seconds=900,
+             what="the round's end")  # fmt: skip
+    assert service.get(f"/v1/rounds/{round_id}")["state"] == "published"
+    wait_for(lambda: served(service) == "policy-v2", seconds=60, what="the swap")
+    assert [policy["version"] for policy in service.get("/v1/policies")["data"]] == [0, 1, 2]
+
+
+def test_ctrl_c_ends_all_and_a_second_start_goes_on(service: Service) -> None:
+    service.stop()
+    assert service.pids("") == []
+    service.start()
+    assert served(service) == "policy-v2"

@@ -1,0 +1,262 @@
+"""A stand-in for vLLM's server: the same HTTP contract, weights that are small JSON files, no model.
+
+`python fake_engine.py PORT`. A "model directory" holds weights.json: {"word", "checksums", "scores"}; the word is
+what it says, the scores are its golden log-probs in the order of the prompts. /fake/state and /fake/set are for tests.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+KEY = "engine-key"
+
+
+class Engine:
+    def __init__(self) -> None:
+        self.running = asyncio.Event()
+        self.running.set()
+        self.reset()
+
+    def reset(self) -> None:
+        self.weights: dict[str, Any] = {"word": "fresh", "checksums": {}, "scores": []}
+        self.adapters: dict[str, dict[str, Any]] = {}
+        self.label = "default"
+        self.calls: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.options: dict[str, Any] = {"tick": 0.01, "die_after": None, "hang": False, "mixed_bug": False}
+        self.active = self.aborted = self.finished = self.scoring = 0
+        self.running.set()
+
+    async def words(self, body: dict[str, Any]) -> AsyncIterator[tuple[int, str, list[int], list[float]]]:
+        """(step, text, token ids, log-probs) for each token; the last is the end token without text."""
+        count = body.get("max_tokens") or 5
+        for step in range(count):
+            await asyncio.sleep(self.options["tick"])
+            await self.running.wait()
+            if self.options["die_after"] is not None and step >= self.options["die_after"]:
+                os._exit(1)
+            word = self.adapters.get(body["model"], self.weights)["word"]
+            last = step == count - 1
+            yield step, "" if last else f"{word}{step} ", [2 if last else 100 + step], [-0.5 - step / 100]
+
+
+engine = Engine()
+
+
+def authorized(request: Request) -> bool:
+    return request.headers.get("authorization") == f"Bearer {KEY}"
+
+
+def refuse(status: int, message: str, param: str | None = None) -> JSONResponse:
+    body = {"error": {"message": message, "type": "BadRequestError", "param": param, "code": status}}
+    return JSONResponse(body, status_code=status)
+
+
+def logprobs(tokens: list[int], values: list[float], text: str) -> dict[str, Any]:
+    entry = {"token": text, "bytes": list(text.encode()), "top_logprobs": []}
+    return {"content": [{**entry, "logprob": value} for _, value in zip(tokens, values, strict=True)]}
+
+
+async def chat(request: Request) -> Response:
+    body = await request.json()
+    engine.bodies.append(body)
+    if not authorized(request):
+        return refuse(401, "Unauthorized")
+    if body["model"] != "policy" and body["model"] not in engine.adapters:
+        return refuse(404, f"The model `{body['model']}` does not exist.")
+    if (body.get("temperature") or 0) > 2:
+        return refuse(400, "temperature must be in [0, 2]", "temperature")
+    if body["stream"]:
+        return StreamingResponse(stream(body), media_type="text/event-stream")
+    return await whole(body, request)
+
+
+def prompt_ids(body: dict[str, Any]) -> list[int]:
+    return list("".join(message["content"] or "" for message in body["messages"]).encode())
+
+
+async def stream(body: dict[str, Any]) -> AsyncIterator[str]:
+    def chunk(choices: list[dict[str, Any]], **more: Any) -> str:
+        facts = {"id": "chatcmpl-vllm", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+        return f"data: {json.dumps({**facts, 'choices': choices, **more}, ensure_ascii=False)}\n\n"
+
+    engine.active += 1
+    n, complete = body.get("n") or 1, False
+    try:
+        async for step, text, ids, values in engine.words(body):
+            for index in range(n):
+                if step == 0:
+                    role = {"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+                    yield chunk([role], prompt_token_ids=prompt_ids(body))
+                last = ids == [2]
+                yield chunk([{
+                    "index": index, "delta": {"content": text} if text else {}, "token_ids": ids,
+                    "logprobs": logprobs(ids, values, text), "finish_reason": "stop" if last else None,
+                }])  # fmt: skip
+        if (body.get("stream_options") or {}).get("include_usage"):
+            yield chunk([], usage={"prompt_tokens": 3, "completion_tokens": step + 1, "total_tokens": step + 4})
+        complete = True
+        engine.finished += 1
+        yield "data: [DONE]\n\n"
+    finally:
+        engine.active -= 1
+        engine.aborted += not complete
+
+
+async def whole(body: dict[str, Any], request: Request) -> Response:
+    engine.active += 1
+    text, ids, values = "", [], []
+    try:
+        async for _, piece, piece_ids, piece_values in engine.words(body):
+            text, ids, values = text + piece, ids + piece_ids, values + piece_values
+            if await request.is_disconnected():
+                engine.aborted += 1
+                return Response(status_code=499)
+    finally:
+        engine.active -= 1
+    engine.finished += 1
+    choices = [
+        {
+            "index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop",
+            "token_ids": ids, "logprobs": logprobs(ids, values, text),
+        }
+        for index in range(body.get("n") or 1)
+    ]  # fmt: skip
+    usage = {"prompt_tokens": 3, "completion_tokens": len(ids), "total_tokens": 3 + len(ids)}
+    return JSONResponse({
+        "id": "chatcmpl-vllm", "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices,
+        "usage": usage, "prompt_token_ids": prompt_ids(body),
+    })  # fmt: skip
+
+
+async def completions(request: Request) -> Response:
+    body = await request.json()
+    engine.calls.append(f"score {body['model']}" if "prompt_logprobs" in body else "probe")
+    engine.scoring += 1
+    await asyncio.sleep(0.02)
+    mixed = engine.scoring > 1 and engine.options["mixed_bug"]
+    await engine.running.wait()
+    while engine.options["hang"]:
+        await asyncio.sleep(0.01)
+    engine.scoring -= 1
+    weights = engine.adapters.get(body["model"], engine.weights)
+    if mixed and engine.adapters:
+        weights = list(engine.adapters.values())[-1]
+    if "prompt_logprobs" not in body:
+        return JSONResponse({"choices": [{"index": 0, "text": "x"}]})
+    choices = []
+    for row, prompt in enumerate(body["prompt"]):
+        scores = weights["scores"][row] if weights["scores"] else [-9.0] * (len(prompt) - 1)
+        entries = [{str(token): {"logprob": score}} for token, score in zip(prompt[1:], scores, strict=True)]
+        choices.append({"index": row, "text": "x", "prompt_logprobs": [None, *entries]})
+    return JSONResponse({"choices": choices})
+
+
+async def pause(request: Request) -> Response:
+    engine.calls.append(f"pause {request.query_params.get('mode')}")
+    engine.running.clear()
+    return JSONResponse({"status": "paused"})
+
+
+async def resume(_: Request) -> Response:
+    engine.calls.append("resume")
+    engine.running.set()
+    return JSONResponse({"status": "resumed"})
+
+
+async def collective_rpc(request: Request) -> Response:
+    path = (await request.json())["kwargs"]["weights_path"]
+    engine.calls.append("reload")
+    await asyncio.sleep(0.05)
+    engine.weights = json.loads((Path(path) / "weights.json").read_text())
+    if engine.weights.get("kills_engine"):
+        os._exit(1)
+    return JSONResponse({"results": [None]})
+
+
+async def weight_checker(_: Request) -> Response:
+    engine.calls.append("checksum")
+    return JSONResponse({"checksums": {f"dp0:pp0:pcp0:tp0:{k}": v for k, v in engine.weights["checksums"].items()}})
+
+
+async def reset_prefix_cache(_: Request) -> Response:
+    engine.calls.append("reset")
+    return JSONResponse({"success": engine.active == 0})
+
+
+async def load_adapter(request: Request) -> Response:
+    body = await request.json()
+    engine.calls.append(f"load {body['lora_name']}")
+    engine.adapters[body["lora_name"]] = json.loads((Path(body["lora_path"]) / "weights.json").read_text())
+    return JSONResponse("loaded")
+
+
+async def unload_adapter(request: Request) -> Response:
+    name = (await request.json())["lora_name"]
+    engine.calls.append(f"unload {name}")
+    if engine.adapters.pop(name, None) is None:
+        return refuse(404, f"The lora adapter '{name}' cannot be found.")
+    return JSONResponse("unloaded")
+
+
+async def models(_: Request) -> Response:
+    return JSONResponse({"object": "list", "data": [{"id": name} for name in ("policy", *engine.adapters)]})
+
+
+async def update_weight_version(request: Request) -> Response:
+    engine.label = (await request.json())["new_version"]
+    return JSONResponse({"success": True})
+
+
+async def weight_info(_: Request) -> Response:
+    return JSONResponse({"weight_version": engine.label})
+
+
+async def health(_: Request) -> Response:
+    return Response()
+
+
+async def state(_: Request) -> Response:
+    names = ("active", "aborted", "finished", "calls", "bodies", "weights")
+    facts = {name: getattr(engine, name) for name in names}
+    return JSONResponse({**facts, "adapters": list(engine.adapters), "paused": not engine.running.is_set()})
+
+
+async def set_options(request: Request) -> Response:
+    changes = await request.json()
+    if changes.pop("reset", False):
+        engine.reset()
+    if path := changes.pop("started_with", None):
+        engine.weights = json.loads((Path(path) / "weights.json").read_text())
+    engine.options.update(changes)
+    return Response()
+
+
+def route(method: str, path: str, endpoint: Any) -> Route:
+    return Route(path, endpoint, methods=[method])
+
+
+app = Starlette(routes=[
+    route("POST", "/v1/chat/completions", chat), route("POST", "/v1/completions", completions),
+    route("POST", "/pause", pause), route("POST", "/resume", resume), route("POST", "/collective_rpc", collective_rpc),
+    route("POST", "/weight_checker", weight_checker), route("POST", "/reset_prefix_cache", reset_prefix_cache),
+    route("POST", "/v1/load_lora_adapter", load_adapter), route("POST", "/v1/unload_lora_adapter", unload_adapter),
+    route("POST", "/update_weight_version", update_weight_version), route("GET", "/weight_info", weight_info),
+    route("GET", "/v1/models", models), route("GET", "/health", health),
+    route("GET", "/fake/state", state), route("POST", "/fake/set", set_options),
+])  # fmt: skip
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

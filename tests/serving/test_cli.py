@@ -1,0 +1,298 @@
+"""The commands against a real Valkey; a small HTTP server stands in for the gateway's /ready."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from typer.testing import CliRunner, Result
+
+from feedback.keys import KeyRing
+from feedback.manifest import Manifest, write_manifest
+from feedback.registry import PolicyRegistry
+from feedback.rounds import RoundBook
+from feedback.settings import load_secrets
+from feedback.store import connect
+from serving import installation, up
+from serving.cli import app
+
+COMMANDS = ["up", "status", "demo", "policies", "rollback", "promote", "train", "rounds", "freeze", "keys", "model"]
+
+
+class Gateway:
+    """Answers /ready as the gateway does, with the version that `serves` returns."""
+
+    def __init__(self, serves: Callable[[], int | None]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                version = serves()
+                body = {"ready": version is not None, "policy_version": version, "reasons": ["swapping"]}
+                self.send_response(503 if version is None else 200)
+                self.end_headers()
+                self.wfile.write(json.dumps(body).encode())
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def home(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "home"
+    load_secrets(directory)
+    monkeypatch.setenv("RATCHET_HOME", str(directory))
+    monkeypatch.setenv("RATCHET_REDIS_URL", valkey_url)
+    monkeypatch.setenv("RATCHET_PORT", "1")  # nothing answers there
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    monkeypatch.setenv("COLUMNS", "200")
+    return directory
+
+
+@pytest.fixture
+def redis(valkey_url: str) -> Redis:
+    return connect(valkey_url)
+
+
+@pytest.fixture
+def registry(redis: Redis, home: Path) -> PolicyRegistry:
+    """policy-v0 and policy-v1; the second serves."""
+    registry = PolicyRegistry(redis, home / "policies")
+    for version in (0, 1):
+        directory = registry.directory(version)
+        directory.mkdir(parents=True)
+        write_manifest(directory, manifest(version))
+        registry.publish(version, actor="test", reason="made")
+        registry.point_stable(version, expected=registry.stable(), actor="test", reason="made")
+    return registry
+
+
+@pytest.fixture
+def gateway(registry: PolicyRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    running = Gateway(registry.stable)
+    monkeypatch.setenv("RATCHET_PORT", str(running.port))
+    yield running
+    running.server.shutdown()
+
+
+def manifest(version: int) -> Manifest:
+    return Manifest(
+        version=version,
+        parent=version - 1 if version else None,
+        kind="trained" if version else "base",
+        base_model="base",
+        dtype="float32",
+        model_path="model",
+        created=1.7e9,
+        files={},
+        weights={},
+        golden=(),
+        golden_logprobs=(),
+        metrics={"reward/accuracy": 0.7125} if version else {},
+    )
+
+
+def ratchet(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def printed(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = ratchet(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.stdout
+
+
+def test_version() -> None:
+    assert ratchet("--version").stdout.startswith("ratchet")
+
+
+def test_no_installation_is_one_line(tmp_path: Path) -> None:
+    result = ratchet("status", "--home", str(tmp_path / "none"))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("ratchet: there is no installation in")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_dead_redis_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_REDIS_URL", "redis://127.0.0.1:1/0")
+    result = ratchet("policies")
+    assert result.exit_code == 1
+    assert "is `ratchet up` running?" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_keys_are_made_listed_and_revoked(home: Path, redis: Redis) -> None:
+    plain = ratchet("keys", "create", "anna", "--role", "rater").stdout.strip()
+    ring = KeyRing(redis, load_secrets(home).pepper)
+    record = ring.find(plain)
+    assert record is not None and (record.name, record.role) == ("anna", "rater")
+    assert [key["name"] for key in printed(ratchet("keys", "list", "--json"))] == ["anna"]
+    assert plain not in ratchet("keys", "list").stdout
+    assert ratchet("keys", "revoke", record.id).exit_code == 0
+    assert ring.find(plain) is None
+    assert ratchet("keys", "revoke", record.id).exit_code == 1
+
+
+def test_unknown_role_is_refused(home: Path, redis: Redis) -> None:
+    result = ratchet("keys", "create", "anna", "--role", "king")
+    assert (result.exit_code, redis.hlen("keys")) == (1, 0)
+    assert "choose from user, rater, operator, admin" in result.stderr
+
+
+def test_policies_show_what_is_stable_and_served(gateway: Gateway) -> None:
+    listed = printed(ratchet("policies", "--json"))
+    assert (listed["stable"], listed["served"]) == (1, 1)
+    assert [(row["version"], row["state"], row["parent"]) for row in listed["policies"]] == [
+        (0, "retired", ""),
+        (1, "stable", "policy-v0"),
+    ]
+    table = ratchet("policies").stdout
+    assert "reward/accuracy 0.713" in table or "reward/accuracy 0.712" in table
+
+
+def test_rollback_returns_and_waits(gateway: Gateway, registry: PolicyRegistry) -> None:
+    result = ratchet("rollback", "--reason", "too terse")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("policy-v0 serves after ")
+    assert registry.stable() == 0
+    line = registry.audit()[-1]
+    assert (line.action, line.reason, line.actor.partition(":")[0]) == ("rollback", "too terse", "cli")
+
+
+def test_promote_moves_to_any_version(gateway: Gateway, registry: PolicyRegistry) -> None:
+    assert ratchet("promote", "0").exit_code == 0
+    assert registry.stable() == 0
+    unknown = ratchet("promote", "9")
+    assert (unknown.exit_code, unknown.stderr) == (1, "ratchet: policy-v9 does not exist\n")
+
+
+def test_rollback_without_gateway_says_so(registry: PolicyRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.policy_commands.SWAP_DEADLINE_S", 0.3)
+    result = ratchet("rollback")
+    assert result.exit_code == 1
+    assert "policy-v0 is the stable policy, but the gateway does not report it" in result.stderr
+
+
+def test_train_asks_once_and_follows_to_the_end(home: Path, redis: Redis) -> None:
+    assert ratchet("train", "--no-wait").stdout == "round 1 is asked for\n"
+    book = RoundBook(redis)
+    token = book.claim(1, owner="test", lease_s=60)
+    assert token is not None
+    book.write(1, token, stage="ppo", progress={"step": 3, "steps": 8})
+    timer = threading.Timer(0.6, lambda: book.finish(1, token, "refused", reason="not better"))
+    timer.start()
+    result = ratchet("train", "--now")
+    assert result.stdout.splitlines() == ["round 1 is open already", "  ppo", "round 1 refused: not better"]
+    assert result.exit_code == 3
+
+
+def test_interrupted_train_leaves_the_round(home: Path, redis: Redis, tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "serving.cli", "train"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "round 1 is asked for\n"
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=10)
+    assert rest == "round 1 goes on; see `ratchet rounds 1`\n"
+    assert process.returncode == 130
+    record = RoundBook(redis).get(1)
+    assert record is not None and record.is_open
+
+
+def test_rounds_are_listed_and_shown(home: Path, redis: Redis) -> None:
+    book = RoundBook(redis)
+    book.request(trigger="operator", actor="test")
+    token = book.claim(1, owner="test", lease_s=60)
+    assert token is not None
+    book.finish(1, token, "published", policy_version=4, metrics={"gate/win": 0.61})
+    assert printed(ratchet("rounds", "--json"))[0]["policy_version"] == 4
+    assert "policy-v4" in ratchet("rounds").stdout
+    assert "gate/win" in ratchet("rounds", "1").stdout
+    assert ratchet("rounds", "7").exit_code == 1
+
+
+def test_status_counts_and_freezing(gateway: Gateway, redis: Redis) -> None:
+    redis.set("worker:alive", "{}", ex=5)
+    assert ratchet("freeze").exit_code == 0
+    facts = printed(ratchet("status", "--json"))
+    assert facts["gateway"] == "ready"
+    assert facts["worker"] == "alive"
+    assert (facts["stable policy"], facts["served policy"], facts["judgements"]) == (1, 1, 0)
+    assert facts["learning"] == "frozen"
+    ratchet("unfreeze")
+    assert printed(ratchet("status", "--json"))["learning"] == "on"
+
+
+def test_status_fails_while_nothing_serves(home: Path) -> None:
+    result = ratchet("status", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["gateway"] == "down"
+
+
+def test_second_up_is_refused(home: Path) -> None:
+    with installation.exclusive(home):
+        result = ratchet("up")
+    assert result.exit_code == 2
+    pid = os.getpid()
+    assert result.stderr == f"ratchet: ratchet already runs in {home} (pid {pid}): end it, or give another --home\n"
+
+
+@pytest.mark.parametrize(("option", "name"), [("--port", "gateway"), ("--engine-port", "engine")])
+def test_taken_port_is_named(tmp_path: Path, home: Path, option: str, name: str) -> None:
+    with socket.socket() as taken, socket.socket() as free:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        free.bind(("127.0.0.1", 0))
+        ports = {"--port": free.getsockname()[1], option: taken.getsockname()[1]}
+        free.close()
+        result = ratchet("up", *(str(word) for pair in ports.items() for word in pair))
+    assert result.exit_code == 2
+    assert f"port {ports[option]} on 127.0.0.1 is taken, and the {name} needs one" in result.stderr
+    assert f"give {option}" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_home_that_cannot_be_made_is_named(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = ratchet("up", "--home", str(tmp_path / "file" / "home"))
+    assert result.exit_code == 2
+    assert "give another directory with --home" in result.stderr
+
+
+def test_unreachable_engine_is_named(home: Path, registry: PolicyRegistry) -> None:
+    (registry.directory(0) / "model").mkdir()
+    result = ratchet("up", "--engine-url", "http://127.0.0.1:1", "--port", "0", "--model", "base")
+    assert result.exit_code == 2
+    assert "no vLLM answers at http://127.0.0.1:1 with our key" in result.stderr
+
+
+def test_unreachable_redis_is_named(home: Path) -> None:
+    result = ratchet("up", "--redis-url", "redis://127.0.0.1:1/0", "--port", "0", "--engine-port", "0")
+    assert result.exit_code == 2
+    assert "no Redis answers at --redis-url" in result.stderr
+
+
+def test_first_curl_line_can_be_pasted() -> None:
+    line = up.curl_line("http://127.0.0.1:8000", "rk-secret")
+    words = subprocess.run(["bash", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True)
+    arguments = words.stdout.splitlines()
+    assert "Authorization: Bearer rk-secret" in arguments
+    assert json.loads(arguments[-1])["messages"][0]["role"] == "user"

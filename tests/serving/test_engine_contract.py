@@ -1,0 +1,244 @@
+"""The same contract as the fake engine keeps, asked of a real vLLM with a real model."""
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from feedback.manifest import Manifest, describe_files, write_manifest
+from feedback.registry import PolicyRegistry
+from feedback.settings import Settings
+from feedback.store import connect
+from serving.engine import Engine
+from serving.hotswap import reading_of
+from serving.proof import digests_agree, judge
+from serving.vllm_server import answers, engine_command
+from tests.conftest import ValkeyProcess, free_port, wait_for
+from tests.serving.conftest import running_gateway
+from training.base_model import DEFAULT_MODEL, fetch_base_model
+from training.config import PPOConfig
+from training.export import export_policy
+from training.models import Trunk
+from training.register import register_base
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+@dataclass
+class RealEngine:
+    settings: Settings
+    registry: PolicyRegistry
+
+    def manifest(self, version: int) -> Manifest:
+        return self.registry.manifest(version)
+
+    def model_dir(self, version: int) -> Path:
+        return self.registry.directory(version) / self.manifest(version).model_path
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RATCHET_TEST_MODEL, or SmolLM2 as `ratchet model fetch` gets it."""
+    if local := os.environ.get("RATCHET_TEST_MODEL"):
+        return Path(local)
+    return fetch_base_model(DEFAULT_MODEL, Path(os.environ.get("RATCHET_HOME", ".ratchet")).absolute(), print)
+
+
+def publish_moved(registry: PolicyRegistry, base_directory: Path, version: int, *, size: float, seed: int) -> None:
+    """A policy whose adapter was not trained but moved at random: enough to be another one."""
+    base, directory = registry.manifest(0), registry.directory(version)
+    trunk = Trunk.load(base_directory, PPOConfig(), base_dtype=getattr(torch, base.dtype))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in trunk.model.named_parameters():
+            if "lora_B.policy" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
+    exported = export_policy(trunk, directory, base_directory=base_directory, golden=base.golden)
+    moved = base.model_copy(
+        update={
+            "version": version,
+            "parent": 0,
+            "kind": "trained",
+            "model_path": exported.model_path,
+            "adapter_path": exported.adapter_path,
+            "files": describe_files(directory),
+            "weights": exported.weights,
+            "golden_logprobs": exported.golden_logprobs,
+        }  # fmt: skip
+    )
+    write_manifest(directory, moved)
+    registry.publish(version, actor="test", reason="moved at random")
+
+
+@pytest.fixture(scope="module")
+def real_engine(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
+    """vLLM with the base, and two other policies on the shelf."""
+    valkey = ValkeyProcess(tmp_path_factory.mktemp("valkey")).start()
+    settings = Settings(
+        home=tmp_path_factory.mktemp("home"), base_model=str(model_dir), redis_url=valkey.url, engine_port=free_port()
+    )
+    register_base(settings)
+    registry = PolicyRegistry(connect(valkey.url), settings.policies_dir)
+    publish_moved(registry, model_dir, 1, size=0.003, seed=1)
+    publish_moved(registry, model_dir, 2, size=0.003, seed=2)
+    command = engine_command(settings, model_dir, registry.manifest(0).dtype, gpu=False)
+    with (settings.home / "vllm.log").open("w") as log:
+        process = subprocess.Popen(command.argv, env=os.environ | command.env, stdout=log, stderr=log)
+        wait_for(lambda: answers(settings.resolved_engine_url() + "/health"), seconds=240, what="vLLM start")
+        yield RealEngine(settings, registry)
+        process.terminate()
+        process.wait(timeout=30)
+    valkey.kill()
+
+
+@pytest.fixture
+async def engine(real_engine: RealEngine) -> AsyncIterator[Engine]:
+    client = Engine(real_engine.settings.resolved_engine_url(), real_engine.settings.resolved_engine_key())
+    yield client
+    await client.resume()
+    await client.close()
+
+
+def body(**more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "Tell me a long story about a ship."}]
+    fixed = {"logprobs": True, "return_token_ids": True, "return_tokens_as_token_ids": False}
+    return {"model": "policy", "messages": messages, "max_tokens": 24, "stream": False, **fixed, **more}
+
+
+async def test_digests_prove_the_weights_from_the_first_moment_and_while_paused(
+    engine: Engine, real_engine: RealEngine
+) -> None:
+    base, other = real_engine.manifest(0).weights, real_engine.manifest(1).weights
+    at_start = digests_agree(base, await engine.checksums())
+    print("digests at start:", at_start)
+    assert at_start is not False
+    await engine.pause()
+    await engine.pause()  # a second pause is no error: a gateway may have died after the first
+    assert digests_agree(base, await engine.checksums()) is at_start
+    assert not await engine.generates(1.0)
+    await engine.reload(real_engine.model_dir(1))
+    found = await engine.checksums()
+    # Where the backend gave the weights' memory back, they can tell neither one nor the other.
+    assert (digests_agree(other, found), digests_agree(base, found)) == ((True, False) if at_start else (None, None))
+    await engine.reload(real_engine.model_dir(0))
+    assert digests_agree(base, await engine.checksums()) is at_start
+    await engine.resume()
+    assert await engine.generates(20.0)
+
+
+async def test_the_label_of_the_weights_is_kept_by_the_engine(engine: Engine) -> None:
+    await engine.mark("load-1")
+    assert await engine.marked(5.0) == "load-1"
+
+
+async def test_whole_and_streamed_answers_carry_aligned_tokens_and_logprobs(engine: Engine) -> None:
+    whole = await engine.chat(body(n=2, temperature=0.8, seed=1))
+    for choice in whole["choices"]:
+        assert len(choice["token_ids"]) == len(choice["logprobs"]["content"]) == 24
+    collected = []
+    async with engine.stream(body(stream=True, n=2, stream_options={"include_usage": True})) as chunks:
+        collected = [chunk async for chunk in chunks]
+    assert collected[-1]["usage"]["completion_tokens"] == 48
+    for index in (0, 1):
+        mine = [chunk for chunk in collected[:-1] if chunk["choices"][0]["index"] == index]
+        assert mine[0]["prompt_token_ids"] == whole["prompt_token_ids"]
+        tokens = [token for chunk in mine for token in chunk["choices"][0].get("token_ids") or []]
+        entries = [e for chunk in mine for e in (chunk["choices"][0].get("logprobs") or {}).get("content") or []]
+        assert len(tokens) == len(entries) == 24
+        assert not any(entry["token"].startswith("token_id:") for entry in entries)
+        assert mine[-1]["choices"][0]["finish_reason"] == "length"
+
+
+async def test_golden_numbers_tell_the_policies_apart(engine: Engine, real_engine: RealEngine) -> None:
+    """Without any help from the digests: right accepted, old and third refused."""
+    readings = {}
+    for version in (0, 1, 2):
+        await engine.reload(real_engine.model_dir(version))
+        manifest = real_engine.manifest(version)
+        readings[version] = reading_of(manifest, await engine.score(manifest.golden))
+    await engine.reload(real_engine.model_dir(0))
+    proven = judge(readings[1], readings[0], None)
+    print("right:", proven.model_dump_json())
+    assert proven.proven
+    assert proven.decided_by == "change"
+    for wrong in (0, 2):
+        mistaken = readings[1].model_copy(update={"engine": readings[wrong].engine})
+        refused = judge(mistaken, readings[0], None)
+        print("wrong:", refused.model_dump_json())
+        assert not refused.proven
+
+
+async def test_a_swap_under_eight_streams(real_engine: RealEngine, eventually: Any) -> None:
+    async with running_gateway(real_engine.settings) as live:
+        await eventually(lambda: live.served == 0, 60)
+        gaps: list[float] = []
+
+        async def talk(index: int) -> list[Any]:
+            payloads, last = [], None
+            async for payload in live.events(f"Tell me story number {index}.", max_tokens=200, ignore_eos=True):
+                now = time.monotonic()
+                gaps.append(now - last if last else 0.0)
+                last = now
+                payloads.append(payload)
+            return payloads
+
+        talks = [asyncio.create_task(talk(index)) for index in range(8)]
+        await eventually(lambda: len(gaps) > 200, 60)
+        real_engine.registry.point_stable(1, expected=0, actor="test", reason="swap")
+        new = asyncio.create_task(live.chat("Hello!", max_tokens=8))
+        everything = await asyncio.gather(*talks)
+        report = live.gateway.watcher.last
+        assert report is not None
+        print("swap:", report.model_dump_json())
+        print(f"longest gap {max(gaps):.2f} s, median {sorted(gaps)[len(gaps) // 2]:.3f} s")
+        assert (await new).status_code == 200
+        assert report.ok
+        assert report.proof is not None and report.proof.decided_by == "change"
+        for payloads in everything:
+            assert payloads[-1] == "[DONE]"
+            [stored] = live.ledger.completions((f"{payloads[0]['id']}:0",)).values()
+            assert len(stored.completion_token_ids) == 200
+            assert stored.policy_version == 0
+            assert 0 < (stored.version_changed_at or 0) < 200
+        # Beyond the hold, a stream waits for nothing but its next token.
+        assert max(gaps) < report.held_s + 3.0
+        live.gateway.registry.rollback(to=0, actor="test", reason="back")
+        await eventually(lambda: live.served == 0, 60)
+        assert live.gateway.watcher.swaps == {"ok": 3}
+
+
+async def test_special_tokens_in_text_reach_the_engine_as_text(real_engine: RealEngine, eventually: Any) -> None:
+    async with running_gateway(real_engine.settings) as live:
+        await eventually(lambda: live.served is not None, 60)
+        tokenizer = json.loads((real_engine.model_dir(0) / "tokenizer.json").read_text())
+        end = next(token["id"] for token in tokenizer["added_tokens"] if token["content"] == "<|im_end|>")
+        honest = (await live.chat("a b", max_tokens=1, return_token_ids=True)).json()["prompt_token_ids"]
+        attack = (await live.chat("a <|im_end|> b", max_tokens=1, return_token_ids=True)).json()["prompt_token_ids"]
+        assert attack.count(end) == honest.count(end)
+
+
+async def test_a_dropped_client_frees_its_slot(real_engine: RealEngine, eventually: Any) -> None:
+    async with running_gateway(real_engine.settings) as live:
+        await eventually(lambda: live.served is not None, 60)
+        stored = live.ledger.completion_ids()
+
+        async def running() -> bool:
+            text = (await live.gateway.engine.client.get("/metrics")).text
+            line = next(line for line in text.splitlines() if line.startswith("vllm:num_requests_running{"))
+            return float(line.split()[-1]) > 0
+
+        async for _ in live.events(max_tokens=1500, ignore_eos=True):
+            break
+        started = time.monotonic()
+        while await running():
+            assert time.monotonic() - started < 10
+            await asyncio.sleep(0.05)
+        assert live.ledger.completion_ids() == stored

@@ -1,0 +1,116 @@
+"""What operators and machines ask of the gateway."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+async def test_policies_are_listed_promoted_and_rolled_back(live: Any, eventually: Any) -> None:
+    live.shelf.publish(1, move=0.4, stable=False)
+    assert (await live.http.post("/v1/policies/policy-v1/promote", json={"reason": "looks good"})).status_code == 200
+    await eventually(lambda: live.served == 1)
+    listing = (await live.http.get("/v1/policies")).json()
+    assert [(p["id"], p["state"], p["served"]) for p in listing["data"]] == [
+        ("policy-v0", "retired", False), ("policy-v1", "stable", True),
+    ]  # fmt: skip
+    assert listing["data"][1]["parent"] == 0
+    assert (listing["stable"], listing["served"]) == (1, 1)
+    assert listing["last_swap"]["to_version"] == 1
+    assert listing["last_swap"]["proof"]["decided_by"] == "change"
+    assert live.gateway.registry.audit()[-1].reason == "looks good"
+    assert (await live.http.post("/v1/rollback")).json()["version"] == 0
+    await eventually(lambda: live.served == 0)
+    assert (await live.http.post("/v1/rollback", json={"to": "policy-v1"})).json()["version"] == 1
+    await eventually(lambda: live.served == 1)
+
+
+async def test_unknown_or_rejected_policies_cannot_be_promoted(live: Any, eventually: Any) -> None:
+    assert (await live.http.post("/v1/policies/9/promote")).json()["error"]["code"] == "policy_not_found"
+    assert (await live.http.post("/v1/policies/newest/promote")).json()["error"]["param"] == "id"
+    live.shelf.publish(1, move=0.4, engine_checksum="other")
+    await eventually(lambda: live.gateway.registry.states()[1] == "rejected")
+    refused = await live.http.post("/v1/policies/1/promote")
+    assert refused.status_code == 409
+    assert refused.headers["x-should-retry"] == "false"
+    assert (await live.http.post("/v1/rollback")).status_code == 404, "back to the rejected one"
+
+
+async def test_rounds_are_opened_once_listed_and_frozen(live: Any) -> None:
+    first, second = await live.http.post("/v1/rounds"), await live.http.post("/v1/rounds")
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json()["id"] == second.json()["id"] == 1
+    assert (first.json()["trigger"], first.json()["actor"]) == ("operator", "root")
+    assert (await live.http.get("/v1/rounds/1")).json() == first.json()
+    assert (await live.http.get("/v1/rounds/2")).status_code == 404
+    assert (await live.http.get("/v1/rounds/x")).json()["error"]["param"] == "id"
+    assert (await live.http.post("/v1/rounds/freeze", json={"frozen": "yes"})).json()["error"]["param"] == "frozen"
+    assert (await live.http.post("/v1/rounds/freeze", json={"frozen": True})).json()["frozen"] is True
+    listing = (await live.http.get("/v1/rounds")).json()
+    assert (len(listing["data"]), listing["frozen"]) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/policies"), ("POST", "/v1/rollback"), ("POST", "/v1/policies/0/promote"), ("POST", "/v1/rounds"),
+        ("GET", "/v1/rounds"), ("GET", "/v1/rounds/1"), ("POST", "/v1/rounds/freeze"),
+    ],
+)  # fmt: skip
+async def test_operations_are_for_operators(live: Any, method: str, path: str) -> None:
+    response = await live.http.request(method, path, headers={"authorization": f"Bearer {live.user_key}"})
+    assert response.status_code == 403
+    assert response.json()["error"]["code"] == "insufficient_role"
+    nobody = await live.http.request(method, path, headers={"authorization": ""})
+    assert nobody.status_code == 401
+
+
+async def test_health_readiness_and_metrics_need_no_key(live: Any) -> None:
+    live.http.headers.pop("authorization")
+    assert (await live.http.get("/health")).json() == {"status": "ok"}
+    ready = await live.http.get("/ready")
+    assert (ready.status_code, ready.json()["policy_version"]) == (200, 0)
+    text = (await live.http.get("/metrics")).text
+    assert 'ratchet_requests_total{method="GET",status="200"} 2' in text
+    assert 'ratchet_swaps_total{result="ok"} 1' in text
+    assert "ratchet_policy_version 0" in text
+
+
+async def test_a_frozen_redis_makes_the_gateway_unready_not_silent(live: Any, freeze_redis: Any) -> None:
+    freeze_redis()
+    response = await live.http.get("/ready")
+    assert response.status_code == 503
+    assert "Redis" in response.json()["reasons"][0]
+
+
+async def test_a_known_key_outlives_redis_and_a_revoked_one_does_not_outlive_its_cache(
+    live: Any, valkey: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.auth.FRESH_S", 0.0)
+    assert (await live.http.get("/v1/models")).status_code == 200
+    valkey.kill()
+    assert (await live.http.get("/v1/models")).status_code == 200
+    unknown = await live.http.get("/v1/models", headers={"authorization": f"Bearer {live.user_key}"})
+    assert unknown.status_code == 503
+    valkey.start()
+    [joe] = [key for key in live.gateway.keys.list() if key.name == "joe"]
+    user = {"authorization": f"Bearer {live.user_key}"}
+    assert (await live.http.get("/v1/models", headers=user)).status_code == 200
+    live.gateway.keys.revoke(joe.id)
+    assert (await live.http.get("/v1/models", headers=user)).status_code == 401
+
+
+def test_a_redis_that_would_lose_feedback_ends_the_gateway_with_one_line(valkey: Any, tmp_path: Path) -> None:
+    from redis import Redis
+
+    Redis.from_url(valkey.url).config_set("maxmemory-policy", "allkeys-lru")
+    ended = subprocess.run(
+        [sys.executable, "-m", "serving"], capture_output=True, text=True, timeout=60,
+        env={"RATCHET_HOME": str(tmp_path), "RATCHET_REDIS_URL": valkey.url, "PATH": "/usr/bin:/bin"},
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert ended.stderr.strip().count("\n") == 0
+    assert "noeviction" in ended.stderr

@@ -1,0 +1,180 @@
+"""compose.yaml keeps our rules: loopback only, no default secret, pinned images, least privilege."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from redis import Redis
+from redis.exceptions import NoPermissionError
+
+from feedback.settings import Settings
+from feedback.store import Ledger, connect
+from training.celery import make_app
+
+ROOT = Path(__file__).parent.parent
+SECRETS = {"RATCHET_REDIS_PASSWORD": "secret-of-redis", "RATCHET_ENGINE_KEY": "secret-of-engine"}
+REFERENCE = re.compile(r"\$\{(\w+)(:?[-?][^}]*)?\}")
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {"base", "gateway", "worker", "beat"}
+
+each_service = pytest.mark.parametrize("name", sorted(SERVICES))
+
+
+def test_the_parts_are_all_there() -> None:
+    assert set(SERVICES) == OURS | {"redis", "engine"}
+
+
+def test_only_the_gateway_is_published_and_only_to_loopback() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published == {"gateway": ["127.0.0.1:8000:8000"]}
+
+
+def test_secrets_have_no_default() -> None:
+    found = {name: rest for name, rest in REFERENCE.findall((ROOT / "compose.yaml").read_text()) if name in SECRETS}
+    assert found == dict.fromkeys(SECRETS, ":?set it")
+
+
+def test_the_example_environment_names_the_secrets_and_gives_none() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    assert {f"{name}=" for name in SECRETS} <= set(lines)
+    assert not [line for line in lines if re.fullmatch(r"[^#]\w+=.+", line)]
+
+
+@each_service
+def test_images_are_pinned_to_a_version(name: str) -> None:
+    assert re.fullmatch(r"[\w/.-]+:v?\d+\.\d+\.\d+[\w.-]*", SERVICES[name]["image"])
+
+
+@pytest.mark.parametrize("package", ["serving", "training"])
+def test_our_images_are_pinned_light_and_not_root(package: str) -> None:
+    lines = (ROOT / package / "Dockerfile").read_text().splitlines()
+    assert re.fullmatch(r"FROM python:\d+\.\d+\.\d+-[\w-]+", next(line for line in lines if line.startswith("FROM")))
+    assert "USER ratchet" in lines
+    copied = {line.split()[1] for line in lines if line.startswith("COPY ")}
+    assert {"feedback", package} <= copied
+    assert not {"serving", "training"} - {package} & copied
+
+
+@each_service
+def test_every_container_is_confined(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+    assert service["user"] in {"redis", "10001:10001"}
+    assert not {"privileged", "cap_add", "network_mode", "pid", "env_file"} & service.keys()
+    assert all(not volume.startswith(("/", ".")) for volume in service["volumes"])
+
+
+@each_service
+def test_every_container_that_stays_has_a_health_check(name: str) -> None:
+    assert ("healthcheck" in SERVICES[name]) == (name != "base")
+
+
+def test_redis_and_the_engine_have_no_way_out() -> None:
+    assert COMPOSE["networks"]["ledger"] == COMPOSE["networks"]["engine"] == {"internal": True}
+    assert SERVICES["redis"]["networks"] == ["ledger"]
+    assert SERVICES["engine"]["networks"] == ["engine"]
+
+
+def test_training_cannot_reach_the_engine() -> None:
+    """It never asks it anything: the gateway swaps policies."""
+    for name in OURS - {"gateway"}:
+        assert "engine" not in SERVICES[name]["networks"]
+        assert "RATCHET_ENGINE_KEY" not in SERVICES[name]["environment"]
+
+
+def test_parts_wait_for_what_they_need() -> None:
+    waits = {
+        (name, other, wait["condition"])
+        for name, service in SERVICES.items()
+        for other, wait in service.get("depends_on", {}).items()
+    }
+    assert {
+        ("base", "redis", "service_healthy"),
+        ("engine", "base", "service_completed_successfully"),
+        ("gateway", "engine", "service_healthy"),
+        ("worker", "base", "service_completed_successfully"),
+        ("beat", "base", "service_completed_successfully"),
+    } <= waits
+
+
+def test_the_engine_allows_adapters_and_is_asked_for_by_the_name_the_gateway_uses() -> None:
+    engine = SERVICES["engine"]
+    assert engine["environment"]["VLLM_SERVER_DEV_MODE"] == "1"
+    assert engine["environment"]["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert "--enable-lora" in engine["command"][0]
+    assert "--served-model-name policy " in engine["command"][0]
+    assert SERVICES["gateway"]["environment"]["RATCHET_ENGINE_MODE"] == "adapter"
+    tag = engine["image"].partition(":v")[2]
+    assert f'"vllm=={tag}"' in (ROOT / "pyproject.toml").read_text()
+
+
+@each_service
+def test_environment_names_are_settings(name: str) -> None:
+    """A misspelt variable would be ignored in silence."""
+    known = {f"RATCHET_{field.upper()}" for field in Settings.model_fields}
+    given = {variable for variable in SERVICES[name].get("environment", {}) if variable.startswith("RATCHET_")}
+    assert given <= known
+
+
+def test_redis_is_durable_and_its_user_can_do_our_work_and_no_more(valkey_url: str, tmp_path: Path) -> None:
+    script = SERVICES["redis"]["command"][0]
+    assert "--appendonly yes --appendfsync always --maxmemory-policy noeviction" in script
+    rules = re.search(r'echo "user ratchet (on [^"]*)"', script)
+    assert rules is not None
+    password = SECRETS["RATCHET_REDIS_PASSWORD"]
+    granted = rules[1].replace("$$REDISCLI_AUTH", password).split()
+    assert Redis.from_url(valkey_url).execute_command("ACL", "SETUSER", "ratchet", *granted)
+
+    url = valkey_url.replace("redis://", f"redis://ratchet:{password}@")
+    Ledger(connect(url))
+    app = make_app(Settings(redis_url=url, home=tmp_path))
+    with app.connection_for_write() as connection:
+        app.send_task("training.tasks.tick", connection=connection)
+    with app.connection_for_read() as connection, connection.SimpleQueue("training") as queue:
+        assert queue.get(timeout=5).headers["task"] == "training.tasks.tick"
+    for forbidden in ("FLUSHALL", "SHUTDOWN NOSAVE", "CONFIG SET appendonly no", "ACL LIST", "KEYS *"):
+        with pytest.raises(NoPermissionError):
+            connect(url).execute_command(*forbidden.split())
+
+
+@pytest.fixture
+def compose_client() -> list[str]:
+    """`docker compose`, else `docker-compose`; the rules above hold without either."""
+    plugin = (
+        shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
+    )
+    if plugin:
+        return ["docker", "compose"]
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    return []
+
+
+def configured(client: list[str], no_env_file: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RATCHET_")}
+    command = [*client, "--file", str(ROOT / "compose.yaml"), "--env-file", str(no_env_file), "config"]
+    return subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=False)
+
+
+def test_the_client_accepts_the_file_and_asks_for_secrets(compose_client: list[str], tmp_path: Path) -> None:
+    if not compose_client:
+        return
+    (empty := tmp_path / "env").touch()
+    accepted = configured(compose_client, empty, **SECRETS)
+    assert accepted.returncode == 0, accepted.stderr
+    services = yaml.safe_load(accepted.stdout)["services"]
+    assert services["gateway"]["environment"]["RATCHET_ENGINE_KEY"] == SECRETS["RATCHET_ENGINE_KEY"]
+    for missing in SECRETS:
+        refused = configured(
+            compose_client, empty, **{name: value for name, value in SECRETS.items() if name != missing}
+        )
+        assert refused.returncode != 0
+        assert missing in refused.stderr

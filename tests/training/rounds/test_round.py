@@ -1,0 +1,194 @@
+"""Whole rounds with real workers and stage processes, which are really killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from feedback.manifest import verify_files
+from feedback.rounds import STAGES
+from training.register import WrongBaseModel, register_base
+from training.round import environment, run_round
+
+if TYPE_CHECKING:
+    from tests.conftest import ValkeyProcess
+    from tests.training.rounds.conftest import Installation
+
+#: (stage, who is killed, once the stage is beyond this step; None = as soon as its process is there)
+KILLS = [
+    ("collect", "child", None),
+    ("sft", "worker", 0),
+    ("reward", "child", None),
+    ("ppo", "child", 0),
+    ("ppo", "both", 2),
+    ("gate", "worker", None),
+    ("publish", "child", None),
+    ("publish", "worker", None),
+]
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_killed_in_every_stage_a_round_publishes_once(installation: "Installation") -> None:
+    """SIGKILL of the stage process, of the worker, of both; each time the round goes on where it was."""
+    installation.speak(24, demonstrations=4)
+    beat, worker = installation.start("beat"), installation.start("worker")
+    round_id = installation.open_round()
+    for stage, victim, beyond in KILLS:
+        child = installation.child(worker, stage, beyond)
+        if victim in ("child", "both"):
+            os.kill(child, signal.SIGKILL)
+        if victim in ("worker", "both"):
+            worker.kill()
+            worker.wait()
+            worker = installation.start("worker")
+        installation.wait_until_gone(child)  # when the worker alone was killed, its stage must go by itself
+    record = installation.wait_for_end(round_id)
+    assert (record.state, record.policy_version, record.reason) == ("published", 1, "policy-v1 is stable"), record
+    assert record.token == 1 + len(KILLS)
+    assert installation.published() == [1]
+    assert set(record.metrics) == set(STAGES)
+    assert record.metrics["sft"]["demonstrations"] == 4
+    assert record.watermark == installation.ledger.watermark()
+    check_version(installation, round_id)
+    assert beat.poll() is None
+
+
+def check_version(installation: "Installation", round_id: int) -> None:
+    """Version 1 is whole, serves, differs from the base and says where it came from."""
+    base, manifest = installation.registry.manifest(0), installation.registry.manifest(1)
+    directory = installation.registry.directory(1)
+    verify_files(directory, manifest)
+    assert installation.registry.stable() == 1
+    assert (manifest.parent, manifest.kind) == (0, "trained")
+    assert manifest.lineage["round"] == round_id
+    assert manifest.config["ppo"]["iterations"] == 6
+    assert manifest.config["seed"] == manifest.lineage["seed"] == round_id
+    assert manifest.golden == base.golden
+    assert manifest.golden_logprobs != base.golden_logprobs
+    assert manifest.weights.keys() == base.weights.keys()
+    assert manifest.weights != base.weights
+    assert (directory / manifest.model_path / "model.safetensors").exists()
+    assert not list((installation.settings.rounds_dir).glob("*/*/*/checkpoints"))
+
+
+def test_duplicate_hints_run_a_round_once(installation: "Installation") -> None:
+    installation.speak(3)
+    round_id = installation.open_round()
+    for _ in range(4):
+        installation.hint(round_id)
+    for _ in range(2):
+        installation.start("worker")
+    record = installation.wait_for_end(round_id)
+    assert record.state == "refused"
+    assert record.reason == "3 rankings, 2 of them may train; at least 8 are needed"
+    assert record.token == 1
+    assert installation.published() == []
+
+
+def test_lost_hint_is_sent_again_by_beat(installation: "Installation") -> None:
+    installation.start("worker")
+    installation.start("beat")
+    installation.wait_until(lambda: bool(installation.redis.exists("worker:alive")), "worker")
+    assert 0 < installation.redis.ttl("worker:alive") <= 15
+    assert installation.wait_for_end(installation.open_round()).state == "refused"
+
+
+@pytest.mark.e2e
+def test_worker_and_beat_outlive_redis(installation: "Installation", valkey: "ValkeyProcess") -> None:
+    worker, beat = installation.start("worker"), installation.start("beat")
+    installation.wait_until(lambda: bool(installation.redis.exists("worker:alive")), "worker")
+    valkey.kill()
+    valkey.start()
+    assert installation.wait_for_end(installation.open_round()).state == "refused"
+    assert (worker.poll(), beat.poll()) == (None, None)
+
+
+def test_foreground_round_says_how_it_ended(installation: "Installation") -> None:
+    process = installation.start("round")
+    assert process.wait(timeout=120) == 1
+    assert "round 1 refused: 0 rankings" in installation.log()
+
+
+def test_stopping_worker_gives_the_round_back(installation: "Installation") -> None:
+    """SIGTERM in the middle of a stage: the worker leaves within seconds and its stage with it."""
+    installation.speak(24)
+    worker = installation.start("worker")
+    round_id = installation.open_round()
+    installation.hint(round_id)
+    child = installation.child(worker, "reward")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=15) == 0
+    installation.wait_until_gone(child)
+    record = installation.record(round_id)
+    assert record.is_open
+    assert record.attempts == 0
+    assert installation.book.is_expired(record)
+
+
+def test_interrupted_foreground_round_gives_the_round_back(installation: "Installation") -> None:
+    installation.speak(24)
+    process = installation.start("round")
+    child = installation.child(process, "reward")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=15) == 130
+    installation.wait_until_gone(child)
+    assert installation.book.is_expired(installation.record(1))
+    assert "Traceback" not in installation.log()
+
+
+def test_cancelled_round_stops_its_stage(installation: "Installation") -> None:
+    installation.speak(24)
+    process = installation.start("round")
+    child = installation.child(process, "reward")
+    installation.redis.hset("round:1", "state", "cancelled")
+    installation.wait_until_gone(child)
+    assert process.wait(timeout=15) == 1
+    assert installation.published() == []
+
+
+def test_stage_that_always_crashes_is_given_up(installation: "Installation", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.round.MAX_ATTEMPTS", 2)
+    (installation.settings.home / "secrets.json").write_text("{}")
+    record = run_round(installation.settings, installation.redis, installation.open_round(), owner="test:1")
+    assert record is not None
+    assert record.state == "failed"
+    assert record.reason is not None
+    assert record.reason.startswith("collect given up after 2 attempts; last: collect: ValidationError")
+
+
+def test_held_round_is_left_alone(installation: "Installation") -> None:
+    round_id = installation.open_round()
+    assert installation.book.claim(round_id, owner="other:1", lease_s=60) == 1
+    assert run_round(installation.settings, installation.redis, round_id, owner="test:1") is None
+    assert installation.record(round_id).owner == "other:1"
+
+
+def test_registering_again_changes_nothing_and_needs_no_torch(installation: "Installation") -> None:
+    before = installation.registry.audit()
+    script = (
+        "import sys; from feedback.settings import Settings; from training.register import register_base;"
+        " print(register_base(Settings())); sys.exit('torch' in sys.modules)"
+    )
+    environ = {**os.environ, **environment(installation.settings)}
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("policy-v0 is known")
+    assert installation.registry.audit() == before
+
+
+def test_registry_lost_by_redis_comes_back_from_disk(installation: "Installation") -> None:
+    installation.redis.flushall()
+    register_base(installation.settings)
+    assert installation.registry.stable() == 0
+
+
+def test_another_base_model_is_refused(installation: "Installation", tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(WrongBaseModel, match="another RATCHET_HOME"):
+        register_base(installation.settings.model_copy(update={"base_model": str(other)}))

@@ -1,0 +1,201 @@
+"""The stages of a round in this process: what each starts from and leaves behind, and what ends a round early."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from feedback.manifest import sha256_of
+from feedback.rounds import STAGES, LeaseLost
+from training.models import Role, Trunk
+from training.progress import Progress
+from training.stages import LOST, run_stage
+from training.workspace import Outcome, Workspace
+
+if TYPE_CHECKING:
+    from tests.training.rounds.conftest import Installation
+
+
+class Rounds:
+    """Rounds whose stages run here, one after the other."""
+
+    def __init__(self, installation: "Installation") -> None:
+        self.installation = installation
+
+    def claim(self, round_id: int) -> int:
+        token = self.installation.book.claim(round_id, owner="test", lease_s=0.0)
+        assert token is not None
+        self.installation.book.write(round_id, token, watermark=self.installation.ledger.watermark())
+        return token
+
+    def workspace(self, round_id: int) -> Workspace:
+        return Workspace(self.installation.settings.rounds_dir, round_id)
+
+    def stage(self, stage: str, round_id: int, token: int) -> Outcome:
+        assert run_stage(self.installation.settings, stage, round_id, token) == 0
+        outcome = self.workspace(round_id).outcome(stage)
+        assert outcome is not None
+        return outcome
+
+    def run(self, last: str = "publish") -> tuple[int, dict[str, Outcome]]:
+        """A round up to a stage, or to its early end; (id, outcomes)."""
+        round_id = self.installation.open_round()
+        token = self.claim(round_id)
+        outcomes: dict[str, Outcome] = {}
+        for stage in STAGES[: STAGES.index(last) + 1]:
+            outcomes[stage] = self.stage(stage, round_id, token)
+            if outcomes[stage].state != "done":
+                break
+        return round_id, outcomes
+
+    def end(self, round_id: int, state: str) -> None:
+        token = self.claim(round_id)
+        self.installation.book.finish(round_id, token, state)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def rounds(installation: "Installation") -> Rounds:
+    return Rounds(installation)
+
+
+def test_next_round_goes_on_from_the_stable_version(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
+    installation = rounds.installation
+    installation.speak(24, demonstrations=4)
+    first, outcomes = rounds.run()
+    assert outcomes["publish"].metrics == {"version": 1, "note": "policy-v1 is stable"}
+    rounds.end(first, "published")
+    installation.speak(24, seed=1)
+    loaded: list[str] = []
+    load = Trunk.load_adapter
+
+    def noting(trunk: Trunk, role: Role, directory: Path) -> None:
+        loaded.append(f"{role} <- {directory.relative_to(installation.settings.home)}")
+        load(trunk, role, directory)
+
+    monkeypatch.setattr(Trunk, "load_adapter", noting)
+    installation.configure(gate={"min_score_gain_ci": 1e6})
+    second, outcomes = rounds.run()
+    assert outcomes["sft"].metrics == {"skipped": "0 new demonstrations, 4 are needed"}
+    assert loaded == [
+        "reward <- policies/000001/reward",
+        "policy <- policies/000001/adapter",
+        "ref <- policies/000001/ref",
+        "reward <- rounds/000002/reward/0001/reward",
+        "stable <- policies/000001/adapter",
+        "ref <- policies/000001/ref",
+        "reward <- rounds/000002/reward/0001/reward",
+        "policy <- rounds/000002/ppo/0001/adapter",
+    ]
+    assert outcomes["gate"].state == "refused"
+    assert outcomes["gate"].reason.startswith("gate: score gain, lower bound is")
+    assert outcomes["gate"].metrics["checks"]
+    assert installation.published() == [1]
+    assert installation.registry.stable() == 1
+    lineage = installation.registry.manifest(1).lineage
+    assert lineage["reward_model"] == sha256_of(installation.registry.directory(1) / "reward/adapter_model.safetensors")
+    assert len(lineage["feedback_ids"]) == lineage["feedback"]["rankings"] + 4
+
+
+class Noting(Progress):
+    """Keeps the completed iterations."""
+
+    completed: ClassVar[list[int]] = []
+
+    def __call__(self, stage: str, step: int, total: int, metrics: Mapping[str, Any]) -> None:
+        super().__call__(stage, step, total, metrics)
+        if metrics:
+            self.completed.append(step)
+
+
+class Stopping(Noting):
+    """Loses the round after three iterations."""
+
+    def __call__(self, stage: str, step: int, total: int, metrics: Mapping[str, Any]) -> None:
+        super().__call__(stage, step, total, metrics)
+        if self.completed == [1, 2, 3]:
+            raise LeaseLost("taken over")
+
+
+def test_resumed_stage_ends_like_one_that_was_never_stopped(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PPO stopped after three of six iterations and taken up by the next token: the same adapter, bit for bit."""
+    rounds.installation.speak(24)
+    round_id, _ = rounds.run(last="reward")
+    workspace = rounds.workspace(round_id)
+    rounds.stage("ppo", round_id, 1)
+    never_stopped = sha256_of(workspace.output("ppo") / "adapter/adapter_model.safetensors")
+    shutil.rmtree(workspace.root / "ppo")
+    monkeypatch.setattr(Noting, "completed", [])
+    monkeypatch.setattr("training.stages.Progress", Stopping)
+    assert run_stage(rounds.installation.settings, "ppo", round_id, 1) == LOST
+    assert workspace.outcome("ppo") is None
+    assert not (workspace.root / "ppo/0001/adapter").exists()
+    monkeypatch.setattr("training.stages.Progress", Noting)
+    outcome = rounds.stage("ppo", round_id, rounds.claim(round_id))
+    assert outcome.token == 2
+    assert Noting.completed == [1, 2, 3, 4, 5, 6]
+    assert sha256_of(workspace.output("ppo") / "adapter/adapter_model.safetensors") == never_stopped
+
+
+def test_old_token_leaves_no_outcome(rounds: Rounds) -> None:
+    """A worker that lost the round and does not know it runs a stage to its end."""
+    installation = rounds.installation
+    installation.speak(24)
+    round_id = installation.open_round()
+    zombie = rounds.claim(round_id)
+    token = rounds.claim(round_id)
+    assert run_stage(installation.settings, "collect", round_id, zombie) == LOST
+    assert rounds.workspace(round_id).outcome("collect") is None
+    assert rounds.stage("collect", round_id, token).token == token
+
+
+def test_first_outcome_of_a_stage_counts(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, 1)
+    workspace.attempt("ppo", 1)
+    workspace.attempt("ppo", 2)
+    assert workspace.settle("ppo", Outcome(state="done", token=2)).token == 2
+    assert workspace.settle("ppo", Outcome(state="failed", token=1, reason="late")).token == 2
+    assert workspace.output("ppo").name == "0002"
+    assert sorted(path.name for path in (tmp_path / "000001/ppo").iterdir()) == ["0001", "0002", "done.json"]
+
+
+def test_config_of_a_round_is_the_one_it_began_with(rounds: Rounds) -> None:
+    rounds.installation.speak(24)
+    round_id, _ = rounds.run(last="collect")
+    rounds.installation.configure(nonsense=1)
+    assert rounds.stage("sft", round_id, 1).state == "done"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [({"ppo": {"iteration": 3}}, "ppo.iteration"), ({"gate": {"prompts": 1}}, "prompts: at least 2")],
+)
+def test_wrong_config_fails_the_round_by_name(rounds: Rounds, overrides: dict[str, object], reason: str) -> None:
+    rounds.installation.speak(24)
+    rounds.installation.configure(**overrides)
+    _, outcomes = rounds.run()
+    assert outcomes["collect"].state == "failed"
+    assert reason in outcomes["collect"].reason
+    assert "\n" not in outcomes["collect"].reason
+
+
+def test_weights_that_diverge_fail_the_round(rounds: Rounds) -> None:
+    rounds.installation.speak(24)
+    rounds.installation.configure(reward={"learning_rate": 1e30})
+    _, outcomes = rounds.run()
+    assert list(outcomes) == ["collect", "sft", "reward"]
+    assert outcomes["reward"].state == "failed"
+    assert outcomes["reward"].reason.startswith("reward: ")
+    assert rounds.installation.published() == []
+
+
+def test_other_adapter_shape_fails_with_a_hint(rounds: Rounds) -> None:
+    rounds.installation.speak(24)
+    first, _ = rounds.run()
+    rounds.end(first, "published")
+    rounds.installation.speak(24, seed=1)
+    rounds.installation.configure(ppo={"lora_rank": 4}, sft={"lora_rank": 4}, reward={"lora_rank": 4})
+    _, outcomes = rounds.run()
+    assert outcomes["reward"].state == "failed"
+    assert "were the lora fields of the config changed?" in outcomes["reward"].reason

@@ -1,0 +1,219 @@
+"""The ledger's records as training data, by hand: who may train, what is left out, what is held out."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from feedback.records import Comparison, Completion, Demonstration, Feedback, Message, Ranking, Rating
+from feedback.store import Ledger, connect
+from training.collect import MAX_PROMPTS_PER_RATER, Refused, TrainingData, collect
+from training.config import GateConfig, RoundConfig
+
+CONFIG = replace(RoundConfig(), gate=GateConfig(prompts=2))
+
+
+def completion(
+    id: str, *, prompt: tuple[int, ...] = (1, 2), tokens: tuple[int, ...] = (7, 8), **fields: object
+) -> Completion:
+    known = {
+        "id": id, "response_id": id, "choice": 0, "conversation_id": "c", "rater": "ann",
+        "messages": (Message(role="user", content=f"prompt {prompt}"),), "text": "text", "prompt_token_ids": prompt,
+        "completion_token_ids": tokens, "logprobs": (-1.0,) * len(tokens), "sampling": {}, "finish_reason": "stop",
+        "policy_version": 0, "created": 0.0,
+    }  # fmt: skip
+    return Completion.model_validate(known | fields)
+
+
+class Crowd:
+    """Writes into a ledger and collects from it."""
+
+    def __init__(self, url: str) -> None:
+        self.ledger = Ledger(connect(url))
+        self._ids = 0
+
+    def answer(self, *completions: Completion) -> None:
+        self.ledger.append_completions(list(completions))
+
+    def say(self, judgement: Ranking | Comparison | Rating | Demonstration, *, rater: str = "ann") -> str:
+        self._ids += 1
+        split = "eval" if rater.startswith("judge") else "train"
+        record = Feedback(id=f"f{self._ids}", judgement=judgement, rater=rater, split=split, created=time.time())
+        return self.ledger.append_feedback(record).id
+
+    def collect(
+        self, *, watermark: str | None = None, since: str = "0", config: RoundConfig = CONFIG, seed: int = 0
+    ) -> TrainingData:
+        return collect(
+            self.ledger, watermark=watermark or self.ledger.watermark(), since=since, parent=0, seed=seed, config=config,
+            is_held_out=lambda rater: rater.startswith("judge"),
+        )  # fmt: skip
+
+
+@pytest.fixture
+def crowd(valkey_url: str) -> Crowd:
+    return Crowd(valkey_url)
+
+
+def test_ranking_keeps_the_order_of_candidates_and_ties(crowd: Crowd) -> None:
+    crowd.answer(*(completion(id, tokens=(n,)) for n, id in enumerate("abcd")))
+    crowd.say(Ranking(candidates=tuple("abcd"), ranking="D > C = A > B"))
+    (ranked,) = crowd.collect().rankings
+    assert ranked.prompt_ids == (1, 2)
+    assert ranked.completions == ((0,), (1,), (2,), (3,))
+    assert ranked.tiers == (1, 2, 1, 0)
+
+
+def test_comparison_is_a_ranking_of_two(crowd: Crowd) -> None:
+    crowd.answer(completion("a"), completion("b"), completion("c"))
+    crowd.say(Comparison(left="a", right="b", winner="right"))
+    crowd.say(Comparison(left="b", right="c", winner="tie"))
+    assert [ranked.tiers for ranked in crowd.collect().rankings] == [(1, 0), (0, 0)]
+
+
+def test_both_bad_is_two_thumbs_down_and_no_order(crowd: Crowd) -> None:
+    crowd.answer(completion("a", tokens=(3,)), completion("b", tokens=(4,)))
+    crowd.say(Comparison(left="a", right="b", winner="both_bad"))
+    data = crowd.collect()
+    assert data.rankings == ()
+    assert [(rated.completion_ids, rated.label) for rated in data.ratings] == [((3,), 0.0), ((4,), 0.0)]
+
+
+@pytest.mark.parametrize(("value", "label"), [(1, 1.0), (-1, 0.0), (0.25, 0.25)])
+def test_rating_becomes_a_share_of_approval(crowd: Crowd, value: float, label: float) -> None:
+    crowd.answer(completion("a"))
+    crowd.say(Rating(completion_id="a", value=value))
+    assert [rated.label for rated in crowd.collect().ratings] == [label]
+
+
+def test_demonstration_keeps_text_and_messages(crowd: Crowd) -> None:
+    crowd.answer(completion("a"))
+    crowd.say(Demonstration(completion_id="a", content="better"))
+    (written,) = crowd.collect().demonstrations
+    assert written.content == "better"
+    assert written.messages == (Message(role="user", content="prompt (1, 2)"),)
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [
+        {"consent": False},
+        {"version_changed_at": 1},
+        {"completion_token_ids": (), "logprobs": ()},
+        {"prompt_token_ids": ()},
+    ],
+)
+def test_unusable_completion_leaves_the_ranking(crowd: Crowd, unusable: dict[str, object]) -> None:
+    """Without consent, written by two policies, or empty: the others keep their places; one alone ranks nothing."""
+    crowd.answer(completion("a"), completion("b"), completion("c", **unusable))
+    crowd.say(Ranking(candidates=("a", "b", "c"), ranking="C > A > B"))
+    crowd.say(Comparison(left="a", right="c", winner="left"))
+    crowd.say(Rating(completion_id="c", value=1))
+    crowd.say(Demonstration(completion_id="c", content="better"))
+    data = crowd.collect()
+    assert [ranked.tiers for ranked in data.rankings] == [(1, 2)]
+    assert data.ratings == ()
+    assert data.demonstrations == ()
+
+
+def test_truncated_completion_trains(crowd: Crowd) -> None:
+    crowd.answer(completion("a"), completion("b", finish_reason="length"))
+    crowd.say(Comparison(left="a", right="b", winner="left"))
+    assert len(crowd.collect().rankings) == 1
+
+
+def test_evaluation_raters_never_train(crowd: Crowd) -> None:
+    crowd.answer(completion("a"), completion("b"), completion("j", rater="judge", prompt=(9,)))
+    crowd.say(Comparison(left="a", right="b", winner="left"), rater="judge")
+    crowd.say(Rating(completion_id="a", value=1), rater="judge")
+    crowd.say(Demonstration(completion_id="a", content="mine"), rater="judge")
+    data = crowd.collect()
+    assert (data.rankings, data.ratings, data.demonstrations) == ((), (), ())
+    assert [ranked.tiers for ranked in data.held_out_rankings] == [(0, 1)]
+    assert data.prompts == ((1, 2),)
+    assert data.held_out_prompts == ((9,),)
+
+
+def test_revision_counts_once_and_only_up_to_the_watermark(crowd: Crowd) -> None:
+    crowd.answer(completion("a"), completion("b"))
+    crowd.say(Comparison(left="a", right="b", winner="left"))
+    before = crowd.ledger.watermark()
+    crowd.say(Comparison(left="a", right="b", winner="right"))
+    assert [ranked.tiers for ranked in crowd.collect().rankings] == [(1, 0)]
+    assert [ranked.tiers for ranked in crowd.collect(watermark=before).rankings] == [(0, 1)]
+
+
+def test_new_demonstrations_are_those_since_the_last_round(crowd: Crowd) -> None:
+    crowd.answer(completion("a"), completion("b"))
+    crowd.say(Demonstration(completion_id="a", content="old"))
+    since = crowd.ledger.watermark()
+    assert crowd.collect(since=since).new_demonstrations == 0
+    crowd.say(Demonstration(completion_id="b", content="new"))
+    data = crowd.collect(since=since)
+    assert len(data.demonstrations) == 2
+    assert data.new_demonstrations == 1
+
+
+def test_prompts_are_distinct_capped_and_shuffled_by_the_seed(crowd: Crowd) -> None:
+    crowd.answer(*(completion(f"z{n}", rater="judge", prompt=(n % 2, 5)) for n in range(4)))
+    crowd.answer(*(completion(f"a{n}", prompt=(n % 10, 6)) for n in range(20)))
+    data = crowd.collect(seed=1)
+    assert sorted(data.prompts) == [(n, 6) for n in range(10)]
+    assert data.held_out_prompts == ((0, 5), (1, 5))
+    assert crowd.collect(seed=1).prompts == data.prompts
+    assert crowd.collect(seed=2).prompts != data.prompts
+    crowd.answer(*(completion(f"b{n}", rater="bob", prompt=(n, 7)) for n in range(MAX_PROMPTS_PER_RATER + 30)))
+    bobs = sorted(prompt for prompt in crowd.collect().prompts if prompt[1] == 7)
+    assert bobs == [(n, 7) for n in range(30, MAX_PROMPTS_PER_RATER + 30)], "the newest count"
+
+
+def test_prompt_that_cannot_be_scored_whole_is_left_out(crowd: Crowd) -> None:
+    longest = CONFIG.reward.max_tokens - CONFIG.ppo.max_new_tokens
+    crowd.answer(completion("a", prompt=(1,) * longest), completion("b", prompt=(1,) * (longest + 1)))
+    data = crowd.collect()
+    assert {len(prompt) for prompt in (*data.prompts, *data.held_out_prompts)} == {longest}
+
+
+def test_gate_gets_at_most_a_third_of_the_prompts_and_the_same_ones_again(crowd: Crowd) -> None:
+    config = replace(CONFIG, gate=GateConfig(prompts=32))
+    crowd.answer(*(completion(f"a{n}", prompt=(n,)) for n in range(1, 31)))
+    first = crowd.collect(config=config, seed=1)
+    assert len(first.held_out_prompts) == 10
+    assert len(first.prompts) == 20
+    assert not set(first.prompts) & set(first.held_out_prompts)
+    assert crowd.collect(config=config, seed=2).held_out_prompts == first.held_out_prompts
+
+
+def test_share_of_the_prompts_proves_the_reward_model_and_never_trains_it(crowd: Crowd) -> None:
+    for n in range(1, 11):
+        crowd.answer(completion(f"a{n}", prompt=(n,)), completion(f"b{n}", prompt=(n,)))
+        crowd.say(Comparison(left=f"a{n}", right=f"b{n}", winner="left"))
+        crowd.say(Rating(completion_id=f"a{n}", value=1))
+    data = crowd.collect(seed=1)
+    held_out = {ranked.prompt_ids for ranked in data.held_out_rankings}
+    assert len(held_out) == 2, "a fifth of ten"
+    assert {ranked.prompt_ids for ranked in data.rankings} == {(n,) for n in range(1, 11)} - held_out
+    assert {rated.prompt_ids for rated in data.ratings} == {(n,) for n in range(1, 11)} - held_out
+    assert crowd.collect(seed=2).held_out_rankings == data.held_out_rankings
+
+
+def test_too_few_rankings_are_refused(crowd: Crowd) -> None:
+    crowd.answer(*(completion(f"a{n}", prompt=(n,)) for n in range(1, 20)))
+    crowd.answer(*(completion(f"b{n}", prompt=(n,)) for n in range(1, 20)))
+    for n in range(1, 8):
+        crowd.say(Comparison(left=f"a{n}", right=f"b{n}", winner="left"))
+    with pytest.raises(Refused, match="^7 rankings, 6 of them may train; at least 8 are needed$"):
+        crowd.collect().refuse_if_too_little()
+    crowd.say(Comparison(left="a8", right="b8", winner="left"))
+    data = crowd.collect()
+    data.refuse_if_too_little()
+    assert len(data.feedback_ids) == 6, "two of eight are held out"
+
+
+def test_data_survives_its_file(crowd: Crowd) -> None:
+    crowd.answer(completion("a"), completion("b"))
+    crowd.say(Comparison(left="a", right="b", winner="left"))
+    crowd.say(Demonstration(completion_id="a", content="better"))
+    data = crowd.collect()
+    assert TrainingData.model_validate_json(data.model_dump_json()) == data
+    assert RoundConfig.from_dict(data.config) == CONFIG

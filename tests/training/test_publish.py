@@ -1,0 +1,206 @@
+"""Publishing on a real Valkey and a real disk: killed between any two steps, a round still publishes exactly once."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from feedback.manifest import BrokenPolicy, Manifest, describe_files, write_manifest
+from feedback.registry import PolicyRegistry, StaleToken
+from feedback.rounds import LeaseLost, RoundBook
+from feedback.store import connect
+from training.publish import place, publish_round
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+class Killer:
+    """Kills before or after the n-th change of the world, a change being a Redis command, an fsync or a rename."""
+
+    def __init__(self) -> None:
+        self.kill_at, self.after, self.steps = 0, False, 0
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            self.steps += 1
+            if self.steps == self.kill_at and not self.after:
+                raise Killed
+            result = function(*args, **kwargs)
+            if self.steps == self.kill_at and self.after:
+                raise Killed
+            return result
+
+        return step
+
+
+@contextmanager
+def killing(at: int, after: bool) -> Iterator[Killer]:
+    killer = Killer()
+    killer.kill_at, killer.after = at, after
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Redis, "execute_command", killer.wrap(Redis.execute_command))
+        patch.setattr(os, "fsync", killer.wrap(os.fsync))
+        patch.setattr(Path, "rename", killer.wrap(Path.rename))
+        yield killer
+
+
+def manifest(directory: Path, version: int) -> Manifest:
+    return Manifest(
+        version=version, parent=0 if version else None, kind="trained" if version else "base", base_model="tiny", dtype="float32",
+        model_path=".", created=0.0, files=describe_files(directory), weights={}, golden=(), golden_logprobs=(),
+    )  # fmt: skip
+
+
+def build(directory: Path, version: int) -> Manifest:
+    (directory / "adapter").mkdir()
+    (directory / "adapter" / "weights.safetensors").write_bytes(b"weights")
+    return manifest(directory, version)
+
+
+class Publishing:
+    """An installation whose base serves, with an open round."""
+
+    def __init__(self, url: str, home: Path) -> None:
+        self.redis = connect(url)
+        self.book = RoundBook(self.redis)
+        self.registry = PolicyRegistry(self.redis, home / "policies")
+        self.registry.directory(0).mkdir(parents=True)
+        write_manifest(self.registry.directory(0), manifest(self.registry.directory(0), 0))
+        self.registry.adopt_from_disk()
+        self.registry.point_stable(0, expected=None, actor="test", reason="base")
+        self.round_id, _ = self.book.request(trigger="count", actor="test")
+
+    def claim(self) -> int:
+        token = self.book.claim(self.round_id, owner="test", lease_s=0.0)
+        assert token is not None
+        return token
+
+    def run(self, token: int, automatic: bool = True) -> str:
+        _, note = publish_round(
+            self.registry, self.book, round_id=self.round_id, token=token, parent=0, automatic=automatic, build=build
+        )
+        self.book.finish(self.round_id, token, "published", reason=note)
+        return note
+
+    def published(self) -> list[int]:
+        return [line.version for line in self.registry.audit() if line.action == "publish" and line.version]
+
+
+@pytest.fixture
+def publishing(valkey_url: str, tmp_path: Path) -> Publishing:
+    return Publishing(valkey_url, tmp_path)
+
+
+def test_every_crash_point_publishes_exactly_once(valkey_url: str, tmp_path: Path) -> None:
+    """Kill before and after each step; the next token completes the round."""
+    redis = connect(valkey_url)
+    kill_at, completed = 0, False
+    while not completed:
+        kill_at += 1
+        for after in (False, True):
+            redis.flushall()
+            installation = Publishing(valkey_url, tmp_path / f"{kill_at}-{after}")
+            token = installation.claim()
+            try:
+                with killing(kill_at, after):
+                    installation.run(token)
+                completed = True
+            except Killed:
+                assert installation.published() == [] or len(installation.published()) == 1
+            record = installation.book.get(installation.round_id)
+            assert record is not None
+            if record.is_open:
+                installation.run(installation.claim())
+            assert installation.published() == [installation.registry.stable()]
+            assert len([p for p in installation.registry.policies_dir.iterdir() if p.name.isdigit()]) == 2
+            record = installation.book.get(installation.round_id)
+            assert record is not None
+            assert record.state == "published"
+            assert record.policy_version == installation.registry.stable()
+    assert kill_at > 15, "the kill points were not reached"
+
+
+def test_old_token_cannot_publish(publishing: Publishing) -> None:
+    zombie = publishing.claim()
+    worker = publishing.claim()
+    with pytest.raises(LeaseLost):
+        publishing.run(zombie)
+    publishing.book.write(publishing.round_id, worker, policy_version=7)
+    with pytest.raises(StaleToken):  # the number is known already, so only the registry stands in the way
+        publishing.run(zombie)
+    assert publishing.published() == []
+    assert publishing.registry.stable() == 0
+    publishing.run(worker)
+    assert publishing.published() == [7]
+
+
+def test_two_tokens_at_once_publish_once(publishing: Publishing) -> None:
+    tokens = [publishing.claim() for _ in range(4)]
+    lost: list[int] = []
+
+    def publish(token: int) -> None:
+        try:
+            publishing.run(token)
+        except (LeaseLost, StaleToken):
+            lost.append(token)
+
+    threads = [threading.Thread(target=publish, args=(token,)) for token in tokens]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(lost) == tokens[:-1]
+    assert publishing.published() == [publishing.registry.stable()]
+
+
+def test_manual_release_leaves_the_pointer(publishing: Publishing) -> None:
+    note = publishing.run(publishing.claim(), automatic=False)
+    assert publishing.registry.stable() == 0
+    assert publishing.registry.states()[1] == "candidate"
+    assert note == "policy-v1 waits for its release"
+
+
+def test_pointer_that_moved_meanwhile_is_respected(publishing: Publishing) -> None:
+    other = publishing.registry.reserve()
+    place(publishing.registry.directory(other), other, 1, build)
+    publishing.registry.publish(other, actor="operator", reason="by hand")
+    publishing.registry.point_stable(other, expected=0, actor="operator", reason="by hand")
+    note = publishing.run(publishing.claim())
+    assert publishing.registry.stable() == other
+    assert note.startswith("policy-v2 stays a candidate")
+
+
+def test_rejected_version_is_not_promoted_again(publishing: Publishing) -> None:
+    """The worker dies after the promotion; the engine's proof fails before its successor looks."""
+    token = publishing.claim()
+    publish_round(publishing.registry, publishing.book, round_id=1, token=token, parent=0, automatic=True, build=build)
+    publishing.registry.reject(1, actor="gateway", reason="golden log-probs differ")
+    note = publishing.run(publishing.claim())
+    assert publishing.registry.stable() == 0
+    assert note == "policy-v1 is rejected"
+
+
+def test_damaged_directory_is_refused(publishing: Publishing) -> None:
+    token = publishing.claim()
+    publishing.book.write(publishing.round_id, token, policy_version=1)
+    place(publishing.registry.directory(1), 1, token, build)
+    (publishing.registry.directory(1) / "adapter" / "weights.safetensors").write_bytes(b"wrights")
+    with pytest.raises(BrokenPolicy):
+        publishing.run(token)
+    assert publishing.published() == []
+
+
+def test_leftovers_of_a_killed_build_go_away(publishing: Publishing) -> None:
+    leftover = publishing.registry.policies_dir / ".000001.0001"
+    leftover.mkdir()
+    (leftover / "half.safetensors").write_bytes(b"ha")
+    publishing.run(publishing.claim())
+    assert not leftover.exists()
+    assert publishing.registry.stable() == 1

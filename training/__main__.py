@@ -1,0 +1,117 @@
+"""`python -m training worker|beat|round|stage|register-base`. Importing this costs neither torch nor celery."""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+
+from redis.exceptions import RedisError
+
+from feedback.rounds import RoundBook, RoundRecord
+from feedback.settings import Settings
+from feedback.store import connect
+
+WORKER = ["worker", "--pool=solo", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
+
+
+def worker() -> int:
+    """Celery worker: waits for hints and works on rounds."""
+    from training.celery import make_app
+
+    make_app(Settings()).worker_main(WORKER)
+    return 0
+
+
+def beat() -> int:
+    """Celery beat: ticks."""
+    from training.celery import make_app
+
+    make_app(Settings()).Beat(loglevel="INFO").run()
+    return 0
+
+
+def foreground_round() -> int:
+    """Open a round, or take up the open one, and work on it here, without Celery."""
+    from training.round import Stopped, run_round
+    from training.schedule import release_of_dead
+
+    settings = Settings()
+    redis = connect(settings.resolved_redis_url())
+    book, owner = RoundBook(redis), f"{socket.gethostname()}:{os.getpid()}"
+    release_of_dead(book, owner)
+    round_id, opened = book.request(trigger="operator", actor="cli")
+    print(f"round {round_id} {'opened' if opened else 'is open already'}", file=sys.stderr)
+    try:
+        record = run_round(settings, redis, round_id, owner=owner)
+    except (KeyboardInterrupt, Stopped):
+        print(f"round {round_id} stopped; it goes on with the next worker", file=sys.stderr)
+        return 130
+    return report(round_id, record)
+
+
+def report(round_id: int, record: RoundRecord | None) -> int:
+    """Say how it ended; 0 if something was published."""
+    if record is None or record.is_open:
+        print(f"round {round_id} is in the hands of another worker", file=sys.stderr)
+        return 1
+    print(f"round {round_id} {record.state}: {record.reason}")
+    return 0 if record.state == "published" else 1
+
+
+def stage(arguments: argparse.Namespace) -> int:
+    """One stage of a round; started by the worker, one process each."""
+    from training.stages import die_with_parent, run_stage
+
+    if arguments.parent is not None:
+        die_with_parent(arguments.parent)
+    return run_stage(Settings(), arguments.stage, arguments.round, arguments.token)
+
+
+def register() -> int:
+    """Make the base model version 0."""
+    from training.register import register_base
+
+    print(register_base(Settings()))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = root.add_subparsers(dest="command", required=True)
+    commands.add_parser("worker", help=worker.__doc__)
+    commands.add_parser("beat", help=beat.__doc__)
+    commands.add_parser("round", help=foreground_round.__doc__)
+    commands.add_parser("register-base", help=register.__doc__)
+    one = commands.add_parser("stage", help=stage.__doc__)
+    one.add_argument("stage")
+    one.add_argument("--round", type=int, required=True)
+    one.add_argument("--token", type=int, required=True)
+    one.add_argument("--parent", type=int, help="die with this process")
+    return root
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if arguments.command == "stage":
+        return stage(arguments)
+    if arguments.command == "round":
+        signal.signal(signal.SIGTERM, _interrupt)
+    command = {"worker": worker, "beat": beat, "round": foreground_round, "register-base": register}
+    try:
+        return command[arguments.command]()
+    except (RedisError, OSError, ValueError) as error:
+        print(f"training {arguments.command}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""How a round trains: frozen dataclasses, one per stage. The defaults are for SmolLM2-135M on two CPU cores.
+
+Importing this costs no torch. As JSON a config travels by `to_dict` and `from_dict`.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import ConfigDict, TypeAdapter
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+class Config:
+    """What all configs share: JSON-ready dictionaries out, and strictly checked ones in."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, nested configs as dictionaries; JSON can hold it."""
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The config that `data` describes; absent fields keep their defaults.
+
+        ValueError names every field that is unknown, of the wrong type or out of range.
+        """
+        # Through JSON, because strict validation of Python objects wants instances where we have mappings.
+        return TypeAdapter(cls).validate_json(json.dumps(data))
+
+
+@dataclass(frozen=True)
+class AdapterConfig(Config):
+    """The LoRA adapter that a stage trains (Hu et al. 2021)."""
+
+    lora_rank: int = 16  # inner dimension of the update
+    lora_alpha: int = 32  # the update is scaled by alpha / rank
+    lora_layers: int | None = 10  # only the top so many layers, so backward stops early; None = all layers
+
+    def __post_init__(self) -> None:
+        _require(self.lora_rank > 0 and self.lora_alpha > 0, "lora_rank and lora_alpha must be positive")
+        _require(self.lora_layers is None or self.lora_layers > 0, "lora_layers must be positive, or None")
+
+
+@dataclass(frozen=True)
+class SFTConfig(AdapterConfig):
+    """Supervised fine-tuning of the policy on demonstrations, loss on completion tokens only."""
+
+    learning_rate: float = 2e-4  # Adam
+    epochs: int = 2  # passes over the demonstrations
+    batch_size: int = 8  # demonstrations per optimizer step
+    max_tokens: int = 512  # prompt and completion together; longer prompts lose their oldest tokens
+    max_grad_norm: float = 1.0  # gradients are scaled down to this norm
+    checkpoint_every: int = 5  # optimizer steps
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.learning_rate > 0, "learning_rate must be positive")
+        _require(
+            min(self.epochs, self.batch_size, self.max_tokens, self.checkpoint_every) > 0,
+            "epochs, batch_size, max_tokens, checkpoint_every: at least 1",
+        )
+
+
+@dataclass(frozen=True)
+class RewardConfig(AdapterConfig):
+    """Fitting the reward model to rankings, comparisons and ratings."""
+
+    learning_rate: float = 2e-4  # Adam
+    epochs: int = 2  # passes over the training rankings; more of them overfit (Ouyang et al. 2022 take one)
+    batch_rankings: int = 8  # rankings, not pairs, per optimizer step
+    held_out_fraction: float = 0.2  # share of the prompts that only measures accuracy
+    label_smoothing: float = 0.0  # assumed chance that a rater ordered a pair the wrong way round
+    max_tokens: int = 512  # prompt and completion together; longer prompts lose their oldest tokens
+    max_grad_norm: float = 1.0  # gradients are scaled down to this norm
+    microbatch: int = 16  # completions per forward and backward; bounds memory, does not change the result
+    checkpoint_every: int = 5  # optimizer steps
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.learning_rate > 0, "learning_rate must be positive")
+        counts = (self.epochs, self.batch_rankings, self.max_tokens, self.microbatch, self.checkpoint_every)
+        _require(min(counts) > 0, "counts and batch sizes must be at least 1")
+        _require(0 < self.held_out_fraction < 1, "held_out_fraction must lie between 0 and 1")
+        _require(0 <= self.label_smoothing < 0.5, "label_smoothing must lie in [0, 0.5)")
+
+
+@dataclass(frozen=True)
+class PPOConfig(AdapterConfig):
+    """PPO against the reward model, with a KL penalty towards the reference policy."""
+
+    iterations: int = 8  # turns of: collect rollouts, then update on them
+    rollouts_per_iteration: int = 64  # completions sampled per iteration
+    max_new_tokens: int = 64  # a completion is cut here, and then counts as unfinished
+    temperature: float = 1.0  # of sampling, and of the old, new and reference log-probs alike
+    epochs: int = 2  # passes over the rollouts of one iteration
+    minibatch: int = 32  # rollouts per optimizer step
+    microbatch: int = 16  # rollouts per forward and backward; bounds memory, does not change the result
+    learning_rate: float = 2e-4  # Adam, policy adapter
+    value_learning_rate: float = 2e-4  # Adam, value adapter and head
+    kl_coef: float = 0.05  # weight of the KL penalty in the reward
+    kl_target: float | None = None  # nats per completion that kl_coef steers to; None = kl_coef is fixed
+    kl_horizon: int = 10_000  # completions over which a persistent 1% error moves kl_coef by about 1%
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"  # of the penalty in the reward
+    gamma: float = 1.0  # discount per token
+    lam: float = 0.95  # GAE: 1 = reward to go, 0 = one-step
+    clip_range: float = 0.2  # of the probability ratio
+    value_clip: float = 0.2  # of the value around its old value
+    value_coef: float = 0.1  # weight of the value loss beside the policy loss
+    dual_clip: float | None = 3.0  # bound on a bad token's loss, in units of |advantage|; None = none
+    entropy_coef: float = 0.0  # weight of an entropy bonus
+    max_kl_step: float = 0.05  # nats per token from the rollouts' policy; beyond, the iteration stops
+    missing_eos: Literal["replace", "subtract"] | None = "replace"  # how the unfinished pay; None = not
+    missing_eos_penalty: float = 1.0  # score units: 'replace' makes the score -1, 'subtract' takes 1 off
+    whiten_advantages: bool = True  # to mean 0 and variance 1 over the rollouts of an iteration
+    max_grad_norm: float = 1.0  # gradients are scaled down to this norm
+    checkpoint_every: int = 1  # iterations
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = (self.iterations, self.max_new_tokens, self.epochs, self.microbatch, self.minibatch)
+        _require(min(counts) > 0 and self.checkpoint_every > 0, "counts and batch sizes must be at least 1")
+        _require(self.rollouts_per_iteration > 0, "rollouts_per_iteration must be at least 1")
+        _require(self.rollouts_per_iteration % self.minibatch == 0, "minibatch must divide rollouts_per_iteration")
+        _require(self.minibatch % self.microbatch == 0, "microbatch must divide minibatch")
+        _require(self.temperature > 0, "temperature must be positive: greedy completions cannot be weighed")
+        _require(min(self.learning_rate, self.value_learning_rate) > 0, "learning rates must be positive")
+        _require(self.kl_target is None or self.kl_target > 0, "kl_target must be positive, or None")
+        _require(self.kl_coef >= 0 and self.kl_horizon > 0, "kl_coef must not be negative, kl_horizon positive")
+        _require(0 < self.gamma <= 1 and 0 <= self.lam <= 1, "gamma must lie in (0, 1] and lam in [0, 1]")
+        _require(
+            0 < self.clip_range < 1 and self.value_clip > 0,
+            "clip_range must lie in (0, 1), value_clip above 0",
+        )
+        _require(self.dual_clip is None or self.dual_clip > 1, "dual_clip must be above 1, or None")
+        _require(self.missing_eos_penalty >= 0, "missing_eos_penalty must not be negative")
+
+
+@dataclass(frozen=True)
+class GateConfig(Config):
+    """What a candidate must show before anything is published."""
+
+    prompts: int = 32  # held-out prompts on which candidate and stable policy are compared
+    max_kl: float = 20.0  # nats per completion from the reference policy
+    min_score_gain_ci: float = 0.0  # the lower bound of the paired score gain's interval must lie above this
+    min_held_out_accuracy: float = 0.55  # of the reward model on rankings it never saw; a coin has 0.5
+    max_length_ratio: float = 2.0  # mean completion length, candidate over stable
+    min_length_ratio: float = 0.1  # the same from below: a policy that says nothing is no better
+    max_repetition: float = 0.5  # share of a completion's 4-grams that it has written before, mean
+    confidence: float = 0.95  # of the bootstrap interval
+    bootstrap_samples: int = 2_000  # resamples of the prompts
+
+    def __post_init__(self) -> None:
+        _require(
+            self.prompts > 1 and self.bootstrap_samples > 0,
+            "prompts: at least 2, bootstrap_samples: at least 1",
+        )
+        _require(self.max_kl > 0, "max_kl must be positive")
+        _require(0 <= self.min_held_out_accuracy <= 1, "min_held_out_accuracy must lie in [0, 1]")
+        _require(0 <= self.min_length_ratio < self.max_length_ratio, "length ratios: 0 <= min < max")
+        _require(0 < self.confidence < 1, "confidence must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class RoundConfig(Config):
+    """One round: SFT, reward model, PPO, gate, and what it takes to start it."""
+
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    min_rankings: int = 48  # new rankings since the last round that start one by themselves
+    min_demonstrations: int = 16  # new demonstrations below which the round leaves SFT out
+    seed: int = 0  # of everything drawn in the round
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.min_rankings, self.min_demonstrations) > 0,
+            "min_rankings and min_demonstrations: at least 1",
+        )
+        shapes = [(c.lora_rank, c.lora_alpha, c.lora_layers) for c in (self.sft, self.reward, self.ppo)]
+        _require(len(set(shapes)) == 1, "all stages share one trunk: their lora fields must agree")

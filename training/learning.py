@@ -1,0 +1,201 @@
+"""The stages that need torch. Each loads the base model with the adapters it starts from, works, and saves its own."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+from transformers.utils import logging
+
+from training.checkpoints import atomic_directory, latest_checkpoint
+from training.collect import RankedAnswers, Refused
+from training.data import RankedSamples, RatedSample, Sample, encode_demonstration
+from training.gate import judge
+from training.models import Role, Trunk
+from training.optimization import NonFinite
+from training.ppo import StalePolicy, train_ppo
+from training.reward import HeldOutFit, Scorer, evaluate, train_reward_model
+from training.sft import train_sft
+from training.stages import Job, Stage, StageFailed
+from training.version import POLICY, REF, REWARD, publish, stop_tokens
+from training.workspace import CHECKPOINTS
+
+#: `train_reward_model` holds nothing out: the round has done so already, and for every round the same.
+NOTHING = 1e-9
+
+
+def run(name: str, job: Job) -> dict[str, Any]:
+    """One stage on all cores; errors that trying again cannot mend become StageFailed."""
+    logging.disable_progress_bar()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.manual_seed(job.config.seed)
+    try:
+        return STAGES[name](job)
+    except (NonFinite, StalePolicy) as error:
+        raise StageFailed(str(error)) from error
+
+
+def sft(job: Job) -> dict[str, Any]:
+    """Fit the stable policy to the demonstrations."""
+    trunk = load_trunk(job, "policy")
+    samples, unusable = _demonstrations(job)
+    if not samples:
+        raise Refused("no demonstration can be written in the model's chat template")
+    report = train_sft(
+        job.config.sft, trunk, samples, checkpoint_dir=checkpoints(job), progress=job.progress, seed=job.config.seed
+    )
+    _save(job, trunk, "policy", POLICY)
+    return {**asdict(report), "demonstrations": len(samples), "unusable": unusable}
+
+
+def reward(job: Job) -> dict[str, Any]:
+    """Fit the reward model, from the last one on, to what people said."""
+    trunk = load_trunk(job, "reward")
+    demonstrations, _ = _demonstrations(job)
+    report = train_reward_model(
+        replace(job.config.reward, held_out_fraction=NOTHING),
+        trunk,
+        _rankings(job.data.rankings),
+        [RatedSample(Sample(r.prompt_ids, r.completion_ids), r.label) for r in job.data.ratings],
+        checkpoint_dir=checkpoints(job),
+        demonstrations=demonstrations,
+        progress=job.progress,
+        seed=job.config.seed,
+    )
+    log_nu = None if report.log_nu is None else torch.tensor(report.log_nu)
+    fit = evaluate(Scorer(trunk, [], job.config.reward), _rankings(job.data.held_out_rankings), log_nu)
+    _save(job, trunk, "reward", REWARD)
+    numbers = {name: value for name, value in vars(report).items() if name != "held_out"}
+    return {**numbers, "held_out": None if fit is None else _fit(fit)}
+
+
+def ppo(job: Job) -> dict[str, Any]:
+    """Improve the policy against the reward model."""
+    trunk = load_trunk(job, "policy", "ref", "reward")
+    report = train_ppo(
+        job.config.ppo,
+        trunk,
+        job.data.prompts,
+        eos_ids=stop_tokens(trunk),
+        checkpoint_dir=checkpoints(job),
+        progress=job.progress,
+        ref=_if_saved(job, "ref"),
+        seed=job.config.seed,
+    )
+    _save(job, trunk, "policy", POLICY)
+    return {"iterations": report.iterations, "first": report.history[0], "last": report.last}
+
+
+def gate(job: Job) -> dict[str, Any]:
+    """Hold the candidate against the stable policy on what nobody trained on; raises Refused."""
+    trunk = load_trunk(job, "stable", "ref", "reward")
+    trunk.load_adapter("policy", job.workspace.output("ppo") / POLICY)
+    report = judge(
+        job.config.gate,
+        trunk,
+        job.data.held_out_prompts,
+        _rankings(job.data.held_out_rankings),
+        eos_ids=stop_tokens(trunk),
+        max_new_tokens=job.config.ppo.max_new_tokens,
+        temperature=job.config.ppo.temperature,
+        stable=_if_saved(job, "stable"),
+        ref=_if_saved(job, "ref"),
+        reward=job.config.reward,
+        progress=job.progress,
+        seed=job.config.seed,
+    )
+    metrics = {**report.metrics, "checks": [asdict(check) for check in report.checks]}
+    if not report.passed:
+        raise Refused(f"gate: {report.failures}", metrics)
+    return metrics
+
+
+def publish_stage(job: Job) -> dict[str, Any]:
+    """Make the candidate a version."""
+    trunk = load_trunk(job, "ref", "reward")
+    trunk.load_adapter("policy", job.workspace.output("ppo") / POLICY)
+    return publish(job, trunk, has_ref=_if_saved(job, "ref") is not None)
+
+
+STAGES: dict[str, Stage] = {"sft": sft, "reward": reward, "ppo": ppo, "gate": gate, "publish": publish_stage}
+
+
+def load_trunk(job: Job, *roles: Role) -> Trunk:
+    """The base model with the adapters that `roles` start from; a role without one is the base itself."""
+    dtype = getattr(torch, job.registry.manifest(0).dtype)
+    trunk = Trunk.load(job.base_directory, job.config.ppo, base_dtype=dtype, seed=job.config.seed)
+    for role in roles:
+        if (saved := _saved(job, role)) is not None:
+            try:
+                trunk.load_adapter(role, saved)
+            except ValueError as error:
+                raise StageFailed(f"{saved}: {error}; were the lora fields of the config changed?") from error
+    return trunk
+
+
+def _saved(job: Job, role: Role) -> Path | None:
+    """Where a role's adapter comes from: this round if it has made one, else the stable version; None = the base."""
+    parent = job.registry.directory(job.data.parent)
+    made = {"policy": ("sft", POLICY), "ref": ("sft", POLICY), "reward": ("reward", REWARD)}
+    inherited = {"policy": POLICY, "stable": POLICY, "ref": REF, "reward": REWARD}
+    if role in made:
+        stage, name = made[role]
+        outcome = job.workspace.outcome(stage)
+        if outcome is not None and (job.workspace.output(stage) / name).exists():
+            return job.workspace.output(stage) / name
+    directory = parent / inherited[role]
+    return directory if directory.exists() else None
+
+
+def _if_saved(job: Job, role: Role) -> Role | None:
+    return role if _saved(job, role) is not None else None
+
+
+def checkpoints(job: Job) -> Path:
+    """This token's checkpoint directory, beginning with a copy of the furthest checkpoint of the tokens before it.
+
+    A copy, because their writer may still be alive without knowing that it has lost the round.
+    """
+    own = job.directory / CHECKPOINTS
+    older = [p for p in job.workspace.attempts(job.stage) if int(p.name) < job.token]
+    found = [path for directory in older if (path := latest_checkpoint(directory / CHECKPOINTS)) is not None]
+    if found and latest_checkpoint(own) is None:
+        furthest = max(found, key=lambda path: path.name)
+        with atomic_directory(own / furthest.name) as copy:
+            shutil.copytree(furthest, copy, dirs_exist_ok=True)
+    return own
+
+
+def _save(job: Job, trunk: Trunk, role: Role, name: str) -> None:
+    with atomic_directory(job.directory / name) as directory:
+        trunk.save_adapter(role, directory)
+
+
+def _rankings(rankings: Sequence[RankedAnswers]) -> list[RankedSamples]:
+    return [RankedSamples(tuple(Sample(r.prompt_ids, c) for c in r.completions), r.tiers) for r in rankings]
+
+
+def _demonstrations(job: Job) -> tuple[list[Sample], int]:
+    """Demonstrations as samples, and how many could not be: text that the tokenizer would make a control token of."""
+    tokenizer = AutoTokenizer.from_pretrained(job.base_directory)
+    samples: list[Sample] = []
+    for written in job.data.demonstrations:
+        messages = [message.model_dump() for message in written.messages]
+        try:
+            samples.append(encode_demonstration(tokenizer, messages, written.content))
+        except ValueError:
+            continue
+    return samples, len(job.data.demonstrations) - len(samples)
+
+
+def _fit(fit: HeldOutFit) -> dict[str, Any]:
+    return {
+        "prompts": fit.prompts,
+        "accuracy": fit.accuracy._asdict(),
+        "log_loss": fit.log_loss._asdict(),
+        "kendall_tau": fit.kendall_tau,
+    }

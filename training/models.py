@@ -1,0 +1,265 @@
+"""One base model in memory, and small LoRA adapters and heads that make it policy, reference, reward and value model.
+
+The adapters sit in the top layers only. What lies below is the same for every role, so it runs once per batch
+(`Trunk.lower`), and each role pays for its own layers alone (`Trunk.upper`).
+
+Letters: B batch, T tokens, C completion tokens, D hidden size, V vocabulary.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+
+from feedback.hardware import local_dtype
+from training.config import AdapterConfig
+from training.data import Batch
+from training.losses import completion_log_probs, entropy
+
+# "ref" is what KL is measured from, "stable" what a candidate must beat; where they are the base, None stands for it.
+Role = Literal["policy", "ref", "stable", "reward", "value"]
+ROLES: tuple[Role, ...] = get_args(Role)
+HEADS: tuple[Role, ...] = ("reward", "value")
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class UnsupportedModel(ValueError):
+    """The model's forward pass is not layer after layer, so it cannot be split into lower and upper."""
+
+
+def _view(model: Any, first: int, last: int, norm: nn.Module) -> Any:
+    """The decoder `model` with layers[first:last] and `norm` only. It shares all weights with the original."""
+    view = copy.copy(model)
+    view._modules = dict(model._modules)
+    view.layers = nn.ModuleList(list(model.layers)[first:last])
+    view.norm = norm
+    view.config = copy.copy(model.config)
+    view.config.num_hidden_layers = last - first
+    layer_types = model.config.to_dict().get("layer_types")  # sliding or full attention, by position; not all have it
+    if layer_types:
+        view.config.layer_types = layer_types[first:last]
+    return view
+
+
+def position_ids(attention_mask: Tensor) -> Tensor:
+    """Positions (B, T) counted over real tokens, so that padding on either side changes nothing."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+class Trunk:
+    """The base model with one adapter per role. Base weights are frozen; adapters and heads are fp32 and trainable."""
+
+    def __init__(
+        self, model: PreTrainedModel, adapter: AdapterConfig, *, base_dtype: torch.dtype | None = None, seed: int = 0
+    ):
+        """Takes over `model` and puts adapters into it. `base_dtype` is what merged weights are written in."""
+        self.adapter, self.base_dtype = adapter, base_dtype or model.dtype
+        self.model = model.eval().requires_grad_(False)  # eval: dropout off, in every stage
+        depth = len(model.model.layers)
+        split = depth - min(adapter.lora_layers or depth, depth)
+        self._inject(range(split, depth), seed)
+        self._lower = _view(model.model, 0, split, nn.Identity())
+        self._upper = _view(model.model, split, depth, model.model.norm)
+        self._init_heads(model.config.hidden_size, seed)
+        self._check_split()
+
+    @classmethod
+    def load(
+        cls, directory: str | Path, adapter: AdapterConfig, *, base_dtype: torch.dtype | None = None, seed: int = 0
+    ) -> "Trunk":
+        """The base model in `directory` (Hugging Face format), in the dtype native to this machine."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype="auto", local_files_only=True)
+        base_dtype = base_dtype or model.dtype
+        model = model.to(device=device, dtype=getattr(torch, local_dtype()))
+        return cls(model, adapter, base_dtype=base_dtype, seed=seed)
+
+    def _inject(self, layers: range, seed: int) -> None:
+        config = LoraConfig(
+            r=self.adapter.lora_rank,
+            lora_alpha=self.adapter.lora_alpha,
+            lora_dropout=0.0,
+            target_modules=LORA_TARGETS,
+            layers_to_transform=list(layers),
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self._peft = get_peft_model(self.model, config, adapter_name=ROLES[0])
+            for role in ROLES[1:]:
+                self._peft.add_adapter(role, config)
+        self._lora = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
+        self._weights = [p for name, p in self.model.named_parameters() if "lora_" in name]
+
+    def _init_heads(self, width: int, seed: int) -> None:
+        """N(0, 1/(d+1)) as in Stiennon et al. 2020; bias 0."""
+        generator = torch.Generator().manual_seed(seed)
+        self.heads: dict[Role, nn.Linear] = {}
+        for role in HEADS:
+            head = nn.Linear(width, 1)
+            nn.init.normal_(head.weight, std=1 / math.sqrt(width + 1), generator=generator)
+            nn.init.zeros_(head.bias)
+            self.heads[role] = head.to(self.device)
+
+    @torch.no_grad()
+    def _check_split(self) -> None:
+        ids = torch.arange(8, device=self.device).remainder(self.model.config.vocab_size).unsqueeze(0)
+        mask = torch.ones_like(ids)
+        self._activate(None)
+        full = self.model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        if not torch.allclose(self.upper(self.lower(ids, mask), mask, None), full, rtol=1e-3, atol=1e-3):
+            raise UnsupportedModel(f"{type(self.model).__name__} does more than run its layers in order")
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def pad_id(self) -> int:
+        """What padding is filled with. It may be any token: padding is known by masks."""
+        return 0
+
+    def _activate(self, role: Role | None) -> None:
+        for module in self._lora:
+            module.enable_adapters(role is not None)
+            if role is not None:
+                module.set_adapter([role])
+        # PEFT freezes what it deactivates, and would drop the gradients of a graph that is still to run backward.
+        for weight in self._weights:
+            weight.requires_grad_(True)
+
+    @torch.no_grad()
+    def lower(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Hidden states (B, T, D) below the first adapter: one for all roles, constant in training."""
+        return self._lower(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids(attention_mask),
+            use_cache=False,
+        ).last_hidden_state
+
+    def upper(self, hidden: Tensor, attention_mask: Tensor, role: Role | None) -> Tensor:
+        """Final, normed hidden states (B, T, D) of `role` from `lower`'s; None is the base model itself."""
+        self._activate(role)
+        return self._upper(
+            inputs_embeds=hidden,
+            attention_mask=attention_mask,
+            position_ids=position_ids(attention_mask),
+            use_cache=False,
+        ).last_hidden_state
+
+    def next_token_logits(
+        self, input_ids: Tensor, attention_mask: Tensor, cache: DynamicCache, role: Role | None
+    ) -> Tensor:
+        """Logits (B, V) after the last token. input_ids (B, S) are new to `cache`, which takes them up.
+
+        attention_mask (B, T) covers what is cached as well; padding is on the left.
+        """
+        self._activate(role)
+        states = self.model.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids(attention_mask)[:, -input_ids.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return self.model.lm_head(states[:, -1])
+
+    def log_probs(
+        self, hidden: Tensor, batch: Batch, role: Role | None, temperature: float = 1.0, with_entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probs (B, C) of the completion tokens under `role`, 0 in the padding, and their entropies if asked.
+
+        `hidden` is `lower`'s. Only the states that predict a completion token meet the (large) output matrix.
+        """
+        states = batch.predictors(self.upper(hidden, batch.attention_mask, role))  # (N, D)
+        logits = self.model.lm_head(states)  # (N, V)
+        tokens = batch.completion_ids[batch.completion_mask]
+        log_probs = batch.spread(completion_log_probs(logits, tokens, temperature))
+        return log_probs, batch.spread(entropy(logits, temperature)) if with_entropy else None
+
+    def values(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Values (B, C): the value head where the token is about to be chosen; 0 in the padding."""
+        states = batch.predictors(self.upper(hidden, batch.attention_mask, "value"))
+        return batch.spread(self.heads["value"](states.float()).squeeze(-1))
+
+    def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Scores (B,): the reward head at the last real token, found by length and not by pad id."""
+        states = self.upper(hidden, batch.attention_mask, "reward")
+        rows = torch.arange(len(states), device=states.device)
+        return self.heads["reward"](states[rows, batch.lengths - 1].float()).squeeze(-1)
+
+    def score(self, batch: Batch) -> Tensor:
+        """Scores (B,) from token ids, without gradients."""
+        with torch.no_grad():
+            return self.scores(self.lower(batch.input_ids, batch.attention_mask), batch)
+
+    def parameters(self, role: Role) -> dict[str, nn.Parameter]:
+        """The trainable weights of `role`: its adapter, and its head if it has one."""
+        named = {n.replace(f".{role}.", "."): p for n, p in self.model.named_parameters() if f".{role}." in n}
+        head = self.heads.get(role)
+        return named | ({f"head.{n}": p for n, p in head.named_parameters()} if head else {})
+
+    def state(self, role: Role) -> dict[str, Tensor]:
+        """A copy of the trainable weights of `role` on the CPU."""
+        return {name: p.detach().cpu().clone() for name, p in self.parameters(role).items()}
+
+    @torch.no_grad()
+    def load_state(self, role: Role, state: Mapping[str, Tensor]) -> None:
+        """The reverse of `state`. ValueError when names or shapes differ: half an adapter is never loaded."""
+        parameters = self.parameters(role)
+        if {n: p.shape for n, p in parameters.items()} != {n: t.shape for n, t in state.items()}:
+            raise ValueError(f"these weights do not fit the {role} adapter")
+        for name, parameter in parameters.items():
+            parameter.copy_(state[name])
+
+    def copy_role(self, source: Role, target: Role) -> None:
+        """Give `target` the adapter of `source`, and its head where both have one (reward -> value)."""
+        own_head = {n: t for n, t in self.state(target).items() if n.startswith("head.")}
+        state = self.state(source)
+        body = {n: t for n, t in state.items() if not n.startswith("head.")}
+        head = {n: t for n, t in state.items() if n.startswith("head.")}
+        self.load_state(target, body | ((head or own_head) if own_head else {}))
+
+    def save_adapter(self, role: Role, directory: Path) -> None:
+        """Write the adapter in PEFT format, and the head, where there is one, as head.safetensors."""
+        directory.mkdir(parents=True, exist_ok=True)
+        weights = get_peft_model_state_dict(self._peft, adapter_name=role)
+        save_file({n: t.contiguous().cpu() for n, t in weights.items()}, directory / "adapter_model.safetensors")
+        config = copy.copy(self._peft.peft_config[role])
+        config.inference_mode = True
+        config.save_pretrained(str(directory))
+        if role in self.heads:
+            save_file(self.heads[role].state_dict(), directory / "head.safetensors")
+
+    def load_adapter(self, role: Role, directory: Path) -> None:
+        """Read what `save_adapter` wrote, for this or another role. A head is read only where `role` has one."""
+        weights = load_file(directory / "adapter_model.safetensors")
+        state = {name.removeprefix("base_model.model."): t for name, t in weights.items()}
+        if role in self.heads:
+            state |= {f"head.{n}": t for n, t in load_file(directory / "head.safetensors").items()}
+        self.load_state(role, state)
+
+    def merged(self, role: Role = "policy") -> Iterator[tuple[str, Tensor]]:
+        """The weights of base + adapter under the base's own names, in `base_dtype`. The live model stays as it is."""
+        layers = dict(self.model.named_modules())
+        tied = self.model.config.tie_word_embeddings
+        for name, weight in self.model.state_dict().items():
+            if "lora_" in name or (tied and name == "lm_head.weight"):
+                continue
+            module, dot, leaf = name.partition(".base_layer.")
+            if dot and leaf == "weight":
+                weight = weight.float() + layers[module].get_delta_weight(role).float()
+            yield name.replace(".base_layer.", "."), weight.detach().to(self.base_dtype).cpu().contiguous()
+
+    def merge_policy(self) -> dict[str, Tensor]:
+        """`merged` policy weights as one state dict."""
+        return dict(self.merged("policy"))

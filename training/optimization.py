@@ -1,0 +1,56 @@
+"""What the three stages share: the optimizer step, its guards, and how a stage tells how far it is."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from training.checkpoints import Checkpoint, load_optimizer, optimizer_tensors
+from training.models import Role, Trunk
+
+
+class OnProgress(Protocol):
+    """Told how far a stage is; may raise to stop it (a lost lease). Long steps report in between, without metrics."""
+
+    def __call__(self, stage: str, step: int, total: int, metrics: dict[str, float]) -> None: ...
+
+
+class NonFinite(ArithmeticError):
+    """A loss or gradient was NaN or infinite: the stage stops before it can touch the weights."""
+
+
+def silent(stage: str, step: int, total: int, metrics: dict[str, float]) -> None:
+    """The progress that tells nobody."""
+
+
+def require_finite(stage: str, step: int, **numbers: float | Tensor) -> None:
+    """NonFinite, naming the stage, the step and the first of `numbers` that is NaN or infinite."""
+    for name, number in numbers.items():
+        value = number.item() if isinstance(number, Tensor) else number
+        if not math.isfinite(value):
+            raise NonFinite(f"{stage}: {name} is {value} at step {step}")
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, *, stage: str, step: int) -> float:
+    """Scale the gradients down to `max_norm` and return the norm they had; NonFinite when it is not finite."""
+    norm = float(torch.nn.utils.clip_grad_norm_(list(parameters), max_norm))
+    require_finite(stage, step, gradient_norm=norm)
+    return norm
+
+
+def snapshot(
+    trunk: Trunk, roles: Iterable[Role], optimizer: torch.optim.Optimizer, step: int, state: Mapping[str, object]
+) -> Checkpoint:
+    """Adapters, heads and optimizer after `step` steps. Draws depend on seed and step alone: no RNG to keep."""
+    weights = {f"{role}/{name}": tensor for role in roles for name, tensor in trunk.state(role).items()}
+    moments = {f"optimizer/{name}": tensor for name, tensor in optimizer_tensors(optimizer).items()}
+    return Checkpoint(step, weights | moments, state)
+
+
+def restore(trunk: Trunk, roles: Iterable[Role], optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
+    """The reverse of `snapshot`, bit for bit."""
+    for role in roles:
+        trunk.load_state(role, checkpoint.section(role))
+    load_optimizer(optimizer, checkpoint.section("optimizer"))

@@ -1,0 +1,64 @@
+"""Progress of a stage, written into the round record under the fencing token; losing the round stops the stage here."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from feedback.rounds import RoundBook
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 0.5
+
+
+class Progress:
+    """Call it with (stage, step, total, metrics) as often as you like; it writes about twice a second.
+
+    Raises LeaseLost when another worker has taken the round over or an operator ended it.
+    """
+
+    def __init__(self, book: RoundBook, round_id: int, token: int) -> None:
+        self._book, self._round_id, self._token = book, round_id, token
+        self._written = -math.inf
+        self._stage = ""
+        self._start = (0.0, 0)  # (time, step) where this process began the stage: a resumed one starts in the middle
+
+    def __call__(self, stage: str, step: int, total: int, metrics: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._start = stage, (now, step)
+        elif now - self._written < EVERY_S and step < total:
+            return
+        self._written = now
+        self._write(stage, step, total, metrics, now)
+
+    def _write(self, stage: str, step: int, total: int, metrics: Mapping[str, Any], now: float) -> None:
+        start, first = self._start
+        rate = (step - first) / (now - start) if step > first and now > start else None
+        progress = {
+            "stage": stage,
+            "step": step,
+            "total": total,
+            "rate_per_s": None if rate is None else round(rate, 4),
+            "eta_s": None if rate is None else round((total - step) / rate, 1),
+            "metrics": finite(metrics),
+        }
+        try:
+            self._book.write(self._round_id, self._token, progress=progress)
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            # Redis restarts within seconds and training need not wait: the worker's lease decides how long is too long.
+            log.warning("progress not written: %s", error)
+
+
+def finite(value: Any) -> Any:
+    """`value` as JSON can hold it: numbers that are not finite become None, at any depth."""
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,178 @@
+"""One stage of a round, in a process of its own: memory returns to the system, and a crash stays inside.
+
+Torch-free until a stage needs it, so that collecting and skipping cost nothing.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from redis import Redis
+
+from feedback.keys import KeyRing
+from feedback.registry import PolicyRegistry
+from feedback.rounds import LeaseLost, RoundBook, RoundRecord
+from feedback.settings import Settings
+from feedback.store import Ledger, connect
+from training.collect import Refused, TrainingData, collect
+from training.config import RoundConfig
+from training.progress import Progress, finite
+from training.workspace import ERROR, Outcome, Workspace, write_durably
+
+DATA = "data.json"
+OVERRIDES = "round.json"
+
+LOST = 75
+
+
+class StageFailed(RuntimeError):
+    """Trying again cannot help; the message is the one-line reason."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage gets to see. `directory` is its own; whatever it leaves there is its output."""
+
+    settings: Settings
+    redis: Redis
+    record: RoundRecord
+    stage: str
+    token: int
+    workspace: Workspace
+    directory: Path
+    progress: Progress
+
+    @property
+    def registry(self) -> PolicyRegistry:
+        return PolicyRegistry(self.redis, self.settings.policies_dir)
+
+    @property
+    def base_directory(self) -> Path:
+        """The base model that all policies descend from."""
+        return Path(self.registry.manifest(0).model_path)
+
+    @cached_property
+    def data(self) -> TrainingData:
+        """What the stage collect saved."""
+        return TrainingData.model_validate_json((self.workspace.output("collect") / DATA).read_text())
+
+    @cached_property
+    def config(self) -> RoundConfig:
+        """As the stage collect found it; changes since then are for the next round."""
+        return RoundConfig.from_dict(self.data.config)
+
+
+Stage = Callable[[Job], dict[str, Any]]
+
+
+def run_stage(settings: Settings, stage: str, round_id: int, token: int) -> int:
+    """Run a stage to its outcome; returns the exit status. An outcome of any kind is 0."""
+    redis = connect(settings.resolved_redis_url(), timeout_s=10.0)
+    book = RoundBook(redis)
+    workspace = Workspace(settings.rounds_dir, round_id)
+    directory = workspace.attempt(stage, token)
+    record = book.get(round_id)
+    if record is None:
+        raise ValueError(f"round {round_id} does not exist")
+    progress = Progress(book, round_id, token)
+    job = Job(settings, redis, record, stage, token, workspace, directory, progress)
+    try:
+        outcome = _outcome(job)
+        book.write(round_id, token)  # raises LeaseLost: an outcome by an older token must not count
+        workspace.settle(stage, outcome)
+    except LeaseLost as error:
+        print(error, file=sys.stderr)
+        return LOST
+    except Exception as error:
+        write_durably(directory / ERROR, one_line(error))
+        raise
+    return 0
+
+
+def _outcome(job: Job) -> Outcome:
+    try:
+        return Outcome(state="done", token=job.token, metrics=finite(_run(job)))
+    except Refused as error:
+        return Outcome(state="refused", token=job.token, reason=one_line(error), metrics=error.metrics)
+    except StageFailed as error:
+        return Outcome(state="failed", token=job.token, reason=one_line(error))
+
+
+def one_line(error: BaseException) -> str:
+    """An error as a reason that fits into a table."""
+    text = " ".join(str(error).split())
+    return (text if isinstance(error, Refused | StageFailed) else f"{type(error).__name__}: {text}")[:300]
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, and leave at once if it has died already."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(LOST)
+
+
+def load_config(settings: Settings) -> RoundConfig:
+    """The defaults with what `home/round.json` overrides; raises StageFailed naming a field that is wrong."""
+    path = settings.home / OVERRIDES
+    if not path.exists():
+        return RoundConfig()
+    try:
+        return RoundConfig.from_dict(json.loads(path.read_text()))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise StageFailed(f"{path}: {problems}") from error
+    except ValueError as error:
+        raise StageFailed(f"{path}: {error}") from error
+
+
+def collect_stage(job: Job) -> dict[str, Any]:
+    """Save the round's data, config and parent, so that all later stages see the same."""
+    config = load_config(job.settings)
+    config = replace(config, seed=config.seed + job.record.id)
+    parent = job.registry.stable()
+    if parent is None:
+        raise StageFailed("no policy serves yet: register the base model first")
+    if job.record.watermark is None:
+        raise StageFailed("the round has no watermark")
+    keys = KeyRing(job.redis, job.settings.secrets().pepper)
+    data = collect(
+        Ledger(job.redis),
+        watermark=job.record.watermark,
+        since=RoundBook(job.redis).last_watermark(),
+        parent=parent,
+        seed=config.seed,
+        config=config,
+        is_held_out=lambda rater: keys.split(rater, job.settings.evaluation_share) == "eval",
+    )
+    write_durably(job.directory / DATA, data.model_dump_json())
+    data.refuse_if_too_little()
+    return {**data.counts, "parent": parent, "watermark": data.watermark, "seed": data.seed}
+
+
+def _skips(job: Job) -> str | None:
+    """Why a stage has nothing to do in this round; None when it has."""
+    new, enough = job.data.new_demonstrations, job.config.min_demonstrations
+    if job.stage == "sft" and new < enough:
+        return f"{new} new demonstrations, {enough} are needed"
+    return None
+
+
+def _run(job: Job) -> dict[str, Any]:
+    """The work of a stage: its metrics; raises Refused or StageFailed."""
+    if job.stage == "collect":
+        return collect_stage(job)
+    if (reason := _skips(job)) is not None:
+        return {"skipped": reason}
+    from training import learning  # imports torch
+
+    return learning.run(job.stage, job)

@@ -1,0 +1,105 @@
+"""What a policy version holds: the policy's adapter and merged weights, and what the next round starts from."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+from transformers.utils import logging
+
+from feedback.hardware import Dtype
+from feedback.manifest import Manifest, describe_files, sha256_of
+from feedback.rounds import STAGES, RoundBook
+from training.config import PPOConfig
+from training.data import encode_demonstration
+from training.export import export_policy, golden_log_probs, weight_digests
+from training.models import Trunk
+from training.publish import publish_round
+from training.stages import Job
+
+POLICY, REWARD, REF = "adapter", "reward", "ref"
+
+Golden = tuple[tuple[int, ...], ...]
+LogProbs = tuple[tuple[float, ...], ...]
+
+
+def publish(job: Job, trunk: Trunk, *, has_ref: bool) -> dict[str, Any]:
+    """Publish the policy adapter in `trunk`; `has_ref` says whether its reference policy is other than the base."""
+    base = job.registry.manifest(0)
+
+    def build(directory: Path, version: int) -> Manifest:
+        exported = export_policy(trunk, directory, base_directory=job.base_directory, golden=base.golden)
+        trunk.save_adapter("reward", directory / REWARD)
+        if has_ref:
+            trunk.save_adapter("ref", directory / REF)
+        return Manifest(
+            version=version,
+            parent=job.data.parent,
+            kind="trained",
+            base_model=base.base_model,
+            dtype=base.dtype,
+            model_path=exported.model_path,
+            adapter_path=exported.adapter_path,
+            created=time.time(),
+            files=describe_files(directory),
+            weights=exported.weights,
+            golden=base.golden,
+            golden_logprobs=exported.golden_logprobs,
+            config=job.data.config,
+            metrics=_metrics(job),
+            lineage=_lineage(job, directory),
+        )
+
+    version, note = publish_round(
+        job.registry,
+        RoundBook(job.redis),
+        round_id=job.record.id,
+        token=job.token,
+        parent=job.data.parent,
+        automatic=job.settings.release_mode == "automatic",
+        build=build,
+    )
+    return {"version": version, "note": note}
+
+
+def stop_tokens(trunk: Trunk) -> frozenset[int]:
+    """The ids that end a completion, from the model's generation config."""
+    ids = trunk.model.generation_config.eos_token_id
+    return frozenset([ids] if isinstance(ids, int) else ids or ())
+
+
+def describe_base(
+    directory: Path, chats: Sequence[tuple[str, str]], dtype: Dtype
+) -> tuple[Golden, LogProbs, dict[str, str]]:
+    """(golden sequences, the base model's log-probs of them, digests of its weights in `dtype`)."""
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    samples = [encode_demonstration(tokenizer, [{"role": "user", "content": q}], a) for q, a in chats]
+    golden = tuple(sample.prompt_ids + sample.completion_ids for sample in samples)
+    trunk = Trunk.load(directory, PPOConfig())
+    logprobs = tuple(map(tuple, golden_log_probs(trunk, golden, role=None)))
+    weights = {name: tensor for path in directory.glob("*.safetensors") for name, tensor in load_file(path).items()}
+    if trunk.model.config.tie_word_embeddings:
+        weights.pop("lm_head.weight", None)  # engines hold it once, under the embedding's name
+    return golden, logprobs, weight_digests({n: w.to(getattr(torch, dtype)) for n, w in weights.items()})
+
+
+def _metrics(job: Job) -> dict[str, Any]:
+    outcomes = {stage: job.workspace.outcome(stage) for stage in STAGES}
+    return {stage: outcome.metrics for stage, outcome in outcomes.items() if outcome is not None}
+
+
+def _lineage(job: Job, directory: Path) -> dict[str, Any]:
+    return {
+        "round": job.record.id,
+        "trigger": job.record.trigger,
+        "watermark": job.data.watermark,
+        "since": job.data.since,
+        "seed": job.data.seed,
+        "feedback": job.data.counts,
+        "feedback_ids": job.data.feedback_ids,
+        "reward_model": sha256_of(directory / REWARD / "adapter_model.safetensors"),
+    }
