@@ -62,11 +62,14 @@ def engine_command(settings: Settings, model_path: Path, dtype: Dtype, *, gpu: b
 
 
 def stable_model(settings: Settings) -> tuple[Path, Dtype]:
-    """Directory and dtype of the stable policy. Raises NotYet while the registry cannot tell."""
+    """Directory and dtype of the stable policy, or of the base that adapters are put on.
+
+    Raises NotYet while the registry cannot tell.
+    """
     redis = connect(settings.resolved_redis_url())
     try:
         registry = PolicyRegistry(redis, settings.policies_dir)
-        version = registry.stable()
+        version = 0 if settings.engine_mode == "adapter" else registry.stable()
         if version is None:
             raise NotYet("no policy is published")
         manifest = registry.manifest(version)

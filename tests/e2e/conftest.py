@@ -19,7 +19,7 @@ from feedback.settings import Settings
 from tests.conftest import free_port, wait_for
 from training.base_model import DEFAULT_MODEL, fetch_base_model
 
-# A round in two minutes: it must go through every stage for real, not learn much. The gate measures, but refuses nothing.
+# A short round: it goes through every stage for real, but need not learn much. The gate measures and refuses nothing.
 SHORT_ROUND = {
     "reward": {"epochs": 1, "batch_rankings": 4, "lora_layers": 4},
     "ppo": {"iterations": 1, "rollouts_per_iteration": 8, "minibatch": 8, "microbatch": 8, "epochs": 1,

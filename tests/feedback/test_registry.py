@@ -136,7 +136,8 @@ def test_a_directory_that_is_not_its_manifest_is_refused(tmp_path: Path, fault: 
     if fault == "python":
         directory.mkdir()
         (directory / "code.py").write_text("import os")
-        manifest = Manifest(version=1, parent=None, kind="base", base_model="m", dtype="float32", model_path=".", created=0.0,
+        manifest = Manifest(version=1, parent=None, kind="base", base_model="m", dtype="float32", model_path=".",
+                            created=0.0,
                             files=describe_files(directory), weights={}, golden=(), golden_logprobs=())  # fmt: skip
         write_manifest(directory, manifest)
     else:

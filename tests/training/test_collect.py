@@ -45,8 +45,8 @@ class Crowd:
         self, *, watermark: str | None = None, since: str = "0", config: RoundConfig = CONFIG, seed: int = 0
     ) -> TrainingData:
         return collect(
-            self.ledger, watermark=watermark or self.ledger.watermark(), since=since, parent=0, seed=seed, config=config,
-            is_held_out=lambda rater: rater.startswith("judge"),
+            self.ledger, watermark=watermark or self.ledger.watermark(), since=since, parent=0, seed=seed,
+            config=config, is_held_out=lambda rater: rater.startswith("judge"),
         )  # fmt: skip
 
 

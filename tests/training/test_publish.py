@@ -53,8 +53,9 @@ def killing(at: int, after: bool) -> Iterator[Killer]:
 
 def manifest(directory: Path, version: int) -> Manifest:
     return Manifest(
-        version=version, parent=0 if version else None, kind="trained" if version else "base", base_model="tiny", dtype="float32",
-        model_path=".", created=0.0, files=describe_files(directory), weights={}, golden=(), golden_logprobs=(),
+        version=version, parent=0 if version else None, kind="trained" if version else "base", base_model="tiny",
+        dtype="float32", model_path=".", created=0.0,
+        files=describe_files(directory), weights={}, golden=(), golden_logprobs=(),
     )  # fmt: skip
 
 
