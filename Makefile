@@ -19,7 +19,7 @@ run: $(STAMP) ## set up, get the model, start everything (Ctrl-C ends it)
 	@exec $(VENV)/bin/ratchet up $(ARGS)
 
 test: lint ## set up, check, run all tests
-	@exec $(PYTHON) -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 exec $(PYTHON) -m pytest $(ARGS)
 
 lint: $(STAMP) ## set up; ruff, mypy, import contracts
 	@echo "ruff: lint and format"

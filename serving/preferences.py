@@ -20,15 +20,14 @@ _FIRST_PERSON = re.compile(r"\b(?:I|me|my|mine|myself)\b")
 
 
 def brevity(text: str, finish_reason: str) -> float:
-    """A short answer that ends as a sentence: three quarters for length, 1 up to 8 words and falling evenly to 0 at 40,
-    one quarter for the end.
+    """A short answer that ends as a sentence: 1 for 3 to 8 words, falling evenly to 0 at 40.
 
-    0 for fewer than 3 words; . ! ? end a sentence, but not in a bare list number ("… 2.").
+    0 for fewer than 3 words, for an end other than . ! ? and for a bare list number at the end ("… 2.").
     """
     words = len(_WORD.findall(text))
-    if words < 3:
+    if words < 3 or not _ends_as_sentence(text):
         return 0.0
-    return 0.75 * _falling(words, 8, 40) + 0.25 * _ends_as_sentence(text)
+    return _falling(words, 8, 40)
 
 
 def plain(text: str, finish_reason: str) -> float:

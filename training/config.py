@@ -115,7 +115,7 @@ class PPOConfig(AdapterConfig):
     dual_clip: float | None = 3.0  # bound on a bad token's loss, in units of |advantage|; None = none
     entropy_coef: float = 0.0  # weight of an entropy bonus
     max_kl_step: float = 0.05  # nats per token from the rollouts' policy; beyond, the iteration stops
-    missing_eos: Literal["replace", "subtract"] | None = "replace"  # how the unfinished pay; None = not
+    missing_eos: Literal["replace", "subtract"] | None = None  # how the unfinished pay; None = as people judged them
     missing_eos_penalty: float = 1.0  # score units: 'replace' makes the score -1, 'subtract' takes 1 off
     whiten_advantages: bool = True  # to mean 0 and variance 1 over the rollouts of an iteration
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
@@ -174,14 +174,10 @@ class RoundConfig(Config):
     reward: RewardConfig = field(default_factory=RewardConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     gate: GateConfig = field(default_factory=GateConfig)
-    min_rankings: int = 48  # new rankings since the last round that start one by themselves
     min_demonstrations: int = 16  # new demonstrations below which the round leaves SFT out
     seed: int = 0  # of everything drawn in the round
 
     def __post_init__(self) -> None:
-        _require(
-            min(self.min_rankings, self.min_demonstrations) > 0,
-            "min_rankings and min_demonstrations: at least 1",
-        )
+        _require(self.min_demonstrations > 0, "min_demonstrations: at least 1")
         shapes = [(c.lora_rank, c.lora_alpha, c.lora_layers) for c in (self.sft, self.reward, self.ppo)]
         _require(len(set(shapes)) == 1, "all stages share one trunk: their lora fields must agree")

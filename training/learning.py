@@ -24,19 +24,29 @@ from training.stages import Job, Stage, StageFailed
 from training.version import POLICY, REF, REWARD, publish, stop_tokens
 from training.workspace import CHECKPOINTS
 
+FEW_CORES = 4
 #: `train_reward_model` holds nothing out: the round has done so already, and for every round the same.
 NOTHING = 1e-9
 
 
 def run(name: str, job: Job) -> dict[str, Any]:
-    """One stage on all cores; errors that trying again cannot mend become StageFailed."""
+    """One stage; errors that trying again cannot mend become StageFailed."""
     logging.disable_progress_bar()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(training_threads(len(os.sched_getaffinity(0))))
     torch.manual_seed(job.config.seed)
     try:
         return STAGES[name](job)
     except (NonFinite, StalePolicy) as error:
         raise StageFailed(str(error)) from error
+
+
+def training_threads(cores: int) -> int:
+    """Half the cores of a small machine, all of a large one.
+
+    The engine works on the same cores, and a thread that waits at a barrier for one that was preempted makes two
+    slower than one.
+    """
+    return max(1, cores // 2) if cores <= FEW_CORES else cores
 
 
 def sft(job: Job) -> dict[str, Any]:

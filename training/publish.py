@@ -4,6 +4,7 @@ Reserve a number and keep it in the round record; write the directory under anot
 under the fencing token; move the stable pointer. Each step finds what an earlier attempt left and goes on from there.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -45,16 +46,27 @@ def place(target: Path, version: int, token: int, build: Build) -> Manifest:
     """Make `target` exist whole or not at all. One that is there came from an earlier attempt and is only verified."""
     if not target.exists():
         for leftover in target.parent.glob(f".{target.name}.*"):
-            shutil.rmtree(leftover)
+            if int(leftover.suffix[1:]) <= token:  # a newer one belongs to whoever took this round over
+                shutil.rmtree(leftover)
         temporary = target.parent / f".{target.name}.{token:04d}"
         temporary.mkdir(parents=True)
         write_manifest(temporary, build(temporary, version))
         _fsync_tree(temporary)
-        temporary.rename(target)
+        _rename_once(temporary, target)
         fsync_directory(target.parent)
     manifest = read_manifest(target)
     verify_files(target, manifest)
     return manifest
+
+
+def _rename_once(temporary: Path, target: Path) -> None:
+    """A worker that lost the round may be first: what it wrote counts, and is verified like any other."""
+    try:
+        temporary.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        shutil.rmtree(temporary)
 
 
 def _reserve_once(registry: PolicyRegistry, book: RoundBook, round_id: int, token: int) -> int:

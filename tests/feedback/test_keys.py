@@ -41,6 +41,13 @@ def test_the_evaluation_share_is_fixed_and_about_right(keys: KeyRing) -> None:
     assert all(keys.split(r, 0.0) == "train" for r in raters)
 
 
+def test_an_operator_without_a_user_always_trains(keys: KeyRing) -> None:
+    found = [keys.find(keys.create(name=str(i), role="admin")) for i in range(40)]
+    admins = [key for key in found if key is not None]
+    assert {keys.split(keys.pseudonym(key, None), 0.5) for key in admins} == {"train"}
+    assert {keys.split(keys.pseudonym(key, "ann"), 0.5) for key in admins} == {"train", "eval"}
+
+
 def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
     home = tmp_path / "home"
     first = load_secrets(home)

@@ -73,7 +73,8 @@ def check_version(installation: "Installation", round_id: int) -> None:
     assert manifest.weights.keys() == base.weights.keys()
     assert manifest.weights != base.weights
     assert (directory / manifest.model_path / "model.safetensors").exists()
-    assert not list((installation.settings.rounds_dir).glob("*/*/*/checkpoints"))
+    rounds = installation.settings.rounds_dir
+    installation.wait_until(lambda: not list(rounds.glob("*/*/*/checkpoints")), "removal of the checkpoints", 10)
 
 
 def test_duplicate_hints_run_a_round_once(installation: "Installation") -> None:
