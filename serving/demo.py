@@ -44,10 +44,10 @@ class DemoOptions:
     key: str
     preference: str = "brevity"
     seed: int = 0
-    prompts: int = 64
-    held_out: int = 32
+    prompts: int = 48
+    held_out: int = 24
     candidates: int = 4
-    max_tokens: int = 48
+    max_tokens: int = 40
     raters: int = 64  # the service holds a tenth of them out; of few raters that may be none, and the gate refuses
     noise: float = 0.05  # probability that two neighbouring ranks trade places
     background_streams: int = 2

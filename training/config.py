@@ -40,7 +40,7 @@ class AdapterConfig(Config):
 
     lora_rank: int = 16  # inner dimension of the update
     lora_alpha: int = 32  # the update is scaled by alpha / rank
-    lora_layers: int | None = 10  # only the top so many layers, so backward stops early; None = all layers
+    lora_layers: int | None = 6  # only the top so many layers, so backward stops early; None = all layers
 
     def __post_init__(self) -> None:
         _require(self.lora_rank > 0 and self.lora_alpha > 0, "lora_rank and lora_alpha must be positive")
@@ -94,16 +94,16 @@ class RewardConfig(AdapterConfig):
 class PPOConfig(AdapterConfig):
     """PPO against the reward model, with a KL penalty towards the reference policy."""
 
-    iterations: int = 8  # turns of: collect rollouts, then update on them
-    rollouts_per_iteration: int = 64  # completions sampled per iteration
-    max_new_tokens: int = 64  # a completion is cut here, and then counts as unfinished
+    iterations: int = 6  # turns of: collect rollouts, then update on them
+    rollouts_per_iteration: int = 32  # completions sampled per iteration
+    max_new_tokens: int = 40  # a completion is cut here, and then counts as unfinished
     temperature: float = 1.0  # of sampling, and of the old, new and reference log-probs alike
     epochs: int = 2  # passes over the rollouts of one iteration
-    minibatch: int = 32  # rollouts per optimizer step
+    minibatch: int = 16  # rollouts per optimizer step
     microbatch: int = 16  # rollouts per forward and backward; bounds memory, does not change the result
-    learning_rate: float = 2e-4  # Adam, policy adapter
-    value_learning_rate: float = 2e-4  # Adam, value adapter and head
-    kl_coef: float = 0.05  # weight of the KL penalty in the reward
+    learning_rate: float = 7e-4  # Adam, policy adapter
+    value_learning_rate: float = 7e-4  # Adam, value adapter and head
+    kl_coef: float = 0.02  # weight of the KL penalty in the reward
     kl_target: float | None = None  # nats per completion that kl_coef steers to; None = kl_coef is fixed
     kl_horizon: int = 10_000  # completions over which a persistent 1% error moves kl_coef by about 1%
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"  # of the penalty in the reward
