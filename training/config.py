@@ -101,8 +101,8 @@ class PPOConfig(AdapterConfig):
     epochs: int = 2  # passes over the rollouts of one iteration
     minibatch: int = 16  # rollouts per optimizer step
     microbatch: int = 16  # rollouts per forward and backward; bounds memory, does not change the result
-    learning_rate: float = 7e-4  # Adam, policy adapter
-    value_learning_rate: float = 7e-4  # Adam, value adapter and head
+    learning_rate: float = 1e-3  # Adam, policy adapter
+    value_learning_rate: float = 1e-3  # Adam, value adapter and head
     kl_coef: float = 0.02  # weight of the KL penalty in the reward
     kl_target: float | None = None  # nats per completion that kl_coef steers to; None = kl_coef is fixed
     kl_horizon: int = 10_000  # completions over which a persistent 1% error moves kl_coef by about 1%

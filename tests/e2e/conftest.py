@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ import pytest
 from openai import OpenAI
 
 from feedback.settings import Settings
-from tests.conftest import free_port, wait_for
+from tests.conftest import free_port
+from tests.conftest import wait_for as wait_closely
 from training.base_model import DEFAULT_MODEL, fetch_base_model
+
+wait_for = partial(wait_closely, every_s=0.5)  # a question over HTTP costs more than a look at a variable
 
 # A short round: it goes through every stage for real, but need not learn much. The gate measures and refuses nothing.
 SHORT_ROUND = {
@@ -122,7 +126,7 @@ class Service:
 @pytest.fixture(scope="session")
 def base_model() -> Path:
     """SmolLM2, kept in the checkout's own data directory between runs."""
-    return fetch_base_model(DEFAULT_MODEL, Path(os.environ.get("RATCHET_HOME", ".ratchet")).absolute())
+    return fetch_base_model(DEFAULT_MODEL, Path(".ratchet").absolute(), print)
 
 
 @pytest.fixture(scope="session")

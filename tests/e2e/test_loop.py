@@ -11,8 +11,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from tests.conftest import wait_for
-from tests.e2e.conftest import Service
+from tests.e2e.conftest import Service, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
