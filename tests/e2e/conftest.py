@@ -1,5 +1,6 @@
 """The whole product as its user starts it: `ratchet up` with real Valkey, vLLM, Celery and SmolLM2."""
 
+import contextlib
 import json
 import os
 import re
@@ -81,9 +82,12 @@ class Service:
 
     def stop(self) -> None:
         """Ctrl-C."""
+        before = self.processes()
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGINT)
         assert self.process.wait(timeout=20) == 0
+        left = [title for pid, title in before.items() if title and title_of(pid) == title]
+        assert left == [], "processes outlived ratchet up"
 
     def client(self) -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", api_key=self.key, timeout=120, max_retries=0)
@@ -107,20 +111,23 @@ class Service:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def pids(self, needle: str) -> list[int]:
-        """Processes of this service whose command line holds `needle`."""
-        found = []
+    def processes(self) -> dict[int, str]:
+        """All that `ratchet up` started, and what that started, by pid with the title that each gave itself."""
+        parents, titles = {}, {}
         for proc in Path("/proc").iterdir():
-            if not proc.name.isdigit():
-                continue
-            try:
-                command = (proc / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                environ = (proc / "environ").read_bytes()
-            except OSError:
-                continue
-            if needle in command and f"RATCHET_HOME={self.home}".encode() in environ:
-                found.append(int(proc.name))
-        return found
+            with contextlib.suppress(OSError):
+                if proc.name.isdigit():
+                    parents[int(proc.name)] = int((proc / "stat").read_text().rpartition(")")[2].split()[1])
+                    titles[int(proc.name)] = (proc / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        assert self.process is not None
+        found = {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return {pid: titles[pid] for pid in found if pid in titles}
+
+    def pids(self, title: str) -> list[int]:
+        """The processes whose title holds `title`."""
+        return [pid for pid, found in self.processes().items() if title in found]
 
 
 @pytest.fixture(scope="session")
@@ -137,4 +144,11 @@ def service(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Itera
     yield service
     if service.process is not None and service.process.poll() is None:
         service.stop()
-    assert service.pids("") == [], "processes outlived ratchet up"
+
+
+def title_of(pid: int) -> str | None:
+    """What a process calls itself; None when there is none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return None
