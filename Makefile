@@ -28,7 +28,7 @@ lint: $(STAMP) ## set up; ruff, mypy, import contracts
 	@echo "mypy"
 	@$(VENV)/bin/mypy --no-error-summary
 	@echo "import contracts"
-	@.ci/quiet $(VENV)/bin/lint-imports
+	@.ci/quiet $(VENV)/bin/lint-imports --no-cache
 
 bench: $(STAMP) ## set up, run the benchmarks in tests/bench
 	@exec $(PYTHON) -m pytest tests/bench --override-ini "python_files=bench_*.py" --capture=no --timeout=0 $(ARGS)
