@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from feedback.hardware import Dtype
 from feedback.records import Record
 
@@ -75,9 +77,13 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Raises BrokenPolicy when there is none or it cannot be read."""
+    """Raises BrokenPolicy, with one line, when there is none or it cannot be read."""
+    path = directory / MANIFEST
     try:
-        return Manifest.model_validate_json((directory / MANIFEST).read_text())
+        return Manifest.model_validate_json(path.read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BrokenPolicy(": ".join([str(path), *map(str, first["loc"]), first["msg"]])) from error
     except (OSError, ValueError) as error:
         raise BrokenPolicy(f"{directory}: {error}") from error
 

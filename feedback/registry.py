@@ -16,11 +16,14 @@ LAST = "policy:last"
 STATES = "policy:states"
 AUDIT = "policy:audit"
 
-# Moves the pointer only from the version the caller saw; a concurrent move makes it return 0.
+# Moves the pointer only from the version the caller saw (a concurrent move makes it return 0), and never to one
+# that was rejected.
 _POINT = """
 local current = redis.call('GET', KEYS[1]) or ''
 if current ~= ARGV[1] then return 0 end
-if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 then return -1 end
+local state = redis.call('HGET', KEYS[2], ARGV[2])
+if not state then return -1 end
+if state == 'rejected' then return -2 end
 if current ~= '' then redis.call('HSET', KEYS[2], current, ARGV[5]) end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[2], 'stable')
@@ -56,6 +59,10 @@ class UnknownPolicy(KeyError):
 
 class PointerMoved(RuntimeError):
     """Somebody else moved the stable pointer first."""
+
+
+class RejectedPolicy(PointerMoved):
+    """The version failed its proof in the engine: it never serves again."""
 
 
 class StaleToken(RuntimeError):
@@ -112,7 +119,7 @@ class PolicyRegistry:
     def point_stable(
         self, version: int, *, expected: int | None, actor: str, reason: str, action: str = "promote"
     ) -> None:
-        """Make `version` serve if `expected` still does; raises PointerMoved or UnknownPolicy."""
+        """Make `version` serve if `expected` still does; raises PointerMoved, RejectedPolicy or UnknownPolicy."""
         before = "" if expected is None else expected
         retired = "rejected" if action == "reject" else "retired"
         args: list[str | int | float] = [before, version, actor, reason, retired, action, time.time()]
@@ -121,6 +128,8 @@ class PolicyRegistry:
             raise PointerMoved(f"the stable policy is no longer {before}; it is {self.stable()}")
         if moved == -1:
             raise UnknownPolicy(f"policy-v{version} does not exist")
+        if moved == -2:
+            raise RejectedPolicy(f"policy-v{version} was rejected: the engine could not be shown to hold it")
 
     def rollback(self, *, to: int | None, actor: str, reason: str) -> int:
         """Return to `to`, or to the version that served before the present one. Returns the version."""

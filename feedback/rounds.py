@@ -135,13 +135,6 @@ class RoundBook:
         rounds = [self.get(id) for id in range(last, max(0, last - limit), -1)]
         return [round for round in rounds if round is not None]
 
-    def last_watermark(self) -> str:
-        """Up to where feedback has been used by a round that came to an end by itself; "0" = nothing yet."""
-        for round in self.list(limit=1000):
-            if round.state in ("published", "refused") and round.watermark:
-                return round.watermark
-        return "0"
-
     def is_expired(self, round: RoundRecord) -> bool:
         """No worker holds the round now."""
         seconds, micros = self.redis.time()

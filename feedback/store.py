@@ -14,6 +14,24 @@ COMPLETIONS = "completions"
 FEEDBACK = "feedback"
 CURRENT = "feedback:current"
 CLIENT_IDS = "feedback:client_ids"
+REPEATS = "ledger:repeats"
+
+#: Below the socket's timeout, so that the error says what was waited for.
+FSYNC_TIMEOUT_MS = 1500
+
+# A repeat counts itself: WAITAOF waits for its own connection's writes, so what somebody else has just written is
+# known to be on the disk only if a write follows it.
+_SERVE = """
+local written = 0
+for i = 1, #ARGV, 3 do
+  if redis.call('SET', 'completion:' .. ARGV[i], ARGV[i + 2], 'NX') then
+    redis.call('XADD', KEYS[1], '*', 'id', ARGV[i], 'version', ARGV[i + 1])
+    written = written + 1
+  end
+end
+if written == 0 then redis.call('INCR', KEYS[2]) end
+return written
+"""
 
 # One atomic step: dedupe by client id, then by slot, then append. Validation happened before; writes come last.
 _APPEND = """
@@ -21,6 +39,7 @@ local known = redis.call('HGET', KEYS[3], ARGV[3])
 if ARGV[3] ~= '' and known then
   local id, body = string.match(known, '^(%S+) (%S+)$')
   if body ~= ARGV[4] then return {'conflict', id, 0} end
+  redis.call('INCR', KEYS[4])
   return {'same', id, tonumber(redis.call('HGET', 'feedback:item:' .. id, 'revision'))}
 end
 local replaces = redis.call('HGET', KEYS[2], ARGV[2]) or ''
@@ -30,6 +49,7 @@ if replaces ~= '' then
   local item = redis.call('HMGET', 'feedback:item:' .. replaces, 'revision', 'body')
   if item[2] == ARGV[4] then
     if ARGV[3] ~= '' then redis.call('HSET', KEYS[3], ARGV[3], replaces .. ' ' .. ARGV[4]) end
+    redis.call('INCR', KEYS[4])
     return {'same', replaces, tonumber(item[1])}
   end
   revision = tonumber(item[1]) + 1
@@ -78,16 +98,13 @@ class Ledger:
         """Raises LedgerNotDurable unless the server runs AOF without eviction."""
         self.redis: Any = redis
         self._wait_for_fsync = not _fsyncs_always(redis)
+        self._serve = redis.register_script(_SERVE)
         self._append = redis.register_script(_APPEND)
 
     def append_completions(self, completions: list[Completion]) -> None:
         """Store answers as served. Appending the same completion twice changes nothing."""
-        pipe = self.redis.pipeline(transaction=True)
-        for completion in completions:
-            pipe.set(f"completion:{completion.id}", completion.model_dump_json(), nx=True)
-            pipe.xadd(COMPLETIONS, {"id": completion.id, "version": completion.policy_version})
-        pipe.execute()
-        self._fsync()
+        fields = [(each.id, each.policy_version, each.model_dump_json()) for each in completions]
+        self._durably(self._serve, [COMPLETIONS, REPEATS], [field for row in fields for field in row])
 
     def completions(self, ids: tuple[str, ...]) -> dict[str, Completion]:
         """The known ones among `ids`."""
@@ -106,19 +123,14 @@ class Ledger:
         The same judgement again returns the first one's id; a different one in its slot is a revision.
         """
         dedupe = f"{feedback.rater}:{client_id}" if client_id else ""
-        status, id, revision = self._append(
-            keys=[FEEDBACK, CURRENT, CLIENT_IDS],
-            args=[
-                feedback.id,
-                feedback.slot,
-                dedupe,
-                digest(feedback.judgement.model_dump(mode="json")),
-                feedback.model_dump_json(),
-            ],
+        body = digest(feedback.judgement.model_dump(mode="json"))
+        status, id, revision = self._durably(
+            self._append,
+            [FEEDBACK, CURRENT, CLIENT_IDS, REPEATS],
+            [feedback.id, feedback.slot, dedupe, body, feedback.model_dump_json()],
         )
         if status == "conflict":
             raise Conflict(f"client_id was already used for {id} with another judgement")
-        self._fsync()
         return Appended(id, int(revision), status)
 
     def feedback(self, id: str) -> Feedback | None:
@@ -147,11 +159,17 @@ class Ledger:
                 last[feedback.slot] = feedback
         return list(last.values())
 
-    def _fsync(self) -> None:
-        if self._wait_for_fsync:
-            local, _ = self.redis.execute_command("WAITAOF", 1, 0, 2000)
-            if local < 1:
-                raise LedgerNotDurable("the server did not fsync within 2 s")
+    def _durably(self, script: Any, keys: list[str], args: list[Any]) -> Any:
+        """A script's reply, once the server has fsynced all that was written up to it."""
+        if not self._wait_for_fsync:
+            return script(keys=keys, args=args)
+        with self.redis.pipeline(transaction=False) as pipe:  # one connection, which is the one WAITAOF looks at
+            script(keys=keys, args=args, client=pipe)
+            pipe.execute_command("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS)
+            reply, (local, _) = pipe.execute()
+        if local < 1:
+            raise LedgerNotDurable(f"the server did not fsync within {FSYNC_TIMEOUT_MS / 1000} s")
+        return reply
 
 
 def _fsyncs_always(redis: Any) -> bool:

@@ -15,8 +15,9 @@ from feedback.store import Ledger
 from serving import chat, errors, judgements, operations
 from serving.auth import Authenticator
 from serving.engine import Engine
+from serving.gate import SwapGate
 from serving.gateway import Gateway
-from serving.hotswap import AdapterLoader, MergedLoader, PolicyLoader, SwapGate, read_policy
+from serving.hotswap import AdapterLoader, MergedLoader, PolicyLoader, read_policy
 from serving.limits import BodyLimit, RequestLog
 from serving.relay import Recorder
 from serving.watcher import PolicyWatcher

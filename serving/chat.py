@@ -14,11 +14,20 @@ from starlette.types import Receive, Scope, Send
 
 from feedback.keys import ApiKey
 from serving.chat_request import check, check_model, ticket_for
-from serving.engine import SERVED_NAME, Body, EngineDown, EngineRefused, error_message
-from serving.errors import ApiError, error_body, invalid, unavailable
+from serving.engine import (
+    SERVED_NAME,
+    Body,
+    EngineDown,
+    EngineRefused,
+    EngineSlow,
+    EngineUnreachable,
+    error_message,
+)
+from serving.errors import RETRY_SOON, ApiError, invalid, unavailable
+from serving.gate import Served
 from serving.gateway import CallerDep, Gateway, GatewayDep, read_json
-from serving.hotswap import Served
-from serving.relay import Arrivals, Draft, Relay, UnprovenWeights, strip
+from serving.relay import Arrivals, Relay, UnprovenWeights
+from serving.whole import whole
 
 router = APIRouter()
 log = logging.getLogger("serving.chat")
@@ -38,13 +47,8 @@ async def create_chat_completion(request: Request, gateway: GatewayDep, caller: 
         return await unless_gone(request, answer(gateway, caller, body, request.headers))
     except ClientGone:
         return Response(status_code=499)
-    except UnprovenWeights as error:
-        raise unavailable(str(error), "policy_unproven") from error
-    except EngineRefused as error:
-        raise refusal(error) from error
-    except EngineDown as error:
-        gateway.gate.lose(f"the engine is down: {error}")
-        raise unavailable("the engine is restarting", "engine_unavailable") from error
+    except (EngineDown, EngineRefused, UnprovenWeights) as error:
+        raise failure(gateway, error) from error
 
 
 @router.get("/v1/models")
@@ -72,49 +76,36 @@ def model_card(id: str, served: Served) -> dict[str, Any]:
 
 
 async def _complete(gateway: Gateway, caller: ApiKey, body: Body, headers: Mapping[str, str]) -> Response:
-    async with gateway.gate.admission() as admitted:
-        check_model(body["model"], admitted)
-        ticket = ticket_for(gateway, caller, body, headers, admitted)
-        taints = gateway.gate.taints
-        answer = await gateway.engine.chat(ticket.body)
-        ends_with = gateway.gate.writer(admitted)
-        gateway.gate.heard()
-        await gateway.gate.passage()
-        if gateway.gate.taints != taints:
-            raise UnprovenWeights("a policy failed its proof while this answer was written; ask again")
-    finished = {}
-    for choice in answer["choices"]:
-        draft = Draft(prompt_token_ids=answer.get("prompt_token_ids") or [])
-        # Where the new policy took over cannot be seen from outside: 0 says "not all by policy_version".
-        draft.version_changed_at = 0 if ends_with.version != admitted.version else None
-        draft.add(choice, choice["message"].get("content"))
-        finished[choice["index"]] = (draft, choice["finish_reason"])
-        strip(choice, ticket)
-    stored = await gateway.recorder.store(ticket, admitted, finished)
-    answer.update(id=ticket.response_id, model=admitted.name, system_fingerprint=admitted.fingerprint)
-    if not ticket.wants_token_ids:
-        answer.pop("prompt_token_ids", None)
-    return JSONResponse(
-        {**answer, "ratchet": {**ticket.facts(admitted), "stored": stored}}, headers=headers_of(admitted)
-    )
+    async with AsyncExitStack() as stack:
+        relay = await _relay(stack, gateway, caller, body, headers)
+        answer = await whole(relay)
+    return JSONResponse(answer, headers=headers_of(relay))
 
 
 async def _stream(gateway: Gateway, caller: ApiKey, body: Body, headers: Mapping[str, str]) -> Response:
     """Open the engine's stream and wait for its first chunk: until then errors are plain HTTP errors."""
     stack = AsyncExitStack()
     try:
-        admitted = await stack.enter_async_context(gateway.gate.admission())
-        check_model(body["model"], admitted)
-        ticket = ticket_for(gateway, caller, body, headers, admitted)
-        chunks = await stack.enter_async_context(gateway.engine.stream(ticket.body))
-        arrivals = Arrivals(chunks, gateway.gate, admitted)
-        stack.push_async_callback(arrivals.close)
-        relay = Relay(ticket, arrivals, gateway.gate, gateway.recorder)
+        relay = await _relay(stack, gateway, caller, body, headers)
         first = await relay.first()
     except BaseException:
         await stack.aclose()
         raise
-    return EventStream(_events(gateway, relay, first), stack, headers_of(relay.served or admitted))
+    return EventStream(_events(gateway, relay, first), stack, headers_of(relay))
+
+
+async def _relay(
+    stack: AsyncExitStack, gateway: Gateway, caller: ApiKey, body: Body, headers: Mapping[str, str]
+) -> Relay:
+    """The engine at work on a request, for as long as the stack is open."""
+    admitted = await stack.enter_async_context(gateway.gate.admission())
+    check_model(body["model"], admitted)
+    ticket = ticket_for(gateway, caller, body, headers, admitted)
+    taints = gateway.gate.taints
+    chunks = await stack.enter_async_context(gateway.engine.stream(ticket.body))
+    arrivals = Arrivals(chunks, gateway.gate, admitted)
+    stack.push_async_callback(arrivals.close)
+    return Relay(ticket, arrivals, gateway.gate, gateway.recorder, taints=taints)
 
 
 async def _events(gateway: Gateway, relay: Relay, first: list[Body]) -> AsyncIterator[bytes]:
@@ -125,16 +116,9 @@ async def _events(gateway: Gateway, relay: Relay, first: list[Body]) -> AsyncIte
         async for chunk in relay.chunks():
             yield event(chunk)
         yield b"data: [DONE]\n\n"
-    except EngineDown as error:
-        gateway.gate.lose(f"the engine is down: {error}")
+    except Exception as error:  # the status is sent: the client learns of a fault here or nowhere
         gateway.broken_streams += 1
-        yield event(error_body(503, "the engine went away in the middle of the answer", code="engine_unavailable"))
-    except EngineRefused as error:
-        gateway.broken_streams += 1
-        yield event(refusal(error).body)
-    except UnprovenWeights as error:
-        gateway.broken_streams += 1
-        yield event(error_body(503, str(error), code="policy_unproven"))
+        yield event(failure(gateway, error).body)
 
 
 class EventStream(StreamingResponse):
@@ -156,8 +140,28 @@ def event(payload: Body) -> bytes:
     return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-def headers_of(served: Served) -> dict[str, str]:
-    return {"x-policy-version": str(served.version)}
+def headers_of(relay: Relay) -> dict[str, str]:
+    return {"x-policy-version": str(relay.served.version)} if relay.served else {}
+
+
+def failure(gateway: Gateway, error: Exception) -> ApiError:
+    """What ended an answer, as its client is told. Only an engine that is not there ends the others' as well."""
+    match error:
+        case EngineUnreachable():
+            gateway.gate.lose(f"the engine is down: {error}")
+            return unavailable("the engine is restarting", "engine_unavailable")
+        case EngineSlow():
+            gateway.gate.doubt()
+            return ApiError(504, "the engine is too slow, repeat", code="engine_timeout", headers=RETRY_SOON)
+        case EngineDown():
+            gateway.gate.doubt()
+            return unavailable("the engine went away in the middle of the answer", "engine_unavailable")
+        case EngineRefused():
+            return refusal(error)
+        case UnprovenWeights():
+            return unavailable(str(error), "policy_unproven")
+    log.error("an answer broke off", exc_info=error)
+    return ApiError(500, "internal error", code="internal_error")
 
 
 def refusal(error: EngineRefused) -> ApiError:

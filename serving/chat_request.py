@@ -8,8 +8,8 @@ from feedback.records import Message, new_id
 from serving.control_tokens import ControlTokens
 from serving.engine import SERVED_NAME, Body
 from serving.errors import ApiError, invalid
+from serving.gate import Served
 from serving.gateway import Gateway
-from serving.hotswap import Served
 from serving.relay import Ticket
 
 MAX_CHOICES = 8
@@ -43,6 +43,8 @@ def check(body: Body, *, max_tokens: int) -> None:
         _check_integer(body, name, 1, max_tokens)
     if body.get("stream") not in (None, True, False):
         raise invalid("stream must be a boolean", "stream")
+    if body.get("stream_options") and not body.get("stream"):
+        raise invalid("stream_options are for streams only", "stream_options")
     if not isinstance(body.get("metadata") or {}, dict):
         raise invalid("metadata must be an object", "metadata")
     if not isinstance(body.get("user"), str | None):
@@ -91,6 +93,7 @@ def ticket_for(gateway: Gateway, caller: ApiKey, body: Body, headers: Mapping[st
         consent=str(metadata.get("consent", True)).lower() != "false",
         sampling={name: body[name] for name in SAMPLING if body.get(name) is not None},
         choices=body.get("n") or 1,
+        streamed=bool(body.get("stream")),
         wants_logprobs=bool(body.get("logprobs")),
         wants_token_ids=bool(body.get("return_token_ids")),
     )
@@ -108,6 +111,7 @@ def plain_messages(messages: list[Body], control_tokens: ControlTokens) -> list[
 
 
 def upstream_body(body: Body, messages: list[Body], served: Served) -> Body:
+    """Always a stream: only its chunks tell which policy wrote them."""
     forwarded = {name: value for name, value in body.items() if name not in NOT_FORWARDED}
     for name in TEMPLATED:
         if name in forwarded:
@@ -116,7 +120,8 @@ def upstream_body(body: Body, messages: list[Body], served: Served) -> Body:
         **forwarded,
         "model": served.engine_model,
         "messages": messages,
-        "stream": bool(body.get("stream")),
+        "stream": True,
+        "stream_options": body.get("stream_options") if body.get("stream") else {"include_usage": True},
         "logprobs": True,
         "return_token_ids": True,
         "return_tokens_as_token_ids": False,

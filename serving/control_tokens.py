@@ -9,7 +9,7 @@ from feedback.manifest import BrokenPolicy
 
 
 class ControlTokens:
-    """The special tokens of one tokenizer."""
+    """The added tokens of one tokenizer, special or not (Qwen's <think> is not, yet the template gives it meaning)."""
 
     def __init__(self, tokens: list[str]) -> None:
         alternatives = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
@@ -20,12 +20,12 @@ class ControlTokens:
         """Raises BrokenPolicy when the directory has no readable tokenizer.json: guessing would open the door."""
         try:
             added = json.loads((model_dir / "tokenizer.json").read_text())["added_tokens"]
-            return cls([token["content"] for token in added if token["special"] and token["content"]])
+            return cls([token["content"] for token in added if token["content"]])
         except (OSError, ValueError, KeyError) as error:
-            raise BrokenPolicy(f"{model_dir}: the tokenizer's special tokens cannot be read: {error!r}") from error
+            raise BrokenPolicy(f"{model_dir}: the tokenizer's added tokens cannot be read: {error!r}") from error
 
     def neutralise(self, text: str) -> str:
-        """The same text to the eye, with no special token in it.
+        """The same text to the eye, with no control token in it.
 
         The tokenizer turns the characters "<|im_end|>" into the one token that ends a turn, wherever they stand.
         A user could so end their own turn and speak as the system or the assistant, and training would learn

@@ -13,6 +13,7 @@ import httpx
 from serving.preferences import Preference, rank
 
 NEXT_CHAT_AFTER_S = 0.3
+NOT_RATCHET = "what answers there is not Ratchet: it speaks otherwise"
 
 
 class ServiceError(RuntimeError):
@@ -66,13 +67,10 @@ class Service:
         if not consent:
             body["metadata"] = {"consent": "false"}
         response = await self._send("POST", "/v1/chat/completions", body)
-        ratchet = response["ratchet"]
-        choices = sorted(response["choices"], key=lambda choice: int(choice["index"]))
-        answers = tuple(
-            Answer(id, choice["message"]["content"] or "", choice["finish_reason"], ratchet["policy_version"])
-            for id, choice in zip(ratchet["completion_ids"], choices, strict=True)
-        )
-        return Asked(prompt, user, answers)
+        try:
+            return Asked(prompt, user, _answers(response))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ServiceError(f"POST /v1/chat/completions: {NOT_RATCHET}") from error
 
     async def judge(self, judgement: dict[str, Any]) -> None:
         await self._send("POST", "/v1/feedback", judgement)
@@ -109,7 +107,12 @@ class Service:
             raise ServiceError(f"{method} {path}: {type(error).__name__}: {error}") from error
         if not response.is_success:
             raise ServiceError(f"{method} {path}: {_message(response)}")
-        found: dict[str, Any] = response.json()
+        try:
+            found = response.json()
+        except ValueError as error:
+            raise ServiceError(f"{method} {path}: {NOT_RATCHET}") from error
+        if not isinstance(found, dict):
+            raise ServiceError(f"{method} {path}: {NOT_RATCHET}")
         return found
 
 
@@ -227,6 +230,15 @@ def judgements(
 
 def _judgement(asked: Asked, client_id: str, **fields: Any) -> dict[str, Any]:
     return {**fields, "user": asked.user, "client_id": client_id}
+
+
+def _answers(response: dict[str, Any]) -> tuple[Answer, ...]:
+    ratchet = response["ratchet"]
+    choices = sorted(response["choices"], key=lambda choice: int(choice["index"]))
+    return tuple(
+        Answer(id, choice["message"]["content"] or "", choice["finish_reason"], ratchet["policy_version"])
+        for id, choice in zip(ratchet["completion_ids"], choices, strict=True)
+    )
 
 
 def _winner(left: float, right: float) -> str:

@@ -34,6 +34,8 @@ from serving.preferences import PREFERENCES
 
 Result = TypeVar("Result")
 REQUEST_TIMEOUT_S = 120.0
+# Asked so, most answers end by themselves. Those that are cut off all look alike to a crowd, and teach it nothing.
+QUESTION = "{} Answer briefly."
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class DemoOptions:
     key: str
     preference: str = "brevity"
     seed: int = 0
-    prompts: int = 48
-    held_out: int = 24
+    prompts: int = 64
+    held_out: int = 48
     candidates: int = 4
     max_tokens: int = 40
     raters: int = 64  # the service holds a tenth of them out; of few raters that may be none, and the gate refuses
@@ -107,6 +109,7 @@ def split_prompts(count: int, held_out: int, *, seed: int) -> Prompts:
     lines = (resources.files("serving") / "demo_prompts.txt").read_text(encoding="utf-8").splitlines()
     if count + held_out > len(lines):
         raise ValueError(f"there are {len(lines)} prompts, fewer than {count} + {held_out}")
+    lines = [QUESTION.format(line) for line in lines]
     random.Random(seed).shuffle(lines)
     training, rest = lines[:count], lines[count:]
     return Prompts(tuple(training), tuple(rest[:held_out]), tuple(rest[held_out:] or training))

@@ -1,6 +1,7 @@
 """`ratchet demo`: a crowd with a hidden taste turns the loop once, over the public API."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ def demo(
     """Rank answers by a hidden taste, train a round, and measure whether the new policy is liked better."""
     if url is not None and key is None:
         raise Failure("give --key with --url")
+    if save is not None and (save.is_dir() or not os.access(save.parent, os.W_OK)):
+        raise Failure(f"--json {save} is no file that can be written")
     with access(home, url, key) as (address, api_key):
         try:
             options = DemoOptions(

@@ -24,7 +24,15 @@ _TIMEOUT = httpx.Timeout(300.0, connect=2.0)
 
 
 class EngineDown(RuntimeError):
-    """The engine cannot be reached, or went away in the middle."""
+    """No answer came, or it broke off in the middle. By itself this says nothing of other requests."""
+
+
+class EngineUnreachable(EngineDown):
+    """Nobody listens at the engine's address."""
+
+
+class EngineSlow(EngineDown):
+    """Not a byte came for too long."""
 
 
 class EngineRefused(RuntimeError):
@@ -47,11 +55,6 @@ class Engine:
     async def close(self) -> None:
         await self.client.aclose()
 
-    async def chat(self, body: Body) -> Body:
-        """One whole chat completion."""
-        answer: Body = await self._post("/v1/chat/completions", body)
-        return answer
-
     @asynccontextmanager
     async def stream(self, body: Body) -> AsyncIterator[AsyncIterator[Body]]:
         """The chunks of a streamed chat completion, without the closing [DONE].
@@ -63,7 +66,7 @@ class Engine:
         try:
             response = await self.client.send(request, stream=True)
         except httpx.TransportError as error:
-            raise EngineDown(describe(error)) from error
+            raise down(error) from error
         try:
             if response.status_code != 200:
                 raise EngineRefused(response.status_code, _parse(await _read(response)))
@@ -169,7 +172,7 @@ class Engine:
         try:
             response = await self.client.request(method, path, **options)
         except httpx.TransportError as error:
-            raise EngineDown(describe(error)) from error
+            raise down(error) from error
         if response.status_code != 200:
             raise EngineRefused(response.status_code, _parse(response.content))
         return _parse(response.content)
@@ -185,8 +188,12 @@ def error_message(body: Any) -> str:
     return str(body)[:500]
 
 
-def describe(error: httpx.TransportError) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+def down(error: httpx.TransportError) -> EngineDown:
+    """What a failed exchange says of the engine."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, httpx.ConnectError):
+        return EngineUnreachable(text)
+    return EngineSlow(text) if isinstance(error, httpx.TimeoutException) else EngineDown(text)
 
 
 def _prompt_logprobs(sequence: tuple[int, ...], entries: list[dict[str, Any] | None]) -> tuple[float, ...]:
@@ -211,7 +218,7 @@ async def _chunks(response: httpx.Response) -> AsyncIterator[Body]:
                 if payload and not event.startswith(b":"):
                     yield json.loads(payload)
     except httpx.TransportError as error:
-        raise EngineDown(describe(error)) from error
+        raise down(error) from error
     raise EngineDown("the engine ended the stream without [DONE]")
 
 
@@ -219,7 +226,7 @@ async def _read(response: httpx.Response) -> bytes:
     try:
         return await response.aread()
     except httpx.TransportError as error:
-        raise EngineDown(describe(error)) from error
+        raise down(error) from error
 
 
 def _parse(content: bytes) -> Any:

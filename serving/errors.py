@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from feedback.manifest import BrokenPolicy
-from feedback.registry import PointerMoved, UnknownPolicy
+from feedback.registry import PointerMoved, RejectedPolicy, UnknownPolicy
 from feedback.store import Conflict, LedgerNotDurable
 
 # Clients of the OpenAI SDK repeat a 409 by default; ours cannot succeed by repetition.
@@ -80,6 +80,8 @@ def translate(error: Exception) -> ApiError:
             )
         case UnknownPolicy():
             return ApiError(404, str(error.args[0]), code="policy_not_found")
+        case RejectedPolicy():
+            return ApiError(409, str(error), code="policy_rejected", headers=NO_RETRY)
         case PointerMoved() | Conflict():
             return ApiError(409, str(error), code="conflict", headers=NO_RETRY)
         case BrokenPolicy():

@@ -13,7 +13,8 @@ from feedback.store import Ledger
 from serving.auth import Authenticator, require_operator
 from serving.engine import Engine
 from serving.errors import invalid
-from serving.hotswap import SwapGate
+from serving.gate import SwapGate
+from serving.json_body import parse_json
 from serving.relay import Recorder
 from serving.watcher import PolicyWatcher
 
@@ -73,12 +74,7 @@ async def read_json(request: Request, *, optional: bool = False) -> dict[str, An
     raw = await request.body()
     if optional and not raw.strip():
         return {}
-    try:
-        body = await request.json()
-    except ValueError as error:  # also UnicodeDecodeError
-        raise invalid(f"the body is not JSON: {error}", None) from error
-    except RecursionError:
-        raise invalid("the body is nested too deeply", None) from None
+    body = parse_json(raw)
     if not isinstance(body, dict):
         raise invalid("the body must be a JSON object", None)
     return body

@@ -1,46 +1,24 @@
 """The swap of one policy for another inside a running engine, with nobody's request lost."""
 
 import asyncio
+import logging
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from feedback.manifest import BrokenPolicy, Manifest, read_manifest, verify_files
+from feedback.manifest import BrokenPolicy, Manifest, directory_name, read_manifest, verify_files
 from feedback.records import digest
 from feedback.registry import PolicyRegistry
 from serving.control_tokens import ControlTokens
 from serving.engine import SERVED_NAME, Engine, EngineRefused, Scores
-from serving.errors import unavailable
+from serving.gate import Served, SwapGate
 from serving.proof import Proof, Reading, digests_agree, judge
 
-# New requests wait this long for a swap before they are told to come back.
-ADMISSION_S = 30.0
+log = logging.getLogger("serving.hotswap")
+
 # Rows of the base and of an adapter in one batch may differ from rows alone by rounding only.
 MIXED_BATCH_TOLERANCE = 0.25
-
-
-@dataclass(frozen=True)
-class Served:
-    """The policy that answers; `pinned` requests stay with it even when another one is swapped in."""
-
-    version: int
-    engine_model: str
-    fingerprint: str
-    control_tokens: ControlTokens
-    pinned: bool
-    parent: int | None
-    created: float
-    # Differs for every load: it marks the engine, and salts its cache so that prefixes computed by other weights
-    # are never reused.
-    label: str = field(default_factory=lambda: f"load-{time.time_ns():x}")
-
-    @property
-    def name(self) -> str:
-        return f"policy-v{self.version}"
 
 
 @dataclass(frozen=True)
@@ -79,92 +57,6 @@ class SwapFailed(RuntimeError):
         self.proof, self.pause_s = proof, pause_s
 
 
-class SwapGate:
-    """Between requests and the engine: holds both directions while the weights are not proven.
-
-    Open with a policy: requests pass. Closed: a swap is under way, requests and chunks wait. Lost (open, without
-    a policy): requests are refused at once; chunks of running streams pass.
-    """
-
-    def __init__(self) -> None:
-        self.served: Served | None = None
-        self.loaded: Served | None = None
-        self.reason = "no policy has been loaded yet"
-        self.taints = 0
-        self.in_flight: Counter[int] = Counter()
-        self._open = asyncio.Event()
-        self._open.set()
-        self._heard_at = float("-inf")
-        self._closed_at = time.monotonic()
-        self._held_s = 0.0
-
-    @property
-    def swapping(self) -> bool:
-        return not self._open.is_set()
-
-    @asynccontextmanager
-    async def admission(self) -> AsyncIterator[Served]:
-        """The policy to send a request to; counted as in flight until the context ends. Raises ApiError 503."""
-        try:
-            await asyncio.wait_for(self._open.wait(), ADMISSION_S)
-        except TimeoutError:
-            raise unavailable("a policy swap takes too long", "swap_in_progress") from None
-        if self.served is None:
-            raise unavailable(f"not ready: {self.reason}", "engine_unavailable")
-        served = self.served
-        self.in_flight[served.version] += 1
-        try:
-            yield served
-        finally:
-            self.in_flight[served.version] -= 1
-
-    async def passage(self) -> None:
-        """Wait until what the engine wrote may be shown."""
-        await self._open.wait()
-
-    def writer(self, admitted: Served) -> Served:
-        """Whose weights write, at this moment, the tokens of a request admitted under `admitted`."""
-        return admitted if admitted.pinned or self.loaded is None else self.loaded
-
-    @property
-    def held_s(self) -> float:
-        """How long requests have been held by the swap under way, else by the last one."""
-        return time.monotonic() - self._closed_at if self.swapping else self._held_s
-
-    def close(self) -> None:
-        if not self.swapping:
-            self._closed_at = time.monotonic()
-        self._open.clear()
-
-    def open(self, served: Served) -> None:
-        """`served` is proven: let everything through."""
-        self.served = self.loaded = served
-        self.heard()
-        self._release()
-
-    def lose(self, reason: str) -> None:
-        """The engine's weights are unknown: refuse requests until a load is proven."""
-        if self.swapping:
-            self.taints += 1
-        self.served, self.reason = None, reason
-        self._release()
-
-    def taint(self) -> None:
-        """Weights that failed their proof ran: what streams hold back must never be shown."""
-        self.taints += 1
-
-    def heard(self) -> None:
-        """The engine produced a token."""
-        self._heard_at = time.monotonic()
-
-    def heard_within(self, seconds: float) -> bool:
-        return time.monotonic() - self._heard_at < seconds
-
-    def _release(self) -> None:
-        self._held_s = self.held_s
-        self._open.set()
-
-
 class PolicyLoader(Protocol):
     """One way to bring a policy into the engine."""
 
@@ -191,7 +83,7 @@ class MergedLoader:
         self.gate.loaded = served
         await self.engine.resume()
         pause_s = time.monotonic() - started
-        proof, reading = await self._prove(policy.manifest, checksum)
+        proof, reading = await self._prove(policy, checksum)
         if not proof.proven:
             self.gate.taint()
             raise SwapFailed(proof.reason, proof, pause_s)
@@ -216,9 +108,9 @@ class MergedLoader:
         await self.engine.reset_prefix_cache()
         return checksum
 
-    async def _prove(self, manifest: Manifest, checksum: bool | None) -> tuple[Proof, Reading]:
-        scores = await self.engine.score(manifest.golden)
-        reading = reading_of(manifest, scores)
+    async def _prove(self, policy: Policy, checksum: bool | None) -> tuple[Proof, Reading]:
+        scores = await self.engine.score(policy.manifest.golden)
+        reading = reading_of(policy.manifest, scores).model_copy(update={"parent": parent_logprobs(policy)})
         return judge(reading, self._known, checksum), reading
 
     async def settle(self) -> None:
@@ -274,13 +166,32 @@ class AdapterLoader:
         serving = self.gate.served.version if self.gate.served else None
         for version in sorted(self._present):
             if version != serving and not self.gate.in_flight[version]:
-                await self.engine.unload_adapter(f"policy-v{version}")
+                await self._unload(version)
                 self._present.discard(version)
+
+    async def _unload(self, version: int) -> None:
+        try:
+            await self.engine.unload_adapter(f"policy-v{version}")
+        except EngineRefused as error:
+            # A restarted engine has lost it already; others must not wait for it for ever.
+            log.info("policy-v%d was not unloaded: %s", version, error)
 
 
 def reading_of(manifest: Manifest, scores: Scores) -> Reading:
     """What the engine says of a policy's golden sequences, beside what its trainer said."""
     return Reading(version=manifest.version, golden=manifest.golden, engine=scores, trainer=manifest.golden_logprobs)
+
+
+def parent_logprobs(policy: Policy) -> Scores:
+    """What the trainer said of the parent on the same golden sequences; empty when it cannot be known."""
+    manifest = policy.manifest
+    if manifest.parent is None:
+        return ()
+    try:
+        parent = read_manifest(policy.directory.parent / directory_name(manifest.parent))
+    except BrokenPolicy:
+        return ()
+    return parent.golden_logprobs if parent.golden == manifest.golden else ()
 
 
 def largest_difference(left: Scores, right: Scores) -> float:

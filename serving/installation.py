@@ -10,12 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+from pydantic import ValidationError
+from redis import Redis
+
 from feedback.settings import Settings
 from serving.children import CannotStart
 
 FREE_BYTES = 2 * 1024**3
 STARTED = "started.json"
 RECORDED = ("host", "port", "redis_url", "redis_port", "engine_url", "engine_port", "engine_mode", "base_model")
+OPTIONS = ("home", "host", "port", "redis_url", "redis_port", "engine_url", "engine_port")
 
 
 @contextmanager
@@ -77,17 +82,50 @@ def record_start(settings: Settings) -> None:
     """Keep what `up` was told, so that later commands on the same home need not be told again."""
     path = settings.home / STARTED
     values = settings.model_dump(mode="json", include=set(RECORDED))
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    temporary = path.with_suffix(".tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(values, file)
+    temporary.replace(path)  # a crash in between must not leave half a file
 
 
 def settings_of(home: Path | None, **given: Any) -> Settings:
-    """Settings for a start: options that were given, else `RATCHET_*`, else the defaults."""
+    """Settings for a start: options that were given, else `RATCHET_*`, else the defaults. Raises CannotStart."""
     options = {name: value for name, value in given.items() if value is not None}
     if home is not None:
         options["home"] = home
-    settings = Settings(**options)
+    try:
+        settings = Settings(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _unusable(str(first["loc"][0]), first["msg"]) from error
+    check_addresses(settings)
     return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+def check_addresses(settings: Settings) -> None:
+    """Raises CannotStart for what cannot be an address, whoever listens there."""
+    for name in ("port", "redis_port", "engine_port"):
+        if not 0 <= getattr(settings, name) <= 65535:
+            raise _unusable(name, "a port is a number from 0 to 65535")
+    try:
+        if settings.redis_url is not None:
+            Redis.from_url(settings.redis_url).close()
+    except ValueError as error:
+        raise _unusable("redis_url", str(error)) from error
+    if settings.engine_url is not None and not _is_http(settings.engine_url):
+        raise _unusable("engine_url", "it must be a URL such as http://127.0.0.1:8001")
+
+
+def _is_http(url: str) -> bool:
+    try:
+        return httpx.URL(url).scheme in ("http", "https")
+    except httpx.InvalidURL:
+        return False
+
+
+def _unusable(setting: str, message: str) -> CannotStart:
+    name = f"--{setting.replace('_', '-')} or " if setting in OPTIONS else ""
+    return CannotStart(f"{name}RATCHET_{setting.upper()} cannot be used: {' '.join(message.split())}")
 
 
 def settings_as_started(home: Path | None) -> Settings:
@@ -96,7 +134,11 @@ def settings_as_started(home: Path | None) -> Settings:
     path = settings.home / STARTED
     if not path.exists():
         return settings
-    unset = {k: v for k, v in json.loads(path.read_text()).items() if f"RATCHET_{k.upper()}" not in os.environ}
+    try:
+        told = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CannotStart(f"{path} cannot be read ({error}): run `ratchet up` again, it writes a new one") from error
+    unset = {name: value for name, value in told.items() if f"RATCHET_{name.upper()}" not in os.environ}
     return settings_of(settings.home, **unset)
 
 

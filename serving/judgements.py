@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.responses import JSONResponse
 
 from feedback.keys import ApiKey
-from feedback.records import Completion, Feedback, Judgement, new_id
+from feedback.records import Comparison, Completion, Feedback, Judgement, Ranking, new_id
 from feedback.store import Appended
 from serving.errors import ApiError, invalid, unavailable
 from serving.gateway import CallerDep, Gateway, GatewayDep, read_json
@@ -113,8 +113,8 @@ def _spelled_out(body: dict[str, Any]) -> dict[str, Any]:
 
 def check_targets(judgement: Judgement, known: dict[str, Completion], raters: set[str]) -> None:
     """The rule: one may judge what was served to oneself, finished, and side by side only answers to one prompt."""
-    param = _param(judgement)
     for target in judgement.targets:
+        param = _param(judgement, target)
         # Somebody else's completion looks like none at all.
         if target not in known or known[target].rater not in raters:
             raise ApiError(404, f"No completion {target}.", code="completion_not_found", param=param)
@@ -122,11 +122,15 @@ def check_targets(judgement: Judgement, known: dict[str, Completion], raters: se
             raise invalid(f"{target} was never finished", param, status=422, code="completion_unfinished")
     if len({known[target].prompt_digest for target in judgement.targets}) > 1:
         message = "the completions answer different prompts, so they cannot be compared"
+        param = _param(judgement, judgement.targets[-1])
         raise invalid(message, param, status=422, code="different_prompts")
 
 
-def _param(judgement: Judgement) -> str:
-    return {"ranking": "candidates", "comparison": "left"}.get(judgement.type, "completion_id")
+def _param(judgement: Judgement, target: str) -> str:
+    """The field that names `target`."""
+    if isinstance(judgement, Comparison):
+        return "left" if target == judgement.left else "right"
+    return "candidates" if isinstance(judgement, Ranking) else "completion_id"
 
 
 def _text(body: dict[str, Any], name: str) -> str | None:

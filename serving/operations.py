@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from feedback.manifest import BrokenPolicy, read_manifest
 from feedback.rounds import RoundRecord
-from serving.errors import NO_RETRY, ApiError, invalid
+from serving.errors import ApiError, invalid
 from serving.gateway import Gateway, GatewayDep, OperatorDep, read_json
 from serving.watcher import LAST_SWAP
 
@@ -63,9 +63,6 @@ async def promote(id: str, request: Request, gateway: GatewayDep, caller: Operat
 
 
 def _promote(gateway: Gateway, version: int, actor: str, reason: str) -> None:
-    if gateway.registry.states().get(version) == "rejected":
-        message = f"policy-v{version} was rejected: the engine could not be shown to hold it"
-        raise ApiError(409, message, code="policy_rejected", param="id", headers=NO_RETRY)
     current = gateway.registry.stable()
     if current != version:
         gateway.registry.point_stable(version, expected=current, actor=actor, reason=reason)

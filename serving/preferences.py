@@ -30,6 +30,11 @@ def brevity(text: str, finish_reason: str) -> float:
     return _falling(words, 8, 40)
 
 
+def detail(text: str, finish_reason: str) -> float:
+    """Says much: 0 for 8 words or fewer, rising evenly to 1 at 30. The opposite taste to brevity."""
+    return 1.0 - _falling(len(_WORD.findall(text)), 8, 30)
+
+
 def plain(text: str, finish_reason: str) -> float:
     """Plain running text: a quarter off for each of line breaks, list lines, headings, and other markup."""
     if not text.strip():
@@ -69,6 +74,7 @@ def simple_words(text: str, finish_reason: str) -> float:
 
 PREFERENCES: dict[str, Preference] = {
     "brevity": brevity,
+    "detail": detail,
     "plain": plain,
     "second-person": second_person,
     "first-person": first_person,

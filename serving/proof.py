@@ -27,12 +27,16 @@ Decider = Literal["checksum", "change", "absolute", "nothing"]
 
 
 class Reading(Record):
-    """One policy's log-probs on the golden sequences, as the engine and as the trainer computed them."""
+    """One policy's log-probs on the golden sequences, as the engine and as the trainer computed them.
+
+    `parent` is what the trainer computed for the policy it was trained from; empty where that is unknown.
+    """
 
     version: int
     golden: tuple[tuple[int, ...], ...]
     engine: Scores
     trainer: Scores
+    parent: Scores = ()
 
 
 class Proof(Record):
@@ -83,6 +87,9 @@ def judge(new: Reading, old: Reading | None, checksum: bool | None) -> Proof:
         reason = f"golden log-probs are off by {gap:.3f} on average (limit {ABSOLUTE_TOLERANCE})"
         return Proof(proven=False, decided_by="absolute", reason=reason, **facts)
     if old is None or old.version == new.version or old.golden != new.golden or not engine:
+        if not checksum and _is_parent(engine, trainer, _flat(new.parent)):
+            reason = "golden log-probs are those of the policy it was trained from"
+            return Proof(proven=False, decided_by="absolute", reason=reason, **facts)
         decider: Decider = "checksum" if checksum else "absolute"
         return Proof(proven=True, decided_by=decider, reason="no older policy to compare the change with", **facts)
     return _judge_change(engine, trainer, _flat(old.engine), _flat(old.trainer), facts)
@@ -121,6 +128,19 @@ def _judge_change(
     if facts["checksum"]:
         return verdict(True, "checksum", "the change is below the engine's noise; the weight digests agree")
     return verdict(False, "nothing", "the change is below the engine's noise and there are no weight digests")
+
+
+def _is_parent(engine: list[float], trainer: list[float], parent: list[float]) -> bool:
+    """Whether the engine is nearer to the parent than to the new policy, by more than its noise."""
+    if len(parent) != len(trainer):
+        return False
+    told = [t - p for t, p in zip(trainer, parent, strict=True)]
+    power = sum(t * t for t in told)
+    if not power:
+        return False
+    slope = sum((e - p) * t for e, p, t in zip(engine, parent, told, strict=True)) / power
+    noise = _rms([e - p - slope * t for e, p, t in zip(engine, parent, told, strict=True)])
+    return slope < 0.5 and noise / math.sqrt(power) <= SLOPE_ERROR
 
 
 def _flat(scores: Scores) -> list[float]:

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from feedback.records import Completion, Message, new_id
 from feedback.store import Ledger, LedgerNotDurable
 from serving.engine import Body, EngineDown, EngineRefused
-from serving.hotswap import Served, SwapGate
+from serving.gate import Served, SwapGate
 
 log = logging.getLogger("serving.chat")
 
@@ -31,6 +31,7 @@ class Ticket:
     consent: bool
     sampling: dict[str, Any]
     choices: int
+    streamed: bool
     wants_logprobs: bool
     wants_token_ids: bool
     response_id: str = field(default_factory=lambda: new_id("chatcmpl-"))
@@ -119,7 +120,7 @@ class Arrivals:
     """
 
     def __init__(self, chunks: AsyncIterator[Body], gate: SwapGate, admitted: Served) -> None:
-        self._queue: asyncio.Queue[tuple[Body, Served] | EngineDown | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Body, Served] | Exception | None] = asyncio.Queue()
         self._gate, self._admitted = gate, admitted
         self._task = asyncio.create_task(self._read(chunks))
 
@@ -128,15 +129,15 @@ class Arrivals:
             async for chunk in chunks:
                 self._gate.heard()
                 self._queue.put_nowait((chunk, self._gate.writer(self._admitted)))
-        except EngineDown as error:
+        except Exception as error:  # whatever it is: somebody waits for the queue
             self._queue.put_nowait(error)
         else:
             self._queue.put_nowait(None)
 
     async def get(self) -> tuple[Body, Served] | None:
-        """The next chunk; None after the last one. Raises EngineDown."""
+        """The next chunk; None after the last one. Raises what reading raised, such as EngineDown."""
         item = await self._queue.get()
-        if isinstance(item, EngineDown):
+        if isinstance(item, Exception):
             raise item
         return item
 
@@ -147,13 +148,15 @@ class Arrivals:
 
 
 class Relay:
-    """One streamed answer on its way to the client."""
+    """One answer on its way to the client, chunk by chunk; `taints` are the gate's from before the engine was asked."""
 
-    def __init__(self, ticket: Ticket, arrivals: Arrivals, gate: SwapGate, recorder: Recorder) -> None:
+    def __init__(self, ticket: Ticket, arrivals: Arrivals, gate: SwapGate, recorder: Recorder, *, taints: int) -> None:
         self.ticket, self.arrivals, self.gate, self.recorder = ticket, arrivals, gate, recorder
         self._drafts = [Draft() for _ in range(ticket.choices)]
-        self._taints = gate.taints
+        self._taints = taints
         self._announced = False
+        self._unstored: dict[int, tuple[Draft, str]] = {}
+        self._unfinished = set(range(ticket.choices))
         self.served: Served | None = None
 
     async def first(self) -> list[Body]:
@@ -172,6 +175,8 @@ class Relay:
         if self.gate.taints != self._taints:
             raise UnprovenWeights("a policy failed its proof while this answer was written; ask again")
         if arrival is None:
+            if self._unfinished:
+                raise EngineDown("the engine ended an answer before it was finished")
             return None
         chunk, writer = arrival
         self.served = self.served or writer
@@ -180,33 +185,40 @@ class Relay:
     async def _rewrite(self, chunk: Body, writer: Served, served: Served) -> list[Body]:
         """The chunk as the client may see it; none if it holds nothing for the client."""
         if "error" in chunk:
-            raise EngineRefused(500, chunk)
+            raise EngineRefused(status_in(chunk), chunk)
         prompt = chunk.pop("prompt_token_ids", None)
         chunk.update(id=self.ticket.response_id, model=served.name, system_fingerprint=served.fingerprint)
         if prompt is not None and self.ticket.wants_token_ids:
             chunk["prompt_token_ids"] = prompt
-        finished: dict[int, tuple[Draft, str]] = {}
-        has_news = not chunk["choices"]
+        finishes, has_news = False, not chunk["choices"]
         for choice in chunk["choices"]:
-            draft = self._take(choice, prompt, changed=writer.version != served.version)
-            if choice.get("finish_reason"):
-                finished[choice["index"]] = (draft, choice["finish_reason"])
+            self._take(choice, prompt, changed=writer.version != served.version)
+            finishes |= bool(choice.get("finish_reason"))
             has_news |= any(choice["delta"].values()) or bool(choice.get("logprobs") or choice.get("token_ids"))
-        if not self._announced or finished:
+        if not self._announced or finishes:
             self._announced = True
             chunk["ratchet"] = self.ticket.facts(served)
-        if finished:
+        if finishes and (self.ticket.streamed or not self._unfinished):
+            finished, self._unstored = self._unstored, {}
             chunk["ratchet"]["stored"] = await self.recorder.store(self.ticket, served, finished)
         return [chunk] if has_news or "ratchet" in chunk else []
 
-    def _take(self, choice: Body, prompt: list[int] | None, *, changed: bool) -> Draft:
+    def _take(self, choice: Body, prompt: list[int] | None, *, changed: bool) -> None:
         draft = self._drafts[choice["index"]]
         draft.prompt_token_ids = prompt or draft.prompt_token_ids
         if changed and draft.version_changed_at is None:
             draft.version_changed_at = len(draft.token_ids)
         draft.add(choice, choice["delta"].get("content"))
         strip(choice, self.ticket)
-        return draft
+        if finish_reason := choice.get("finish_reason"):
+            self._unstored[choice["index"]] = (draft, finish_reason)
+            self._unfinished.discard(choice["index"])
+
+
+def status_in(chunk: Body) -> int:
+    """The HTTP status that an error in the middle of a stream would have had at its beginning."""
+    code = chunk["error"].get("code") if isinstance(chunk["error"], dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else 500
 
 
 def strip(choice: Body, ticket: Ticket) -> None:

@@ -50,7 +50,8 @@ def engine_command(settings: Settings, model_path: Path, dtype: Dtype, *, gpu: b
         "HF_HUB_OFFLINE": "1",
     }
     if gpu:
-        argv += ["--enable-lora"]
+        # The old policy and the new one answer at the same time, and a third may still be draining.
+        argv += ["--enable-lora", "--max-loras", "4"]
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     else:
         argv += ["--enforce-eager"]

@@ -12,7 +12,8 @@ from feedback.manifest import BrokenPolicy
 from feedback.records import Record
 from feedback.registry import PointerMoved, PolicyRegistry
 from serving.engine import Engine, EngineDown, EngineRefused
-from serving.hotswap import Loaded, PolicyLoader, SwapFailed, SwapGate, read_policy
+from serving.gate import SwapGate
+from serving.hotswap import Loaded, PolicyLoader, SwapFailed, read_policy
 from serving.proof import Proof
 
 log = logging.getLogger("serving.hotswap")
@@ -62,15 +63,15 @@ class PolicyWatcher:
     _not_before: dict[int, float] = field(default_factory=dict, init=False)
 
     async def run(self) -> None:
-        """Never returns; a bug ends it, loudly, and the gateway is not ready from then on."""
-        try:
-            while True:
+        """Never returns: after a fault that nobody foresaw nothing is served until a later look goes well."""
+        while True:
+            try:
                 await self.tick()
-                await asyncio.sleep(self.poll_s)
-        except Exception:
-            log.exception("the policy watcher died")
-            self.gate.lose("the policy watcher died; see the log")
-            raise
+            except Exception as error:
+                log.exception("the policy watcher stumbled")
+                self.gate.lose(f"the policy watcher stumbled; see the log: {error!r}")
+                await asyncio.sleep(self.retry_s)
+            await asyncio.sleep(self.poll_s)
 
     async def tick(self) -> None:
         """Look once; swap if needed."""

@@ -21,6 +21,11 @@ SECRETS = {"RATCHET_REDIS_PASSWORD": "secret-of-redis", "RATCHET_ENGINE_KEY": "s
 REFERENCE = re.compile(r"\$\{(\w+)(:?[-?][^}]*)?\}")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+SERVICE_KEYS = {
+    "build", "cap_drop", "command", "depends_on", "deploy", "entrypoint", "environment", "healthcheck", "image", "init",
+    "networks", "ports", "read_only", "restart", "security_opt", "shm_size", "stop_grace_period", "tmpfs", "user",
+    "volumes",
+}  # fmt: skip
 OURS = {"base", "gateway", "worker", "beat"}
 
 each_service = pytest.mark.parametrize("name", sorted(SERVICES))
@@ -114,6 +119,29 @@ def test_the_engine_allows_adapters_and_is_asked_for_by_the_name_the_gateway_use
     assert SERVICES["gateway"]["environment"]["RATCHET_ENGINE_MODE"] == "adapter"
     tag = engine["image"].partition(":v")[2]
     assert f'"vllm=={tag}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_policies_are_kept_as_the_engine_runs_them() -> None:
+    """`base` sees no GPU: left alone it would choose for the processor it happens to be on."""
+    dtype = re.search(r"--dtype (\w+)", SERVICES["engine"]["command"][0])
+    assert dtype is not None
+    for name in OURS:
+        assert SERVICES[name]["environment"]["RATCHET_ENGINE_DTYPE"] == dtype[1]
+
+
+@each_service
+def test_services_use_only_what_exists(name: str) -> None:
+    """What compose would refuse, held here also where there is no client to ask."""
+    service = SERVICES[name]
+    assert service.keys() <= SERVICE_KEYS
+    assert set(service["networks"]) <= COMPOSE["networks"].keys()
+    assert {volume.partition(":")[0] for volume in service["volumes"]} <= COMPOSE["volumes"].keys()
+    assert service.get("depends_on", {}).keys() <= SERVICES.keys() - {name}
+    for other, wait in service.get("depends_on", {}).items():
+        assert wait["condition"] != "service_healthy" or "healthcheck" in SERVICES[other]
+    assert all(isinstance(value, str) for value in service.get("environment", {}).values())
+    build = service.get("build")
+    assert build is None or (ROOT / build["context"] / build["dockerfile"]).is_file()
 
 
 @each_service

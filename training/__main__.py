@@ -10,6 +10,7 @@ from types import FrameType
 
 from redis.exceptions import RedisError
 
+from feedback.manifest import BrokenPolicy
 from feedback.rounds import RoundBook, RoundRecord
 from feedback.settings import Settings
 from feedback.store import connect
@@ -108,7 +109,7 @@ def main() -> int:
     command = {"worker": worker, "beat": beat, "round": foreground_round, "register-base": register}
     try:
         return command[arguments.command]()
-    except (RedisError, OSError, ValueError) as error:
+    except (RedisError, BrokenPolicy, OSError, ValueError) as error:
         print(f"training {arguments.command}: {error}", file=sys.stderr)
         return 1
 

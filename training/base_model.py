@@ -125,8 +125,8 @@ def check_model_files(path: Path) -> None:
         raise BaseModelError(f"{path}/config.json asks to run its own code (auto_map)")
     if not any(path.glob("*.safetensors")):
         raise BaseModelError(f"{path} has no *.safetensors")
-    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        raise BaseModelError(f"{path} has no tokenizer.json or tokenizer.model")
+    if not (path / "tokenizer.json").is_file():
+        raise BaseModelError(f"{path} has no tokenizer.json, and no other form of the tokenizer will do")
     in_file = (path / "chat_template.jinja").is_file()
     if not in_file and "chat_template" not in _read_json(path / "tokenizer_config.json"):
         raise BaseModelError(f"{path} has no chat template: take an instruct model")

@@ -1,8 +1,9 @@
 """From the ledger to what a round trains on: fixed at one watermark, saved as one JSON file, repeatable from it.
 
 Only completions whose people consented are taken; a completion that two policies wrote is left out, a truncated one is
-not. What evaluation-only raters said and asked never trains, nor does anything said about a fixed share of the prompts:
-it is kept apart, and the gate decides by it.
+not. What evaluation-only raters said never trains. Nor does anything about a held-out prompt, be it a ranking, a
+rating, a demonstration or practice: those that evaluation-only raters asked or ranked are held out, and a fixed share
+of all others. They are kept apart, and the gate decides by them.
 """
 
 import random
@@ -14,6 +15,7 @@ from feedback.store import Ledger
 from training.config import RoundConfig
 
 MIN_RANKINGS = 8
+MIN_HELD_OUT = 2
 MAX_PROMPTS_PER_RATER = 200
 MAX_COMPLETIONS = 20_000
 CHUNK = 500
@@ -102,8 +104,8 @@ class TrainingData(Record):
             raise Refused("no prompt to practise on: all are too long, held out, or without consent")
         if not self.held_out_rankings:
             raise Refused("no held-out ranking to prove the reward model by")
-        if len(self.held_out_prompts) < 2:
-            raise Refused(f"{len(self.held_out_prompts)} held-out prompts; the gate needs at least 2")
+        if len(self.held_out_prompts) < MIN_HELD_OUT:
+            raise Refused(f"{len(self.held_out_prompts)} held-out prompts; the gate needs at least {MIN_HELD_OUT}")
 
 
 def collect(
@@ -116,17 +118,19 @@ def collect(
     config: RoundConfig,
     is_held_out: Callable[[str], bool],
 ) -> TrainingData:
-    """What people say as of `watermark`; `since` is the previous round's, `is_held_out` asks about a rater."""
+    """What people say as of `watermark`; demonstrations after `since` are new; `is_held_out` asks about a rater."""
     standing = ledger.standing(watermark)
     known = _usable(ledger, {target for item in standing for target in item.judgement.targets})
     training = [item for item in standing if item.split == "train"]
-    evaluation = [item for item in standing if item.split == "eval"]
-    demonstrations = [written for item in training if (written := _written(item, known))]
+    rankings = _rankings(training, known)
+    proofs = _rankings([item for item in standing if item.split == "eval"], known)
+    completions = _newest(ledger)
+    asked = _asked(completions, config.reward.max_tokens - config.ppo.max_new_tokens)  # longer could not be scored
+    evaluators = {completion.prompt_token_ids for completion in completions if is_held_out(completion.rater)}
+    unseen = _unseen(_prompts(proofs) | evaluators, _prompts(rankings + proofs), asked, config.reward.held_out_fraction)
+    seen = {id: completion for id, completion in known.items() if completion.prompt_token_ids not in unseen}
+    demonstrations = [written for item in training if (written := _written(item, seen))]
     fresh = {item.id for _, item in ledger.feedback_between(since, watermark)} if since != watermark else set()
-    rankings = [ranked for item in training if (ranked := _ranked(item, known))]
-    unseen = _first_by_digest((ranked.prompt_ids for ranked in rankings), config.reward.held_out_fraction)
-    max_prompt = config.reward.max_tokens - config.ppo.max_new_tokens  # longer ones could not be scored whole
-    prompts, held_out = _prompts(_newest(ledger), is_held_out, max_prompt, config.gate.prompts, seed)
     return TrainingData(
         watermark=watermark,
         since=since,
@@ -134,15 +138,13 @@ def collect(
         seed=seed,
         config=config.to_dict(),
         rankings=tuple(ranked for ranked in rankings if ranked.prompt_ids not in unseen),
-        held_out_rankings=(
-            *(ranked for item in evaluation if (ranked := _ranked(item, known))),
-            *(ranked for ranked in rankings if ranked.prompt_ids in unseen),
-        ),
-        ratings=tuple(rated for item in training for rated in _rated(item, known) if rated.prompt_ids not in unseen),
+        held_out_rankings=tuple(ranked for ranked in proofs + rankings if ranked.prompt_ids in unseen),
+        ratings=tuple(rated for item in training for rated in _rated(item, seen)),
         demonstrations=tuple(demonstrations),
         new_demonstrations=sum(written.feedback_id in fresh for written in demonstrations),
-        prompts=prompts,
-        held_out_prompts=held_out,
+        prompts=_shuffled(asked - unseen, seed),
+        # By digest, so that the first so many, which are all that the gate takes, are a sample.
+        held_out_prompts=tuple(sorted(asked & unseen, key=digest)),
     )
 
 
@@ -169,6 +171,14 @@ def _newest(ledger: Ledger) -> list[Completion]:
     ids = ledger.completion_ids()[-MAX_COMPLETIONS:]
     known = _usable(ledger, ids)
     return [known[id] for id in ids if id in known]
+
+
+def _rankings(items: Iterable[Feedback], known: dict[str, Completion]) -> list[RankedAnswers]:
+    return [ranked for item in items if (ranked := _ranked(item, known))]
+
+
+def _prompts(rankings: Iterable[RankedAnswers]) -> set[Ids]:
+    return {ranked.prompt_ids for ranked in rankings}
 
 
 def _ranked(item: Feedback, known: dict[str, Completion]) -> RankedAnswers | None:
@@ -223,33 +233,34 @@ def _written(item: Feedback, known: dict[str, Completion]) -> WrittenAnswer | No
     return WrittenAnswer(feedback_id=item.id, messages=messages, content=judgement.content)
 
 
-def _first_by_digest(prompts: Iterable[Ids], fraction: float) -> set[Ids]:
-    """A share of the distinct prompts, nearly the same ones in every round: what is held out stays unseen for good."""
-    distinct = sorted(set(prompts), key=digest)
-    return set(distinct[: round(fraction * len(distinct))])
-
-
-def _prompts(
-    completions: Sequence[Completion], is_held_out: Callable[[str], bool], max_tokens: int, held_out: int, seed: int
-) -> tuple[tuple[Ids, ...], tuple[Ids, ...]]:
-    """(prompts to practise on, shuffled; prompts that only the gate sees), all distinct.
-
-    The gate's are those of evaluation-only raters. Where they are fewer than `held_out`, up to a third of the others
-    joins them, chosen by digest: so a prompt is the gate's in nearly every round, or in none.
-    """
+def _asked(completions: Sequence[Completion], max_tokens: int) -> set[Ids]:
+    """The distinct prompts up to a length, of each rater the newest."""
     by_rater: dict[str, int] = {}
-    training: dict[Ids, None] = {}
-    evaluation: dict[Ids, None] = {}
-    for completion in reversed(completions):  # a rater's newest prompts count
-        ids = completion.prompt_token_ids
-        kind = evaluation if is_held_out(completion.rater) else training
-        if ids in kind or len(ids) > max_tokens or by_rater.get(completion.rater, 0) >= MAX_PROMPTS_PER_RATER:
-            continue
-        by_rater[completion.rater] = by_rater.get(completion.rater, 0) + 1
-        kind[ids] = None
-    shared = [ids for ids in training if ids not in evaluation]
-    missing = max(0, held_out - len(evaluation))
-    moved = sorted(shared, key=digest)[: min(missing, len(shared) // 3)]
-    practised = sorted(set(shared) - set(moved))
-    random.Random(seed).shuffle(practised)
-    return tuple(practised), (*sorted(evaluation), *moved)
+    asked: set[Ids] = set()
+    for completion in reversed(completions):
+        ids, count = completion.prompt_token_ids, by_rater.get(completion.rater, 0)
+        if ids not in asked and len(ids) <= max_tokens and count < MAX_PROMPTS_PER_RATER:
+            by_rater[completion.rater] = count + 1
+            asked.add(ids)
+    return asked
+
+
+def _unseen(evaluated: set[Ids], ranked: set[Ids], asked: set[Ids], fraction: float) -> set[Ids]:
+    """The prompts that nothing trains on: all `evaluated`, and of the others those with a digest below a threshold.
+
+    It depends on nothing else, so a prompt stays on its side for good, however many there come to be.
+    """
+    unseen = evaluated | {prompt for prompt in ranked | asked if int(digest(prompt)[:8], 16) < fraction * 2**32}
+    # In a small round chance may leave next to nothing below, and then the lowest above join. These alone are not held
+    # out for good: they may train once there are enough others.
+    for prompts in (ranked, asked):
+        missing = min(MIN_HELD_OUT, len(prompts) // 3) - len(prompts & unseen)
+        if missing > 0:
+            unseen |= set(sorted(prompts - unseen, key=digest)[:missing])
+    return unseen
+
+
+def _shuffled(prompts: set[Ids], seed: int) -> tuple[Ids, ...]:
+    ordered = sorted(prompts)
+    random.Random(seed).shuffle(ordered)
+    return tuple(ordered)

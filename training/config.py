@@ -71,7 +71,7 @@ class SFTConfig(AdapterConfig):
 class RewardConfig(AdapterConfig):
     """Fitting the reward model to rankings, comparisons and ratings."""
 
-    learning_rate: float = 2e-4  # Adam
+    learning_rate: float = 1e-3  # Adam
     epochs: int = 2  # passes over the training rankings; more of them overfit (Ouyang et al. 2022 take one)
     batch_rankings: int = 8  # rankings, not pairs, per optimizer step
     held_out_fraction: float = 0.2  # share of the prompts that only measures accuracy
@@ -101,9 +101,9 @@ class PPOConfig(AdapterConfig):
     epochs: int = 2  # passes over the rollouts of one iteration
     minibatch: int = 16  # rollouts per optimizer step
     microbatch: int = 16  # rollouts per forward and backward; bounds memory, does not change the result
-    learning_rate: float = 1e-3  # Adam, policy adapter
+    learning_rate: float = 1e-3  # Adam, policy adapter; falls to 0 over the iterations
     value_learning_rate: float = 1e-3  # Adam, value adapter and head
-    kl_coef: float = 0.02  # weight of the KL penalty in the reward
+    kl_coef: float = 0.1  # weight of the KL penalty in the reward
     kl_target: float | None = None  # nats per completion that kl_coef steers to; None = kl_coef is fixed
     kl_horizon: int = 10_000  # completions over which a persistent 1% error moves kl_coef by about 1%
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"  # of the penalty in the reward

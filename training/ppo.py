@@ -171,7 +171,7 @@ def train_ppo(
     `ref` is the role that KL is measured from, None the base model. The value adapter and head start as the reward
     model's. Raises NonFinite on NaN, and StalePolicy when the old log-probs are not those of the policy.
     """
-    optimizer = _optimizer(config, trunk)
+    optimizer = torch.optim.Adam([{"params": list(trunk.parameters(role).values())} for role in TRAINED])
     kl_coef, history = config.kl_coef, []
     if path := latest_checkpoint(checkpoint_dir):
         checkpoint = load_checkpoint(path)
@@ -186,6 +186,7 @@ def train_ppo(
         def alive(done: int = iteration) -> None:
             progress("ppo", done, config.iterations, {})
 
+        _set_rates(config, optimizer, iteration)
         chosen = [prompts[i] for i in islice(order, config.rollouts_per_iteration)]
         drawn = seed * 1_000_003 + iteration
         rollouts = collect_rollouts(config, trunk, chosen, eos_ids=eos_ids, ref=ref, seed=drawn, alive=alive)
@@ -205,6 +206,12 @@ def train_ppo(
     return PPOReport(len(history), tuple(history))
 
 
-def _optimizer(config: PPOConfig, trunk: Trunk) -> torch.optim.Adam:
-    rates = {"policy": config.learning_rate, "value": config.value_learning_rate}
-    return torch.optim.Adam([{"params": list(trunk.parameters(r).values()), "lr": rates[r]} for r in TRAINED])
+def learning_rates(config: PPOConfig, iteration: int) -> tuple[float, float]:
+    """The policy's and the value's: falling in a straight line towards 0, so that the last updates cannot overshoot."""
+    left = 1 - iteration / config.iterations
+    return config.learning_rate * left, config.value_learning_rate * left
+
+
+def _set_rates(config: PPOConfig, optimizer: torch.optim.Optimizer, iteration: int) -> None:
+    for group, rate in zip(optimizer.param_groups, learning_rates(config, iteration), strict=True):
+        group["lr"] = rate

@@ -53,16 +53,15 @@ def register_base(settings: Settings) -> str:
 
 
 def base_directory(settings: Settings) -> Path:
-    """Where the base model's files are; raises FileNotFoundError when it was not fetched."""
+    """Where the base model's files are once it is fetched."""
     local = Path(settings.base_model).expanduser()
-    directory = local.absolute() if local.is_dir() else model_directory(settings.base_model, settings.home)
-    if not directory.is_dir():
-        raise FileNotFoundError(f"{directory} is missing: fetch the base model first")
-    return directory
+    return local.absolute() if local.is_dir() else model_directory(settings.base_model, settings.home)
 
 
 def _describe(settings: Settings) -> Callable[[Path, int], Manifest]:
     directory = base_directory(settings)
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory} is missing: fetch the base model first")
 
     def build(target: Path, version: int) -> Manifest:
         from training.version import describe_base

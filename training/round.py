@@ -16,8 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 
 from feedback.rounds import MAX_ATTEMPTS, STAGES, LeaseLost, RoundBook, RoundRecord
 from feedback.settings import Settings
@@ -29,6 +28,8 @@ log = logging.getLogger(__name__)
 LEASE_S = 15.0
 RENEW_S = 4.0
 POLL_S = 0.2
+#: Before the second attempt; twice as long before each one after it.
+PAUSE_S = 0.5
 
 #: Threads that wait by spinning take the cores from the engine and from each other: on two busy cores, optimizer steps
 #: were measured 3 to 10 times faster with sleeping ones.
@@ -48,7 +49,7 @@ def run_round(
 ) -> RoundRecord | None:
     """Work on a round until it ends, is lost, or `stopping` is set; None when it was not free in the first place.
 
-    A crashed stage is tried again from its checkpoint, `MAX_ATTEMPTS` times between two finished stages.
+    A crashed stage is tried again from its checkpoint, `MAX_ATTEMPTS` times in all, after ever longer pauses.
     """
     book = RoundBook(redis)
     worked = False
@@ -102,7 +103,7 @@ class Lease:
                 renewed = time.monotonic()
             except LeaseLost:
                 break
-            except (RedisConnectionError, RedisTimeoutError):
+            except RedisError:  # also of a server that is there but takes no writes, as on a full disk
                 if time.monotonic() - renewed > LEASE_S:
                     break
         else:
@@ -126,27 +127,34 @@ class Turn:
         if record.attempts > MAX_ATTEMPTS:
             last = record.reason or "the worker died"
             return self._finish("failed", f"{record.stage} given up after {MAX_ATTEMPTS} attempts; last: {last}")
+        self._pause(record.attempts, lease)
         if record.watermark is None:
             self.write(watermark=Ledger(self.book.redis).watermark())
         metrics: dict[str, Any] = {}
         for stage in STAGES:
-            outcome = self._stage(stage, lease)
+            outcome = self._workspace.outcome(stage) or self._stage(stage, lease)
             metrics[stage] = outcome.metrics
-            self.write(metrics=metrics, attempts=0)
+            self.write(metrics=metrics)
             if outcome.state != "done":
                 return self._finish(outcome.state, outcome.reason)
         return self._finish("published", outcome.metrics["note"])
 
+    def _pause(self, attempts: int, lease: Lease) -> None:
+        """What killed an attempt may pass, such as a lack of memory; trying again at once would not let it."""
+        end = time.monotonic() + (PAUSE_S * 2 ** (attempts - 2) if attempts > 1 else 0.0)
+        while time.monotonic() < end:
+            self._check(lease)
+            time.sleep(POLL_S)
+
     def _stage(self, stage: str, lease: Lease) -> Outcome:
-        """The outcome of a stage: of an earlier attempt, or of a child process run now."""
-        settled = self._workspace.outcome(stage)
-        if settled is None:
-            self.write(stage=stage, progress={"stage": stage, "step": 0, "total": 0})
-            code = self._watch(self._spawn(stage), lease)
-            settled = self._workspace.outcome(stage)
-        if settled is None:
+        """The outcome of a stage, from a child process run now."""
+        self.write(stage=stage, progress={"stage": stage, "step": 0, "total": 0})
+        code = self._watch(self._spawn(stage), lease)
+        outcome = self._workspace.outcome(stage)
+        if outcome is None:
             raise StageCrashed(self._cause(stage, code))
-        return settled
+        self.write(attempts=1)  # the next stage's first; a stage that ended in an earlier attempt gives no new ones
+        return outcome
 
     def _spawn(self, stage: str) -> subprocess.Popen[bytes]:
         """A session of its own, so that Ctrl-C reaches the worker alone, which then ends the child."""
@@ -162,15 +170,19 @@ class Turn:
         """The child's exit code; however this ends, the child has ended too. SIGKILL is safe: every write is atomic."""
         try:
             while (code := _wait(child, POLL_S)) is None:
-                if lease.lost.is_set():
-                    raise LeaseLost(f"round {self.round_id}: token {self.token} lost its lease")
-                if self.stopping.is_set():
-                    raise Stopped(f"round {self.round_id} waits for the next worker")
+                self._check(lease)
             return code
         finally:
             if child.poll() is None:
                 child.kill()
                 child.wait()
+
+    def _check(self, lease: Lease) -> None:
+        """Raises LeaseLost or Stopped when this worker may not go on."""
+        if lease.lost.is_set():
+            raise LeaseLost(f"round {self.round_id}: token {self.token} lost its lease")
+        if self.stopping.is_set():
+            raise Stopped(f"round {self.round_id} waits for the next worker")
 
     def _cause(self, stage: str, code: int) -> str:
         if code < 0:

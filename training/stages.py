@@ -144,11 +144,13 @@ def collect_stage(job: Job) -> dict[str, Any]:
         raise StageFailed("no policy serves yet: register the base model first")
     if job.record.watermark is None:
         raise StageFailed("the round has no watermark")
+    # What a round saw that was refused is still new: the parent has learned nothing since its own round.
+    since = job.registry.manifest(parent).lineage.get("watermark", "0")
     keys = KeyRing(job.redis, job.settings.secrets().pepper)
     data = collect(
         Ledger(job.redis),
         watermark=job.record.watermark,
-        since=RoundBook(job.redis).last_watermark(),
+        since=since,
         parent=parent,
         seed=config.seed,
         config=config,

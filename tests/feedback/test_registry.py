@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from feedback.manifest import BrokenPolicy, Manifest, describe_files, read_manifest, verify_files, write_manifest
-from feedback.registry import PointerMoved, PolicyRegistry, StaleToken, UnknownPolicy
+from feedback.registry import PointerMoved, PolicyRegistry, RejectedPolicy, StaleToken, UnknownPolicy
 from feedback.rounds import RoundBook, key
 from feedback.store import connect
 
@@ -91,6 +91,11 @@ def test_a_rejected_version_gives_way_to_the_one_before(registry: PolicyRegistry
     assert registry.reject(1, actor="gateway", reason="proof failed") == 0
     assert registry.states() == {0: "stable", 1: "rejected"}
     assert registry.reject(1, actor="gateway", reason="again") == 0
+    with pytest.raises(RejectedPolicy):
+        registry.point_stable(1, expected=0, actor="op", reason="I insist")
+    with pytest.raises(RejectedPolicy):
+        registry.rollback(to=1, actor="op", reason="I insist")
+    assert (registry.stable(), registry.states()) == (0, {0: "stable", 1: "rejected"})
 
 
 def test_no_rollback_without_an_earlier_policy(registry: PolicyRegistry) -> None:

@@ -1,5 +1,7 @@
 import random
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,15 @@ def test_completions_come_back_as_they_went_in(ledger: Ledger) -> None:
     ledger.append_completions([first, second])
     assert ledger.completions(("c:1", "missing", "c:0")) == {"c:0": first, "c:1": second}
     assert ledger.completion_ids() == ["c:0", "c:1"]
+
+
+def test_the_same_completion_again_changes_nothing(ledger: Ledger) -> None:
+    first, other = make_completion("c:0"), make_completion("c:0").model_copy(update={"text": "other"})
+    ledger.append_completions([first])
+    ledger.append_completions([other, make_completion("c:1")])
+    ledger.append_completions([first])
+    assert ledger.completion_ids() == ["c:0", "c:1"]
+    assert ledger.completions(("c:0",)) == {"c:0": first}
 
 
 def test_the_same_judgement_again_is_the_same_feedback(ledger: Ledger) -> None:
@@ -118,6 +129,54 @@ def test_everysec_is_made_durable_by_waitaof(tmp_path: Path) -> None:
         assert len(list(Ledger(connect(server.url)).feedback_between("0"))) == 1
     finally:
         server.kill()
+
+
+@pytest.fixture
+def never_fsynced(tmp_path: Path) -> Iterator[ValkeyProcess]:
+    """A server that takes writes and leaves it to the system when they reach the disk."""
+    server = ValkeyProcess(tmp_path, appendfsync="no").start()
+    yield server
+    server.kill()
+
+
+def test_without_fsync_nothing_is_acknowledged_however_many_share_the_connections(never_fsynced: ValkeyProcess) -> None:
+    ledger = Ledger(connect(never_fsynced.url))
+    done, acknowledged = threading.Event(), []
+
+    def read() -> None:
+        while not done.is_set():
+            ledger.watermark()
+
+    def write(worker: int) -> None:
+        with suppress(LedgerNotDurable):
+            ledger.append_feedback(make_feedback(Rating(completion_id="c", value=1), rater=str(worker)))
+            acknowledged.append(worker)
+        with suppress(LedgerNotDurable):
+            ledger.append_completions([make_completion(f"c{worker}")])
+            acknowledged.append(worker)
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    writers = [threading.Thread(target=write, args=(worker,)) for worker in range(12)]
+    for thread in (*readers, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    for thread in readers:
+        thread.join()
+    assert len(list(ledger.feedback_between("0"))) == len(ledger.completion_ids()) == 12
+    assert acknowledged == []
+
+
+@pytest.mark.parametrize("client_id", [None, "k"])
+def test_repeat_waits_for_the_first_ones_fsync(never_fsynced: ValkeyProcess, client_id: str | None) -> None:
+    """Each time over a connection that has written nothing before."""
+    for _ in range(2):
+        with pytest.raises(LedgerNotDurable):
+            vote = make_feedback(Rating(completion_id="c", value=1))
+            Ledger(connect(never_fsynced.url)).append_feedback(vote, client_id=client_id)
+        with pytest.raises(LedgerNotDurable):
+            Ledger(connect(never_fsynced.url)).append_completions([make_completion("c")])
 
 
 def test_kill_9_under_load_loses_nothing_acknowledged(valkey: ValkeyProcess) -> None:

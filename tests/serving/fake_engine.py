@@ -77,9 +77,42 @@ async def chat(request: Request) -> Response:
         return refuse(404, f"The model `{body['model']}` does not exist.")
     if (body.get("temperature") or 0) > 2:
         return refuse(400, "temperature must be in [0, 2]", "temperature")
-    if body["stream"]:
-        return StreamingResponse(stream(body), media_type="text/event-stream")
-    return await whole(body, request)
+    if not body["stream"]:
+        return refuse(400, "the gateway always streams")
+    trouble = TROUBLES.get(body["messages"][-1]["content"])
+    return StreamingResponse(trouble() if trouble else stream(body), media_type="text/event-stream")
+
+
+async def refusal_after_headers() -> AsyncIterator[str]:
+    """As vLLM answers when it finds the fault only once it streams."""
+    error = {"message": "the prompt is too long", "type": "BadRequestError", "param": "messages", "code": 400}
+    yield f"data: {json.dumps({'error': error})}\n\ndata: [DONE]\n\n"
+
+
+async def silence() -> AsyncIterator[str]:
+    await asyncio.sleep(3600)
+    yield ""
+
+
+async def broken_connection() -> AsyncIterator[str]:
+    yield ": nothing yet\n\n"
+    raise ConnectionAbortedError
+
+
+async def garbage() -> AsyncIterator[str]:
+    yield "data: {broken\n\n"
+    await asyncio.sleep(3600)
+
+
+async def no_finish() -> AsyncIterator[str]:
+    yield "data: [DONE]\n\n"
+
+
+# What a user says to get into trouble.
+TROUBLES = {
+    "late refusal": refusal_after_headers, "silence": silence, "broken connection": broken_connection,
+    "garbage": garbage, "no finish": no_finish,
+}  # fmt: skip
 
 
 def prompt_ids(body: dict[str, Any]) -> list[int]:
@@ -112,32 +145,6 @@ async def stream(body: dict[str, Any]) -> AsyncIterator[str]:
     finally:
         engine.active -= 1
         engine.aborted += not complete
-
-
-async def whole(body: dict[str, Any], request: Request) -> Response:
-    engine.active += 1
-    text, ids, values = "", [], []
-    try:
-        async for _, piece, piece_ids, piece_values in engine.words(body):
-            text, ids, values = text + piece, ids + piece_ids, values + piece_values
-            if await request.is_disconnected():
-                engine.aborted += 1
-                return Response(status_code=499)
-    finally:
-        engine.active -= 1
-    engine.finished += 1
-    choices = [
-        {
-            "index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop",
-            "token_ids": ids, "logprobs": logprobs(ids, values, text),
-        }
-        for index in range(body.get("n") or 1)
-    ]  # fmt: skip
-    usage = {"prompt_tokens": 3, "completion_tokens": len(ids), "total_tokens": 3 + len(ids)}
-    return JSONResponse({
-        "id": "chatcmpl-vllm", "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices,
-        "usage": usage, "prompt_token_ids": prompt_ids(body),
-    })  # fmt: skip
 
 
 async def completions(request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import openai
 import pytest
 
 from serving.control_tokens import ControlTokens
+from serving.whole import joined
 
 
 async def test_an_answer_names_its_policy_and_is_in_the_ledger(live: Any) -> None:
@@ -164,6 +166,12 @@ def test_neutralised_text_holds_no_special_token() -> None:
     )
 
 
+def test_added_tokens_that_are_not_special_are_neutralised_too(tmp_path: Path) -> None:
+    added = [{"id": 0, "content": "<|im_end|>", "special": True}, {"id": 1, "content": "<think>", "special": False}]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    assert ControlTokens.of(tmp_path).neutralise("<think><|im_end|>") == "<\u200bthink><\u200b|im_end|>"
+
+
 async def test_fields_that_reach_past_the_request_are_dropped_and_the_rest_forwarded(live: Any) -> None:
     await live.chat(priority=-5, cache_salt="mine", chat_template="{{ evil }}", top_k=7, stop=["END"], made_up=1)
     sent = live.engine.state()["bodies"][-1]
@@ -241,3 +249,41 @@ async def test_unusual_line_separators_do_not_break_the_stream(live: Any) -> Non
     async with live.http.stream("POST", "/v1/chat/completions", json=live.body(stream=True, max_tokens=2)) as response:
         raw = (await response.aread()).decode()
     assert answer in raw
+
+
+async def test_a_whole_answer_looks_like_vllms(live: Any) -> None:
+    """Field by field as vLLM's ChatCompletionResponse, but for what only other parsers than ours fill."""
+    answer = (await live.chat(max_tokens=3, n=2)).json()
+    assert answer["object"] == "chat.completion"
+    assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
+    assert answer["service_tier"] is None
+    assert answer["choices"][1] == {
+        "index": 1, "logprobs": None, "finish_reason": "stop", "stop_reason": None,
+        "message": {
+            "role": "assistant", "content": "w0-0 w0-1 ", "refusal": None, "annotations": None, "audio": None,
+            "function_call": None, "reasoning": None,
+        },
+    }  # fmt: skip
+    refused = await live.chat(stream_options={"include_usage": True})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "stream_options")
+
+
+def test_tool_calls_and_reasoning_are_put_together() -> None:
+    def chunk(**delta: Any) -> Any:
+        finish = "tool_calls" if delta.pop("last", False) else None
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return {"object": "chat.completion.chunk", "id": "x", "choices": [choice]}
+
+    def call(index: int, id: str | None = None, name: str | None = None, arguments: str | None = None) -> Any:
+        return [{"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}]
+
+    message = joined([
+        chunk(role="assistant", content=""), chunk(reasoning="let "), chunk(reasoning="me see"),
+        chunk(tool_calls=call(0, "call-1", "weather", "")), chunk(tool_calls=call(0, arguments='{"city": ')),
+        chunk(tool_calls=call(0, arguments='"Rome"}')), chunk(tool_calls=call(1, "call-2", "time", "{}"), last=True),
+    ])["choices"][0]["message"]  # fmt: skip
+    assert (message["role"], message["content"], message["reasoning"]) == ("assistant", None, "let me see")
+    assert message["tool_calls"] == [
+        {"id": "call-1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}},
+        {"id": "call-2", "type": "function", "function": {"name": "time", "arguments": "{}"}},
+    ]

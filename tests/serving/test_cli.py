@@ -24,8 +24,21 @@ from feedback.settings import load_secrets
 from feedback.store import connect
 from serving import installation, up
 from serving.cli import app
+from serving.policy_commands import summary
 
 COMMANDS = ["up", "status", "demo", "policies", "rollback", "promote", "train", "rounds", "freeze", "keys", "model"]
+
+# As training/version.py writes them: by stage; a mean that is not finite is None.
+METRICS = {
+    "collect": {"rankings": 48},
+    "sft": {"skipped": "no demonstrations"},
+    "reward": {"updates": 12, "held_out": {"prompts": 9, "accuracy": {"mean": 0.7125, "low": 0.6, "high": 0.8}}},
+    "ppo": {"iterations": 4},
+    "gate": {
+        "gate/score": 1.5, "gate/score_gain": 0.314, "gate/score_gain_low": 0.1, "gate/score_gain_high": 0.5,
+        "gate/kl": 3.21, "gate/length": 20.0, "checks": [],
+    },
+}  # fmt: skip
 
 
 class Gateway:
@@ -99,7 +112,7 @@ def manifest(version: int) -> Manifest:
         weights={},
         golden=(),
         golden_logprobs=(),
-        metrics={"reward/accuracy": 0.7125} if version else {},
+        metrics=METRICS if version else {},
     )
 
 
@@ -164,8 +177,14 @@ def test_policies_show_what_is_stable_and_served(gateway: Gateway) -> None:
         (0, "retired", ""),
         (1, "stable", "policy-v0"),
     ]
-    table = ratchet("policies").stdout
-    assert "reward/accuracy 0.713" in table or "reward/accuracy 0.712" in table
+    assert "score gain +0.31 (+0.10 to +0.50), KL 3.21, reward model accuracy 0.71" in ratchet("policies").stdout
+
+
+def test_figures_that_were_not_measured_are_left_out() -> None:
+    assert summary({}) == ""
+    assert summary({"gate": {"gate/kl": None, "gate/score_gain": 0.2}, "reward": {"held_out": None}}) == (
+        "score gain +0.20"
+    )
 
 
 def test_rollback_returns_and_waits(gateway: Gateway, registry: PolicyRegistry) -> None:
@@ -182,6 +201,15 @@ def test_promote_moves_to_any_version(gateway: Gateway, registry: PolicyRegistry
     assert registry.stable() == 0
     unknown = ratchet("promote", "9")
     assert (unknown.exit_code, unknown.stderr) == (1, "ratchet: policy-v9 does not exist\n")
+
+
+@pytest.mark.parametrize("command", ["promote", "rollback"])
+def test_a_rejected_version_never_serves_again(gateway: Gateway, registry: PolicyRegistry, command: str) -> None:
+    registry.reject(1, actor="engine", reason="failed its proof")
+    refused = ratchet(command, "1")
+    assert refused.exit_code == 1
+    assert refused.stderr == "ratchet: policy-v1 was rejected: the engine could not be shown to hold it\n"
+    assert registry.stable() == 0
 
 
 def test_rollback_without_gateway_says_so(registry: PolicyRegistry, monkeypatch: pytest.MonkeyPatch) -> None:

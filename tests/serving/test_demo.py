@@ -260,6 +260,20 @@ async def test_a_wrong_key_ends_with_the_service_own_words() -> None:
 
 
 @pytest.mark.parametrize(
+    "answer", [Response("<html>hello</html>"), JSONResponse({"choices": []}), JSONResponse([1]), JSONResponse("hi")]
+)
+async def test_a_service_that_is_not_ratchet_is_said_so(answer: Response) -> None:
+    async def chat(request: Request) -> Response:
+        return answer
+
+    fake = Fake()
+    fake.chat = chat  # type: ignore[method-assign]
+    report, output = await play(fake)
+    assert (report.verdict, report.exit_code) == ("stopped", 1)
+    assert "POST /v1/chat/completions: what answers there is not Ratchet" in " ".join(output.split())
+
+
+@pytest.mark.parametrize(
     ("fault", "message"),
     [
         ("status", "503: the engine is busy"),
@@ -359,7 +373,7 @@ def test_verdict_needs_an_interval_clear_of_zero() -> None:
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(ValueError, match="preference must be one of brevity, plain"):
+    with pytest.raises(ValueError, match="preference must be one of brevity, detail, plain"):
         replace(OPTIONS, preference="kindness")
     with pytest.raises(ValueError, match="candidates"):
         replace(OPTIONS, candidates=1)

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import httpx
 import pytest
 
-from serving.engine import Engine, EngineDown, EngineRefused, error_message
+from serving.engine import Engine, EngineDown, EngineRefused, EngineSlow, EngineUnreachable, error_message
 
 
 @pytest.fixture
@@ -16,13 +17,11 @@ async def engine(fake_engine: Any) -> Any:
 
 def body(**more: Any) -> dict[str, Any]:
     messages = [{"role": "user", "content": "hi"}]
-    return {"model": "policy", "messages": messages, "max_tokens": 2, "stream": False, **more}
+    return {"model": "policy", "messages": messages, "max_tokens": 2, "stream": True, **more}
 
 
-async def test_chat_stream_and_score(engine: Engine) -> None:
-    whole = await engine.chat(body())
-    assert whole["choices"][0]["token_ids"] == [100, 2]
-    async with engine.stream(body(stream=True)) as chunks:
+async def test_stream_and_score(engine: Engine) -> None:
+    async with engine.stream(body()) as chunks:
         collected = [chunk async for chunk in chunks]
     assert [c["choices"][0]["finish_reason"] for c in collected] == [None, None, "stop"]
     assert await engine.models() == ["policy"]
@@ -32,27 +31,25 @@ async def test_chat_stream_and_score(engine: Engine) -> None:
 
 
 async def test_leaving_a_stream_early_aborts_it(engine: Engine, fake_engine: Any, eventually: Any) -> None:
-    async with engine.stream(body(stream=True, max_tokens=1000)) as chunks:
+    async with engine.stream(body(max_tokens=1000)) as chunks:
         await anext(chunks)
     await eventually(lambda: fake_engine.state()["aborted"] == 1, seconds=2)
 
 
 async def test_a_refusal_carries_status_and_message(engine: Engine) -> None:
     with pytest.raises(EngineRefused, match="temperature") as refused:
-        await engine.chat(body(temperature=9))
-    assert refused.value.status == 400
-    with pytest.raises(EngineRefused):
-        async with engine.stream(body(stream=True, temperature=9)):
+        async with engine.stream(body(temperature=9)):
             pytest.fail("a refused stream must not open")
+    assert refused.value.status == 400
 
 
 async def test_an_absent_engine_is_down(engine: Engine, fake_engine: Any) -> None:
     fake_engine.kill()
-    for attempt in (engine.chat(body()), engine.pause(), engine.health(1.0)):
-        with pytest.raises(EngineDown):
+    for attempt in (engine.pause(), engine.health(1.0)):
+        with pytest.raises(EngineUnreachable):
             await attempt
-    with pytest.raises(EngineDown):
-        async with engine.stream(body(stream=True)):
+    with pytest.raises(EngineUnreachable):
+        async with engine.stream(body()):
             pytest.fail("there is nothing to stream from")
     assert not await engine.generates(1.0)
 
@@ -66,10 +63,18 @@ async def test_a_paused_engine_does_not_generate(engine: Engine) -> None:
 
 async def test_the_connection_lost_in_the_middle_is_down(engine: Engine, fake_engine: Any) -> None:
     fake_engine.set(die_after=3)
-    with pytest.raises(EngineDown):
-        async with engine.stream(body(stream=True, max_tokens=50)) as chunks:
+    with pytest.raises(EngineDown) as broken:
+        async with engine.stream(body(max_tokens=50)) as chunks:
             async for _ in chunks:
                 pass
+    assert not isinstance(broken.value, EngineUnreachable), "one broken stream says nothing of the engine"
+
+
+async def test_silence_is_slow_not_gone(engine: Engine) -> None:
+    engine.client.timeout = httpx.Timeout(0.1)
+    with pytest.raises(EngineSlow):
+        async with engine.stream(body(messages=[{"role": "user", "content": "silence"}])) as chunks:
+            await anext(chunks)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from serving.engine import Engine
 from serving.hotswap import reading_of
 from serving.proof import digests_agree, judge
 from serving.vllm_server import answers, engine_command
+from serving.whole import joined
 from tests.conftest import ValkeyProcess, free_port, wait_for
 from tests.serving.conftest import running_gateway
 from training.base_model import DEFAULT_MODEL, fetch_base_model
@@ -140,7 +141,7 @@ async def test_the_label_of_the_weights_is_kept_by_the_engine(engine: Engine) ->
 
 
 async def test_whole_and_streamed_answers_carry_aligned_tokens_and_logprobs(engine: Engine) -> None:
-    whole = await engine.chat(body(n=2, temperature=0.8, seed=1))
+    whole = (await engine.client.post("/v1/chat/completions", json=body(n=2, temperature=0.8, seed=1))).json()
     for choice in whole["choices"]:
         assert len(choice["token_ids"]) == len(choice["logprobs"]["content"]) == 24
     collected = []
@@ -155,6 +156,21 @@ async def test_whole_and_streamed_answers_carry_aligned_tokens_and_logprobs(engi
         assert len(tokens) == len(entries) == 24
         assert not any(entry["token"].startswith("token_id:") for entry in entries)
         assert mine[-1]["choices"][0]["finish_reason"] == "length"
+
+
+async def test_a_stream_put_together_is_what_vllm_answers_in_one_piece(engine: Engine) -> None:
+    for more in ({}, {"n": 2, "top_logprobs": 2}, {"stop": ["the"]}, {"max_tokens": 400}):
+        wanted: dict[str, Any] = {"temperature": 0, "max_tokens": 24, **more}
+        whole = (await engine.client.post("/v1/chat/completions", json=body(**wanted))).json()
+        async with engine.stream(body(stream=True, stream_options={"include_usage": True}, **wanted)) as chunks:
+            together = joined([chunk async for chunk in chunks])
+        for choice in whole["choices"]:
+            choice.pop("routed_experts", None)
+        assert together["choices"] == whole["choices"]
+        assert {name: value for name, value in whole.items() if value is not None}.keys() <= together.keys() | {
+            "system_fingerprint"
+        }
+        assert (together["usage"], together["object"]) == (whole["usage"], whole["object"])
 
 
 async def test_golden_numbers_tell_the_policies_apart(engine: Engine, real_engine: RealEngine) -> None:

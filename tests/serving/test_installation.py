@@ -3,11 +3,17 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from feedback.settings import Settings
 from serving import installation
 from serving.children import CannotStart
+from serving.cli import app
 from serving.installation import settings_as_started, settings_of
+
+
+def ratchet(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
 
 
 def test_full_disk_is_named(tmp_path: Path) -> None:
@@ -24,8 +30,57 @@ def test_later_commands_know_how_it_was_started(tmp_path: Path, monkeypatch: pyt
     assert (settings.port, settings.redis_url) == (9124, "redis://elsewhere/0")
 
 
+def test_a_crash_while_it_is_recorded_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installation.record_start(settings_of(tmp_path, port=9123))
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("serving.installation.json.dump", crash)
+        installation.record_start(settings_of(tmp_path, port=9124))
+    assert settings_as_started(tmp_path).port == 9123
+
+
 def test_children_see_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(tmp_path, port=9123, base_model="some/model")
     for name, value in installation.environment(settings).items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--redis-url", "localhost:6379"], {}, "--redis-url or RATCHET_REDIS_URL cannot be used: "),
+        (["--redis-url", "redis://localhost:port"], {}, "--redis-url or RATCHET_REDIS_URL cannot be used: "),
+        (["--engine-url", "localhost:8001"], {}, "--engine-url or RATCHET_ENGINE_URL cannot be used: "),
+        (["--port", "70000"], {}, "--port or RATCHET_PORT cannot be used: a port is a number from 0 to 65535"),
+        ([], {"RATCHET_PORT": "abc"}, "--port or RATCHET_PORT cannot be used: "),
+        ([], {"RATCHET_ENGINE_MODE": "fast"}, "RATCHET_ENGINE_MODE cannot be used: "),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = ratchet("up", "--home", str(tmp_path / "home"), *arguments)
+    assert result.exit_code == 2, result.exception
+    assert result.stderr.startswith(f"ratchet: {message}")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_damaged_record_of_the_start_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "started.json").touch()
+    result = ratchet("status", "--home", str(tmp_path))
+    assert result.exit_code == 2, result.exception
+    assert "started.json cannot be read" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_demo_that_could_not_save_its_report_does_not_begin(tmp_path: Path) -> None:
+    for path in (tmp_path / "none" / "x.json", tmp_path):
+        result = ratchet("demo", "--url", "http://127.0.0.1:1", "--key", "rk-x", "--json", str(path))
+        assert result.exit_code == 1
+        assert result.stderr == f"ratchet: --json {path} is no file that can be written\n"

@@ -116,6 +116,13 @@ async def test_completions_of_different_prompts_cannot_be_compared(live: Any) ->
     assert (await post(live, type="ranking", candidates=[a, c], ranking=[[a], [c]])).status_code == 201
 
 
+async def test_the_unknown_side_of_a_comparison_is_named(live: Any) -> None:
+    [known], [other] = await live.completion_ids("one"), await live.completion_ids("two")
+    for left, right, param in [(known, "no:0", "right"), ("no:0", known, "left"), (known, other, "right")]:
+        response = await post(live, type="comparison", left=left, right=right, winner="left")
+        assert response.json()["error"]["param"] == param
+
+
 async def test_one_may_only_judge_what_one_was_given(live: Any) -> None:
     [anns], [shared] = await live.completion_ids(user="ann"), await live.completion_ids()
     [joes] = await live.completion_ids(key=live.user_key)

@@ -35,6 +35,9 @@ async def test_unknown_or_rejected_policies_cannot_be_promoted(live: Any, eventu
     refused = await live.http.post("/v1/policies/1/promote")
     assert refused.status_code == 409
     assert refused.headers["x-should-retry"] == "false"
+    back = await live.http.post("/v1/rollback", json={"to": 1})
+    assert (back.status_code, back.json()["error"]["code"]) == (409, "policy_rejected")
+    assert live.gateway.registry.stable() == 0
     assert (await live.http.post("/v1/rollback")).status_code == 404, "back to the rejected one"
 
 

@@ -7,6 +7,7 @@ import pytest
 from serving.preferences import (
     PREFERENCES,
     brevity,
+    detail,
     enthusiasm,
     first_person,
     plain,
@@ -38,6 +39,11 @@ from serving.preferences import (
 )
 def test_brevity(text: str, expected: float) -> None:
     assert brevity(text, "stop") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("words", "expected"), [(0, 0.0), (8, 0.0), (19, 0.5), (30, 1.0), (60, 1.0)])
+def test_detail(words: int, expected: float) -> None:
+    assert detail("word " * words, "length") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

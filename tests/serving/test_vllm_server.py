@@ -18,6 +18,8 @@ def test_engine_command_keeps_its_key_out_of_argv(tmp_path: Path) -> None:
         assert settings.resolved_engine_key() not in " ".join(command.argv)
         assert command.argv[command.argv.index("--dtype") + 1] == "float32"
         assert ("--enforce-eager" in command.argv, "--enable-lora" in command.argv) == (not gpu, gpu)
+    # With the default of one, a second adapter waits for ever while the first has traffic.
+    assert int(command.argv[command.argv.index("--max-loras") + 1]) >= 3
 
 
 def test_few_cores_are_all_used() -> None:

@@ -145,6 +145,14 @@ def test_incomplete_local_directory_is_refused(tmp_path: Path, missing: str) -> 
         check_model_files(local)
 
 
+def test_sentencepiece_alone_is_no_tokenizer(tmp_path: Path) -> None:
+    """The gateway reads tokenizer.json."""
+    local = write_model(tmp_path / "mine")
+    (local / "tokenizer.json").rename(local / "tokenizer.model")
+    with pytest.raises(BaseModelError, match=r"has no tokenizer\.json"):
+        check_model_files(local)
+
+
 def test_chat_template_may_be_in_the_tokenizer_config(tmp_path: Path) -> None:
     local = write_model(tmp_path / "mine")
     (local / "chat_template.jinja").unlink()

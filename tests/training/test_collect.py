@@ -1,11 +1,13 @@
 """The ledger's records as training data, by hand: who may train, what is left out, what is held out."""
 
 import time
+from ast import literal_eval
 from dataclasses import replace
+from itertools import count, islice
 
 import pytest
 
-from feedback.records import Comparison, Completion, Demonstration, Feedback, Message, Ranking, Rating
+from feedback.records import Comparison, Completion, Demonstration, Feedback, Message, Ranking, Rating, digest
 from feedback.store import Ledger, connect
 from training.collect import MAX_PROMPTS_PER_RATER, Refused, TrainingData, collect
 from training.config import GateConfig, RoundConfig
@@ -25,6 +27,12 @@ def completion(
     return Completion.model_validate(known | fields)
 
 
+def prompts(number: int, *, below: bool) -> list[tuple[int, ...]]:
+    """The first so many whose digests lie below a fifth of all digests, or above."""
+    found = ((n, 6) for n in count() if (digest((n, 6)) < f"{2**32 // 5:08x}") == below)
+    return list(islice(found, number))
+
+
 class Crowd:
     """Writes into a ledger and collects from it."""
 
@@ -41,6 +49,15 @@ class Crowd:
         record = Feedback(id=f"f{self._ids}", judgement=judgement, rater=rater, split=split, created=time.time())
         return self.ledger.append_feedback(record).id
 
+    def compare(self, *asked: tuple[int, ...], rater: str = "ann") -> None:
+        """Two answers to each prompt, the first of them better, and thumbs up for it, and something better still."""
+        for prompt in asked:
+            a, b = (f"{rater}{prompt}{side}" for side in "ab")
+            self.answer(completion(a, prompt=prompt), completion(b, prompt=prompt))
+            self.say(Comparison(left=a, right=b, winner="left"), rater=rater)
+            self.say(Rating(completion_id=a, value=1), rater=rater)
+            self.say(Demonstration(completion_id=a, content="better"), rater=rater)
+
     def collect(
         self, *, watermark: str | None = None, since: str = "0", config: RoundConfig = CONFIG, seed: int = 0
     ) -> TrainingData:
@@ -48,6 +65,18 @@ class Crowd:
             self.ledger, watermark=watermark or self.ledger.watermark(), since=since, parent=0, seed=seed,
             config=config, is_held_out=lambda rater: rater.startswith("judge"),
         )  # fmt: skip
+
+
+def trained(data: TrainingData) -> set[tuple[int, ...]]:
+    """The prompts that anything trains on; each must be there in all kinds, or in none."""
+    kinds = {
+        "rankings": {ranked.prompt_ids for ranked in data.rankings},
+        "ratings": {rated.prompt_ids for rated in data.ratings},
+        "demonstrations": {literal_eval(d.messages[0].content.removeprefix("prompt ")) for d in data.demonstrations},
+        "prompts": set(data.prompts),
+    }
+    assert len(set(map(frozenset, kinds.values()))) == 1, kinds
+    return kinds["prompts"]
 
 
 @pytest.fixture
@@ -130,8 +159,8 @@ def test_evaluation_raters_never_train(crowd: Crowd) -> None:
     data = crowd.collect()
     assert (data.rankings, data.ratings, data.demonstrations) == ((), (), ())
     assert [ranked.tiers for ranked in data.held_out_rankings] == [(0, 1)]
-    assert data.prompts == ((1, 2),)
-    assert data.held_out_prompts == ((9,),)
+    assert data.prompts == ()
+    assert data.held_out_prompts == ((9,), (1, 2)), "by digest"
 
 
 def test_revision_counts_once_and_only_up_to_the_watermark(crowd: Crowd) -> None:
@@ -155,15 +184,17 @@ def test_new_demonstrations_are_those_since_the_last_round(crowd: Crowd) -> None
 
 
 def test_prompts_are_distinct_capped_and_shuffled_by_the_seed(crowd: Crowd) -> None:
-    crowd.answer(*(completion(f"z{n}", rater="judge", prompt=(n % 2, 5)) for n in range(4)))
-    crowd.answer(*(completion(f"a{n}", prompt=(n % 10, 6)) for n in range(20)))
+    asked, held_out = prompts(10, below=False), prompts(3, below=True)
+    crowd.answer(*(completion(f"a{n}", prompt=(*asked, *held_out)[n % 13]) for n in range(26)))
     data = crowd.collect(seed=1)
-    assert sorted(data.prompts) == [(n, 6) for n in range(10)]
-    assert data.held_out_prompts == ((0, 5), (1, 5))
-    assert crowd.collect(seed=1).prompts == data.prompts
+    assert sorted(data.prompts) == asked
+    assert sorted(data.held_out_prompts) == held_out
+    assert crowd.collect(seed=1) == data
     assert crowd.collect(seed=2).prompts != data.prompts
+    assert crowd.collect(seed=2).held_out_prompts == data.held_out_prompts
     crowd.answer(*(completion(f"b{n}", rater="bob", prompt=(n, 7)) for n in range(MAX_PROMPTS_PER_RATER + 30)))
-    bobs = sorted(prompt for prompt in crowd.collect().prompts if prompt[1] == 7)
+    data = crowd.collect()
+    bobs = sorted(prompt for prompt in (*data.prompts, *data.held_out_prompts) if prompt[1] == 7)
     assert bobs == [(n, 7) for n in range(30, MAX_PROMPTS_PER_RATER + 30)], "the newest count"
 
 
@@ -174,40 +205,73 @@ def test_prompt_that_cannot_be_scored_whole_is_left_out(crowd: Crowd) -> None:
     assert {len(prompt) for prompt in (*data.prompts, *data.held_out_prompts)} == {longest}
 
 
-def test_gate_gets_at_most_a_third_of_the_prompts_and_the_same_ones_again(crowd: Crowd) -> None:
-    config = replace(CONFIG, gate=GateConfig(prompts=32))
-    crowd.answer(*(completion(f"a{n}", prompt=(n,)) for n in range(1, 31)))
-    first = crowd.collect(config=config, seed=1)
-    assert len(first.held_out_prompts) == 10
-    assert len(first.prompts) == 20
-    assert not set(first.prompts) & set(first.held_out_prompts)
-    assert crowd.collect(config=config, seed=2).held_out_prompts == first.held_out_prompts
+def test_prompt_below_the_threshold_never_trains_and_one_above_always_may(crowd: Crowd) -> None:
+    """However many others there come to be."""
+    low, high = prompts(24, below=True), prompts(96, below=False)
+    for step in range(1, 4):
+        crowd.compare(*low[8 * (step - 1) : 8 * step], *high[32 * (step - 1) : 32 * step])
+        data = crowd.collect(seed=step)
+        assert trained(data) == set(high[: 32 * step])
+        assert {ranked.prompt_ids for ranked in data.held_out_rankings} == set(low[: 8 * step])
+        assert set(data.held_out_prompts) == set(low[: 8 * step])
+        assert data.new_demonstrations == len(data.demonstrations)
 
 
-def test_share_of_the_prompts_proves_the_reward_model_and_never_trains_it(crowd: Crowd) -> None:
-    for n in range(1, 11):
-        crowd.answer(completion(f"a{n}", prompt=(n,)), completion(f"b{n}", prompt=(n,)))
-        crowd.say(Comparison(left=f"a{n}", right=f"b{n}", winner="left"))
-        crowd.say(Rating(completion_id=f"a{n}", value=1))
-    data = crowd.collect(seed=1)
-    held_out = {ranked.prompt_ids for ranked in data.held_out_rankings}
-    assert len(held_out) == 2, "a fifth of ten"
-    assert {ranked.prompt_ids for ranked in data.rankings} == {(n,) for n in range(1, 11)} - held_out
-    assert {rated.prompt_ids for rated in data.ratings} == {(n,) for n in range(1, 11)} - held_out
-    assert crowd.collect(seed=2).held_out_rankings == data.held_out_rankings
+def test_prompt_that_an_evaluation_rater_ranked_or_asked_trains_nothing(crowd: Crowd) -> None:
+    above = prompts(12, below=False)
+    crowd.compare(*above, *prompts(2, below=True))
+    ranked, asked = above[0], above[1]
+    crowd.say(Comparison(left=f"ann{ranked}a", right=f"ann{ranked}b", winner="left"), rater="judge")
+    crowd.answer(completion("j", rater="judge", prompt=asked))
+    data = crowd.collect()
+    assert trained(data) == set(above[2:])
+    assert {ranked, asked} <= set(data.held_out_prompts)
+    assert data.held_out_rankings[0].prompt_ids == ranked
+
+
+def test_gate_looks_first_at_the_lowest_digests_whoever_asked(crowd: Crowd) -> None:
+    crowd.answer(*(completion(f"j{n}", rater="judge", prompt=(n, 6)) for n in range(40)))
+    crowd.answer(*(completion(f"a{n}", prompt=prompt) for n, prompt in enumerate(prompts(20, below=True))))
+    held_out = crowd.collect().held_out_prompts
+    assert list(held_out) == sorted(held_out, key=digest)
+    assert list(held_out) != sorted(held_out)
+
+
+@pytest.mark.parametrize("below", [0, 1])
+def test_small_round_holds_two_prompts_out_whatever_their_digests(crowd: Crowd, below: int) -> None:
+    asked = [*prompts(14 - below, below=False), *prompts(below, below=True)]
+    crowd.compare(*asked)
+    data = crowd.collect()
+    data.refuse_if_too_little()
+    lowest = sorted(asked, key=digest)
+    assert trained(data) == set(lowest[2:])
+    assert data.held_out_prompts == tuple(lowest[:2])
+    assert {ranked.prompt_ids for ranked in data.held_out_rankings} == set(lowest[:2])
+    crowd.compare(*prompts(4, below=True))
+    assert set(prompts(14 - below, below=False)) <= trained(crowd.collect()), "they were held out for want of others"
 
 
 def test_too_few_rankings_are_refused(crowd: Crowd) -> None:
-    crowd.answer(*(completion(f"a{n}", prompt=(n,)) for n in range(1, 20)))
-    crowd.answer(*(completion(f"b{n}", prompt=(n,)) for n in range(1, 20)))
-    for n in range(1, 8):
+    crowd.answer(*(completion(f"z{n}", prompt=(n, 6)) for n in range(20)))
+    asked = prompts(8, below=False)
+    for n, prompt in enumerate(asked):
+        crowd.answer(completion(f"a{n}", prompt=prompt), completion(f"b{n}", prompt=prompt))
+    for n in range(7):
         crowd.say(Comparison(left=f"a{n}", right=f"b{n}", winner="left"))
-    with pytest.raises(Refused, match="^7 rankings, 6 of them may train; at least 8 are needed$"):
+    with pytest.raises(Refused, match="^7 rankings, 5 of them may train; at least 8 are needed$"):
         crowd.collect().refuse_if_too_little()
-    crowd.say(Comparison(left="a8", right="b8", winner="left"))
+    crowd.say(Comparison(left="a7", right="b7", winner="left"))
     data = crowd.collect()
     data.refuse_if_too_little()
     assert len(data.feedback_ids) == 6, "two of eight are held out"
+
+
+def test_too_few_held_out_prompts_are_refused(crowd: Crowd) -> None:
+    for prompt in prompts(5, below=False):
+        for rater in ("ann", "bob"):
+            crowd.compare(prompt, rater=rater)
+    with pytest.raises(Refused, match="^1 held-out prompts; the gate needs at least 2$"):
+        crowd.collect().refuse_if_too_little()
 
 
 def test_data_survives_its_file(crowd: Crowd) -> None:

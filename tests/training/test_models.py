@@ -126,9 +126,9 @@ def test_a_value_sees_what_comes_before_its_token_only(perturbed: Trunk) -> None
 
 
 def test_heads_start_with_the_published_spread(tiny_model: ModelMaker) -> None:
-    """std 1 / sqrt(d + 1); of 1024 weights the sample's is within a few percent."""
+    """std 1 / (d + 1); of 1024 weights the sample's is within a few percent."""
     head = Trunk(tiny_model(hidden_size=1024), AdapterConfig(lora_layers=1)).heads["reward"]
-    assert math.isclose(head.weight.std().item(), 1 / math.sqrt(1025), rel_tol=0.1)
+    assert math.isclose(head.weight.std().item(), 1 / 1025, rel_tol=0.1)
     assert head.bias.item() == 0
 
 

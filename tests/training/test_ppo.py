@@ -9,7 +9,15 @@ from training.config import PPOConfig
 from training.data import Sample, collate
 from training.models import Trunk
 from training.optimization import NonFinite
-from training.ppo import Experience, StalePolicy, estimate_advantages, rollout_metrics, train_ppo, update
+from training.ppo import (
+    Experience,
+    StalePolicy,
+    estimate_advantages,
+    learning_rates,
+    rollout_metrics,
+    train_ppo,
+    update,
+)
 from training.rollout import Rollout, collect_rollouts, observe, sample_completions
 
 EOS = frozenset({2})
@@ -26,7 +34,7 @@ CONFIG = PPOConfig(
 )
 LEARNING = dataclasses.replace(
     CONFIG,
-    iterations=10,
+    iterations=14,
     rollouts_per_iteration=128,
     minibatch=64,
     microbatch=64,
@@ -162,6 +170,12 @@ def test_metrics_are_per_completion_and_masked() -> None:
     assert metrics["objective/entropy"] == pytest.approx((1.0 + 0.5 + 0.2 + 1.0) / 4)
     assert metrics["completion/length"] == pytest.approx(2.0)
     assert metrics["completion/finished"] == pytest.approx(0.5)
+
+
+def test_learning_rates_fall_in_a_straight_line() -> None:
+    config = dataclasses.replace(CONFIG, iterations=4, learning_rate=0.8, value_learning_rate=0.4)
+    assert learning_rates(config, 0) == (0.8, 0.4)
+    assert learning_rates(config, 3) == pytest.approx((0.2, 0.1))
 
 
 def test_a_planted_reward_rises(trunk: Trunk, tmp_path: Path) -> None:

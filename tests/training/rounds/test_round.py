@@ -4,15 +4,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from redis.exceptions import ResponseError
 
 from feedback.manifest import verify_files
 from feedback.rounds import STAGES
 from training.register import WrongBaseModel, register_base
-from training.round import environment, run_round
+from training.round import LEASE_S, Lease, StageCrashed, Stopped, Turn, environment, run_round
+from training.workspace import Outcome
 
 if TYPE_CHECKING:
     from tests.conftest import ValkeyProcess
@@ -162,6 +167,75 @@ def test_stage_that_always_crashes_is_given_up(installation: "Installation", mon
     assert record.reason.startswith("collect given up after 2 attempts; last: collect: ValidationError")
 
 
+def test_later_stage_that_always_crashes_is_given_up_and_the_round_closed(
+    installation: "Installation", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stages before it have ended; that they have must not count as success again in each attempt."""
+    monkeypatch.setattr("training.round.MAX_ATTEMPTS", 3)
+    monkeypatch.setattr("training.round.PAUSE_S", 0.1)
+    installation.speak(24)
+    (Path(installation.settings.base_model) / "config.json").unlink()
+    started: list[tuple[str, float]] = []
+    spawn = Turn._spawn
+
+    def noting(turn: Turn, stage: str) -> "subprocess.Popen[bytes]":
+        started.append((stage, time.monotonic()))
+        assert len(started) < 9, "it goes on for ever"
+        return spawn(turn, stage)
+
+    monkeypatch.setattr(Turn, "_spawn", noting)
+    record = run_round(installation.settings, installation.redis, installation.open_round(), owner="test:1")
+    assert [stage for stage, _ in started] == ["collect", "sft", "reward", "reward", "reward"]
+    assert record is not None and record.state == "failed"
+    assert record.reason is not None and "\n" not in record.reason
+    assert record.reason.startswith("reward given up after 3 attempts; last: reward: ")
+    assert installation.book.request(trigger="operator", actor="test") == (2, True)
+
+
+def test_pauses_between_attempts_grow_and_end_when_the_worker_stops(
+    installation: "Installation", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.round.PAUSE_S", 0.2)
+    crashed: list[float] = []
+    stopping = threading.Event()
+
+    def crash(turn: Turn, stage: str, lease: Lease) -> Outcome:
+        crashed.append(time.monotonic())
+        if len(crashed) == 3:
+            threading.Timer(0.1, stopping.set).start()
+        raise StageCrashed("no memory")
+
+    monkeypatch.setattr(Turn, "_stage", crash)
+    round_id = installation.open_round()
+    with pytest.raises(Stopped):
+        run_round(installation.settings, installation.redis, round_id, owner="test:1", stopping=stopping)
+    first, second = (after - before for before, after in pairwise(crashed))
+    assert first >= 0.2 and second >= 0.4
+    record = installation.record(round_id)
+    assert (record.attempts, record.reason) == (0, "no memory")
+    assert installation.book.is_expired(record)
+
+
+def test_lease_outlives_a_server_that_takes_no_writes_for_a_while(
+    installation: "Installation", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a full disk, the server answers, and refuses."""
+    monkeypatch.setattr("training.round.RENEW_S", 0.05)
+    book, redis = installation.book, installation.redis
+    round_id = installation.open_round()
+    token = book.claim(round_id, owner="test:1", lease_s=LEASE_S)
+    assert token is not None
+    with Lease(book, round_id, token) as lease:
+        redis.config_set("maxmemory", 1)
+        with pytest.raises(ResponseError):
+            book.write(round_id, token, lease_s=LEASE_S)
+        time.sleep(0.3)
+        until = installation.record(round_id).lease_until
+        redis.config_set("maxmemory", 0)
+        installation.wait_until(lambda: installation.record(round_id).lease_until > until, "renewal", 10)
+        assert not lease.lost.is_set()
+
+
 def test_held_round_is_left_alone(installation: "Installation") -> None:
     round_id = installation.open_round()
     assert installation.book.claim(round_id, owner="other:1", lease_s=60) == 1
@@ -188,8 +262,19 @@ def test_registry_lost_by_redis_comes_back_from_disk(installation: "Installation
     assert installation.registry.stable() == 0
 
 
-def test_another_base_model_is_refused(installation: "Installation", tmp_path: Path) -> None:
+@pytest.mark.parametrize("fetched", [True, False])
+def test_another_base_model_is_refused(installation: "Installation", tmp_path: Path, fetched: bool) -> None:
     other = tmp_path / "other"
-    other.mkdir()
+    if fetched:
+        other.mkdir()
     with pytest.raises(WrongBaseModel, match="another RATCHET_HOME"):
         register_base(installation.settings.model_copy(update={"base_model": str(other)}))
+
+
+@pytest.mark.parametrize("content", ["", '{"version": 0}'])
+def test_damaged_manifest_is_one_clear_line(installation: "Installation", content: str) -> None:
+    manifest = installation.registry.directory(0) / "manifest.json"
+    manifest.write_text(content)
+    assert installation.start("register-base").wait(timeout=60) == 1
+    (line,) = installation.log().splitlines()
+    assert line.startswith(f"training register-base: {manifest}: ")

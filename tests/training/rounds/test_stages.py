@@ -98,6 +98,21 @@ def test_next_round_goes_on_from_the_stable_version(rounds: Rounds, monkeypatch:
     assert len(lineage["feedback_ids"]) == lineage["feedback"]["rankings"] + 4
 
 
+def test_demonstrations_of_a_refused_round_are_new_until_a_policy_has_learned_from_them(rounds: Rounds) -> None:
+    installation = rounds.installation
+    installation.speak(24, demonstrations=4)
+    for _ in range(2):
+        refused, outcomes = rounds.run(last="collect")
+        assert outcomes["collect"].metrics["new_demonstrations"] == 4
+        rounds.end(refused, "refused")
+    learned, outcomes = rounds.run()
+    assert outcomes["sft"].metrics["demonstrations"] == 4
+    assert installation.registry.stable() == 1
+    rounds.end(learned, "published")
+    _, outcomes = rounds.run(last="collect")
+    assert outcomes["collect"].metrics["new_demonstrations"] == 0
+
+
 class Noting(Progress):
     """Keeps the completed iterations."""
 
