@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
-from training.data import Sample, collate, length_bucketed
-from training.models import Role, Trunk
+from training.models import Trunk
 
 ADAPTER = "adapter"
 MERGED = "merged"
@@ -58,7 +59,7 @@ def export_policy(
         model_path=MERGED,
         adapter_path=ADAPTER,
         weights=weight_digests(weights),
-        golden_logprobs=tuple(map(tuple, golden_log_probs(trunk, golden))),
+        golden_logprobs=golden_log_probs(merged, golden),
     )
 
 
@@ -72,17 +73,23 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 @torch.no_grad()
 def golden_log_probs(
-    trunk: Trunk, golden: Sequence[Sequence[int]], role: Role | None = "policy", microbatch: int = 8
-) -> list[list[float]]:
-    """For each sequence the log-probs, at temperature 1, of its second to last token given all before them."""
-    samples = [Sample((sequence[0],), tuple(sequence[1:])) for sequence in golden]
-    found: dict[int, list[float]] = {}
-    for indices in length_bucketed([len(s) for s in samples], microbatch):
-        batch = collate([samples[i] for i in indices], trunk.pad_id, trunk.device)
-        log_probs, _ = trunk.log_probs(trunk.lower(batch.input_ids, batch.attention_mask), batch, role)
-        for index, row, mask in zip(indices, log_probs, batch.completion_mask, strict=True):
-            found[index] = row[mask].tolist()
-    return [found[i] for i in range(len(samples))]
+    directory: Path, golden: Sequence[Sequence[int]], dtype: torch.dtype | str = "auto"
+) -> tuple[tuple[float, ...], ...]:
+    """For each sequence the log-probs, at temperature 1, of its second to last token given all before them.
+
+    Of the model in `directory` with its weights in `dtype` ("auto": as they are stored), read back from the disk, so
+    that it is what an engine will read. The arithmetic is fp32: bf16 would round by as much as a small round changes,
+    and the proof would take the trainer's rounding for a change that the engine did not make.
+    """
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).float()
+    return tuple(tuple(_log_probs(model, torch.tensor([list(sequence)]))) for sequence in golden)
+
+
+def _log_probs(model: Any, ids: Tensor) -> list[float]:
+    """ids (1, T); returns T - 1 log-probs."""
+    log_probs = model(ids).logits[0, :-1].log_softmax(-1)  # (T - 1, V)
+    found: list[float] = log_probs.gather(1, ids[0, 1:, None]).squeeze(1).tolist()
+    return found
 
 
 def _sha256(tensors: Sequence[Tensor]) -> str:

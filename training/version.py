@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
 from feedback.hardware import Dtype
 from feedback.manifest import Manifest, describe_files, sha256_of
 from feedback.rounds import STAGES, RoundBook
-from training.config import PPOConfig
 from training.data import encode_demonstration
 from training.export import export_policy, golden_log_probs, weight_digests
 from training.models import Trunk
@@ -79,12 +78,12 @@ def describe_base(
     tokenizer = AutoTokenizer.from_pretrained(directory)
     samples = [encode_demonstration(tokenizer, [{"role": "user", "content": q}], a) for q, a in chats]
     golden = tuple(sample.prompt_ids + sample.completion_ids for sample in samples)
-    trunk = Trunk.load(directory, PPOConfig())
-    logprobs = tuple(map(tuple, golden_log_probs(trunk, golden, role=None)))
+    stored = getattr(torch, dtype)
+    logprobs = golden_log_probs(directory, golden, stored)
     weights = {name: tensor for path in directory.glob("*.safetensors") for name, tensor in load_file(path).items()}
-    if trunk.model.config.tie_word_embeddings:
+    if AutoConfig.from_pretrained(directory).tie_word_embeddings:
         weights.pop("lm_head.weight", None)  # engines hold it once, under the embedding's name
-    return golden, logprobs, weight_digests({n: w.to(getattr(torch, dtype)) for n, w in weights.items()})
+    return golden, logprobs, weight_digests({n: w.to(stored) for n, w in weights.items()})
 
 
 def _metrics(job: Job) -> dict[str, Any]:

@@ -27,8 +27,8 @@ wait_for = partial(wait_closely, every_s=0.5)  # a question over HTTP costs more
 # A short round: it goes through every stage for real, but need not learn much. The gate measures and refuses nothing.
 SHORT_ROUND = {
     "reward": {"epochs": 1, "batch_rankings": 4, "lora_layers": 4},
-    "ppo": {"iterations": 1, "rollouts_per_iteration": 8, "minibatch": 8, "microbatch": 8, "epochs": 1,
-            "max_new_tokens": 16, "lora_layers": 4},
+    "ppo": {"iterations": 1, "rollouts_per_iteration": 8, "minibatch": 8, "microbatch": 8, "epochs": 4,
+            "max_new_tokens": 16, "lora_layers": 4, "learning_rate": 5e-3},
     "sft": {"lora_layers": 4},
     "gate": {"prompts": 4, "min_score_gain_ci": -1e9, "min_held_out_accuracy": 0.0, "min_length_ratio": 0.0,
              "max_length_ratio": 1e9, "max_kl": 1e9, "max_repetition": 1.0},

@@ -63,11 +63,13 @@ def chatting(service: Service, count: int) -> Iterator[list[Chatter]]:
 
 
 def ask(service: Service, question: str, n: int = 4) -> tuple[list[str], str]:
-    """Ids of n answers, and the ranking that likes the shortest best."""
+    """Ids of n answers that were stored, and the ranking that likes the shortest best."""
     answer = service.client().chat.completions.create(
         model="policy", messages=[{"role": "user", "content": question}], n=n, max_tokens=16
     )
-    ids: list[str] = answer.model_extra["ratchet"]["completion_ids"]  # type: ignore[index]
+    about = answer.model_extra["ratchet"]  # type: ignore[index]
+    assert about["stored"], "answered without the ledger"
+    ids: list[str] = about["completion_ids"]
     lengths = [len(choice.message.content or "") for choice in answer.choices]
     groups = [[letter for letter, own in zip("ABCD", lengths, strict=False) if own == length]
               for length in sorted(set(lengths))]  # fmt: skip
@@ -102,7 +104,7 @@ class Rater(threading.Thread):
                 response = rank(self.service, *self.answered[-1])
                 response.raise_for_status()
                 self.acknowledged.append(response.json()["id"])
-            except (OpenAIError, httpx.HTTPError) as error:  # an outage may refuse, and must not forget
+            except (OpenAIError, httpx.HTTPError, AssertionError) as error:  # an outage may refuse, and must not forget
                 self.refused.append(repr(error))
                 self.stop.wait(0.2)
 

@@ -18,8 +18,10 @@ GOLDEN = [[5, 6, 7, 8, 9, 2], [10, 11, 2], [12, 2, 13, 14, 15, 16, 17]]
 
 @pytest.fixture
 def trained(base_directory: Path) -> Trunk:
-    """A trunk from disk whose policy is not the base."""
-    trunk = Trunk.load(base_directory, AdapterConfig(lora_rank=8, lora_alpha=16, lora_layers=2))
+    """A trunk from disk whose policy is not the base; it computes in fp32 on every machine and is stored as bf16."""
+    model = AutoModelForCausalLM.from_pretrained(base_directory, dtype=torch.float32)
+    adapter = AdapterConfig(lora_rank=8, lora_alpha=16, lora_layers=2)
+    trunk = Trunk(model, adapter, base_dtype=torch.bfloat16)
     generator = torch.Generator().manual_seed(1)
     for name, weight in trunk.parameters("policy").items():
         if "lora_B" in name:
@@ -75,18 +77,30 @@ def test_a_sharded_bases_index_is_left_behind(trained: Trunk, base_directory: Pa
     assert not (tmp_path / "out" / "merged" / "model.safetensors.index.json").exists()
 
 
-def test_golden_log_probs_are_those_of_the_policy(trained: Trunk) -> None:
-    trained._activate("policy")
-    for sequence, found in zip(GOLDEN, golden_log_probs(trained, GOLDEN), strict=True):
+def test_golden_log_probs_are_those_of_the_merged_weights_in_full_precision(
+    trained: Trunk, base_directory: Path, tmp_path: Path
+) -> None:
+    exported = export_policy(trained, tmp_path / "out", base_directory=base_directory, golden=GOLDEN)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "merged").double()
+    for sequence, found in zip(GOLDEN, exported.golden_logprobs, strict=True):
         with torch.no_grad():
-            logs = trained.model(input_ids=torch.tensor([sequence])).logits[0].float().log_softmax(-1)
+            logs = model(input_ids=torch.tensor([sequence])).logits[0].log_softmax(-1)
         want = [logs[i, token].item() for i, token in enumerate(sequence[1:])]
-        assert found == pytest.approx(want, abs=1e-2 if trained.model.dtype is torch.bfloat16 else 1e-4)
+        assert found == pytest.approx(want, abs=1e-5)
 
 
-def test_golden_log_probs_tell_policies_apart(trained: Trunk) -> None:
-    new, old = golden_log_probs(trained, GOLDEN), golden_log_probs(trained, GOLDEN, role=None)
+def test_golden_log_probs_tell_policies_apart(trained: Trunk, base_directory: Path, tmp_path: Path) -> None:
+    new = export_policy(trained, tmp_path / "out", base_directory=base_directory, golden=GOLDEN).golden_logprobs
+    old = golden_log_probs(base_directory, GOLDEN, torch.bfloat16)
     assert max(abs(a - b) for x, y in zip(new, old, strict=True) for a, b in zip(x, y, strict=True)) > 0.1
+
+
+def test_golden_log_probs_are_of_the_dtype_that_the_engine_takes(base_directory: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base_directory).to(torch.float16).double()
+    (found,) = golden_log_probs(base_directory, GOLDEN[:1], torch.float16)
+    with torch.no_grad():
+        logs = model(input_ids=torch.tensor(GOLDEN[:1])).logits[0].log_softmax(-1)
+    assert found == pytest.approx([logs[i, token].item() for i, token in enumerate(GOLDEN[0][1:])], abs=1e-4)
 
 
 def test_digests_are_of_the_engines_tensors(trained: Trunk, base_directory: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ KILLS = [
 @pytest.mark.timeout(600)
 def test_killed_in_every_stage_a_round_publishes_once(installation: "Installation") -> None:
     """SIGKILL of the stage process, of the worker, of both; each time the round goes on where it was."""
+    installation.configure(ppo={"iterations": 60})  # long enough to be met inside of it on a fast machine
     installation.speak(24, demonstrations=4)
     beat, worker = installation.start("beat"), installation.start("worker")
     round_id = installation.open_round()
@@ -59,11 +60,11 @@ def test_killed_in_every_stage_a_round_publishes_once(installation: "Installatio
     assert set(record.metrics) == set(STAGES)
     assert record.metrics["sft"]["demonstrations"] == 4
     assert record.watermark == installation.ledger.watermark()
-    check_version(installation, round_id)
+    check_version(installation, round_id, iterations=60)
     assert beat.poll() is None
 
 
-def check_version(installation: "Installation", round_id: int) -> None:
+def check_version(installation: "Installation", round_id: int, iterations: int = 6) -> None:
     """Version 1 is whole, serves, differs from the base and says where it came from."""
     base, manifest = installation.registry.manifest(0), installation.registry.manifest(1)
     directory = installation.registry.directory(1)
@@ -71,7 +72,7 @@ def check_version(installation: "Installation", round_id: int) -> None:
     assert installation.registry.stable() == 1
     assert (manifest.parent, manifest.kind) == (0, "trained")
     assert manifest.lineage["round"] == round_id
-    assert manifest.config["ppo"]["iterations"] == 6
+    assert manifest.config["ppo"]["iterations"] == iterations
     assert manifest.config["seed"] == manifest.lineage["seed"] == round_id
     assert manifest.golden == base.golden
     assert manifest.golden_logprobs != base.golden_logprobs
