@@ -139,6 +139,9 @@ class Installation:
     def wait_until_gone(self, pid: int) -> None:
         self.wait_until(lambda: gone(pid), f"end of process {pid}", 10)
 
+    def wait_until_claimed(self, round_id: int, token: int) -> None:
+        self.wait_until(lambda: self.record(round_id).token >= token, f"attempt {token} of round {round_id}")
+
     def close(self) -> None:
         for process in self.processes:
             if process.poll() is None:

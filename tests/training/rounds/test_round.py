@@ -40,11 +40,11 @@ KILLS = [
 @pytest.mark.timeout(600)
 def test_killed_in_every_stage_a_round_publishes_once(installation: "Installation") -> None:
     """SIGKILL of the stage process, of the worker, of both; each time the round goes on where it was."""
-    installation.configure(ppo={"iterations": 60})  # long enough to be met inside of it on a fast machine
+    installation.configure(ppo={"iterations": 400})  # long enough to be killed inside of it on a fast machine
     installation.speak(24, demonstrations=4)
     beat, worker = installation.start("beat"), installation.start("worker")
     round_id = installation.open_round()
-    for stage, victim, beyond in KILLS:
+    for token, (stage, victim, beyond) in enumerate(KILLS, start=2):
         child = installation.child(worker, stage, beyond)
         if victim in ("child", "both"):
             os.kill(child, signal.SIGKILL)
@@ -53,6 +53,7 @@ def test_killed_in_every_stage_a_round_publishes_once(installation: "Installatio
             worker.wait()
             worker = installation.start("worker")
         installation.wait_until_gone(child)  # when the worker alone was killed, its stage must go by itself
+        installation.wait_until_claimed(round_id, token)
     record = installation.wait_for_end(round_id)
     assert (record.state, record.policy_version, record.reason) == ("published", 1, "policy-v1 is stable"), record
     assert record.token == 1 + len(KILLS)
@@ -60,7 +61,7 @@ def test_killed_in_every_stage_a_round_publishes_once(installation: "Installatio
     assert set(record.metrics) == set(STAGES)
     assert record.metrics["sft"]["demonstrations"] == 4
     assert record.watermark == installation.ledger.watermark()
-    check_version(installation, round_id, iterations=60)
+    check_version(installation, round_id, iterations=400)
     assert beat.poll() is None
 
 
