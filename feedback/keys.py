@@ -1,12 +1,13 @@
-"""API keys: shown once, stored as HMAC; and the pseudonyms that feedback carries."""
+"""API keys: shown once, stored as HMAC; what each may do, how often, until when; the pseudonyms feedback carries."""
 
-import hashlib
 import hmac
 import json
 import secrets
 import time
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, StringConstraints
 from redis import Redis
 
 from feedback.records import Record, new_id
@@ -15,45 +16,152 @@ Role = Literal["user", "rater", "operator", "admin"]
 ROLES: tuple[Role, ...] = ("user", "rater", "operator", "admin")
 KEYS = "keys"
 OPERATOR = "operator_"
+IMPORTED: dict[Literal["train", "eval"], str] = {"train": "imported_train_", "eval": "imported_eval_"}
+
+# Names are printed on terminals and written into audits: no control characters, nothing invisible.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True, pattern=r"^\P{C}+$")]
+Bound = Annotated[int, Field(strict=True, ge=1, le=10**12)] | None
+# Below the year 9999: what lies beyond cannot be shown as a date.
+Moment = Annotated[float, Field(strict=True, gt=0, lt=253_370_764_800, allow_inf_nan=False)]
+
+
+class UnknownKey(LookupError):
+    """No such key is on the ring."""
+
+
+class LastAdmin(RuntimeError):
+    """The change would leave nobody who can manage keys."""
+
+
+class Limits(Record):
+    """How much one key may do; None = as much as it likes. Days are UTC's; `streams` are answers written at once."""
+
+    requests_per_minute: Bound = None
+    tokens_per_day: Bound = None
+    streams: Bound = None
+    feedback_per_day: Bound = None
+
+
+class KeyChange(Record):
+    """What may be changed of a key: the fields that are given. Within `limits` as well; null lifts one."""
+
+    name: Name = ""
+    role: Role = "user"
+    expires: Moment | None = None
+    limits: Limits = Limits()
+
+
+class NewKey(KeyChange):
+    """What a key is made with."""
+
+    name: Name
 
 
 class ApiKey(Record):
-    """What is known of a key; the key itself is not."""
+    """What is known of a key; the key itself is not. Times are Unix seconds; `expires` None = never."""
 
     id: str
     name: str
     role: Role
     created: float
+    expires: float | None = None
+    limits: Limits = Limits()
+    last_rotated: float | None = None
+
+    def living(self, now: float) -> bool:
+        return self.expires is None or now < self.expires
+
+    def changed(self, change: KeyChange) -> "ApiKey":
+        given = {name: getattr(change, name) for name in change.model_fields_set}
+        if "limits" in given:
+            given["limits"] = self.limits.model_copy(update=change.limits.model_dump(exclude_unset=True))
+        return self.model_copy(update=given)
 
 
 class KeyRing:
-    """The keys of one installation; `pepper` is the installation's secret."""
+    """The keys of one installation; `pepper` is the installation's secret.
 
-    def __init__(self, redis: Redis, pepper: str) -> None:
+    A change reads the ring, decides, and writes only if nobody else wrote meanwhile: rules over all keys hold.
+    """
+
+    def __init__(self, redis: Redis, pepper: str, clock: Callable[[], float] = time.time) -> None:
         self.redis: Any = redis
+        self.clock = clock
         self._pepper = pepper.encode()
 
-    def create(self, *, name: str, role: Role) -> str:
-        """Make a key; this return value is the only time it can be seen."""
-        plain = f"rk-{secrets.token_urlsafe(32)}"
-        record = ApiKey(id=new_id("key_"), name=name, role=role, created=time.time())
-        self.redis.hset(KEYS, self._hmac(plain), record.model_dump_json())
-        return plain
+    def create(self, *, name: str, role: Role, expires: float | None = None, limits: Limits | None = None) -> str:
+        """Make a key; this return value is the only time it can be seen. Raises ValueError on a bad name or time."""
+        return self.issue(NewKey(name=name, role=role, expires=expires, limits=limits or Limits()))[0]
+
+    def issue(self, new: NewKey) -> tuple[str, ApiKey]:
+        """Make a key: its text, which can be seen this once, and what is known of it."""
+        plain, key = new_plain(), ApiKey(id=new_id("key_"), created=self.clock(), **dict(new))
+        self.redis.hset(KEYS, self._hmac(plain), key.model_dump_json())
+        return plain, key
 
     def find(self, plain: str) -> ApiKey | None:
+        """The living key with this text."""
         raw = self.redis.hget(KEYS, self._hmac(plain))
-        return ApiKey.model_validate_json(raw) if raw else None
+        key = ApiKey.model_validate_json(raw) if raw else None
+        return key if key is not None and key.living(self.clock()) else None
+
+    def get(self, id: str) -> ApiKey:
+        """A key by its id, also when it has expired. Raises UnknownKey."""
+        return located(parsed(self.redis.hgetall(KEYS)), id)[1]
 
     def list(self) -> list[ApiKey]:
-        keys = [ApiKey.model_validate(json.loads(raw)) for raw in self.redis.hvals(KEYS)]
-        return sorted(keys, key=lambda key: key.created)
+        """All keys that were not revoked, oldest first; their ids are in the same order."""
+        return sorted(parsed(self.redis.hgetall(KEYS)).values(), key=lambda key: key.id)
 
-    def revoke(self, id: str) -> bool:
-        """False when there is no such key."""
-        for hashed, raw in self.redis.hgetall(KEYS).items():
-            if json.loads(raw)["id"] == id:
-                return bool(self.redis.hdel(KEYS, hashed))
-        return False
+    def revoke(self, id: str, *, spare_admin: bool = False) -> bool:
+        """False when there is no such key. Raises LastAdmin if no living admin would be left and one must be."""
+        try:
+            self._change(id, lambda place, key: {}, spare_admin=spare_admin)
+        except UnknownKey:
+            return False
+        return True
+
+    def update(self, id: str, change: KeyChange, *, spare_admin: bool = False) -> ApiKey:
+        """Raises UnknownKey; LastAdmin as `revoke` does.
+
+        A key that becomes an operator's or admin's, or stops being one, rates under another pseudonym from then on.
+        """
+        [key] = self._change(id, lambda place, key: {place: key.changed(change)}, spare_admin=spare_admin).values()
+        return key
+
+    def rotate(self, id: str) -> str:
+        """Give a key a new text, which is seen this once; the old one is useless. Its id stays, and so its pseudonym.
+
+        Raises UnknownKey.
+        """
+        plain = new_plain()
+        self._change(id, lambda _, key: {self._hmac(plain): key.model_copy(update={"last_rotated": self.clock()})})
+        return plain
+
+    def _change(
+        self, id: str, replace: Callable[[str, ApiKey], dict[str, ApiKey]], *, spare_admin: bool = False
+    ) -> dict[str, ApiKey]:
+        """Put what `replace` makes of a key, and of its place on the ring, where the key was."""
+
+        def attempt(pipe: Any) -> dict[str, ApiKey]:
+            ring = parsed(pipe.hgetall(KEYS))
+            place, key = located(ring, id)
+            instead = replace(place, key)
+            after = {at: held for at, held in ring.items() if at != place} | instead
+            if spare_admin and self._has_admin(ring) and not self._has_admin(after):
+                raise LastAdmin(f"{key.name} has the last admin key: make another one first")
+            pipe.multi()
+            pipe.hdel(KEYS, place)
+            for at, held in instead.items():
+                pipe.hset(KEYS, at, held.model_dump_json())
+            return instead
+
+        written: dict[str, ApiKey] = self.redis.transaction(attempt, KEYS, value_from_callable=True)
+        return written
+
+    def _has_admin(self, ring: dict[str, ApiKey]) -> bool:
+        now = self.clock()
+        return any(key.role == "admin" and key.living(now) for key in ring.values())
 
     def pseudonym(self, key: ApiKey, user: str | None) -> str:
         """The rater behind a request: the key, or one of the users that the key speaks for."""
@@ -63,12 +171,39 @@ class KeyRing:
     def split(self, rater: str, evaluation_share: float) -> Literal["train", "eval"]:
         """A fixed hashed share of raters never trains: their judgements decide.
 
-        An operator who rates does so to teach, and often alone: those always train.
+        An operator who rates does so to teach, and often alone: those always train. What was imported was assigned
+        when it was.
         """
+        for split, prefix in IMPORTED.items():
+            if rater.startswith(prefix):
+                return split
         if rater.startswith(OPERATOR):
             return "train"
         bucket = int(self._hmac(f"split|{rater}")[:8], 16) / 0xFFFFFFFF
         return "eval" if bucket < evaluation_share else "train"
 
+    def imported(self, name: str, split: Literal["train", "eval"]) -> str:
+        """The rater that somebody named in an imported file becomes, within a split."""
+        return IMPORTED[split] + self._hmac(f"import|{name}")[:24]
+
+    def salt(self, purpose: str) -> bytes:
+        """A secret of this installation for one purpose."""
+        return bytes.fromhex(self._hmac(f"salt|{purpose}"))
+
     def _hmac(self, text: str) -> str:
-        return hmac.new(self._pepper, text.encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._pepper, text.encode(), "sha256").hex()
+
+
+def new_plain() -> str:
+    return f"rk-{secrets.token_urlsafe(32)}"
+
+
+def parsed(raw: dict[str, str]) -> dict[str, ApiKey]:
+    return {place: ApiKey.model_validate(json.loads(text)) for place, text in raw.items()}
+
+
+def located(ring: dict[str, ApiKey], id: str) -> tuple[str, ApiKey]:
+    for place, key in ring.items():
+        if key.id == id:
+            return place, key
+    raise UnknownKey(f"there is no key {id}")

@@ -1,15 +1,14 @@
-"""Frozen records that cross package borders: what was served, and what people said of it."""
+"""Frozen records that cross package borders: what was served, and to whom."""
 
 import hashlib
 import json
-import re
 import secrets
 import time
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-MAX_CANDIDATES = 16
 Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
@@ -19,18 +18,32 @@ def new_id(prefix: str) -> str:
 
 
 class Record(BaseModel):
-    """Immutable; unknown fields are refused, so a typo cannot be dropped silently."""
+    """Immutable; unknown fields are refused, so a typo cannot be dropped silently. Errors do not quote the input."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Message(Record):
+    """One turn. An assistant's may call tools; a tool's names the call that it answers."""
+
     role: str
     content: str
+    name: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] | None = None
+    tool_call_id: str | None = None
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The message without the fields that it does not use."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 class Completion(Record):
-    """One finished answer as it was served; `logprobs` are the sampled tokens' under the behaviour policy."""
+    """One answer as it was served; `logprobs` are the sampled tokens' under the behaviour policy.
+
+    `partial` says that somebody stopped it before it was finished. What was imported was served by no policy: it has
+    neither a version nor tokens.
+    """
 
     schema_version: Literal[1] = 1
     id: Id
@@ -40,13 +53,15 @@ class Completion(Record):
     rater: str
     messages: tuple[Message, ...]
     text: str
+    tool_calls: tuple[dict[str, Any], ...] = ()
     prompt_token_ids: tuple[int, ...]
     completion_token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     sampling: dict[str, Any]
     finish_reason: str
-    policy_version: int
+    policy_version: int | None
     version_changed_at: int | None = None
+    partial: bool = False
     consent: bool = True
     created: float
 
@@ -59,141 +74,85 @@ class Completion(Record):
     @property
     def prompt_digest(self) -> str:
         """Equal for two completions exactly when they answer the same messages."""
-        return digest([message.model_dump() for message in self.messages])
-
-
-class Rating(Record):
-    """A thumb: 1 or -1; or a mark between 0 and 1."""
-
-    type: Literal["rating"] = "rating"
-    completion_id: Id
-    value: float
-
-    @model_validator(mode="after")
-    def _in_range(self) -> Self:
-        if not (self.value == -1 or 0 <= self.value <= 1):
-            raise ValueError("value must be 1, -1 or a number between 0 and 1")
-        return self
+        return digest([message.plain for message in self.messages])
 
     @property
-    def label(self) -> float:
-        """The share of approval, 0 to 1."""
-        return max(self.value, 0.0)
+    def answer(self) -> Message:
+        """The turn that this completion added."""
+        return Message(role="assistant", content=self.text, tool_calls=self.tool_calls or None)
 
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.completion_id,)
-
-
-class Comparison(Record):
-    """Two answers to one prompt, as they stood left and right."""
-
-    type: Literal["comparison"] = "comparison"
-    left: Id
-    right: Id
-    winner: Literal["left", "right", "tie", "both_bad"]
-
-    @model_validator(mode="after")
-    def _two(self) -> Self:
-        if self.left == self.right:
-            raise ValueError("left and right must be different completions")
-        return self
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.left, self.right)
-
-    @property
-    def tiers(self) -> tuple[int, ...]:
-        """Rank of each target, 0 = best; equal = tie."""
-        return {"left": (0, 1), "right": (1, 0)}.get(self.winner, (0, 0))
+    def frame(
+        self, *, model: str, system_fingerprint: str = "", choices: int = 1, metadata: dict[str, str] | None = None
+    ) -> "Response":
+        """The response that this completion is a choice of."""
+        return Response(
+            id=self.response_id, rater=self.rater, conversation_id=self.conversation_id, model=model,
+            system_fingerprint=system_fingerprint, choices=choices, created=self.created, metadata=metadata or {},
+        )  # fmt: skip
 
 
-class Ranking(Record):
-    """An ordered partition of the candidates, best group first; a group of several is a tie.
+class Response(Record):
+    """What one request was answered with: the frame around its completions, `{id}:0` to `{id}:{choices - 1}`.
 
-    `ranking` may come as groups of ids, or as text like "D > C = A > B" where A is the first candidate.
+    `parent_id` is the completion that the request went on from, in the same conversation.
     """
 
-    type: Literal["ranking"] = "ranking"
-    candidates: Annotated[tuple[Id, ...], Field(min_length=2, max_length=MAX_CANDIDATES)]
-    ranking: tuple[tuple[Id, ...], ...]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("ranking"), str):
-            candidates = data.get("candidates")
-            if isinstance(candidates, list | tuple):
-                return {**data, "ranking": parse_ranking(data["ranking"], [str(c) for c in candidates])}
-        return data
-
-    @model_validator(mode="after")
-    def _partition(self) -> Self:
-        placed = [candidate for group in self.ranking for candidate in group]
-        if len(set(self.candidates)) != len(self.candidates):
-            raise ValueError("candidates must not repeat")
-        if not all(self.ranking):
-            raise ValueError("ranking must not hold an empty group")
-        if sorted(placed) != sorted(self.candidates):
-            raise ValueError("ranking must place every candidate exactly once")
-        return self
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return self.candidates
-
-    @property
-    def tiers(self) -> tuple[int, ...]:
-        """Rank of each target in the order of `candidates`, 0 = best; equal = tie."""
-        place = {candidate: tier for tier, group in enumerate(self.ranking) for candidate in group}
-        return tuple(place[candidate] for candidate in self.candidates)
-
-
-class Demonstration(Record):
-    """The answer a person would have given instead."""
-
-    type: Literal["demonstration"] = "demonstration"
-    completion_id: Id
-    content: Annotated[str, StringConstraints(min_length=1, max_length=32_768, strip_whitespace=True)]
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.completion_id,)
-
-
-Judgement = Annotated[Rating | Comparison | Ranking | Demonstration, Field(discriminator="type")]
-
-
-class Feedback(Record):
-    """A judgement as the ledger keeps it. `rater` is pseudonymous; `split` says whether it may train."""
-
-    schema_version: Literal[1] = 1
     id: Id
-    judgement: Judgement
     rater: str
-    split: Literal["train", "eval"]
+    conversation_id: str
+    model: str
+    system_fingerprint: str
+    choices: int
+    created: float
+    metadata: dict[str, str] = {}
+    parent_id: str | None = None
+
+    @property
+    def completion_ids(self) -> list[str]:
+        return [f"{self.id}:{index}" for index in range(self.choices)]
+
+
+class Conversation(Record):
+    """A tree of completions; `head` is the one whose branch goes on."""
+
+    id: str
+    rater: str
+    title: str
+    allow_training: bool = True
+    head: str | None = None
+    created: float
+    updated: float
+
+
+class Slot(Record):
+    """One answer of an offer, in the place where it was shown; `arm` is the policy as it was asked for."""
+
+    completion_id: Id
+    arm: str
+
+
+class Offer(Record):
+    """Answers to one prompt laid side by side for a comparison, in the order in which they were shown.
+
+    Which is whose is told only after the vote. `propensity` is the probability of this order.
+    """
+
+    id: Id
+    rater: str
+    conversation_id: str
+    slots: Annotated[tuple[Slot, ...], Field(min_length=2, max_length=8)]
+    propensity: float
     created: float
 
     @property
-    def slot(self) -> str:
-        """A second judgement in the same slot is a revision of the first."""
-        return digest([self.rater, self.judgement.type, sorted(self.judgement.targets)])
+    def completion_ids(self) -> tuple[str, ...]:
+        return tuple(slot.completion_id for slot in self.slots)
 
 
-def parse_ranking(text: str, candidates: list[str]) -> list[list[str]]:
-    """`"D > C = A > B"` into groups of candidates; letters follow the candidates' order.
-
-    Raises ValueError on anything that is not letters joined by `>` and `=`.
-    """
-    if not re.fullmatch(r"\s*[A-Za-z]\s*([>=]\s*[A-Za-z]\s*)*", text):
-        raise ValueError('ranking must look like "D > C = A > B"')
-    letters = [[letter.strip().upper() for letter in group.split("=")] for group in text.split(">")]
-    by_letter = {chr(ord("A") + index): candidate for index, candidate in enumerate(candidates)}
-    unknown = [letter for group in letters for letter in group if letter not in by_letter]
-    if unknown:
-        raise ValueError(f"ranking names {unknown[0]}, but there are {len(candidates)} candidates")
-    return [[by_letter[letter] for letter in group] for group in letters]
+def path_digest(messages: Iterable[Message]) -> str:
+    """Names a place in a conversation. System messages do not count: clients put the date into them."""
+    turns = [m for m in messages if m.role not in ("system", "developer")]
+    return digest([[m.role, m.content.strip(), [call.get("function") for call in m.tool_calls or ()]] for m in turns])
 
 
 def digest(value: Any) -> str:

@@ -4,12 +4,22 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feedback.hardware import Dtype, local_dtype
+
+
+def _in_range(port: int) -> int:
+    if not 0 <= port <= 65535:
+        raise PydanticCustomError("port", "a port is a number from 0 to 65535")
+    return port
+
+
+Port = Annotated[int, AfterValidator(_in_range)]
 
 
 class Secrets(BaseModel):
@@ -30,15 +40,20 @@ class Settings(BaseSettings):
     home: Path = Path(".ratchet")
     base_model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: Port = 8000
+    workers: int = Field(default=1, ge=1, le=64, description="gateway processes behind the port")
     redis_url: str | None = None
-    redis_port: int = 7379
+    redis_port: Port = 7379
     engine_url: str | None = None
-    engine_port: int = 8001
+    engine_port: Port = 8001
     engine_key: str | None = None
     engine_mode: Literal["merged", "adapter"] = "merged"
     engine_dtype: Dtype | None = None
     max_model_len: int = 2048
+    log_format: Literal["text", "json"] = Field(default="text", description="of the gateway's log")
+    max_requests: int = Field(
+        default=1024, ge=1, description="requests in the gateway at once, all its processes together; one more gets 503"
+    )
     release_mode: Literal["automatic", "manual"] = "automatic"
     evaluation_share: float = Field(default=0.1, ge=0.0, le=0.9)
     min_rankings: int = Field(default=48, ge=1, description="new judgements that start a round")

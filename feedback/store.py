@@ -1,67 +1,29 @@
 """The ledger in Redis: completions as served, feedback as an append-only stream with revisions."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 
-from feedback.records import Completion, Feedback, digest
+from feedback.atomic import APPEND, RETRACT, SERVE
+from feedback.judgements import Feedback
+from feedback.records import Completion, Response, digest, path_digest
 
 COMPLETIONS = "completions"
 FEEDBACK = "feedback"
 CURRENT = "feedback:current"
 CLIENT_IDS = "feedback:client_ids"
 REPEATS = "ledger:repeats"
+FEEDBACK_IDS = "feedback:ids"
+ERASED = "ledger:erased"
+ERASED_AT = "ledger:erased_at"
 
 #: Below the socket's timeout, so that the error says what was waited for.
 FSYNC_TIMEOUT_MS = 1500
-
-# A repeat counts itself: WAITAOF waits for its own connection's writes, so what somebody else has just written is
-# known to be on the disk only if a write follows it.
-_SERVE = """
-local written = 0
-for i = 1, #ARGV, 3 do
-  if redis.call('SET', 'completion:' .. ARGV[i], ARGV[i + 2], 'NX') then
-    redis.call('XADD', KEYS[1], '*', 'id', ARGV[i], 'version', ARGV[i + 1])
-    written = written + 1
-  end
-end
-if written == 0 then redis.call('INCR', KEYS[2]) end
-return written
-"""
-
-# One atomic step: dedupe by client id, then by slot, then append. Validation happened before; writes come last.
-_APPEND = """
-local known = redis.call('HGET', KEYS[3], ARGV[3])
-if ARGV[3] ~= '' and known then
-  local id, body = string.match(known, '^(%S+) (%S+)$')
-  if body ~= ARGV[4] then return {'conflict', id, 0} end
-  redis.call('INCR', KEYS[4])
-  return {'same', id, tonumber(redis.call('HGET', 'feedback:item:' .. id, 'revision'))}
-end
-local replaces = redis.call('HGET', KEYS[2], ARGV[2]) or ''
-local revision = 1
-local status = 'created'
-if replaces ~= '' then
-  local item = redis.call('HMGET', 'feedback:item:' .. replaces, 'revision', 'body')
-  if item[2] == ARGV[4] then
-    if ARGV[3] ~= '' then redis.call('HSET', KEYS[3], ARGV[3], replaces .. ' ' .. ARGV[4]) end
-    redis.call('INCR', KEYS[4])
-    return {'same', replaces, tonumber(item[1])}
-  end
-  revision = tonumber(item[1]) + 1
-  status = 'revised'
-end
-redis.call('XADD', KEYS[1], '*', 'data', ARGV[5], 'revision', revision, 'replaces', replaces)
-redis.call('HSET', 'feedback:item:' .. ARGV[1], 'data', ARGV[5], 'revision', revision, 'replaces', replaces,
-  'body', ARGV[4])
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[1])
-if ARGV[3] ~= '' then redis.call('HSET', KEYS[3], ARGV[3], ARGV[1] .. ' ' .. ARGV[4]) end
-return {status, ARGV[1], revision}
-"""
 
 
 class LedgerNotDurable(RuntimeError):
@@ -70,6 +32,10 @@ class LedgerNotDurable(RuntimeError):
 
 class Conflict(RuntimeError):
     """The same client id came with a different judgement."""
+
+
+class Superseded(RuntimeError):
+    """The judgement was revised since: only the last word can be taken back."""
 
 
 class Appended(NamedTuple):
@@ -91,6 +57,23 @@ def connect(url: str, *, timeout_s: float = 2.0) -> Redis:
     )
 
 
+class Kept(NamedTuple):
+    """A judgement and what became of it; `replaces` is the id of the one that it revised."""
+
+    feedback: Feedback
+    revision: int
+    replaces: str | None
+    retracted: bool
+    stands: bool
+
+
+class FeedbackPage(NamedTuple):
+    """Some judgements in order of arrival; the next page comes after `last`."""
+
+    kept: list[Kept]
+    last: str
+
+
 class Ledger:
     """Append and read. Every append returns only after the server fsynced it."""
 
@@ -98,13 +81,28 @@ class Ledger:
         """Raises LedgerNotDurable unless the server runs AOF without eviction."""
         self.redis: Any = redis
         self._wait_for_fsync = not _fsyncs_always(redis)
-        self._serve = redis.register_script(_SERVE)
-        self._append = redis.register_script(_APPEND)
+        self._serve = redis.register_script(SERVE)
+        self._append = redis.register_script(APPEND)
+        self._retract = redis.register_script(RETRACT)
 
-    def append_completions(self, completions: list[Completion]) -> None:
-        """Store answers as served. Appending the same completion twice changes nothing."""
-        fields = [(each.id, each.policy_version, each.model_dump_json()) for each in completions]
-        self._durably(self._serve, [COMPLETIONS, REPEATS], [field for row in fields for field in row])
+    def append_answer(self, response: Response, completions: list[Completion]) -> bool:
+        """Store finished completions of a response as served. Appending the same ones twice changes nothing.
+
+        The conversation is made, or goes on from the completion whose words the new messages repeat. False if nothing
+        was written: all were there, or the person or conversation was erased after they had been asked for.
+        """
+        first, now = completions[0], time.time()
+        turns = [index for index, message in enumerate(first.messages) if message.role == "assistant"]
+        prefix = path_digest(first.messages[: turns[-1] + 1]) if turns else ""
+        conversation = conversation_key(response.rater, response.conversation_id)
+        keys = [COMPLETIONS, REPEATS, f"response:{response.id}", f"responses:{response.rater}", conversation]
+        keys += [f"paths:{conversation}", f"conversations:{response.rater}", ERASED, ERASED_AT]
+        args = [response.model_dump_json(), response.id, response.conversation_id, prefix, title_of(first), now]
+        args += [response.created, response.rater]
+        for each in completions:
+            path = path_digest([*each.messages, each.answer])
+            args += [each.id, "" if each.policy_version is None else each.policy_version, each.model_dump_json(), path]
+        return bool(self.durably(self._serve, keys, args))
 
     def completions(self, ids: tuple[str, ...]) -> dict[str, Completion]:
         """The known ones among `ids`."""
@@ -118,33 +116,55 @@ class Ledger:
         return [fields["id"] for _, fields in self.redis.xrange(COMPLETIONS)]
 
     def append_feedback(self, feedback: Feedback, *, client_id: str | None = None) -> Appended:
-        """Store a judgement; raises Conflict when `client_id` was used for another one.
+        """Store a judgement; raises Conflict when `client_id` was used for another one, or what it is about was erased.
 
         The same judgement again returns the first one's id; a different one in its slot is a revision.
         """
-        dedupe = f"{feedback.rater}:{client_id}" if client_id else ""
-        body = digest(feedback.judgement.model_dump(mode="json"))
-        status, id, revision = self._durably(
-            self._append,
-            [FEEDBACK, CURRENT, CLIENT_IDS, REPEATS],
-            [feedback.id, feedback.slot, dedupe, body, feedback.model_dump_json()],
-        )
-        if status == "conflict":
-            raise Conflict(f"client_id was already used for {id} with another judgement")
-        return Appended(id, int(revision), status)
+        [outcome] = self.append_all([(feedback, client_id)])
+        if isinstance(outcome, Conflict):
+            raise outcome
+        return outcome
 
-    def feedback(self, id: str) -> Feedback | None:
-        """One judgement by id, also when it was revised since."""
-        data = self.redis.hget(f"feedback:item:{id}", "data")
-        return Feedback.model_validate_json(data) if data else None
+    def append_all(self, judgements: Sequence[tuple[Feedback, str | None]]) -> list[Appended | Conflict]:
+        """Many judgements, each with its client id, under one fsync: what became of each."""
+        replies = self._replies(self._append, [_append_call(feedback, client) for feedback, client in judgements])
+        return [_appended(status, id, int(revision)) for status, id, revision in replies]
+
+    def retract(self, id: str) -> bool:
+        """Take a judgement back; its history stays. False when there is none. Raises Superseded when it was revised."""
+        outcome = self.durably(self._retract, [FEEDBACK, CURRENT, f"feedback:item:{id}", REPEATS], [id, time.time()])
+        if outcome not in ("unknown", "retracted"):
+            raise Superseded(f"{id} was revised since" + (f"; {outcome} stands now" if outcome else ""))
+        return bool(outcome == "retracted")
+
+    def kept(self, ids: Sequence[str]) -> list[Kept]:
+        """The judgements among `ids` that exist, in that order, also those that were revised or taken back."""
+        fields = "data", "revision", "replaces", "retracted", "slot"
+        with self.redis.pipeline(transaction=False) as pipe:
+            for id in ids:
+                pipe.hmget(f"feedback:item:{id}", fields)
+            rows = [(id, *row) for id, row in zip(ids, pipe.execute(), strict=True) if row[0] is not None]
+        standing = self.redis.hmget(CURRENT, [slot for *_, slot in rows]) if rows else []
+        return [
+            Kept(Feedback.model_validate_json(data), int(revision), replaces or None, retracted is not None, id == now)
+            for (id, data, revision, replaces, retracted, _), now in zip(rows, standing, strict=True)
+        ]
+
+    def about(self, completion_id: str) -> list[Kept]:
+        """All judgements that name a completion, oldest first."""
+        return self.kept(sorted(self.redis.smembers(f"feedback:on:{completion_id}")))
+
+    def feedback_page(self, rater: str | None, after: str | None, count: int = 200) -> FeedbackPage | None:
+        """The next judgements of a rater, or of everybody, after one of them; None at the end."""
+        index = FEEDBACK_IDS if rater is None else f"feedback:by:{rater}"
+        ids = self.redis.zrangebylex(index, f"({after}" if after else "-", "+", start=0, num=count)
+        return FeedbackPage(self.kept(ids), ids[-1]) if ids else None
 
     def feedback_between(self, after: str, until: str = "+") -> Iterator[tuple[str, Feedback]]:
         """(cursor, judgement) in order of arrival, after one cursor ("0" = all) up to and including another."""
-        low = "-" if after == "0" else f"({after}"
-        while batch := self.redis.xrange(FEEDBACK, min=low, max=until, count=500):
-            for cursor, fields in batch:
+        for cursor, fields in self._entries("-" if after == "0" else f"({after}", until):
+            if "data" in fields:
                 yield cursor, Feedback.model_validate_json(fields["data"])
-            low = f"({batch[-1][0]}"
 
     def watermark(self) -> str:
         """The cursor of the newest judgement; "0" when there is none."""
@@ -152,24 +172,70 @@ class Ledger:
         return str(newest[0][0]) if newest else "0"
 
     def standing(self, until: str) -> list[Feedback]:
-        """What people say as of a cursor: the last judgement of each slot. Repeatable for a given cursor."""
+        """What people say as of a cursor: the last judgement of each slot, unless it was taken back."""
         last: dict[str, Feedback] = {}
         if until != "0":
-            for _, feedback in self.feedback_between("0", until):
-                last[feedback.slot] = feedback
+            for _, fields in self._entries("-", until):
+                if "data" in fields:
+                    feedback = Feedback.model_validate_json(fields["data"])
+                    last[feedback.slot] = feedback
+                else:
+                    last.pop(fields["slot"], None)
         return list(last.values())
 
-    def _durably(self, script: Any, keys: list[str], args: list[Any]) -> Any:
+    def _entries(self, low: str, until: str) -> Iterator[tuple[str, dict[str, str]]]:
+        while batch := self.redis.xrange(FEEDBACK, min=low, max=until, count=500):
+            yield from batch
+            low = f"({batch[-1][0]}"
+
+    def durably(self, script: Any, keys: list[str], args: list[Any]) -> Any:
         """A script's reply, once the server has fsynced all that was written up to it."""
-        if not self._wait_for_fsync:
-            return script(keys=keys, args=args)
+        return self._replies(script, [(keys, args)])[0]
+
+    def _replies(self, script: Any, calls: Sequence[tuple[list[str], list[Any]]]) -> list[Any]:
         with self.redis.pipeline(transaction=False) as pipe:  # one connection, which is the one WAITAOF looks at
-            script(keys=keys, args=args, client=pipe)
-            pipe.execute_command("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS)
-            reply, (local, _) = pipe.execute()
-        if local < 1:
+            for keys, args in calls:
+                pipe.evalsha(script.sha, len(keys), *keys, *args)
+            if self._wait_for_fsync:
+                pipe.execute_command("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS)
+            replies = pipe.execute(raise_on_error=False)
+        if isinstance(replies[0], NoScriptError):  # a new server: nothing was run
+            self.redis.script_load(script.script)
+            return self._replies(script, calls)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        if self._wait_for_fsync and replies.pop()[0] < 1:
             raise LedgerNotDurable(f"the server did not fsync within {FSYNC_TIMEOUT_MS / 1000} s")
-        return reply
+        return list(replies)
+
+
+def _append_call(feedback: Feedback, client_id: str | None) -> tuple[list[str], list[Any]]:
+    """Keys and arguments of APPEND."""
+    dedupe = f"{feedback.rater}:{client_id}" if client_id else ""
+    body = digest(feedback.judgement.model_dump(mode="json"))
+    keys = [FEEDBACK, CURRENT, CLIENT_IDS, REPEATS, f"feedback:by:{feedback.rater}", FEEDBACK_IDS, ERASED]
+    args = [feedback.id, feedback.slot, dedupe, body, feedback.model_dump_json()]
+    return keys, [*args, *feedback.judgement.targets]
+
+
+def _appended(status: Any, id: str, revision: int) -> Appended | Conflict:
+    if status == "erased":
+        return Conflict(f"{id} was erased meanwhile")
+    if status == "conflict":
+        return Conflict(f"client_id was already used for {id} with another judgement")
+    return Appended(id, revision, status)
+
+
+def conversation_key(rater: str, id: str) -> str:
+    """Everybody names their conversations as they like: names of two people never meet."""
+    return f"conversation:{rater}:{id}"
+
+
+def title_of(completion: Completion) -> str:
+    """The beginning of what was asked first."""
+    asked = next((message.content for message in completion.messages if message.role == "user"), "")
+    return " ".join(asked.split())[:80]
 
 
 def _fsyncs_always(redis: Any) -> bool:

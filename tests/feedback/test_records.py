@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from feedback.records import Comparison, Completion, Feedback, Judgement, Ranking, Rating, parse_ranking
+from feedback.judgements import Comparison, Feedback, Judgement, Ranking, Rating, parse_ranking
+from feedback.records import Completion, Message
 
 JUDGEMENT: TypeAdapter[Judgement] = TypeAdapter(Judgement)
 
@@ -92,3 +93,10 @@ def test_completion_refuses_misaligned_logprobs() -> None:
                   finish_reason="stop", policy_version=0, created=0.0)  # fmt: skip
     with pytest.raises(ValidationError, match="differ in length"):
         Completion.model_validate(fields)
+
+
+def test_errors_do_not_quote_what_people_wrote() -> None:
+    """They are logged."""
+    with pytest.raises(ValidationError) as caught:
+        Message(role="user", content=["a private thing"])  # type: ignore[arg-type]
+    assert "private" not in str(caught.value)

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as Gone
 
-from feedback.records import Completion, Feedback, Judgement, Rating, new_id
+from feedback.judgements import Feedback, Judgement, Rating
+from feedback.records import Completion, new_id
 from feedback.store import Conflict, Ledger, LedgerNotDurable, connect
 from tests.conftest import ValkeyProcess
 
@@ -34,16 +35,16 @@ def ledger(valkey_url: str) -> Ledger:
 
 def test_completions_come_back_as_they_went_in(ledger: Ledger) -> None:
     first, second = make_completion("c:0"), make_completion("c:1")
-    ledger.append_completions([first, second])
+    ledger.append_answer(first.frame(model="m"), [first, second])
     assert ledger.completions(("c:1", "missing", "c:0")) == {"c:0": first, "c:1": second}
     assert ledger.completion_ids() == ["c:0", "c:1"]
 
 
 def test_the_same_completion_again_changes_nothing(ledger: Ledger) -> None:
     first, other = make_completion("c:0"), make_completion("c:0").model_copy(update={"text": "other"})
-    ledger.append_completions([first])
-    ledger.append_completions([other, make_completion("c:1")])
-    ledger.append_completions([first])
+    ledger.append_answer(first.frame(model="m"), [first])
+    ledger.append_answer(other.frame(model="m"), [other, make_completion("c:1")])
+    ledger.append_answer(first.frame(model="m"), [first])
     assert ledger.completion_ids() == ["c:0", "c:1"]
     assert ledger.completions(("c:0",)) == {"c:0": first}
 
@@ -65,7 +66,7 @@ def test_a_changed_judgement_is_a_revision_and_the_last_one_stands(ledger: Ledge
     assert [f.id for f in ledger.standing(before)] == [up.id]
     assert [f.id for f in ledger.standing(ledger.watermark())] == [down.id]
     assert len(list(ledger.feedback_between("0"))) == 2
-    assert ledger.feedback(up.id) is not None
+    assert [kept.feedback.id for kept in ledger.kept([up.id])] == [up.id]
 
 
 def test_a_client_id_cannot_be_used_for_something_else(ledger: Ledger) -> None:
@@ -152,7 +153,8 @@ def test_without_fsync_nothing_is_acknowledged_however_many_share_the_connection
             ledger.append_feedback(make_feedback(Rating(completion_id="c", value=1), rater=str(worker)))
             acknowledged.append(worker)
         with suppress(LedgerNotDurable):
-            ledger.append_completions([make_completion(f"c{worker}")])
+            answer = make_completion(f"c{worker}")
+            ledger.append_answer(answer.frame(model="m"), [answer])
             acknowledged.append(worker)
 
     readers = [threading.Thread(target=read) for _ in range(4)]
@@ -176,7 +178,8 @@ def test_repeat_waits_for_the_first_ones_fsync(never_fsynced: ValkeyProcess, cli
             vote = make_feedback(Rating(completion_id="c", value=1))
             Ledger(connect(never_fsynced.url)).append_feedback(vote, client_id=client_id)
         with pytest.raises(LedgerNotDurable):
-            Ledger(connect(never_fsynced.url)).append_completions([make_completion("c")])
+            answer = make_completion("c")
+            Ledger(connect(never_fsynced.url)).append_answer(answer.frame(model="m"), [answer])
 
 
 def test_kill_9_under_load_loses_nothing_acknowledged(valkey: ValkeyProcess) -> None:
