@@ -1,0 +1,1 @@
+"""Judgements in and out of the ledger as JSON lines: the formats, the export and the import."""

@@ -1,0 +1,98 @@
+"""Formats of single answers: kto, sft, and Ratchet's own, which loses nothing.
+
+Each `write_…` gives the lines of one judgement; each `read_…` the judgements of a line, and raises ValueError.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from pydantic import TypeAdapter
+
+from feedback.exchange.judged import (
+    Answer,
+    Judged,
+    Line,
+    Origin,
+    answer_from,
+    field,
+    messages_from,
+    prompt_of,
+    told,
+)
+from feedback.judgements import Demonstration, Feedback, Rating
+from feedback.records import Completion, Message
+
+_completions: TypeAdapter[tuple[Completion, ...]] = TypeAdapter(tuple[Completion, ...])
+
+
+def write_kto(judged: Judged) -> Iterator[Line]:
+    """TRL's unpaired preferences: ratings from a half up are good; what was not acceptable beside others is not."""
+    judgement = judged.feedback.judgement
+    if not isinstance(judgement, Rating) and not judged.none_acceptable:
+        return
+    label = isinstance(judgement, Rating) and judgement.label >= 0.5
+    for completion in judged.completions:
+        yield {
+            "prompt": prompt_of(completion),
+            "completion": [completion.answer.plain],
+            "label": label,
+            **told(judged),
+        }
+
+
+def read_kto(rows: Sequence[Line], origin: Origin) -> list[Judged]:
+    label = field(rows[0], "label")
+    if not isinstance(label, bool):
+        raise ValueError("label must be true or false")
+    messages = messages_from(field(rows[0], "prompt"), "prompt")
+    answer = Answer(answer_from(field(rows[0], "completion"), "completion"))
+    value = 1 if label else -1
+    return [origin.judged(messages, [answer], lambda ids: Rating(completion_id=ids[0], value=value), rows[0])]
+
+
+def write_sft(judged: Judged) -> Iterator[Line]:
+    """Dialogues that end with what a person wrote, as TRL's SFTTrainer and OpenAI's fine-tuning take them."""
+    judgement = judged.feedback.judgement
+    if isinstance(judgement, Demonstration):
+        for completion in judged.completions:
+            answer = {"role": "assistant", "content": judgement.content}
+            yield {"messages": [*prompt_of(completion), answer], **told(judged)}
+
+
+def read_sft(rows: Sequence[Line], origin: Origin) -> list[Judged]:
+    messages = messages_from(field(rows[0], "messages"))
+    if messages[-1].role != "assistant":
+        raise ValueError("messages must end with the assistant's turn")
+    return [demonstrated(messages[:-1], Answer(messages[-1]), rows[0], origin)]
+
+
+def demonstrated(messages: Sequence[Message], answer: Answer, row: Line, origin: Origin) -> Judged:
+    """A demonstration without an original stands on itself: the answer shown is the one that the person wrote."""
+    content = answer.message.content
+    return origin.judged(messages, [answer], lambda ids: Demonstration(completion_id=ids[0], content=content), row)
+
+
+def write_ratchet(judged: Judged) -> Iterator[Line]:
+    """The judgement and its completions as the ledger keeps them. Left out when a completion may not be shown."""
+    if len(judged.completions) == len(judged.feedback.judgement.targets):
+        completions = [completion.model_dump(mode="json") for completion in judged.completions]
+        yield {"feedback": judged.feedback.model_dump(mode="json"), "completions": completions}
+
+
+def parse_ratchet(line: Line) -> Judged:
+    """The records of a line as they were written."""
+    feedback = Feedback.model_validate(field(line, "feedback"))
+    judged = Judged(feedback, _completions.validate_python(field(line, "completions")))
+    if tuple(completion.id for completion in judged.completions) != feedback.judgement.targets:
+        raise ValueError("completions must be those that the judgement is about, in its order")
+    if len({completion.prompt_digest for completion in judged.completions}) > 1:
+        raise ValueError("the completions answer different prompts")
+    return judged
+
+
+def read_ratchet(rows: Sequence[Line], origin: Origin) -> list[Judged]:
+    """Records keep their ids, tokens and policy versions: this restores a backup. Raters get names of this ledger."""
+    feedback, completions = parse_ratchet(rows[0])
+    split = origin.split or feedback.split
+    names = {name: origin.pseudonym(name, split) for name in {feedback.rater, *(c.rater for c in completions)}}
+    renamed = tuple(completion.model_copy(update={"rater": names[completion.rater]}) for completion in completions)
+    return [Judged(feedback.model_copy(update={"rater": names[feedback.rater], "split": split}), renamed)]

@@ -1,0 +1,122 @@
+"""What stands in the ledger as lines of a format, a chunk at a time."""
+
+import hashlib
+import hmac
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from feedback.archive import Archive
+from feedback.exchange.formats import EXPORTED, FORMATS, UnknownFormat
+from feedback.exchange.judged import Judged, Line
+from feedback.judgements import Feedback
+from feedback.records import Completion
+from feedback.store import Ledger
+
+CHUNK = 200
+
+Part = Literal["train", "eval", "all"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an export holds: a format, a split, and what was said from `since` on as it stood at `until` (both in
+    seconds since 1970).
+
+    `limit` counts judgements that the format can express, or trees: a ranking is never cut. `private` adds completions
+    whose people did not consent to training, when asking or for the conversation since.
+    """
+
+    format: str
+    since: float | None = None
+    until: float | None = None
+    split: Part = "all"
+    limit: int | None = None
+    private: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in EXPORTED:
+            raise UnknownFormat(EXPORTED)
+
+
+def export(ledger: Ledger, wanted: Wanted, salt: bytes) -> Iterator[Line]:
+    """Lines in the order in which people first spoke. Only the last word of each slot is exported.
+
+    Raters are named by an HMAC under `salt`, which joins no export with the ledger, nor with an export under another
+    salt. The judgements are read at once; completions, which are large, while the lines are taken.
+    """
+    # A cursor begins with the milliseconds of its time.
+    cursor = ledger.watermark() if wanted.until is None else str(max(0, int(wanted.until * 1000)))
+    standing = [feedback for feedback in ledger.standing(cursor) if _is_wanted(feedback, wanted)]
+    return _lines(ledger, wanted, standing, salt)
+
+
+def _is_wanted(feedback: Feedback, wanted: Wanted) -> bool:
+    return feedback.created >= (wanted.since or 0.0) and wanted.split in ("all", feedback.split)
+
+
+def _lines(ledger: Ledger, wanted: Wanted, standing: Sequence[Feedback], salt: bytes) -> Iterator[Line]:
+    write = FORMATS[wanted.format].write
+    assert write is not None
+    written = 0
+    for group in _groups(ledger, wanted, standing, salt):
+        if wanted.limit is not None and written >= wanted.limit:
+            return
+        lines = list(write(group))
+        written += bool(lines)
+        yield from lines
+
+
+def _groups(ledger: Ledger, wanted: Wanted, standing: Sequence[Feedback], salt: bytes) -> Iterator[Sequence[Judged]]:
+    tree = FORMATS[wanted.format].tree
+    if tree is None:
+        yield from ([judged] for judged in _judged(ledger, wanted, standing, salt))
+        return
+    members: dict[str, list[Feedback]] = defaultdict(list)
+    by_id = {feedback.id: feedback for feedback in standing}
+    for judged in _judged(ledger, wanted, standing, salt):
+        members[tree(judged)].append(by_id[judged.feedback.id])
+    for group in members.values():
+        yield list(_judged(ledger, wanted, group, salt))
+
+
+def _judged(ledger: Ledger, wanted: Wanted, standing: Sequence[Feedback], salt: bytes) -> Iterator[Judged]:
+    """Judgements with those of their completions that may be shown, unless none is left."""
+    for start in range(0, len(standing), CHUNK):
+        chunk = standing[start : start + CHUNK]
+        known = ledger.completions(tuple({id: None for feedback in chunk for id in feedback.judgement.targets}))
+        hidden = _hidden(ledger, known)
+        shown = {
+            id: _unnamed(c, salt).model_copy(update={"consent": id not in hidden})  # also where it is imported again
+            for id, c in known.items()
+            if wanted.private or id not in hidden
+        }
+        for feedback in chunk:
+            completions = tuple(shown[id] for id in feedback.judgement.targets if id in shown)
+            if completions:
+                rater = pseudonymous(feedback.rater, salt)
+                yield Judged(feedback.model_copy(update={"rater": rater}), completions)
+
+
+def _hidden(ledger: Ledger, known: Mapping[str, Completion]) -> set[str]:
+    """Ids of those whose people did not consent, or keep the conversation private by now: as rounds leave them out."""
+    private = Archive(ledger).private({(each.rater, each.conversation_id) for each in known.values()})
+    return {id for id, c in known.items() if not c.consent or (c.rater, c.conversation_id) in private}
+
+
+def _unnamed(completion: Completion, salt: bytes) -> Completion:
+    return completion.model_copy(update={"rater": pseudonymous(completion.rater, salt)})
+
+
+def seconds(moment: datetime | None) -> float | None:
+    """Seconds since 1970; a time without a zone is UTC."""
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def pseudonymous(rater: str, salt: bytes) -> str:
+    """A rater as exports name them."""
+    return "rater_" + hmac.new(salt, rater.encode(), hashlib.sha256).hexdigest()[:24]
