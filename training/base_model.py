@@ -90,7 +90,7 @@ def fetch_base_model(model: str, home: Path, progress: Progress) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with _only_fetcher(target.parent):
         if target.exists():
-            progress(f"checking {target}")
+            progress(f"checking the files of {model}")
         else:
             _fetch_into(target, model, progress)
         verify_base_model(target)
@@ -150,7 +150,6 @@ def _fetch_into(target: Path, model: str, progress: Progress) -> None:
         _seal(built, model, source)
         built.rename(target)
         _fsync(target.parent)
-    progress(f"stored {target}")
 
 
 def _download_from_hub(model: str, target: Path) -> str:
@@ -207,7 +206,8 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    with redirect_stderr(io.StringIO()):  # a progress bar with one line per tensor
+    logging.disable_progress_bar()
+    with redirect_stderr(io.StringIO()):  # the GGUF reader's own progress bar, a line per tensor
         policy = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
@@ -275,7 +275,7 @@ def _fsync(path: Path) -> None:
 
 
 def main() -> None:
-    """`fetch [--model ID] [--home DIR]`: progress on stderr, the directory on stdout, one line per error."""
+    """`fetch [--model ID] [--home DIR]`: progress on stderr, where the model is on stdout, one line per error."""
     settings = Settings()
     parser = argparse.ArgumentParser(prog="python -m training.base_model", description="Get the base model.")
     fetch = parser.add_subparsers(required=True).add_parser("fetch", help="fetch, convert and check the model")
@@ -283,7 +283,8 @@ def main() -> None:
     fetch.add_argument("--home", type=Path, default=settings.home, help="data directory (%(default)s)")
     arguments = parser.parse_args()
     try:
-        print(fetch_base_model(arguments.model, arguments.home, lambda line: print(line, file=sys.stderr)))
+        path = fetch_base_model(arguments.model, arguments.home, lambda line: print(line, file=sys.stderr))
+        print(f"the base model is in {path}")
     except (BaseModelError, OSError) as error:
         sys.exit(f"ratchet model: {error}")
     except KeyboardInterrupt:

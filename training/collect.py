@@ -1,26 +1,26 @@
 """From the ledger to what a round trains on: fixed at one watermark, saved as one JSON file, repeatable from it.
 
-Only completions whose people consented are taken; a completion that two policies wrote is left out, a truncated one is
-not. What evaluation-only raters said never trains. Nor does anything about a held-out prompt, be it a ranking, a
-rating, a demonstration or practice: those that evaluation-only raters asked or ranked are held out, and a fixed share
-of all others. They are kept apart, and the gate decides by them.
+Only completions whose people consented are taken, and none of a conversation that is private by now; a completion that
+two policies wrote is left out, a truncated one is not, and one that was stopped is ranked only. Imported answers are
+text, and are encoded here. What evaluation-only raters said never trains. Nor does anything about a held-out prompt, be
+it a ranking, a rating, a demonstration or practice: those that evaluation-only raters asked or ranked are held out, and
+a fixed share of all others. They are kept apart, and the gate decides by them.
 """
 
 import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from feedback.records import Comparison, Completion, Demonstration, Feedback, Message, Ranking, Rating, Record, digest
+from feedback.judgements import Comparison, Demonstration, Feedback, Ranking, Rating
+from feedback.records import Completion, Message, Record, digest
 from feedback.store import Ledger
+from training.answers import Answers, Encode, Ids
 from training.config import RoundConfig
 
 MIN_RANKINGS = 8
 MIN_HELD_OUT = 2
 MAX_PROMPTS_PER_RATER = 200
 MAX_COMPLETIONS = 20_000
-CHUNK = 500
-
-Ids = tuple[int, ...]
 
 
 class Refused(RuntimeError):
@@ -73,6 +73,8 @@ class TrainingData(Record):
     new_demonstrations: int
     prompts: tuple[Ids, ...]
     held_out_prompts: tuple[Ids, ...]
+    raters: tuple[str, ...] = ()
+    unencodable: int = 0
 
     @property
     def counts(self) -> dict[str, int]:
@@ -85,6 +87,7 @@ class TrainingData(Record):
             "new_demonstrations": self.new_demonstrations,
             "prompts": len(self.prompts),
             "held_out_prompts": len(self.held_out_prompts),
+            "unencodable": self.unencodable,
         }
 
     @property
@@ -95,10 +98,12 @@ class TrainingData(Record):
 
     def refuse_if_too_little(self) -> None:
         """Raises Refused when there is not enough to learn from."""
-        count = len(self.rankings) + len(self.held_out_rankings)
-        if count < MIN_RANKINGS or not self.rankings:
+        held_out, training = ({r.feedback_id for r in kind} for kind in (self.held_out_rankings, self.rankings))
+        count = len(held_out) + len(training)
+        if count < MIN_RANKINGS or not training:
             raise Refused(
-                f"{count} rankings, {len(self.rankings)} of them may train; at least {MIN_RANKINGS} are needed"
+                f"{count} rankings, {len(training)} of them may train (the others are of held-out people or prompts: a "
+                f"share of all prompts is held out); at least {MIN_RANKINGS} are needed, on several prompts"
             )
         if not self.prompts:
             raise Refused("no prompt to practise on: all are too long, held out, or without consent")
@@ -117,21 +122,26 @@ def collect(
     seed: int,
     config: RoundConfig,
     is_held_out: Callable[[str], bool],
+    encode: Encode,
 ) -> TrainingData:
-    """What people say as of `watermark`; demonstrations after `since` are new; `is_held_out` asks about a rater."""
+    """What people say as of `watermark`; demonstrations after `since` are new; `is_held_out` asks about a rater.
+
+    `encode` is asked about imported answers only; those that it cannot encode are left out and counted.
+    """
     standing = ledger.standing(watermark)
-    known = _usable(ledger, {target for item in standing for target in item.judgement.targets})
+    answers = Answers(ledger, encode)
+    known = answers.usable({target for item in standing for target in item.judgement.targets})
     training = [item for item in standing if item.split == "train"]
     rankings = _rankings(training, known)
     proofs = _rankings([item for item in standing if item.split == "eval"], known)
-    completions = _newest(ledger)
+    completions = _newest(ledger, answers)
     asked = _asked(completions, config.reward.max_tokens - config.ppo.max_new_tokens)  # longer could not be scored
     evaluators = {completion.prompt_token_ids for completion in completions if is_held_out(completion.rater)}
     unseen = _unseen(_prompts(proofs) | evaluators, _prompts(rankings + proofs), asked, config.reward.held_out_fraction)
     seen = {id: completion for id, completion in known.items() if completion.prompt_token_ids not in unseen}
     demonstrations = [written for item in training if (written := _written(item, seen))]
     fresh = {item.id for _, item in ledger.feedback_between(since, watermark)} if since != watermark else set()
-    return TrainingData(
+    data = TrainingData(
         watermark=watermark,
         since=since,
         parent=parent,
@@ -145,57 +155,64 @@ def collect(
         prompts=_shuffled(asked - unseen, seed),
         # By digest, so that the first so many, which are all that the gate takes, are a sample.
         held_out_prompts=tuple(sorted(asked & unseen, key=digest)),
+        unencodable=len(answers.unencodable),
     )
+    return data.model_copy(update={"raters": _raters(data, training, seen, completions)})
 
 
-def _usable(ledger: Ledger, ids: Iterable[str]) -> dict[str, Completion]:
-    """The completions among `ids` that may train and can be attributed to one policy."""
-    ordered = sorted(ids)
-    found: dict[str, Completion] = {}
-    for start in range(0, len(ordered), CHUNK):
-        found |= ledger.completions(tuple(ordered[start : start + CHUNK]))
-    return {id: completion for id, completion in found.items() if _is_usable(completion)}
+def _raters(
+    data: TrainingData, judged: Iterable[Feedback], known: dict[str, Completion], completions: Iterable[Completion]
+) -> tuple[str, ...]:
+    """Whose prompts or judgements train, by pseudonym: who asked the same as somebody else is among them."""
+    taught, prompts = set(data.feedback_ids), set(data.prompts)
+    items = [item for item in judged if item.id in taught]
+    asked = {known[id].rater for item in items for id in item.judgement.targets if id in known}
+    practised = {completion.rater for completion in completions if completion.prompt_token_ids in prompts}
+    return tuple(sorted({item.rater for item in items} | asked | practised))
 
 
-def _is_usable(completion: Completion) -> bool:
-    return (
-        completion.consent
-        and completion.version_changed_at is None
-        and bool(completion.prompt_token_ids)
-        and bool(completion.completion_token_ids)
-    )
-
-
-def _newest(ledger: Ledger) -> list[Completion]:
+def _newest(ledger: Ledger, answers: Answers) -> list[Completion]:
     """The newest usable completions, oldest of them first."""
     ids = ledger.completion_ids()[-MAX_COMPLETIONS:]
-    known = _usable(ledger, ids)
+    known = answers.usable(ids)
     return [known[id] for id in ids if id in known]
 
 
 def _rankings(items: Iterable[Feedback], known: dict[str, Completion]) -> list[RankedAnswers]:
-    return [ranked for item in items if (ranked := _ranked(item, known))]
+    return [ranked for item in items for ranked in _ranked(item, known)]
 
 
 def _prompts(rankings: Iterable[RankedAnswers]) -> set[Ids]:
     return {ranked.prompt_ids for ranked in rankings}
 
 
-def _ranked(item: Feedback, known: dict[str, Completion]) -> RankedAnswers | None:
-    """A ranking or a comparison over the completions that are known; None when fewer than two are left."""
+def _ranked(item: Feedback, known: dict[str, Completion]) -> list[RankedAnswers]:
+    """A ranking or a comparison over the completions that are known; nothing when fewer than two are left.
+
+    What a partial ranking left out is worse than all that it placed, but equal to nothing: one such candidate joins the
+    placed ones, and each other is paired with every placed one, so that each pair that says something is there once.
+    """
     judgement = item.judgement
     if not isinstance(judgement, Ranking | Comparison) or _both_bad(item):
-        return None
-    placed = [(known[id], tier) for id, tier in zip(judgement.targets, judgement.tiers, strict=True) if id in known]
+        return []
+    shown = [(known[id], tier) for id, tier in zip(judgement.targets, judgement.tiers, strict=True) if id in known]
     # The same messages become other tokens when the chat template changes; tokens of two templates do not compare.
-    placed = [(completion, tier) for completion, tier in placed if _same_prompt(completion, placed[0][0])]
-    if len(placed) < 2:
-        return None
+    shown = [(completion, tier) for completion, tier in shown if _same_prompt(completion, shown[0][0])]
+    last = judgement.unplaced if isinstance(judgement, Ranking) else None
+    placed, unplaced = [p for p in shown if p[1] != last], [p for p in shown if p[1] == last]
+    if not placed or len(shown) < 2:
+        return []
+    joining = [p for p in shown if p not in unplaced[1:]]
+    groups = [joining, *([better, worse] for worse in unplaced[1:] for better in placed)]
+    return [_ranked_answers(item, group) for group in groups]
+
+
+def _ranked_answers(item: Feedback, group: Sequence[tuple[Completion, int]]) -> RankedAnswers:
     return RankedAnswers(
         feedback_id=item.id,
-        prompt_ids=placed[0][0].prompt_token_ids,
-        completions=tuple(completion.completion_token_ids for completion, _ in placed),
-        tiers=tuple(tier for _, tier in placed),
+        prompt_ids=group[0][0].prompt_token_ids,
+        completions=tuple(completion.completion_token_ids for completion, _ in group),
+        tiers=tuple(tier for _, tier in group),
     )
 
 
@@ -207,10 +224,14 @@ def _both_bad(item: Feedback) -> bool:
     return isinstance(item.judgement, Comparison) and item.judgement.winner == "both_bad"
 
 
+def _none_acceptable(item: Feedback) -> bool:
+    return isinstance(item.judgement, Ranking) and item.judgement.none_acceptable
+
+
 def _rated(item: Feedback, known: dict[str, Completion]) -> list[RatedAnswer]:
-    """A rating as it is; "both bad" as two thumbs down."""
+    """A rating as it is; "both bad" and "none acceptable" as thumbs down for each. Half an answer is not rated."""
     judgement = item.judgement
-    if not isinstance(judgement, Rating) and not _both_bad(item):
+    if not isinstance(judgement, Rating) and not _both_bad(item) and not _none_acceptable(item):
         return []
     label = judgement.label if isinstance(judgement, Rating) else 0.0
     return [
@@ -221,7 +242,7 @@ def _rated(item: Feedback, known: dict[str, Completion]) -> list[RatedAnswer]:
             label=label,
         )
         for id in judgement.targets
-        if id in known
+        if id in known and not known[id].partial
     ]
 
 

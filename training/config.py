@@ -86,7 +86,7 @@ class RewardConfig(AdapterConfig):
         _require(self.learning_rate > 0, "learning_rate must be positive")
         counts = (self.epochs, self.batch_rankings, self.max_tokens, self.microbatch, self.checkpoint_every)
         _require(min(counts) > 0, "counts and batch sizes must be at least 1")
-        _require(0 < self.held_out_fraction < 1, "held_out_fraction must lie between 0 and 1")
+        _require(0 <= self.held_out_fraction < 1, "held_out_fraction must lie in [0, 1)")
         _require(0 <= self.label_smoothing < 0.5, "label_smoothing must lie in [0, 0.5)")
 
 

@@ -1,12 +1,12 @@
 """What a candidate policy must show before it is published."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from feedback.statistics import bootstrap_mean
+from feedback.statistics import Interval, bootstrap_mean
 from training.config import GateConfig, RewardConfig
 from training.data import RankedSamples, Sample, collate, length_bucketed
 from training.models import Role, Trunk
@@ -79,6 +79,65 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What one policy said, an answer per prompt, and how the reward model scores it."""
+
+    samples: Sequence[Sample]
+    scores: Sequence[float]
+
+    @property
+    def score(self) -> float:
+        return _mean(self.scores)
+
+    @property
+    def length(self) -> float:
+        """Tokens per answer."""
+        return _mean([len(sample.completion_ids) for sample in self.samples])
+
+    @property
+    def repetition(self) -> float:
+        return _mean([repetition(sample.completion_ids) for sample in self.samples])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Candidate and stable policy on the same prompts under the same noise, and what else the checks ask for."""
+
+    candidate: Answers
+    stable: Answers
+    gain: Interval  # of the score, paired by prompt
+    kl: float  # nats per completion
+    accuracy: float  # of the reward model on rankings it never saw; NaN without any
+    bad_weights: int  # of the candidate: NaN or infinite
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {
+            "gate/score": self.candidate.score,
+            "gate/stable_score": self.stable.score,
+            "gate/score_gain": self.gain.mean,
+            "gate/score_gain_low": self.gain.low,
+            "gate/score_gain_high": self.gain.high,
+            "gate/kl": self.kl,
+            "gate/length": self.candidate.length,
+            "gate/stable_length": self.stable.length,
+        }
+
+
+def _checks(config: GateConfig, measured: Measured) -> tuple[Check, ...]:
+    length_ratio = measured.candidate.length / measured.stable.length
+    return (
+        _above("score gain, lower bound", measured.gain.low, config.min_score_gain_ci),
+        _at_most("KL to the reference", measured.kl, config.max_kl),
+        _at_most("length ratio, upper", length_ratio, config.max_length_ratio),
+        _at_least("length ratio, lower", length_ratio, config.min_length_ratio),
+        _at_most("repetition", measured.candidate.repetition, config.max_repetition),
+        _at_most("weights that are not finite", float(measured.bad_weights), 0.0),
+        _at_least("reward model accuracy", measured.accuracy, config.min_held_out_accuracy),
+    )
+
+
 def judge(
     config: GateConfig,
     trunk: Trunk,
@@ -102,47 +161,32 @@ def judge(
     chosen = [tuple(prompt) for prompt in prompts[: config.prompts]]
     scorer = Scorer(trunk, [], reward or RewardConfig())
 
-    def answer(role: Role | None, step: int) -> list[Sample]:
-        alive: Callable[[], None] = lambda: progress("gate", step, 4, {})  # noqa: E731
+    def answers(role: Role | None, step: int) -> Answers:
         completions = sample_completions(
             trunk, chosen, role=role, eos_ids=eos_ids, max_new_tokens=max_new_tokens, temperature=temperature,
-            seed=seed, alive=alive,
+            seed=seed, alive=lambda: progress("gate", step, 4, {}),
         )  # fmt: skip
-        return [Sample(p, c) for p, c in zip(chosen, completions, strict=True)]
+        samples = [Sample(p, c) for p, c in zip(chosen, completions, strict=True)]
+        return Answers(samples, scorer.all(samples))
 
-    candidate, incumbent = answer("policy", 0), answer(stable, 1)
-    scores, stable_scores = scorer.all(candidate), scorer.all(incumbent)
+    candidate, incumbent = answers("policy", 0), answers(stable, 1)
     progress("gate", 2, 4, {})
-    gain = bootstrap_mean(
-        [a - b for a, b in zip(scores, stable_scores, strict=True)],
-        confidence=config.confidence,
-        draws=config.bootstrap_samples,
-        seed=seed,
-    )
-    kl = divergence(trunk, candidate, ref, temperature)
+    kl = divergence(trunk, candidate.samples, ref, temperature)
     progress("gate", 3, 4, {})
     fit = evaluate(scorer, held_out, confidence=config.confidence)
-    length, stable_length = (_mean([len(s.completion_ids) for s in x]) for x in (candidate, incumbent))
-    bad = float(sum(int((~tensor.isfinite()).sum()) for tensor in trunk.state("policy").values()))
-    checks = (
-        _above("score gain, lower bound", gain.low, config.min_score_gain_ci),
-        _at_most("KL to the reference", kl, config.max_kl),
-        _at_most("length ratio, upper", length / stable_length, config.max_length_ratio),
-        _at_least("length ratio, lower", length / stable_length, config.min_length_ratio),
-        _at_most("repetition", _mean([repetition(s.completion_ids) for s in candidate]), config.max_repetition),
-        _at_most("weights that are not finite", bad, 0.0),
-        _at_least("reward model accuracy", fit.accuracy.mean if fit else math.nan, config.min_held_out_accuracy),
+    measured = Measured(
+        candidate=candidate,
+        stable=incumbent,
+        gain=_gain(config, candidate, incumbent, seed),
+        kl=kl,
+        accuracy=fit.accuracy.mean if fit else math.nan,
+        bad_weights=sum(int((~tensor.isfinite()).sum()) for tensor in trunk.state("policy").values()),
     )
-    metrics = {
-        "gate/score": _mean(scores),
-        "gate/stable_score": _mean(stable_scores),
-        "gate/score_gain": gain.mean,
-        "gate/score_gain_low": gain.low,
-        "gate/score_gain_high": gain.high,
-        "gate/kl": kl,
-        "gate/length": length,
-        "gate/stable_length": stable_length,
-    }
-    passed = all(check.passed for check in checks)
-    progress("gate", 4, 4, metrics)
-    return GateReport(passed, checks, metrics)
+    checks = _checks(config, measured)
+    progress("gate", 4, 4, measured.metrics)
+    return GateReport(all(check.passed for check in checks), checks, measured.metrics)
+
+
+def _gain(config: GateConfig, candidate: Answers, stable: Answers, seed: int) -> Interval:
+    differences = [a - b for a, b in zip(candidate.scores, stable.scores, strict=True)]
+    return bootstrap_mean(differences, confidence=config.confidence, draws=config.bootstrap_samples, seed=seed)

@@ -25,8 +25,6 @@ from training.version import POLICY, REF, REWARD, publish, stop_tokens
 from training.workspace import CHECKPOINTS
 
 FEW_CORES = 4
-#: `train_reward_model` holds nothing out: the round has done so already, and for every round the same.
-NOTHING = 1e-9
 
 
 def run(name: str, job: Job) -> dict[str, Any]:
@@ -66,8 +64,9 @@ def reward(job: Job) -> dict[str, Any]:
     """Fit the reward model, from the last one on, to what people said."""
     trunk = load_trunk(job, "reward")
     demonstrations, _ = _demonstrations(job)
+    # The round has held out already, and for every round the same.
     report = train_reward_model(
-        replace(job.config.reward, held_out_fraction=NOTHING),
+        replace(job.config.reward, held_out_fraction=0.0),
         trunk,
         _rankings(job.data.rankings),
         [RatedSample(Sample(r.prompt_ids, r.completion_ids), r.label) for r in job.data.ratings],

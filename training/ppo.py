@@ -172,13 +172,7 @@ def train_ppo(
     model's. Raises NonFinite on NaN, and StalePolicy when the old log-probs are not those of the policy.
     """
     optimizer = torch.optim.Adam([{"params": list(trunk.parameters(role).values())} for role in TRAINED])
-    kl_coef, history = config.kl_coef, []
-    if path := latest_checkpoint(checkpoint_dir):
-        checkpoint = load_checkpoint(path)
-        restore(trunk, TRAINED, optimizer, checkpoint)
-        kl_coef, history = checkpoint.state["kl_coef"], list(checkpoint.state["history"])
-    else:
-        trunk.copy_role("reward", "value")
+    kl_coef, history = _resume(config, trunk, optimizer, checkpoint_dir)
     order = islice(endless(len(prompts), seed), len(history) * config.rollouts_per_iteration, None)
 
     for iteration in range(len(history), config.iterations):
@@ -195,15 +189,32 @@ def train_ppo(
         metrics |= {"ppo/explained_variance": explained_variance(experiences), "objective/kl_coef": kl_coef}
         metrics |= update(config, trunk, optimizer, experiences, seed=seed, iteration=iteration, alive=alive)
         require_finite("ppo", iteration, **{name.replace("/", "_"): x for name, x in metrics.items()})
-        if config.kl_target is not None:
-            kl = metrics["objective/kl"]
-            kl_coef = adapt_kl_coef(kl_coef, kl, config.kl_target, len(chosen), config.kl_horizon)
+        kl_coef = _adapted(config, kl_coef, metrics["objective/kl"])
         history.append(metrics)
         if (iteration + 1) % config.checkpoint_every == 0 or iteration + 1 == config.iterations:
             state = {"kl_coef": kl_coef, "history": history}
             save_checkpoint(checkpoint_dir, snapshot(trunk, TRAINED, optimizer, iteration + 1, state))
         progress("ppo", iteration + 1, config.iterations, metrics)
     return PPOReport(len(history), tuple(history))
+
+
+def _resume(
+    config: PPOConfig, trunk: Trunk, optimizer: torch.optim.Optimizer, checkpoint_dir: Path
+) -> tuple[float, list[dict[str, float]]]:
+    """The KL coefficient and the history to go on from; `trunk` and `optimizer` become what they were then."""
+    if path := latest_checkpoint(checkpoint_dir):
+        checkpoint = load_checkpoint(path)
+        restore(trunk, TRAINED, optimizer, checkpoint)
+        return checkpoint.state["kl_coef"], list(checkpoint.state["history"])
+    trunk.copy_role("reward", "value")
+    return config.kl_coef, []
+
+
+def _adapted(config: PPOConfig, kl_coef: float, kl: float) -> float:
+    """The KL coefficient of the next iteration."""
+    if config.kl_target is None:
+        return kl_coef
+    return adapt_kl_coef(kl_coef, kl, config.kl_target, config.rollouts_per_iteration, config.kl_horizon)
 
 
 def learning_rates(config: PPOConfig, iteration: int) -> tuple[float, float]:

@@ -132,9 +132,11 @@ class Turn:
             self.write(watermark=Ledger(self.book.redis).watermark())
         metrics: dict[str, Any] = {}
         for stage in STAGES:
-            outcome = self._workspace.outcome(stage) or self._stage(stage, lease)
+            known = self._workspace.outcome(stage)
+            outcome = known or self._stage(stage, lease)
             metrics[stage] = outcome.metrics
-            self.write(metrics=metrics)
+            # The next stage's first attempt; a stage that ended in an earlier one gives no new ones.
+            self.write(metrics=metrics, **({} if known else {"attempts": 1}))
             if outcome.state != "done":
                 return self._finish(outcome.state, outcome.reason)
         return self._finish("published", outcome.metrics["note"])
@@ -153,7 +155,6 @@ class Turn:
         outcome = self._workspace.outcome(stage)
         if outcome is None:
             raise StageCrashed(self._cause(stage, code))
-        self.write(attempts=1)  # the next stage's first; a stage that ended in an earlier attempt gives no new ones
         return outcome
 
     def _spawn(self, stage: str) -> subprocess.Popen[bytes]:

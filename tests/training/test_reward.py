@@ -116,6 +116,13 @@ def test_the_split_is_by_prompt() -> None:
     assert len(training) + len(held_out) == 30
 
 
+def test_a_fit_may_hold_nothing_out(trunk: Trunk, tmp_path: Path) -> None:
+    rankings = planted(6)
+    assert split_by_prompt(rankings, 0.0, 0) == (rankings, [])
+    config = RewardConfig(epochs=1, batch_rankings=6, held_out_fraction=0.0)
+    assert train_reward_model(config, trunk, rankings, checkpoint_dir=tmp_path).held_out is None
+
+
 def test_a_judgements_loss_is_the_likelihood_of_what_was_said() -> None:
     labels = Labels(with_ties=True)
     with torch.no_grad():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback.records import Feedback, Rating
+from feedback.judgements import Feedback, Rating
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger, connect

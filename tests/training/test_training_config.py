@@ -36,6 +36,7 @@ def test_absent_fields_keep_their_defaults() -> None:
         ({"ppo": {"temperature": 0.0}}, "temperature must be positive"),
         ({"ppo": {"missing_eos_penalty": -1.0}}, "missing_eos_penalty"),
         ({"reward": {"held_out_fraction": 1.0}}, "held_out_fraction"),
+        ({"reward": {"held_out_fraction": -0.1}}, "held_out_fraction"),
         ({"gate": {"min_length_ratio": 3.0}}, "length ratios"),
         ({"ppo": {"lora_rank": 8}}, "lora fields must agree"),
     ],

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from feedback.records import Comparison, Completion, Demonstration, Feedback, Message, new_id
+from feedback.judgements import Comparison, Demonstration, Feedback
+from feedback.records import Completion, Message, new_id
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook, RoundRecord
 from feedback.settings import Settings
@@ -65,7 +66,8 @@ class Installation:
         for n in range(comparisons):
             prompt = tuple(draw.randrange(200) for _ in range(6))
             ids = [f"c{seed}-{n}-{side}" for side in "ab"]
-            self.ledger.append_completions([_completion(id, prompt, draw.randrange(2, 9)) for id in ids])
+            for answer in [_completion(id, prompt, draw.randrange(2, 9)) for id in ids]:
+                self.ledger.append_answer(answer.frame(model="m"), [answer])
             known = self.ledger.completions(tuple(ids))
             shorter = min(ids, key=lambda id: len(known[id].completion_token_ids))
             winner = "left" if shorter == ids[0] else "right"

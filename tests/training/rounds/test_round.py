@@ -93,7 +93,10 @@ def test_duplicate_hints_run_a_round_once(installation: "Installation") -> None:
         installation.start("worker")
     record = installation.wait_for_end(round_id)
     assert record.state == "refused"
-    assert record.reason == "3 rankings, 2 of them may train; at least 8 are needed"
+    assert record.reason == (
+        "3 rankings, 2 of them may train (the others are of held-out people or prompts: a share of all prompts is held "
+        "out); at least 8 are needed, on several prompts"
+    )
     assert record.token == 1
     assert installation.published() == []
 

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+from transformers import AutoTokenizer
 
+from feedback.judgements import Comparison
 from feedback.manifest import sha256_of
+from feedback.records import Completion, Message
 from feedback.rounds import STAGES, LeaseLost
+from training.collect import TrainingData
 from training.models import Role, Trunk
 from training.progress import Progress
-from training.stages import LOST, run_stage
+from training.stages import DATA, LOST, run_stage
 from training.workspace import Outcome, Workspace
 
 if TYPE_CHECKING:
@@ -95,6 +99,7 @@ def test_next_round_goes_on_from_the_stable_version(rounds: Rounds, monkeypatch:
     assert installation.registry.stable() == 1
     lineage = installation.registry.manifest(1).lineage
     assert lineage["reward_model"] == sha256_of(installation.registry.directory(1) / "reward/adapter_model.safetensors")
+    assert lineage["raters"] == ["r"]
     assert len(lineage["feedback_ids"]) == lineage["feedback"]["rankings"] + 4
 
 
@@ -214,3 +219,29 @@ def test_other_adapter_shape_fails_with_a_hint(rounds: Rounds) -> None:
     _, outcomes = rounds.run()
     assert outcomes["reward"].state == "failed"
     assert "were the lora fields of the config changed?" in outcomes["reward"].reason
+
+
+def test_imported_text_is_encoded_by_the_base_models_chat_template(rounds: Rounds) -> None:
+    """Byte by byte, with the template's control tokens, and left out where text would become one of them."""
+    installation = rounds.installation
+    imported = [
+        Completion(
+            id=f"i{n}:0", response_id=f"i{n}", choice=0, conversation_id="import:x", rater="imported_train_x",
+            messages=(Message(role="user", content="hi"),), text=text, prompt_token_ids=(), completion_token_ids=(),
+            logprobs=(), sampling={}, finish_reason="stop", policy_version=None, created=0.0,
+        )
+        for n, text in enumerate(["yes", "no"])
+    ]  # fmt: skip
+    for answer in imported:
+        installation.ledger.append_answer(answer.frame(model="m"), [answer])
+    installation._say(Comparison(left="i0:0", right="i1:0", winner="left"))
+    installation.speak(24)
+    round_id, outcomes = rounds.run(last="collect")
+    assert outcomes["collect"].metrics["unencodable"] == 0
+    data = TrainingData.model_validate_json((rounds.workspace(round_id).output("collect") / DATA).read_text())
+    tokenizer = AutoTokenizer.from_pretrained(installation.registry.manifest(0).model_path)
+    decoded = {
+        (tokenizer.decode(ranked.prompt_ids), *map(tokenizer.decode, ranked.completions))
+        for ranked in (*data.rankings, *data.held_out_rankings)
+    }
+    assert ("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", "yes<|im_end|>", "no<|im_end|>") in decoded
