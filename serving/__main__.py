@@ -1,54 +1,39 @@
 """`python -m serving`: the gateway over HTTP."""
 
-import logging
+import os
+import shutil
 import sys
-import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import uvicorn
-from redis import Redis
-from redis.exceptions import RedisError
-
-from feedback.keys import KeyRing
-from feedback.registry import PolicyRegistry
-from feedback.rounds import RoundBook
 from feedback.settings import Settings
-from feedback.store import Ledger, LedgerNotDurable, connect
-from serving.app import create_app
-from serving.engine import Engine
+from serving import logs
 
-REDIS_WAIT_S = 30.0
+SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def main() -> int:
     """The exit status: 2 when Redis is absent or would lose what it acknowledges."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    settings = Settings()
-    redis = connect(settings.resolved_redis_url())
-    try:
-        ledger = wait_for_ledger(redis, REDIS_WAIT_S)
-    except (RedisError, LedgerNotDurable) as error:
-        print(f"ratchet gateway: {error}", file=sys.stderr)
-        return 2
-    engine = Engine(settings.resolved_engine_url(), settings.resolved_engine_key())
-    registry = PolicyRegistry(redis, settings.policies_dir)
-    keys = KeyRing(redis, settings.secrets().pepper)
-    app = create_app(settings, engine, ledger, registry, RoundBook(redis), keys)
-    # A stream that a swap has frozen must not keep the process from ending.
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=8)
-    return 0
+    settings, inherited = Settings(), sys.argv[1:]
+    logs.configure(settings.log_format)
+    if settings.workers > 1 and not inherited:
+        return _several(settings)
+    from serving.serve import Inherited, serve, serve_among
+
+    return serve_among(settings, Inherited.of(inherited)) if inherited else serve(settings)
 
 
-def wait_for_ledger(redis: Redis, seconds: float) -> Ledger:
-    """Wait for a Redis that is still starting; raises its last error at the deadline, LedgerNotDurable at once."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return Ledger(redis)
-        except RedisError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+def _several(settings: Settings) -> int:
+    metrics = settings.home.absolute() / "metrics"
+    shutil.rmtree(metrics, ignore_errors=True)  # of processes that are no more
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    metrics.mkdir(mode=0o700)
+    os.environ[SHARED_METRICS] = str(metrics)  # read when prometheus_client is imported, hence the late imports
+    from serving.workers import lead
+
+    # Not in the home, whose path may be longer than the 107 bytes of a socket's address.
+    with TemporaryDirectory(prefix="ratchet-") as sockets:
+        return lead(settings, Path(sockets))
 
 
 if __name__ == "__main__":

@@ -1,47 +1,92 @@
 """The gateway as an ASGI application."""
 
 import asyncio
-from collections import Counter
+import math
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import FastAPI
 
+from feedback.archive import Archive
 from feedback.keys import KeyRing
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger
-from serving import chat, errors, judgements, operations
+from serving import (
+    chat,
+    comparisons,
+    conversations,
+    errors,
+    exchange,
+    feedback_alias,
+    health,
+    history,
+    judgements,
+    me,
+    openapi,
+    operations,
+)
+from serving import keys as key_routes
+from serving.appender import Appender
 from serving.auth import Authenticator
 from serving.engine import Engine
-from serving.gate import SwapGate
 from serving.gateway import Gateway
 from serving.hotswap import AdapterLoader, MergedLoader, PolicyLoader, read_policy
-from serving.limits import BodyLimit, RequestLog
-from serving.relay import Recorder
+from serving.limits import BodyLimit
+from serving.lockstep import Follower
+from serving.metrics import Metrics
+from serving.peers import Peers
+from serving.quotas import Quotas
+from serving.recorder import Recorder
+from serving.request_log import RequestLog
+from serving.running import Places
+from serving.shown import ShownAnswers
+from serving.swap_gate import SwapGate
 from serving.watcher import PolicyWatcher
 
 BASE_VERSION = 0
 
 
+@dataclass(frozen=True)
+class Seat:
+    """Of a process among several: the connection to the one that leads, and where its peers reach it."""
+
+    leader: socket.socket
+    peer_socket: Path
+
+
 def create_app(
-    settings: Settings, engine: Engine, ledger: Ledger, registry: PolicyRegistry, rounds: RoundBook, keys: KeyRing
-) -> FastAPI:
+    settings: Settings, engine: Engine, ledger: Ledger, registry: PolicyRegistry, rounds: RoundBook, keys: KeyRing,
+    seat: Seat | None = None,
+) -> FastAPI:  # fmt: skip
     """Everything is handed in; starting the app starts the watcher, stopping it closes the engine's client."""
-    gate = SwapGate()
-    watcher = PolicyWatcher(engine, registry, gate, make_loader(settings, engine, gate, registry))
+    gate, metrics, shown = SwapGate(), Metrics(), ShownAnswers(ledger)
+    watcher: PolicyWatcher | Follower
+    if seat is None:
+        watcher = PolicyWatcher(engine, registry, gate, make_loader(settings, engine, gate, registry), metrics)
+    else:
+        watcher = Follower(gate, seat.leader)
+    places = Places(math.ceil(settings.max_requests / settings.workers))
+    peers = Peers(seat.peer_socket if seat else None)
     gateway = Gateway(
-        settings, engine, ledger, registry, rounds, keys, gate, watcher, Recorder(ledger), Authenticator(keys)
-    )
-    app = FastAPI(title="Ratchet", lifespan=_watching)
+        settings, engine, ledger, registry, rounds, keys, gate, watcher, Recorder(ledger, shown, metrics),
+        Authenticator(keys), Archive(ledger), places, metrics, Quotas(keys.redis), shown, Appender(ledger), peers,
+    )  # fmt: skip
+    # Its pages at /docs and /redoc would load scripts from elsewhere.
+    app = FastAPI(title="Ratchet", lifespan=_watching, docs_url=None, redoc_url=None)
     app.state.gateway = gateway
-    app.state.counts = Counter()
-    for router in (chat.router, judgements.router, operations.router):
-        app.include_router(router)
+    # Routes are tried in this order, so those asked most come first; /v1/feedback/export is no feedback's id.
+    often = (chat, exchange, judgements, feedback_alias, comparisons, conversations, history)
+    for module in (*often, key_routes, me, operations, health):
+        app.include_router(module.router)
     errors.install(app)
+    openapi.install(app)
     app.add_middleware(BodyLimit)
-    app.add_middleware(RequestLog, counts=app.state.counts)
+    app.add_middleware(RequestLog, metrics=metrics)
     return app
 
 
@@ -59,4 +104,5 @@ async def _watching(app: FastAPI) -> AsyncIterator[None]:
     watching.cancel()
     with suppress(asyncio.CancelledError):
         await watching
+    await gateway.replays.close()
     await gateway.engine.close()

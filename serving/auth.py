@@ -1,6 +1,7 @@
-"""Who is calling: Bearer keys, checked against the key ring."""
+"""Who is calling: Bearer keys, checked against the key ring; and those who guess at keys, slowed down."""
 
 import hashlib
+import math
 import time
 
 import anyio
@@ -15,16 +16,26 @@ OUTAGE_S = 3600.0
 HURRY_S = 0.5
 MAX_KNOWN = 10_000
 
+# So many wrong keys from one address, then the rest of the period without a look at Redis.
+GUESSES = 20
+PERIOD_S = 60.0
+
 
 class Authenticator:
     """Finds keys in Redis, and remembers those it has found."""
 
     def __init__(self, keys: KeyRing) -> None:
         self.keys = keys
+        self.guesses = Guesses()
         self._known: dict[str, tuple[ApiKey, float]] = {}
+        self._ring: dict[str, float | None] | None = None
+        self._ring_read = float("-inf")
 
-    async def authenticate(self, header: str | None) -> ApiKey:
-        """The key of an `Authorization: Bearer …` header; raises ApiError 401, or 503 when nobody can tell."""
+    async def authenticate(self, header: str | None, address: str, *, freshly: bool = False) -> ApiKey:
+        """The key of an `Authorization: Bearer …` header sent from `address`; `freshly`: as Redis has it now.
+
+        Raises ApiError 401, 429 after too many wrong keys from there, or 503 when nobody can tell.
+        """
         scheme, _, plain = (header or "").partition(" ")
         if scheme.lower() != "bearer" or not plain.strip():
             raise unauthorized()
@@ -32,26 +43,78 @@ class Authenticator:
         place = hashlib.sha256(plain.encode()).hexdigest()
         key, checked = self._known.get(place, (None, 0.0))
         age = time.monotonic() - checked
-        if key is not None and age < FRESH_S:
+        if key is not None and age < FRESH_S and not freshly and key.living(self.keys.clock()):
             return key
+        if key is None:  # whoever was right before is not slowed down by guesses from the same address
+            self.guesses.refuse_if_many(address)
         try:
             # A known key does not wait for a frozen Redis: the request behind it has its own deadline.
             with anyio.fail_after(HURRY_S if key is not None else None):
                 found = await anyio.to_thread.run_sync(self.keys.find, plain, abandon_on_cancel=True)
         except (RedisError, TimeoutError):
-            if key is not None and age < OUTAGE_S:
+            if key is not None and age < OUTAGE_S and not freshly and key.living(self.keys.clock()):
                 return key
             raise unavailable("keys cannot be checked at the moment", "ledger_unavailable") from None
         if found is None:
             self._known.pop(place, None)
+            self.guesses.count(address)
             raise unauthorized()
         self._remember(place, found)
         return found
+
+    async def still_valid(self, key: ApiKey) -> bool:
+        """False within seconds after a caller's key was revoked, was rotated or has expired; True if nobody can tell.
+
+        For streams, which outlive their authentication. One reading of the ring serves all of them while it is fresh.
+        """
+        if not key.living(self.keys.clock()):
+            return False
+        # A key that is not on a fresh ring may be newer than the reading.
+        if time.monotonic() - self._ring_read < FRESH_S and self._on_ring(key):
+            return True
+        self._ring_read = time.monotonic()  # before the answer: the other streams need not ask as well
+        try:
+            with anyio.fail_after(HURRY_S):
+                keys = await anyio.to_thread.run_sync(self.keys.list, abandon_on_cancel=True)
+            self._ring = {held.id: held.last_rotated for held in keys if held.living(self.keys.clock())}
+        except (RedisError, TimeoutError):
+            self._ring = None
+        return self._on_ring(key)
+
+    def _on_ring(self, key: ApiKey) -> bool:
+        """Also while nobody knows what is on it."""
+        return self._ring is None or (key.id in self._ring and self._ring[key.id] == key.last_rotated)
 
     def _remember(self, place: str, key: ApiKey) -> None:
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         self._known[place] = (key, time.monotonic())
+
+
+class Guesses:
+    """How many wrong keys each address has sent of late; remembers at most MAX_KNOWN addresses."""
+
+    def __init__(self) -> None:
+        self._counted: dict[str, tuple[int, float]] = {}
+
+    def refuse_if_many(self, address: str) -> None:
+        """Raises ApiError 429 until the period is over that began with the first wrong key."""
+        wrong, ends = self._of(address)
+        if wrong >= GUESSES:
+            seconds = math.ceil(ends - time.monotonic())
+            message = f"More than {GUESSES} wrong API keys came from this address; try again in {seconds} s."
+            raise ApiError(429, message, code="rate_limit_exceeded", headers={"retry-after": str(seconds)})
+
+    def count(self, address: str) -> None:
+        wrong, ends = self._of(address)
+        if address not in self._counted and len(self._counted) >= MAX_KNOWN:
+            del self._counted[next(iter(self._counted))]
+        self._counted[address] = (wrong + 1, ends)
+
+    def _of(self, address: str) -> tuple[int, float]:
+        now = time.monotonic()
+        wrong, ends = self._counted.get(address, (0, 0.0))
+        return (wrong, ends) if now < ends else (0, now + PERIOD_S)
 
 
 def unauthorized() -> ApiError:
@@ -61,5 +124,13 @@ def unauthorized() -> ApiError:
 
 
 def require_operator(key: ApiKey) -> None:
-    if key.role not in ("operator", "admin"):
+    _require(key, "operator", "admin")
+
+
+def require_admin(key: ApiKey) -> None:
+    _require(key, "admin")
+
+
+def _require(key: ApiKey, *roles: str) -> None:
+    if key.role not in roles:
         raise ApiError(403, f"A key of role {key.role} may not do this.", code="insufficient_role")

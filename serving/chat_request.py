@@ -1,5 +1,6 @@
 """What a chat request must look like, and what the engine gets to see of it."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,12 +9,16 @@ from feedback.records import Message, new_id
 from serving.control_tokens import ControlTokens
 from serving.engine import SERVED_NAME, Body
 from serving.errors import ApiError, invalid
-from serving.gate import Served
 from serving.gateway import Gateway
-from serving.relay import Ticket
+from serving.recorder import Ticket
+from serving.swap_gate import Served
 
 MAX_CHOICES = 8
 MAX_MESSAGES = 1024
+MAX_METADATA = 16
+# Ours first, then the names that existing clients send: Open WebUI and agents.
+CONVERSATION = re.compile(r"[^\x00-\x1f\x7f\u2028\u2029]{1,128}")
+CONVERSATION_HEADERS = ("x-conversation-id", "x-openwebui-chat-id", "x-session-id")
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_completion_tokens", "min_tokens",
@@ -23,7 +28,8 @@ SAMPLING = (
 NOT_FORWARDED = frozenset({
     "model", "messages", "stream", "metadata", "user", "store", "safety_identifier", "request_id", "priority",
     "cache_salt", "chat_template", "kv_transfer_params", "echo", "use_beam_search", "prompt_logprobs",
-    "return_tokens_as_token_ids", "skip_special_tokens", "include_reasoning", "vllm_xargs",
+    "return_tokens_as_token_ids", "skip_special_tokens", "add_generation_prompt", "continue_final_message",
+    "add_special_tokens", "truncate_prompt_tokens", "truncation_side", "include_reasoning", "vllm_xargs",
 })  # fmt: skip
 # What the chat template renders besides the messages.
 TEMPLATED = ("tools", "functions", "documents", "chat_template_kwargs")
@@ -41,14 +47,32 @@ def check(body: Body, *, max_tokens: int) -> None:
     _check_integer(body, "n", 1, MAX_CHOICES)
     for name in ("max_tokens", "max_completion_tokens"):
         _check_integer(body, name, 1, max_tokens)
-    if body.get("stream") not in (None, True, False):
+    if not isinstance(body.get("stream"), bool | None):
         raise invalid("stream must be a boolean", "stream")
-    if body.get("stream_options") and not body.get("stream"):
+    options = body.get("stream_options")
+    if not isinstance(options, dict | None):
+        raise invalid("stream_options must be an object", "stream_options")
+    if options and not body.get("stream"):
         raise invalid("stream_options are for streams only", "stream_options")
-    if not isinstance(body.get("metadata") or {}, dict):
-        raise invalid("metadata must be an object", "metadata")
+    if not isinstance(body.get("store"), bool | None):
+        raise invalid("store must be a boolean", "store")
+    if check_metadata(body.get("metadata")).get("consent", "true").lower() not in ("true", "false"):
+        raise invalid('metadata.consent must be "true" or "false"', "metadata.consent")
     if not isinstance(body.get("user"), str | None):
         raise invalid("user must be a string", "user")
+
+
+def check_metadata(metadata: Any) -> dict[str, str]:
+    """OpenAI's bounds: 16 pairs, names of 64 characters, values of 512."""
+    pairs = {} if metadata is None else metadata
+    if not isinstance(pairs, dict) or len(pairs) > MAX_METADATA:
+        raise invalid(f"metadata must be an object of at most {MAX_METADATA} pairs", "metadata")
+    for name, value in pairs.items():
+        if not isinstance(value, str) or len(value) > 512 or not 1 <= len(name) <= 64:
+            raise invalid(
+                "metadata holds texts of at most 512 characters under names of at most 64", f"metadata.{name}"
+            )
+    return pairs
 
 
 def _check_message(message: Any, place: str) -> None:
@@ -64,6 +88,12 @@ def _check_message(message: Any, place: str) -> None:
             raise invalid(f"{place}.content may only hold text parts", f"{place}.content")
     elif not isinstance(content, str) and not (content is None and message["role"] == "assistant"):
         raise invalid(f"{place}.content must be text", f"{place}.content")
+    calls = message.get("tool_calls")
+    if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        raise invalid(f"{place}.tool_calls must be a list of objects", f"{place}.tool_calls")
+    for name in ("name", "tool_call_id"):
+        if not isinstance(message.get(name), str | None):
+            raise invalid(f"{place}.{name} must be text", f"{place}.{name}")
 
 
 def _check_integer(body: Body, name: str, low: int, high: int) -> None:
@@ -73,30 +103,54 @@ def _check_integer(body: Body, name: str, low: int, high: int) -> None:
 
 
 def check_model(model: str, served: Served) -> None:
+    if model == f"{SERVED_NAME}@candidate":
+        raise ApiError(404, "No candidate is being released now.", code="model_not_found", param="model")
     if model not in (SERVED_NAME, f"{SERVED_NAME}@stable", served.name):
         message = f"The model `{model}` does not exist or is not served now; `{served.name}` is."
         raise ApiError(404, message, code="model_not_found", param="model")
 
 
-def ticket_for(gateway: Gateway, caller: ApiKey, body: Body, headers: Mapping[str, str], served: Served) -> Ticket:
-    """The request as the engine gets it, and what the ledger needs to know of it."""
+def ticket_for(
+    gateway: Gateway, caller: ApiKey, body: Body, headers: Mapping[str, str], served: Served, **more: Any
+) -> tuple[Ticket, list[Body]]:
+    """What the ledger needs to know of a request, and its messages as the engine gets them."""
     metadata = body.get("metadata") or {}
-    conversation = metadata.get("conversation_id") or headers.get("x-conversation-id") or new_id("conv_")
-    if not isinstance(conversation, str) or len(conversation) > 128:
-        raise invalid("conversation_id must be text of at most 128 characters", "metadata.conversation_id")
+    named = (headers.get(name) for name in CONVERSATION_HEADERS)
+    conversation = metadata.get("conversation_id") or next(filter(None, named), None) or new_id("conv_")
+    if not CONVERSATION.fullmatch(conversation) or conversation.endswith(("/tree", "/messages")):
+        message = "conversation_id must be 1 to 128 characters without breaks, not ending in /tree or /messages"
+        raise invalid(message, "metadata.conversation_id")
     messages = plain_messages(body["messages"], served.control_tokens)
-    return Ticket(
-        body=upstream_body(body, messages, served),
-        messages=tuple(Message(role=message["role"], content=message["content"] or "") for message in messages),
+    ticket = Ticket(
+        messages=tuple(message_of(message) for message in messages),
         conversation_id=conversation,
         rater=gateway.rater(caller, body.get("user")),
-        consent=str(metadata.get("consent", True)).lower() != "false",
+        consent=metadata.get("consent", "true").lower() == "true" and not is_side_turn(headers),
+        metadata=metadata,
+        keep=body.get("store") is not False,
         sampling={name: body[name] for name in SAMPLING if body.get(name) is not None},
         choices=body.get("n") or 1,
         streamed=bool(body.get("stream")),
+        wants_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         wants_logprobs=bool(body.get("logprobs")),
         wants_token_ids=bool(body.get("return_token_ids")),
+        **more,
     )
+    return ticket, messages
+
+
+def is_side_turn(headers: Mapping[str, str]) -> bool:
+    """Whether the client asks for itself, for a title or tags: nobody reads such an answer, and it must not train."""
+    return headers.get("x-turn-type", "").lower() == "side" or bool(headers.get("x-task", "").strip())
+
+
+def message_of(message: Body) -> Message:
+    """What the ledger keeps of a turn."""
+    calls = message.get("tool_calls")
+    return Message(
+        role=message["role"], content=message["content"] or "", name=message.get("name"),
+        tool_calls=tuple(calls) if calls else None, tool_call_id=message.get("tool_call_id"),
+    )  # fmt: skip
 
 
 def plain_messages(messages: list[Body], control_tokens: ControlTokens) -> list[Body]:
@@ -121,9 +175,22 @@ def upstream_body(body: Body, messages: list[Body], served: Served) -> Body:
         "model": served.engine_model,
         "messages": messages,
         "stream": True,
-        "stream_options": body.get("stream_options") if body.get("stream") else {"include_usage": True},
+        "stream_options": _stream_options(body),
         "logprobs": True,
         "return_token_ids": True,
         "return_tokens_as_token_ids": False,
         "cache_salt": served.label,
     }
+
+
+def wants_resuming(body: Body) -> bool:
+    """Whether the stream goes on without its client for a while."""
+    return bool((body.get("stream_options") or {}).get("resumable"))
+
+
+def _stream_options(body: Body) -> Body | None:
+    """A whole answer tells its usage. Resuming is ours."""
+    if not body.get("stream"):
+        return {"include_usage": True}
+    options = {name: value for name, value in (body.get("stream_options") or {}).items() if name != "resumable"}
+    return options or None

@@ -12,7 +12,7 @@ from rich.table import Table
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook
 from feedback.store import COMPLETIONS, CURRENT, FEEDBACK
-from serving import demo_command, key_commands, policy_commands, round_commands
+from serving import demo_command, feedback_commands, key_commands, policy_commands, round_commands
 from serving.commands import AsJson, Home, OneLineErrors, console, installation
 from serving.installation import environment, settings_of
 from serving.probes import readiness
@@ -56,6 +56,7 @@ def up(
     home: Home = None,
     host: Annotated[str | None, typer.Option(help="Where the gateway listens [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="The gateway's port [default: 8000]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Gateway processes behind it [default: 1]")] = None,
     redis_url: Annotated[str | None, typer.Option(help="Use this Redis instead of an embedded one.")] = None,
     redis_port: Annotated[int | None, typer.Option(help="Port of the embedded one [default: 7379]")] = None,
     engine_url: Annotated[str | None, typer.Option(help="Use this vLLM server instead of starting one.")] = None,
@@ -64,7 +65,7 @@ def up(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show all that the parts write.")] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C."""
-    addresses = {"host": host, "port": port, "redis_url": redis_url, "redis_port": redis_port}
+    addresses = {"host": host, "port": port, "workers": workers, "redis_url": redis_url, "redis_port": redis_port}
     engine = {"engine_url": engine_url, "engine_port": engine_port, "base_model": model}
     run_everything(settings_of(home, **addresses, **engine), Terminal(), verbose=verbose)
 
@@ -107,6 +108,7 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
 
 app.add_typer(model_app, name="model")
 app.add_typer(key_commands.app, name="keys")
+app.add_typer(feedback_commands.app, name="feedback")
 app.command()(policy_commands.policies)
 app.command()(policy_commands.rollback)
 app.command()(policy_commands.promote)

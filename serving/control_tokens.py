@@ -2,25 +2,31 @@
 
 import json
 import re
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from feedback.manifest import BrokenPolicy
 
 
+@dataclass(frozen=True)
 class ControlTokens:
     """The added tokens of one tokenizer, special or not (Qwen's <think> is not, yet the template gives it meaning)."""
 
-    def __init__(self, tokens: list[str]) -> None:
-        alternatives = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
-        self._pattern = re.compile(alternatives) if alternatives else None
+    tokens: tuple[str, ...]
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str] | None:
+        alternatives = "|".join(re.escape(token) for token in sorted(self.tokens, key=len, reverse=True))
+        return re.compile(alternatives) if alternatives else None
 
     @classmethod
     def of(cls, model_dir: Path) -> "ControlTokens":
         """Raises BrokenPolicy when the directory has no readable tokenizer.json: guessing would open the door."""
         try:
             added = json.loads((model_dir / "tokenizer.json").read_text())["added_tokens"]
-            return cls([token["content"] for token in added if token["content"]])
+            return cls(tuple(token["content"] for token in added if token["content"]))
         except (OSError, ValueError, KeyError) as error:
             raise BrokenPolicy(f"{model_dir}: the tokenizer's added tokens cannot be read: {error!r}") from error
 

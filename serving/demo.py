@@ -17,20 +17,9 @@ from rich.console import Console
 
 from feedback.statistics import bootstrap_mean
 from serving.crowd import Asked, BackgroundChats, Chat, Service, ServiceError, judgements
-from serving.demo_report import (
-    KL,
-    REWARD_ACCURACY,
-    REWARD_PROMPTS,
-    DemoReport,
-    ProgressLine,
-    Traffic,
-    Verdict,
-    find,
-    judge,
-    show,
-    write_json,
-)
+from serving.demo_report import DemoReport, ProgressLine, Traffic, Verdict, judge, show, write_json
 from serving.preferences import PREFERENCES
+from serving.round_metrics import KL, REWARD_ACCURACY, REWARD_PROMPTS, find
 
 Result = TypeVar("Result")
 REQUEST_TIMEOUT_S = 120.0

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.status import Status
@@ -16,12 +16,6 @@ from rich.text import Text
 from feedback.statistics import Interval
 
 Verdict = Literal["improved", "unclear", "requests failed", "refused", "failed", "not served", "out of time", "stopped"]
-
-# Where a round's metrics keep what the table shows: {stage: {name: value}}.
-REWARD_ACCURACY = ("reward", "held_out", "accuracy", "mean")
-REWARD_PROMPTS = ("reward", "held_out", "prompts")
-KL = ("gate", "gate/kl")
-
 
 PLAIN_LINE_EVERY_S = 20.0
 
@@ -102,14 +96,6 @@ def judge(change: Interval, traffic: Traffic) -> tuple[Verdict, str]:
     if change.high < 0:
         return "unclear", "the answers got worse by the hidden preference"
     return "unclear", "the 95% interval of the change includes zero"
-
-
-def find(metrics: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
-    """A number in nested metrics; None when the round did not get that far."""
-    found: Any = metrics
-    for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return float(found) if isinstance(found, int | float) else None
 
 
 def write_json(report: DemoReport, path: Path) -> None:

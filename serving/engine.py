@@ -5,22 +5,29 @@ listens on loopback or a private network only.
 """
 
 import hashlib
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
+import msgspec
 
 SERVED_NAME = "policy"
 EMPTY_DIGEST = hashlib.sha256(b"").hexdigest()
 NO_SUCH_ROUTE = (404, 405, 501)
+DONE = b"[DONE]"
 Body = dict[str, Any]
 Scores = tuple[tuple[float, ...], ...]
 
 # A prompt may wait for its turn; this long without a byte means that the engine is stuck.
-_TIMEOUT = httpx.Timeout(300.0, connect=2.0)
+SILENCE_S = 300.0
+CONNECT_S = 10.0
+# Below the engine's own 5 s: a connection that it is about to close is not used again.
+KEEP_ALIVE_S = 3.0
+
+
+_decode = msgspec.json.Decoder().decode
 
 
 class EngineDown(RuntimeError):
@@ -46,33 +53,43 @@ class EngineRefused(RuntimeError):
 class Engine:
     """One vLLM OpenAI server."""
 
-    def __init__(self, url: str, key: str, *, client: httpx.AsyncClient | None = None) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        self.client = client or httpx.AsyncClient(
-            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=_TIMEOUT, limits=limits, trust_env=False
-        )
+    def __init__(self, url: str, key: str, *, silence_s: float = SILENCE_S) -> None:
+        self._url, self._key = url, key
+        self.patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s)
+        self._opened: aiohttp.ClientSession | None = None
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        """Made on first use: it belongs to the event loop that runs then."""
+        if self._opened is None:
+            self._opened = aiohttp.ClientSession(
+                self._url,
+                headers={"Authorization": f"Bearer {self._key}"},
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+            )
+        return self._opened
 
     async def close(self) -> None:
-        await self.client.aclose()
+        if self._opened is not None:
+            await self._opened.close()
 
     @asynccontextmanager
-    async def stream(self, body: Body) -> AsyncIterator[AsyncIterator[Body]]:
-        """The chunks of a streamed chat completion, without the closing [DONE].
+    async def stream(self, body: Body) -> AsyncIterator[AsyncIterator[list[Body]]]:
+        """The chunks of a streamed chat completion, as many at a time as came together, without the closing [DONE].
 
         Leaving the context closes the connection, which frees the engine's slot at once. The chunks end with
         EngineDown if [DONE] never came.
         """
-        request = self.client.build_request("POST", "/v1/chat/completions", json=body)
         try:
-            response = await self.client.send(request, stream=True)
-        except httpx.TransportError as error:
+            response = await self._session.post("/v1/chat/completions", json=body, timeout=self.patience)
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise down(error) from error
         try:
-            if response.status_code != 200:
-                raise EngineRefused(response.status_code, _parse(await _read(response)))
+            if response.status != 200:
+                raise EngineRefused(response.status, _parse(await _read(response)))
             yield _chunks(response)
         finally:
-            await response.aclose()
+            response.close()
 
     async def models(self) -> list[str]:
         """The names that the engine serves: the base and the adapters loaded."""
@@ -168,14 +185,16 @@ class Engine:
     async def _post(self, path: str, body: Body | None, **options: Any) -> Any:
         return await self._request("POST", path, json=body, **options)
 
-    async def _request(self, method: str, path: str, **options: Any) -> Any:
+    async def _request(self, method: str, path: str, *, timeout: float | None = None, **options: Any) -> Any:
+        patience = self.patience if timeout is None else aiohttp.ClientTimeout(total=timeout)
         try:
-            response = await self.client.request(method, path, **options)
-        except httpx.TransportError as error:
+            async with self._session.request(method, path, timeout=patience, **options) as response:
+                content = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise down(error) from error
-        if response.status_code != 200:
-            raise EngineRefused(response.status_code, _parse(response.content))
-        return _parse(response.content)
+        if response.status != 200:
+            raise EngineRefused(response.status, _parse(content))
+        return _parse(content)
 
 
 def error_message(body: Any) -> str:
@@ -188,12 +207,12 @@ def error_message(body: Any) -> str:
     return str(body)[:500]
 
 
-def down(error: httpx.TransportError) -> EngineDown:
+def down(error: aiohttp.ClientError | TimeoutError) -> EngineDown:
     """What a failed exchange says of the engine."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, httpx.ConnectError):
+    if isinstance(error, aiohttp.ClientConnectorError):
         return EngineUnreachable(text)
-    return EngineSlow(text) if isinstance(error, httpx.TimeoutException) else EngineDown(text)
+    return EngineSlow(text) if isinstance(error, TimeoutError) else EngineDown(text)
 
 
 def _prompt_logprobs(sequence: tuple[int, ...], entries: list[dict[str, Any] | None]) -> tuple[float, ...]:
@@ -205,32 +224,32 @@ def _prompt_logprobs(sequence: tuple[int, ...], entries: list[dict[str, Any] | N
     return tuple(scores)
 
 
-async def _chunks(response: httpx.Response) -> AsyncIterator[Body]:
-    # Not aiter_lines: it also splits at U+2028 and U+0085, which JSON may carry unescaped.
+async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[list[Body]]:
+    # Events are split by hand: a reader of lines would also split at U+2028, which JSON may carry unescaped.
     pending = b""
     try:
-        async for data in response.aiter_bytes():
+        async for data in response.content.iter_any():
             *events, pending = (pending + data).split(b"\n\n")
-            for event in events:
-                payload = event.strip().removeprefix(b"data:").strip()
-                if payload == b"[DONE]":
-                    return
-                if payload and not event.startswith(b":"):
-                    yield json.loads(payload)
-    except httpx.TransportError as error:
+            payloads = [event[5:].strip() for event in events if event.startswith(b"data:")]
+            done = DONE in payloads
+            if batch := [_decode(payload) for payload in payloads[: payloads.index(DONE) if done else None]]:
+                yield batch
+            if done:
+                return
+    except (aiohttp.ClientError, TimeoutError) as error:
         raise down(error) from error
     raise EngineDown("the engine ended the stream without [DONE]")
 
 
-async def _read(response: httpx.Response) -> bytes:
+async def _read(response: aiohttp.ClientResponse) -> bytes:
     try:
-        return await response.aread()
-    except httpx.TransportError as error:
+        return await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
         raise down(error) from error
 
 
 def _parse(content: bytes) -> Any:
     try:
-        return json.loads(content)
+        return _decode(content)
     except ValueError:
         return content.decode(errors="replace")

@@ -1,5 +1,6 @@
 """Every failure as the OpenAI error object, so that any OpenAI client can tell the user what went wrong."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,15 +11,33 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from feedback.keys import LastAdmin, UnknownKey
 from feedback.manifest import BrokenPolicy
 from feedback.registry import PointerMoved, RejectedPolicy, UnknownPolicy
-from feedback.store import Conflict, LedgerNotDurable
+from feedback.store import Conflict, LedgerNotDurable, Superseded
+from serving.logs import request_id
 
 # Clients of the OpenAI SDK repeat a 409 by default; ours cannot succeed by repetition.
 NO_RETRY = {"x-should-retry": "false"}
 RETRY_SOON = {"retry-after": "1"}
 
-_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 409: "conflict_error"}
+# What OpenAI's clients may ask for besides chat.
+UNSUPPORTED = re.compile(
+    "/v1/(assistants|audio|batches|completions|embeddings|evals|files|fine_tuning|images|moderations|realtime|responses"
+    "|threads|uploads|vector_stores|videos)(/|$)"
+)
+CHAT_ONLY = (
+    "Ratchet answers chat completions only: feedback and training need the messages. Use POST /v1/chat/completions."
+)
+
+_TYPES = {
+    401: "authentication_error", 403: "permission_error", 404: "not_found_error", 409: "conflict_error",
+    429: "rate_limit_error",
+}  # fmt: skip
+_KNOWN = (
+    RedisError, LedgerNotDurable, UnknownPolicy, PointerMoved, BrokenPolicy, Conflict, Superseded, UnknownKey,
+    LastAdmin,
+)  # fmt: skip
 
 
 class ApiError(Exception):
@@ -67,7 +86,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(Exception, _on_bug)
-    for kind in (RedisError, LedgerNotDurable, UnknownPolicy, PointerMoved, BrokenPolicy, Conflict):
+    for kind in _KNOWN:
         app.add_exception_handler(kind, _on_ledger)
 
 
@@ -80,9 +99,13 @@ def translate(error: Exception) -> ApiError:
             )
         case UnknownPolicy():
             return ApiError(404, str(error.args[0]), code="policy_not_found")
+        case UnknownKey():
+            return ApiError(404, str(error), code="key_not_found", param="id")
+        case LastAdmin():
+            return ApiError(409, str(error), code="last_admin", headers=NO_RETRY)
         case RejectedPolicy():
             return ApiError(409, str(error), code="policy_rejected", headers=NO_RETRY)
-        case PointerMoved() | Conflict():
+        case PointerMoved() | Conflict() | Superseded():
             return ApiError(409, str(error), code="conflict", headers=NO_RETRY)
         case BrokenPolicy():
             return ApiError(409, str(error), code="broken_policy", headers=NO_RETRY)
@@ -100,10 +123,12 @@ async def _on_ledger(_: Request, error: Exception) -> JSONResponse:
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    message = str(error.detail)
+    message, code = str(error.detail), None
     if error.status_code == 404:
-        message = f"Unknown request URL: {request.method} {request.url.path}"
-    body = error_body(error.status_code, message, code="unknown_url" if error.status_code == 404 else None)
+        message, code = f"Unknown request URL: {request.method} {request.url.path}", "unknown_url"
+        if UNSUPPORTED.match(request.url.path):
+            message, code = CHAT_ONLY, "unsupported_endpoint"
+    body = error_body(error.status_code, message, code=code)
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
@@ -115,5 +140,7 @@ async def _on_validation(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_bug(_: Request, error: Exception) -> JSONResponse:
-    # Starlette raises it again after the answer, so the log has the traceback and the client does not.
-    return JSONResponse(error_body(500, "internal error", code="internal_error"), status_code=500)
+    # Starlette raises it again after the answer, so the log has the traceback and the client does not. The answer is
+    # made outside of the middleware that would give it the id.
+    headers = {"x-request-id": request_id() or ""}
+    return JSONResponse(error_body(500, "internal error", code="internal_error"), status_code=500, headers=headers)

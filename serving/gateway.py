@@ -1,21 +1,32 @@
 """What the routes work with, handed to them by FastAPI."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
+from fastapi.security import HTTPBearer
 
+from feedback.archive import Archive
 from feedback.keys import ApiKey, KeyRing
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger
-from serving.auth import Authenticator, require_operator
+from serving.appender import Appender
+from serving.auth import Authenticator, require_admin, require_operator
 from serving.engine import Engine
 from serving.errors import invalid
-from serving.gate import SwapGate
 from serving.json_body import parse_json
-from serving.relay import Recorder
+from serving.lockstep import Follower
+from serving.logs import note_key
+from serving.metrics import Metrics
+from serving.peers import Peers
+from serving.quotas import Quotas
+from serving.recorder import Recorder
+from serving.replay import Replays
+from serving.running import Places, Running
+from serving.shown import ShownAnswers
+from serving.swap_gate import SwapGate
 from serving.watcher import PolicyWatcher
 
 
@@ -30,10 +41,18 @@ class Gateway:
     rounds: RoundBook
     keys: KeyRing
     gate: SwapGate
-    watcher: PolicyWatcher
+    watcher: PolicyWatcher | Follower
     recorder: Recorder
     auth: Authenticator
-    broken_streams: int = 0
+    archive: Archive
+    places: Places
+    metrics: Metrics
+    quotas: Quotas
+    shown: ShownAnswers
+    appender: Appender
+    peers: Peers
+    running: Running = field(default_factory=Running)
+    replays: Replays = field(default_factory=Replays)
 
     def rater(self, caller: ApiKey, user: str | None) -> str:
         """The pseudonym behind a request.
@@ -44,8 +63,14 @@ class Gateway:
         speaks_for_users = caller.role in ("operator", "admin")
         return self.keys.pseudonym(caller, user if speaks_for_users else None)
 
+    def raters(self, caller: ApiKey, user: str | None) -> set[str]:
+        """Whose answers a caller may judge: a completion asked for without naming a user was shown to whomever the
+        key speaks for."""
+        own = self.rater(caller, None)
+        return {own} if user is None else {self.rater(caller, user), own}
 
-def gateway_of(request: Request) -> Gateway:
+
+async def gateway_of(request: Request) -> Gateway:  # async, or FastAPI would ask a thread for it each time
     gateway = request.app.state.gateway
     assert isinstance(gateway, Gateway)
     return gateway
@@ -54,11 +79,23 @@ def gateway_of(request: Request) -> Gateway:
 GatewayDep = Annotated[Gateway, Depends(gateway_of)]
 
 
-async def caller_of(request: Request, gateway: GatewayDep) -> ApiKey:
-    return await gateway.auth.authenticate(request.headers.get("authorization"))
+class Caller(HTTPBearer):
+    """Who calls, by the key in the header. One dependency that is also what the OpenAPI document names: each more
+    would cost as much as the check itself."""
+
+    def __init__(self, *, freshly: bool = False) -> None:
+        super().__init__(scheme_name="bearer", auto_error=False)
+        self._freshly = freshly
+
+    async def __call__(self, request: Request) -> ApiKey:  # type: ignore[override]
+        """Raises ApiError 401, 429 or 503."""
+        gateway, header = await gateway_of(request), request.headers.get("authorization")
+        caller = await gateway.auth.authenticate(header, address_of(request), freshly=self._freshly)
+        note_key(caller.id)
+        return caller
 
 
-CallerDep = Annotated[ApiKey, Depends(caller_of)]
+CallerDep = Annotated[ApiKey, Depends(Caller())]
 
 
 async def operator_of(caller: CallerDep) -> ApiKey:
@@ -67,6 +104,26 @@ async def operator_of(caller: CallerDep) -> ApiKey:
 
 
 OperatorDep = Annotated[ApiKey, Depends(operator_of)]
+
+
+# Asks Redis each time: in the seconds that a revoked key is still remembered, it could make itself another.
+FreshCallerDep = Annotated[ApiKey, Depends(Caller(freshly=True))]
+
+
+async def admin_of(caller: FreshCallerDep) -> ApiKey:
+    require_admin(caller)
+    return caller
+
+
+AdminDep = Annotated[ApiKey, Depends(admin_of)]
+
+
+User = Annotated[str | None, Query(min_length=1, max_length=256)]
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+def address_of(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 async def read_json(request: Request, *, optional: bool = False) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from feedback.records import digest
 from feedback.registry import PolicyRegistry
 from serving.control_tokens import ControlTokens
 from serving.engine import SERVED_NAME, Engine, EngineRefused, Scores
-from serving.gate import Served, SwapGate
 from serving.proof import Proof, Reading, digests_agree, judge
+from serving.swap_gate import Close, Load, Served, SwapGate, Taint
 
 log = logging.getLogger("serving.hotswap")
 
@@ -76,16 +76,16 @@ class MergedLoader:
 
     async def load(self, policy: Policy) -> Loaded:
         served = policy.served(engine_model=SERVED_NAME, pinned=False, tokenizer_dir=policy.model_dir)
-        self.gate.close()
+        await self.gate.command(Close())
         started = time.monotonic()
         checksum = await self._replace(policy)
         await self.engine.mark(served.label)
-        self.gate.loaded = served
+        await self.gate.command(Load(served))
         await self.engine.resume()
         pause_s = time.monotonic() - started
         proof, reading = await self._prove(policy, checksum)
         if not proof.proven:
-            self.gate.taint()
+            await self.gate.command(Taint())
             raise SwapFailed(proof.reason, proof, pause_s)
         self._known = reading
         return Loaded(served, proof, pause_s)

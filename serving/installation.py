@@ -20,7 +20,7 @@ from serving.children import CannotStart
 FREE_BYTES = 2 * 1024**3
 STARTED = "started.json"
 RECORDED = ("host", "port", "redis_url", "redis_port", "engine_url", "engine_port", "engine_mode", "base_model")
-OPTIONS = ("home", "host", "port", "redis_url", "redis_port", "engine_url", "engine_port")
+OPTIONS = ("home", "host", "port", "workers", "redis_url", "redis_port", "engine_url", "engine_port")
 
 
 @contextmanager
@@ -98,15 +98,12 @@ def settings_of(home: Path | None, **given: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         raise _unusable(str(first["loc"][0]), first["msg"]) from error
-    check_addresses(settings)
+    check_urls(settings)
     return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
 
 
-def check_addresses(settings: Settings) -> None:
-    """Raises CannotStart for what cannot be an address, whoever listens there."""
-    for name in ("port", "redis_port", "engine_port"):
-        if not 0 <= getattr(settings, name) <= 65535:
-            raise _unusable(name, "a port is a number from 0 to 65535")
+def check_urls(settings: Settings) -> None:
+    """Raises CannotStart for what cannot be a URL, whoever listens there."""
     try:
         if settings.redis_url is not None:
             Redis.from_url(settings.redis_url).close()

@@ -1,60 +1,131 @@
-"""POST /v1/feedback: what people say of the answers they got, kept only if it is about those answers."""
+"""/v1/feedback: what people say of the answers they got, kept only if it is about those answers."""
 
+import asyncio
 import time
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-import anyio
 from fastapi import APIRouter, Request
-from pydantic import TypeAdapter, ValidationError
-from starlette.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
 
+from feedback.judgements import Comparison, Feedback, Judgement, Ranking
 from feedback.keys import ApiKey
-from feedback.records import Comparison, Completion, Feedback, Judgement, Ranking, new_id
-from feedback.store import Appended
+from feedback.records import Offer, new_id
+from feedback.store import Appended, Kept
+from serving import api_docs as docs
+from serving.comparisons import reveal
 from serving.errors import ApiError, invalid, unavailable
-from serving.gateway import CallerDep, Gateway, GatewayDep, read_json
+from serving.gateway import CallerDep, Gateway, GatewayDep, Limit, User, read_json
+from serving.said import Said, read
+from serving.shown import Shown
 
 ANSWER_WITHIN_S = 2.0
-SET_BY_SERVER = (
-    "policy_version", "rater", "weight", "time", "created", "split", "id", "revision", "schema_version", "slot",
-    "prompt_digest", "consent",
-)  # fmt: skip
 UNFINISHED = ("abort", "error")
+OPERATORS = ("operator", "admin")
 
 router = APIRouter()
-_judgement: TypeAdapter[Judgement] = TypeAdapter(Judgement)
 
 
-@router.post("/v1/feedback")
-async def create_feedback(request: Request, gateway: GatewayDep, caller: CallerDep) -> JSONResponse:
-    body = await read_json(request)
+class Accepted(NamedTuple):
+    """What the client is told, and whether the judgement is new."""
+
+    answer: dict[str, Any]
+    status: Literal["created", "revised", "same", "valid"]
+
+
+@router.post("/v1/feedback", **docs.JUDGE)
+async def create_feedback(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
+    said = read(await read_json(request))
     try:
-        with anyio.fail_after(ANSWER_WITHIN_S):
-            return await anyio.to_thread.run_sync(accept, gateway, caller, body, abandon_on_cancel=True)
+        accepted = await take(gateway, caller, said)
+    except ApiError as error:
+        return await elsewhere(gateway, request, error)
+    return JSONResponse(accepted.answer, status_code=201 if accepted.status == "created" else 200)
+
+
+async def elsewhere(gateway: Gateway, request: Request, error: ApiError) -> Response:
+    """What is not in the ledger another process may be writing, and can stop; raises the error if none is."""
+    if error.code == "completion_not_found" and (answer := await gateway.peers.pass_on(request)):
+        return answer
+    raise error
+
+
+async def take(gateway: Gateway, caller: ApiKey, said: Said) -> Accepted:
+    """`accept`, or 503 when the ledger is silent for too long. What is still being written ends here."""
+    try:
+        async with gateway.quotas.feedback(caller):
+            if not said.dry_run:
+                await stop_what_is_judged(gateway, caller, said)
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                return await accept(gateway, caller, said)
     except TimeoutError:
         raise unavailable("no answer from the ledger in time: repeat the request", "ledger_unavailable") from None
 
 
-@router.get("/v1/feedback/{id}")
-def get_feedback(id: str, gateway: GatewayDep, caller: CallerDep) -> dict[str, Any]:
-    feedback = gateway.ledger.feedback(id)
-    own = feedback is not None and feedback.rater == gateway.rater(caller, None)
-    if feedback is None or not (own or caller.role in ("operator", "admin")):
-        raise ApiError(404, f"No feedback {id}.", code="feedback_not_found", param="id")
-    return {"object": "feedback", "type": feedback.judgement.type, **feedback.model_dump(mode="json")}
+async def stop_what_is_judged(gateway: Gateway, caller: ApiKey, said: Said) -> None:
+    """Whoever judges an answer that is still being written has seen enough of it. Raises ApiError, stopping nothing."""
+    raters = gateway.raters(caller, said.user)
+    compared = gateway.running.find(said.comparison_id, raters) if said.comparison_id else None
+    if said.comparison_id and compared is None:
+        return
+    judgement = said.about(compared.ticket.completion_ids if compared else ())
+    relays = {id: gateway.running.find(id.partition(":")[0], raters) for id in judgement.targets}
+    unfinished = {id: relay for id, relay in relays.items() if relay and relay.writes(id)}
+    for id, relay in unfinished.items():
+        if not relay.shows(id):
+            raise invalid(f"{id} has not begun", _param(judgement, id), status=422, code="completion_unfinished")
+    for relay in set(unfinished.values()):
+        await gateway.running.stop(relay)
 
 
-def accept(gateway: Gateway, caller: ApiKey, body: dict[str, Any]) -> JSONResponse:
+async def accept(gateway: Gateway, caller: ApiKey, said: Said) -> Accepted:
     """Validate against what was served, append, answer. Returns only after the ledger fsynced."""
-    user, client_id = (_text(body, name) for name in ("user", "client_id"))
-    judgement = parse({name: value for name, value in body.items() if name not in ("user", "client_id")})
-    rater = gateway.rater(caller, user)
-    # A completion asked for without naming a user was shown to whomever the key speaks for.
-    check_targets(judgement, gateway.ledger.completions(judgement.targets), {rater, gateway.rater(caller, None)})
+    rater, raters = gateway.rater(caller, said.user), gateway.raters(caller, said.user)
+    offer = await run_in_threadpool(_offer, gateway, said.comparison_id, raters) if said.comparison_id else None
+    judgement = said.about(offer.completion_ids if offer else ())
+    known = await gateway.shown.find(judgement.targets)
+    check_targets(judgement, known, raters)
     split = gateway.keys.split(rater, gateway.settings.evaluation_share)
-    feedback = Feedback(id=new_id("fb_"), judgement=judgement, rater=rater, split=split, created=time.time())
-    appended = gateway.ledger.append_feedback(feedback, client_id=client_id)
-    return JSONResponse(_answer(feedback, appended), status_code=201 if appended.status == "created" else 200)
+    feedback = Feedback(
+        id=new_id("fb_"), judgement=judgement, rater=rater, split=split, circumstances=said.circumstances,
+        created=time.time(),
+    )  # fmt: skip
+    if said.dry_run:
+        return Accepted({"object": "feedback", "type": judgement.type, "status": "valid"}, "valid")
+    appended = await gateway.appender.append(feedback, said.client_id)
+    gateway.metrics.feedback.labels(judgement.type, appended.status).inc()
+    answer = _answer(feedback, appended)
+    if best := _best(judgement):
+        answer["continue_from"] = best[0]
+        await run_in_threadpool(go_on_from, gateway, best[0], known[best[0]], judgement.targets)
+    if offer is not None:
+        answer["reveal"] = reveal(offer, known)
+    return Accepted(answer, appended.status)
+
+
+def _offer(gateway: Gateway, id: str, raters: set[str]) -> Offer:
+    """The comparison that is voted on."""
+    offer = gateway.archive.offer(id)
+    if offer is None or offer.rater not in raters:
+        raise ApiError(404, f"No comparison {id}.", code="comparison_not_found", param="comparison_id")
+    return offer
+
+
+def _best(judgement: Judgement) -> tuple[str, ...]:
+    """The completions preferred to all others; of two equally bad ones, both."""
+    if not isinstance(judgement, Comparison | Ranking):
+        return ()
+    return tuple(t for t, tier in zip(judgement.targets, judgement.tiers, strict=True) if tier == 0)
+
+
+def go_on_from(gateway: Gateway, best: str, shown: Shown, judged: tuple[str, ...]) -> None:
+    """Let the conversation go on from the best answer, unless it has gone on already.
+
+    Of several equally good the one shown first: the order shown was drawn at random.
+    """
+    conversation = gateway.archive.conversation(shown.rater, shown.conversation_id)
+    if conversation is not None and conversation.head in judged and conversation.head != best:
+        gateway.archive.change_conversation(shown.rater, shown.conversation_id, head=best)
 
 
 def _answer(feedback: Feedback, appended: Appended) -> dict[str, Any]:
@@ -69,49 +140,7 @@ def _answer(feedback: Feedback, appended: Appended) -> dict[str, Any]:
     }
 
 
-def parse(body: dict[str, Any]) -> Judgement:
-    """One judgement out of a request body; raises ApiError 400 naming the field at fault."""
-    for name in SET_BY_SERVER:
-        if name in body:
-            raise invalid(f"{name} is set by the server and cannot be sent", name)
-    try:
-        return _judgement.validate_python(_spelled_out(body))
-    except ValidationError as error:
-        first = error.errors()[0]
-        # Place and type of the discriminated union come first: ("rating", "value").
-        place = [str(part) for part in first["loc"][1:]] if first["loc"] else []
-        message = first["msg"].removeprefix("Value error, ")
-        raise invalid(message, ".".join(place) or _culprit(body, message)) from error
-
-
-def _culprit(body: dict[str, Any], message: str) -> str:
-    """The field that a rule over the whole judgement complains of: its message begins with the name."""
-    word = message.split(" ", 1)[0]
-    return word if word in body else "type"
-
-
-def _spelled_out(body: dict[str, Any]) -> dict[str, Any]:
-    """Without the shorthands: `choice` beside a response id; `candidates` of a comparison for left and right."""
-    spelled = dict(body)
-    if "choice" in spelled and spelled.get("type") in ("rating", "demonstration"):
-        choice, target = spelled.pop("choice"), spelled.get("completion_id")
-        if not isinstance(choice, int) or isinstance(choice, bool) or choice < 0:
-            raise invalid("choice must be a whole number from 0", "choice")
-        if isinstance(target, str) and ":" in target and not target.endswith(f":{choice}"):
-            raise invalid("choice and completion_id name different completions", "choice")
-        if isinstance(target, str) and ":" not in target:
-            spelled["completion_id"] = f"{target}:{choice}"
-    elif isinstance(target := spelled.get("completion_id"), str) and ":" not in target:
-        spelled["completion_id"] = f"{target}:0"
-    if spelled.get("type") == "comparison" and "candidates" in spelled:
-        candidates = spelled.pop("candidates")
-        if not isinstance(candidates, list) or len(candidates) != 2 or "left" in spelled or "right" in spelled:
-            raise invalid("candidates must be two completions, in place of left and right", "candidates")
-        spelled["left"], spelled["right"] = candidates
-    return spelled
-
-
-def check_targets(judgement: Judgement, known: dict[str, Completion], raters: set[str]) -> None:
+def check_targets(judgement: Judgement, known: dict[str, Shown], raters: set[str]) -> None:
     """The rule: one may judge what was served to oneself, finished, and side by side only answers to one prompt."""
     for target in judgement.targets:
         param = _param(judgement, target)
@@ -133,8 +162,62 @@ def _param(judgement: Judgement, target: str) -> str:
     return "candidates" if isinstance(judgement, Ranking) else "completion_id"
 
 
-def _text(body: dict[str, Any], name: str) -> str | None:
-    value = body.get(name)
-    if value is not None and (not isinstance(value, str) or not 1 <= len(value) <= 256):
-        raise invalid(f"{name} must be text of 1 to 256 characters", name)
-    return value
+@router.get("/v1/feedback", **docs.FEEDBACKS)
+def list_feedback(
+    gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20,
+    type: str | None = None, completion_id: str | None = None, user: User = None, everybody: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """One's own judgements that stand, oldest first; operators may ask for everybody's."""
+    if everybody and caller.role not in OPERATORS:
+        raise ApiError(403, f"A key of role {caller.role} may not do this.", code="insufficient_role")
+    rater = None if everybody else gateway.rater(caller, user)
+    found: list[Kept] = []
+    while (page := gateway.ledger.feedback_page(rater, after)) and len(found) <= limit:
+        found += [kept for kept in page.kept if _wanted(kept, type, completion_id)]
+        after = page.last
+    data = [card(kept) for kept in found[:limit]]
+    edges = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+    return {"object": "list", "data": data, **edges, "has_more": len(found) > limit}
+
+
+def _wanted(kept: Kept, type: str | None, completion_id: str | None) -> bool:
+    judgement = kept.feedback.judgement
+    about = completion_id is None or completion_id in judgement.targets
+    return kept.stands and about and type in (None, judgement.type)
+
+
+@router.get("/v1/feedback/{id}", **docs.FEEDBACK)
+def get_feedback(id: str, gateway: GatewayDep, caller: CallerDep, user: User = None) -> dict[str, Any]:
+    """A judgement with the revisions that led to it."""
+    kept = _own(gateway, caller, id, user)
+    history: list[dict[str, Any]] = []
+    earlier = kept
+    while earlier.replaces and (before := gateway.ledger.kept([earlier.replaces])):
+        earlier = before[0]
+        history.append(card(earlier))
+    return {**card(kept), "history": history}
+
+
+@router.delete("/v1/feedback/{id}", **docs.TAKE_BACK)
+def take_back(id: str, gateway: GatewayDep, caller: CallerDep, user: User = None) -> dict[str, Any]:
+    """Undo a judgement: it counts no more, its history stays. Undoing it again changes nothing."""
+    kept = _own(gateway, caller, id, user)
+    if kept.feedback.rater not in gateway.raters(caller, user):
+        raise ApiError(403, "Only whoever judged may take it back.", code="not_yours")
+    gateway.ledger.retract(id)
+    return {"object": "feedback.deleted", "id": id, "deleted": True}
+
+
+def _own(gateway: Gateway, caller: ApiKey, id: str, user: str | None) -> Kept:
+    kept = gateway.ledger.kept([id])
+    if not kept or not (kept[0].feedback.rater in gateway.raters(caller, user) or caller.role in OPERATORS):
+        raise ApiError(404, f"No feedback {id}.", code="feedback_not_found", param="id")
+    return kept[0]
+
+
+def card(kept: Kept) -> dict[str, Any]:
+    """A judgement as its author and operators see it."""
+    feedback = kept.feedback
+    status = "retracted" if kept.retracted else "accepted" if kept.stands else "replaced"
+    facts = {"revision": kept.revision, "replaces": kept.replaces, "status": status}
+    return {"object": "feedback", "type": feedback.judgement.type, **feedback.model_dump(mode="json"), **facts}

@@ -1,34 +1,10 @@
-"""Pure ASGI middleware: a bound on bodies, an id for every request, and a count of how each ended."""
-
-from collections import Counter
+"""Pure ASGI middleware: a bound on bodies."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from feedback.records import new_id
 from serving.errors import ApiError, response_to
 
 MAX_BODY = 2 * 1024 * 1024
-
-
-class RequestLog:
-    """Answers carry `x-request-id`; requests are counted by method and status."""
-
-    def __init__(self, app: ASGIApp, counts: Counter[tuple[str, int]]) -> None:
-        self.app, self.counts = app, counts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        request_id = new_id("req_")
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self.counts[scope["method"], message["status"]] += 1
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-            await send(message)
-
-        await self.app(scope, receive, send_with_id)
 
 
 class BodyLimit:

@@ -1,15 +1,15 @@
-"""For operators: policies, rollback, rounds; for machines: health, readiness, metrics."""
+"""For operators: policies, rollback, rounds."""
 
 import json
 from typing import Any
 
 from fastapi import APIRouter, Request
-from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse
 
 from feedback.manifest import BrokenPolicy, read_manifest
 from feedback.rounds import RoundRecord
+from serving import api_docs as docs
 from serving.errors import ApiError, invalid
 from serving.gateway import Gateway, GatewayDep, OperatorDep, read_json
 from serving.watcher import LAST_SWAP
@@ -17,7 +17,7 @@ from serving.watcher import LAST_SWAP
 router = APIRouter()
 
 
-@router.get("/v1/policies")
+@router.get("/v1/policies", **docs.POLICIES)
 def list_policies(gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
     served = gateway.gate.served
     raw = gateway.registry.redis.get(LAST_SWAP)
@@ -43,7 +43,7 @@ def policy_card(gateway: Gateway, version: int, state: str) -> dict[str, Any]:
     return {**card, **{name: getattr(manifest, name) for name in names}}
 
 
-@router.post("/v1/rollback")
+@router.post("/v1/rollback", **docs.ROLLBACK)
 async def roll_back(request: Request, gateway: GatewayDep, caller: OperatorDep) -> dict[str, Any]:
     body = await read_json(request, optional=True)
     to = None if body.get("to") is None else version_of(body["to"], "to")
@@ -53,7 +53,7 @@ async def roll_back(request: Request, gateway: GatewayDep, caller: OperatorDep) 
     return {"object": "policy", "id": f"policy-v{version}", "version": version}
 
 
-@router.post("/v1/policies/{id}/promote")
+@router.post("/v1/policies/{id}/promote", **docs.PROMOTE)
 async def promote(id: str, request: Request, gateway: GatewayDep, caller: OperatorDep) -> dict[str, Any]:
     version = version_of(id, "id")
     body = await read_json(request, optional=True)
@@ -76,20 +76,20 @@ def version_of(value: Any, param: str) -> int:
     return int(text)
 
 
-@router.post("/v1/rounds")
+@router.post("/v1/rounds", **docs.OPEN_ROUND)
 def open_round(gateway: GatewayDep, caller: OperatorDep) -> JSONResponse:
     id, opened = gateway.rounds.request(trigger="operator", actor=caller.name)
     return JSONResponse(round_card(gateway.rounds.get(id), id), status_code=201 if opened else 200)
 
 
-@router.get("/v1/rounds")
+@router.get("/v1/rounds", **docs.ROUNDS)
 def list_rounds(gateway: GatewayDep, _: OperatorDep, limit: int = 20) -> dict[str, Any]:
     rounds = gateway.rounds.list(limit=min(max(limit, 1), 100))
     frozen = gateway.rounds.is_frozen()
     return {"object": "list", "data": [round_card(round, round.id) for round in rounds], "frozen": frozen}
 
 
-@router.post("/v1/rounds/freeze")
+@router.post("/v1/rounds/freeze", **docs.FREEZE)
 async def freeze(request: Request, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
     frozen = (await read_json(request)).get("frozen")
     if not isinstance(frozen, bool):
@@ -98,7 +98,7 @@ async def freeze(request: Request, gateway: GatewayDep, _: OperatorDep) -> dict[
     return {"object": "learning", "frozen": frozen}
 
 
-@router.get("/v1/rounds/{id}")
+@router.get("/v1/rounds/{id}", **docs.ROUND)
 def get_round(id: int, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
     return round_card(gateway.rounds.get(id), id)
 
@@ -107,44 +107,3 @@ def round_card(round: RoundRecord | None, id: int) -> dict[str, Any]:
     if round is None:
         raise ApiError(404, f"No round {id}.", code="round_not_found", param="id")
     return {"object": "round", **round.model_dump(mode="json")}
-
-
-@router.get("/health")
-async def health() -> dict[str, str]:
-    """The process lives. Whether it can serve is asked at /ready."""
-    return {"status": "ok"}
-
-
-@router.get("/ready")
-async def ready(gateway: GatewayDep) -> JSONResponse:
-    """200 once the engine generates with proven weights and Redis takes writes, else 503 with the reasons.
-
-    Reads what the watcher found: asking costs the engine nothing, so it may stay open to anyone.
-    """
-    served = gateway.gate.served
-    reasons = [] if served else [gateway.gate.reason]
-    try:
-        await run_in_threadpool(gateway.ledger.redis.set, "gateway:ready", 1)
-    except RedisError as error:
-        reasons.append(f"Redis takes no writes: {error}")
-    answer = {"ready": not reasons, "policy_version": served.version if served else None, "reasons": reasons}
-    return JSONResponse(answer, status_code=503 if reasons else 200, headers={"retry-after": "1"} if reasons else None)
-
-
-@router.get("/metrics")
-async def metrics(request: Request, gateway: GatewayDep) -> Response:
-    """Prometheus text format."""
-    last, served = gateway.watcher.last, gateway.gate.served
-    lines = [
-        *(f'ratchet_requests_total{{method="{m}",status="{s}"}} {n}' for (m, s), n in request.app.state.counts.items()),
-        *(f'ratchet_swaps_total{{result="{result}"}} {n}' for result, n in gateway.watcher.swaps.items()),
-        f"ratchet_streams_broken_total {gateway.broken_streams}",
-        f"ratchet_completions_stored_total {gateway.recorder.stored}",
-        f"ratchet_completions_lost_total {gateway.recorder.lost}",
-        f"ratchet_in_flight {sum(gateway.gate.in_flight.values())}",
-        f"ratchet_ready {int(served is not None)}",
-        f"ratchet_policy_version {served.version if served else -1}",
-        f"ratchet_swap_pause_seconds {last.pause_s if last else 0}",
-        f"ratchet_swap_held_seconds {last.held_s if last else 0}",
-    ]
-    return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")

@@ -12,6 +12,7 @@ from feedback.registry import PolicyRegistry
 from feedback.settings import Settings
 from serving.commands import AsJson, Failure, Home, actor, console, installation
 from serving.probes import served_version
+from serving.round_metrics import KL, REWARD_ACCURACY, SCORE_GAIN, SCORE_GAIN_HIGH, SCORE_GAIN_LOW, find
 
 SWAP_DEADLINE_S = 30.0
 
@@ -93,19 +94,12 @@ def describe(registry: PolicyRegistry, version: int, state: str) -> dict[str, An
 
 def summary(metrics: dict[str, Any]) -> str:
     """What the gate measured of a version; empty for the base, which nobody trained."""
-    gain, low, high = (_number(metrics, "gate", f"gate/score_gain{end}") for end in ("", "_low", "_high"))
+    gain, low, high = (find(metrics, path) for path in (SCORE_GAIN, SCORE_GAIN_LOW, SCORE_GAIN_HIGH))
     interval = "" if low is None or high is None else f" ({low:+.2f} to {high:+.2f})"
-    kl, accuracy = _number(metrics, "gate", "gate/kl"), _number(metrics, "reward", "held_out", "accuracy", "mean")
+    kl, accuracy = find(metrics, KL), find(metrics, REWARD_ACCURACY)
     parts = (
         None if gain is None else f"score gain {gain:+.2f}{interval}",
         None if kl is None else f"KL {kl:.2f}",
         None if accuracy is None else f"reward model accuracy {accuracy:.2f}",
     )
     return ", ".join(part for part in parts if part)
-
-
-def _number(metrics: Any, *path: str) -> float | None:
-    """A number somewhere inside metrics; None where there is none, as after stages that were skipped."""
-    for name in path:
-        metrics = metrics.get(name) if isinstance(metrics, dict) else None
-    return float(metrics) if isinstance(metrics, int | float) else None

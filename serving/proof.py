@@ -108,12 +108,11 @@ def _judge_change(
     limit = max(RESIDUAL_FACTOR * old_gap, RESIDUAL_FLOOR)
     signal = _rms(told)
     residual = _rms([s - t for s, t in zip(seen, told, strict=True)])
-    power = sum(t * t for t in told)
-    # Least squares through the origin; the noise is taken as the limit at worst, never from a wild residual.
-    slope = sum(s * t for s, t in zip(seen, told, strict=True)) / power if power else 0.0
-    error = min(max(residual, RESIDUAL_FLOOR / 10), limit) / math.sqrt(power) if power else math.inf
+    slope, norm = _slope(seen, told)
+    # The noise is taken as the limit at worst, never from a wild residual.
+    error = min(max(residual, RESIDUAL_FLOOR / 10), limit) / norm if norm else math.inf
     facts |= {"signal": signal, "slope": slope, "residual": residual}
-    facts["slope_error"] = error if power else None  # infinity is no JSON
+    facts["slope_error"] = error if norm else None  # infinity is no JSON
 
     def verdict(proven: bool, decider: Decider, reason: str) -> Proof:
         return Proof.model_validate({**facts, "proven": proven, "decided_by": decider, "reason": reason})
@@ -134,13 +133,21 @@ def _is_parent(engine: list[float], trainer: list[float], parent: list[float]) -
     """Whether the engine is nearer to the parent than to the new policy, by more than its noise."""
     if len(parent) != len(trainer):
         return False
+    seen = [e - p for e, p in zip(engine, parent, strict=True)]
     told = [t - p for t, p in zip(trainer, parent, strict=True)]
+    slope, norm = _slope(seen, told)
+    noise = _rms([s - slope * t for s, t in zip(seen, told, strict=True)])
+    return norm > 0 and slope < 0.5 and noise / norm <= SLOPE_ERROR
+
+
+def _slope(seen: list[float], told: list[float]) -> tuple[float, float]:
+    """How far along `told` the engine moved, by least squares through the origin; and the length of `told`.
+
+    The slope's standard error is the noise of `seen` over that length. Nothing told: (0, 0).
+    """
     power = sum(t * t for t in told)
-    if not power:
-        return False
-    slope = sum((e - p) * t for e, p, t in zip(engine, parent, told, strict=True)) / power
-    noise = _rms([e - p - slope * t for e, p, t in zip(engine, parent, told, strict=True)])
-    return slope < 0.5 and noise / math.sqrt(power) <= SLOPE_ERROR
+    slope = sum(s * t for s, t in zip(seen, told, strict=True)) / power if power else 0.0
+    return slope, math.sqrt(power)
 
 
 def _flat(scores: Scores) -> list[float]:

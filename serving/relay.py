@@ -1,229 +1,203 @@
 """From the engine's chunks to the client's, with each answer in the ledger before its last chunk goes out."""
 
 import asyncio
-import logging
-import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-from redis.exceptions import RedisError
-from starlette.concurrency import run_in_threadpool
+from serving.arrivals import Arrival, Arrivals, Chunk, End
+from serving.engine import SERVED_NAME, Body, EngineDown, EngineRefused
+from serving.metrics import Pace
+from serving.recorder import Draft, Recorder, Ticket
+from serving.swap_gate import Served, SwapGate
 
-from feedback.records import Completion, Message, new_id
-from feedback.store import Ledger, LedgerNotDurable
-from serving.engine import Body, EngineDown, EngineRefused
-from serving.gate import Served, SwapGate
-
-log = logging.getLogger("serving.chat")
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """One accepted chat request."""
-
-    body: Body  # as sent to the engine, but for the policy's own fields
-    messages: tuple[Message, ...]
-    conversation_id: str
-    rater: str
-    consent: bool
-    sampling: dict[str, Any]
-    choices: int
-    streamed: bool
-    wants_logprobs: bool
-    wants_token_ids: bool
-    response_id: str = field(default_factory=lambda: new_id("chatcmpl-"))
-
-    @property
-    def completion_ids(self) -> list[str]:
-        return [f"{self.response_id}:{index}" for index in range(self.choices)]
-
-    def facts(self, served: Served) -> dict[str, Any]:
-        """The extra object that names what wrote the answer and what to call it in feedback."""
-        return {
-            "policy_version": served.version,
-            "conversation_id": self.conversation_id,
-            "completion_ids": self.completion_ids,
-        }
+# A stream that has nothing to say for so long says so, or proxies would cut it.
+KEEP_ALIVE_S = 15.0
 
 
 class UnprovenWeights(RuntimeError):
     """Weights that failed their proof wrote into this answer."""
 
 
-@dataclass
-class Draft:
-    """A choice while it is being written."""
-
-    text: list[str] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    prompt_token_ids: list[int] = field(default_factory=list)
-    version_changed_at: int | None = None
-
-    def add(self, choice: Body, content: str | None) -> None:
-        self.text.append(content or "")
-        self.token_ids += choice.get("token_ids") or []
-        self.logprobs += [entry["logprob"] for entry in (choice.get("logprobs") or {}).get("content") or []]
-
-    def completion(self, ticket: Ticket, index: int, served: Served, finish_reason: str) -> Completion:
-        return Completion(
-            id=ticket.completion_ids[index],
-            response_id=ticket.response_id,
-            choice=index,
-            conversation_id=ticket.conversation_id,
-            rater=ticket.rater,
-            messages=ticket.messages,
-            text="".join(self.text),
-            prompt_token_ids=tuple(self.prompt_token_ids),
-            completion_token_ids=tuple(self.token_ids),
-            logprobs=tuple(self.logprobs),
-            sampling=ticket.sampling,
-            finish_reason=finish_reason,
-            policy_version=served.version,
-            version_changed_at=self.version_changed_at,
-            consent=ticket.consent,
-            created=time.time(),
-        )
-
-
-class Recorder:
-    """Writes answers to the ledger; chat goes on when it cannot."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.stored = 0
-        self.lost = 0
-
-    async def store(self, ticket: Ticket, served: Served, finished: dict[int, tuple[Draft, str]]) -> bool:
-        """Append the finished choices; True once the ledger has fsynced them."""
-        try:
-            completions = [
-                draft.completion(ticket, index, served, finish) for index, (draft, finish) in finished.items()
-            ]
-            await run_in_threadpool(self.ledger.append_completions, completions)
-        except (RedisError, LedgerNotDurable, ValidationError) as error:
-            self.lost += len(finished)
-            log.warning("%s was not stored: %s", ticket.response_id, error)
-            return False
-        self.stored += len(finished)
-        return True
-
-
-class Arrivals:
-    """The engine's chunks as they come, each with the policy that wrote it.
-
-    They are read even while the gate holds them back: only so does a chunk written just before a swap carry
-    the old version.
-    """
-
-    def __init__(self, chunks: AsyncIterator[Body], gate: SwapGate, admitted: Served) -> None:
-        self._queue: asyncio.Queue[tuple[Body, Served] | Exception | None] = asyncio.Queue()
-        self._gate, self._admitted = gate, admitted
-        self._task = asyncio.create_task(self._read(chunks))
-
-    async def _read(self, chunks: AsyncIterator[Body]) -> None:
-        try:
-            async for chunk in chunks:
-                self._gate.heard()
-                self._queue.put_nowait((chunk, self._gate.writer(self._admitted)))
-        except Exception as error:  # whatever it is: somebody waits for the queue
-            self._queue.put_nowait(error)
-        else:
-            self._queue.put_nowait(None)
-
-    async def get(self) -> tuple[Body, Served] | None:
-        """The next chunk; None after the last one. Raises what reading raised, such as EngineDown."""
-        item = await self._queue.get()
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    async def close(self) -> None:
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-
-
 class Relay:
-    """One answer on its way to the client, chunk by chunk; `taints` are the gate's from before the engine was asked."""
+    """One answer on its way to the client; `taints` are the gate's from before the engine was asked."""
 
-    def __init__(self, ticket: Ticket, arrivals: Arrivals, gate: SwapGate, recorder: Recorder, *, taints: int) -> None:
-        self.ticket, self.arrivals, self.gate, self.recorder = ticket, arrivals, gate, recorder
-        self._drafts = [Draft() for _ in range(ticket.choices)]
+    def __init__(
+        self, ticket: Ticket, arrivals: Arrivals, gate: SwapGate, recorder: Recorder, pace: Pace, *, taints: int
+    ) -> None:
+        self.ticket, self.arrivals, self.gate, self.recorder, self.pace = ticket, arrivals, gate, recorder, pace
+        self.served: Served | None = None
+        self.drafts = {index: Draft() for index in range(ticket.choices)}
+        self.settled = asyncio.Event()
+        self._unstored: dict[int, Draft] = {}
+        self._unfinished = set(self.drafts)
+        self._cut_off: set[int] = set()
+        self._keeping: asyncio.Future[bool] | None = None
+        self._on_their_way: dict[int, asyncio.Future[bool]] = {}
         self._taints = taints
         self._announced = False
-        self._unstored: dict[int, tuple[Draft, str]] = {}
-        self._unfinished = set(range(ticket.choices))
-        self.served: Served | None = None
+        self._owes_usage = ticket.wants_usage or not ticket.streamed
 
-    async def first(self) -> list[Body]:
-        """Wait for the first chunk; from then on `served` names the policy that began the answer."""
-        return await self._next() or []
+    async def batches(self) -> AsyncIterator[list[Body]]:
+        """Chunks as the client sees them, as many at a time as came together; an empty batch after a long silence.
 
-    async def chunks(self) -> AsyncIterator[Body]:
-        """The chunks after the first, as the client sees them. Raises EngineDown, EngineRefused or UnprovenWeights."""
-        while (batch := await self._next()) is not None:
-            for chunk in batch:
-                yield chunk
+        Raises EngineDown, EngineRefused or UnprovenWeights, after all that was good.
+        """
+        end: Exception | End | None = None
+        while end is None:
+            arrived = await self.arrivals.take(KEEP_ALIVE_S)
+            await self.gate.passage()
+            try:
+                batch, end = await self._rewritten(arrived)
+            except Exception as error:  # a chunk that makes no sense: what came before it is no part of an answer
+                batch, end = [], error
+            if end is not None:
+                self.settled.set()
+            if batch or not arrived:
+                yield batch
+        if isinstance(end, Exception):
+            raise end
 
-    async def _next(self) -> list[Body] | None:
-        arrival = await self.arrivals.get()
-        await self.gate.passage()
+    def stop(self) -> None:
+        """End every choice here: what was written so far is kept as partial answers."""
+        self.arrivals.stop()
+
+    async def keep_partial(self) -> bool:
+        """Store what was shown of the unfinished choices: nothing is added to them any more. True if the ledger has it.
+
+        However often it is called, and even if the caller is cancelled, it is done once.
+        """
+        if self._keeping is None:
+            self._cut_off, self._unfinished = self._unfinished, set()
+            begun = {index: self.drafts[index] for index in self._cut_off if self.drafts[index].served}
+            self._keeping = self._storing(self._unstored | begun)
+        await asyncio.wait({self._keeping, *self._on_their_way.values()})
+        return self._keeping.result()
+
+    def _storing(self, drafts: dict[int, Draft]) -> asyncio.Future[bool]:
+        """Choices on their way into the ledger: they get there even if the client leaves meanwhile."""
+        storing = asyncio.ensure_future(self.recorder.store(self.ticket, drafts))
+        self._on_their_way |= dict.fromkeys(drafts, storing)
+        return storing
+
+    def writes(self, completion_id: str) -> bool:
+        """Whether a completion of this answer is unfinished, or not yet in the ledger."""
+        under_way = {index for index, storing in self._on_their_way.items() if not storing.done()}
+        return any(self.ticket.completion_ids[index] == completion_id for index in self._unfinished | under_way)
+
+    def shows(self, completion_id: str) -> bool:
+        """Whether anything was shown of a completion of this answer."""
+        return any(
+            draft.served is not None and self.ticket.completion_ids[index] == completion_id
+            for index, draft in self.drafts.items()
+        )
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens so far, as OpenAI counts: the prompt once, every choice."""
+        prompt = max(len(draft.prompt_token_ids) for draft in self.drafts.values())
+        completion = sum(len(draft.token_ids) for draft in self.drafts.values())
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+    async def _rewritten(self, arrived: list[Arrival]) -> tuple[list[Body], Exception | End | None]:
+        """What the client gets of the arrivals, and how they end if they do."""
         if self.gate.taints != self._taints:
-            raise UnprovenWeights("a policy failed its proof while this answer was written; ask again")
-        if arrival is None:
-            if self._unfinished:
-                raise EngineDown("the engine ended an answer before it was finished")
-            return None
-        chunk, writer = arrival
-        self.served = self.served or writer
-        return await self._rewrite(chunk, writer, self.served)
+            return [], UnprovenWeights("a policy failed its proof while this was written; ask again")
+        batch: list[Body] = []
+        for arrival in arrived:
+            if arrival is End.STOPPED or self._cut_off:
+                return [*batch, *await self._cut()], End.STOPPED
+            if arrival is End.FINISHED and self._unfinished:
+                return batch, EngineDown("the engine ended an answer before it was finished")
+            if arrival is End.FINISHED and self._owes_usage:
+                return [*batch, self._usage_chunk()], arrival
+            if not isinstance(arrival, Chunk):
+                return batch, arrival
+            if "error" in arrival.body:
+                return batch, EngineRefused(status_in(arrival.body), arrival.body)
+            if chunk := await self._rewrite(*arrival):
+                batch.append(chunk)
+        return batch, None
 
-    async def _rewrite(self, chunk: Body, writer: Served, served: Served) -> list[Body]:
-        """The chunk as the client may see it; none if it holds nothing for the client."""
-        if "error" in chunk:
-            raise EngineRefused(status_in(chunk), chunk)
+    async def _rewrite(self, chunk: Body, writer: Served) -> Body | None:
+        """The chunk as the client may see it; None if it holds nothing for the client."""
+        if self.served is None:
+            self.served = writer
         prompt = chunk.pop("prompt_token_ids", None)
-        chunk.update(id=self.ticket.response_id, model=served.name, system_fingerprint=served.fingerprint)
+        self._sign(chunk)
         if prompt is not None and self.ticket.wants_token_ids:
             chunk["prompt_token_ids"] = prompt
         finishes, has_news = False, not chunk["choices"]
+        if has_news and chunk.get("usage"):
+            self._owes_usage = False
         for choice in chunk["choices"]:
-            self._take(choice, prompt, changed=writer.version != served.version)
-            finishes |= bool(choice.get("finish_reason"))
-            has_news |= any(choice["delta"].values()) or bool(choice.get("logprobs") or choice.get("token_ids"))
+            finishes |= self._take(choice, prompt, writer)
+            has_news = has_news or any(choice["delta"].values()) or bool(choice.get("logprobs"))
         if not self._announced or finishes:
             self._announced = True
-            chunk["ratchet"] = self.ticket.facts(served)
+            chunk["ratchet"] = self._facts()
         if finishes and (self.ticket.streamed or not self._unfinished):
             finished, self._unstored = self._unstored, {}
-            chunk["ratchet"]["stored"] = await self.recorder.store(self.ticket, served, finished)
-        return [chunk] if has_news or "ratchet" in chunk else []
+            chunk["ratchet"]["stored"] = await asyncio.shield(self._storing(finished))
+        return chunk if has_news or "ratchet" in chunk else None
 
-    def _take(self, choice: Body, prompt: list[int] | None, *, changed: bool) -> None:
-        draft = self._drafts[choice["index"]]
-        draft.prompt_token_ids = prompt or draft.prompt_token_ids
-        if changed and draft.version_changed_at is None:
-            draft.version_changed_at = len(draft.token_ids)
-        draft.add(choice, choice["delta"].get("content"))
-        strip(choice, self.ticket)
-        if finish_reason := choice.get("finish_reason"):
-            self._unstored[choice["index"]] = (draft, finish_reason)
-            self._unfinished.discard(choice["index"])
+    def _take(self, choice: Body, prompt: list[int] | None, writer: Served) -> bool:
+        """Into its draft, and off the client's copy what the client did not ask for; whether the choice is finished."""
+        index = choice["index"]
+        draft = self.drafts[index]
+        if prompt:
+            draft.prompt_token_ids = prompt
+        draft.add(choice, writer)
+        if index == 0 and choice.get("token_ids"):
+            self.pace.tick()
+        if not self.ticket.wants_token_ids:
+            choice.pop("token_ids", None)
+        if not self.ticket.wants_logprobs:
+            choice["logprobs"] = None
+        draft.finish_reason = choice.get("finish_reason")
+        if draft.finish_reason is None:
+            return False
+        self._unstored[index] = draft
+        self._unfinished.discard(index)
+        return True
+
+    async def _cut(self) -> list[Body]:
+        """The last chunks of an answer that was stopped."""
+        stored = await self.keep_partial()
+        last: list[Body] = []
+        if self._cut_off:
+            choices: list[Body] = [
+                {"index": index, "delta": {}, "logprobs": None, "finish_reason": "stop"}
+                for index in sorted(self._cut_off)
+            ]
+            chunk = self._sign({"object": "chat.completion.chunk", "choices": choices})
+            last = [{**chunk, "ratchet": {**self._facts(), "partial": True, "stored": stored}}]
+        return [*last, self._usage_chunk()] if self._owes_usage else last
+
+    def _usage_chunk(self) -> Body:
+        return self._sign({"object": "chat.completion.chunk", "choices": [], "usage": self.usage})
+
+    def _sign(self, chunk: Body) -> Body:
+        """Say who wrote it, unless that is to be judged blindly: then not even times may tell the writers apart."""
+        chunk["id"], chunk["created"] = self.ticket.response_id, int(self.ticket.created)
+        if self.ticket.blind or self.served is None:
+            chunk["model"], chunk["system_fingerprint"] = SERVED_NAME, None
+        else:
+            chunk["model"], chunk["system_fingerprint"] = self.served.name, self.served.fingerprint
+        return chunk
+
+    def _facts(self) -> dict[str, Any]:
+        """The extra object that names what wrote the answer and what to call it in feedback."""
+        facts: dict[str, Any] = {
+            "conversation_id": self.ticket.conversation_id, "completion_ids": self.ticket.completion_ids,
+        }  # fmt: skip
+        if self.ticket.blind:
+            return {"comparison_id": self.ticket.response_id, **facts}
+        if self.served is None:
+            return facts
+        return {"policy_version": self.served.version, **facts}
 
 
 def status_in(chunk: Body) -> int:
     """The HTTP status that an error in the middle of a stream would have had at its beginning."""
     code = chunk["error"].get("code") if isinstance(chunk["error"], dict) else None
     return code if isinstance(code, int) and 400 <= code < 600 else 500
-
-
-def strip(choice: Body, ticket: Ticket) -> None:
-    """Take off what the gateway asked the engine for and the client did not."""
-    if not ticket.wants_token_ids:
-        choice.pop("token_ids", None)
-    if not ticket.wants_logprobs:
-        choice["logprobs"] = None

@@ -1,6 +1,7 @@
 """`ratchet up`: every part of Ratchet on this machine, in order."""
 
 import json
+import re
 import shlex
 import sys
 import time
@@ -22,6 +23,8 @@ from serving.vllm_server import engine_spec
 
 WORKER_ALIVE = "worker:alive"
 BEAT_SETTLES_S = 3.0
+# By the level alone: the lines of requests hold what clients call them.
+TROUBLE = re.compile(r'"level": "(?:WARNING|ERROR|CRITICAL)"|^\S+ \S+ (?:WARNING|ERROR|CRITICAL) |^ratchet gateway: ')
 
 
 def up(settings: Settings, terminal: Terminal, *, verbose: bool = False) -> None:
@@ -89,6 +92,7 @@ def gateway_spec(settings: Settings) -> ChildSpec:
         ready=lambda: answers(f"{gateway_url(settings)}/ready"),
         ready_timeout_s=180.0,
         hint="See the log.",
+        shown=TROUBLE,
     )
 
 

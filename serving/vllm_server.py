@@ -18,8 +18,10 @@ from serving.probes import answers
 ENTRY = "vllm.entrypoints.launchers.api_server.entry"  # the `vllm` script looks for a distribution of that name
 GUARD = "serving.engine_guard.RequireKey"
 FEW_CORES = 4
-# vLLM warns a lot about the machine, and marks every line of a traceback: those stay in the log.
-SHOWN = re.compile(r"\b(ERROR|CRITICAL|FATAL)\b(?!.*\] (?: |Traceback))")
+# vLLM warns a lot about the machine, marks every line of a traceback, and calls it an error when a request is wrong:
+# those stay in the log, or anybody could fill the operator's terminal.
+ABOUT_REQUESTS = r"\[(?:serving|validation|exception|\w+_tool_parser)\.py:\d+\]"
+SHOWN = re.compile(rf"\b(ERROR|CRITICAL|FATAL)\b(?!.*(\] (?: |Traceback)|{ABOUT_REQUESTS}))")
 
 
 def engine_spec(settings: Settings, *, gpu: bool) -> ChildSpec:
@@ -42,6 +44,8 @@ def engine_command(settings: Settings, model_path: Path, dtype: Dtype, *, gpu: b
     argv = [sys.executable, "-m", ENTRY, "--model", str(model_path), "--served-model-name", "policy"]
     argv += ["--host", "127.0.0.1", "--port", str(settings.engine_port)]
     argv += ["--max-model-len", str(settings.max_model_len), "--dtype", dtype, "--middleware", GUARD]
+    # Without a parser vLLM refuses `tools` unless the call is forced.
+    argv += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     env = {
         "VLLM_API_KEY": settings.resolved_engine_key(),
         "VLLM_SERVER_DEV_MODE": "1",  # opens pause, resume, collective_rpc and reset_prefix_cache

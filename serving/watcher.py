@@ -12,9 +12,10 @@ from feedback.manifest import BrokenPolicy
 from feedback.records import Record
 from feedback.registry import PointerMoved, PolicyRegistry
 from serving.engine import Engine, EngineDown, EngineRefused
-from serving.gate import SwapGate
 from serving.hotswap import Loaded, PolicyLoader, SwapFailed, read_policy
+from serving.metrics import Metrics
 from serving.proof import Proof
+from serving.swap_gate import Lose, Open, SwapGate
 
 log = logging.getLogger("serving.hotswap")
 
@@ -52,10 +53,10 @@ class PolicyWatcher:
     registry: PolicyRegistry
     gate: SwapGate
     loader: PolicyLoader
+    metrics: Metrics
     poll_s: float = 0.5
     retry_s: float = RETRY_S
     last: SwapReport | None = None
-    swaps: Counter[str] = field(default_factory=Counter)
     _stable: int | None = field(default=None, init=False)
     _last_served: int | None = field(default=None, init=False)
     _proven: set[int] = field(default_factory=set, init=False)
@@ -69,7 +70,7 @@ class PolicyWatcher:
                 await self.tick()
             except Exception as error:
                 log.exception("the policy watcher stumbled")
-                self.gate.lose(f"the policy watcher stumbled; see the log: {error!r}")
+                await self.gate.command(Lose(f"the policy watcher stumbled; see the log: {error!r}"))
                 await asyncio.sleep(self.retry_s)
             await asyncio.sleep(self.poll_s)
 
@@ -80,7 +81,8 @@ class PolicyWatcher:
             return
         target, served = self._stable, self.gate.served
         if target is None:
-            self.gate.reason = "no policy has been published yet"
+            if served is None:
+                await self._lose("no policy has been published yet")
         elif served is None or served.version != target:
             if time.monotonic() >= self._not_before.get(target, 0.0):
                 await self._swap(target)
@@ -101,19 +103,19 @@ class PolicyWatcher:
             label = await self.engine.marked(HEALTH_S)
         except (EngineDown, EngineRefused) as error:
             if not self.gate.heard_within(2.0):
-                self._lose(f"the engine is down: {error}")
+                await self._lose(f"the engine is down: {error}")
             return False
         if self.gate.served is None:
             return True
         if label not in (None, self.gate.served.label):
-            self._lose("the engine was restarted, or somebody else loaded weights into it")
+            await self._lose("the engine was restarted, or somebody else loaded weights into it")
             return True
         if self.gate.heard_within(PROBE_EVERY_S):
             return True
         if await self.engine.generates(PROBE_EVERY_S) or self.gate.heard_within(PROBE_EVERY_S):
             self.gate.heard()
             return True
-        self._lose("the engine does not generate")
+        await self._lose("the engine does not generate")
         return False
 
     async def _swap(self, version: int, *, restoring: bool = False) -> None:
@@ -132,7 +134,7 @@ class PolicyWatcher:
     async def _succeed(self, loaded: Loaded, *, restoring: bool) -> None:
         version = loaded.served.version
         before, self._last_served = self._last_served, version
-        self.gate.open(loaded.served)
+        await self.gate.command(Open(loaded.served))
         self._crashes.pop(version, None)
         self._not_before.pop(version, None)
         self._proven.add(version)
@@ -166,7 +168,7 @@ class PolicyWatcher:
             return  # the old policy never stopped serving
         if fallback is None or fallback == version or restoring:
             self._not_before[version] = time.monotonic() + self.retry_s
-            self._lose(f"policy-v{version} failed its proof: {failure}")
+            await self._lose(f"policy-v{version} failed its proof: {failure}")
         else:
             await self._swap(fallback, restoring=True)
 
@@ -181,7 +183,7 @@ class PolicyWatcher:
 
     async def _engine_failed(self, version: int, error: Exception) -> None:
         """The engine broke off during a load: its fault, unless the same new version does it again and again."""
-        self._lose(f"the engine failed while loading policy-v{version}: {error}")
+        await self._lose(f"the engine failed while loading policy-v{version}: {error}")
         self._not_before[version] = time.monotonic() + self.retry_s
         self._crashes[version] += 1
         if self._crashes[version] >= MAX_CRASHES and version not in self._proven:
@@ -213,7 +215,7 @@ class PolicyWatcher:
 
     async def _report(self, report: SwapReport, *, keep: bool = True) -> None:
         """One log line, and the record for operators."""
-        self.swaps["ok" if report.ok else "failed"] += 1
+        self.metrics.swaps.labels("ok" if report.ok else "failed").inc()
         log.log(
             logging.INFO if report.ok else logging.ERROR,
             "swap %s -> v%d %s: paused %.2f s, held %.2f s, %d in flight, %s",
@@ -221,7 +223,10 @@ class PolicyWatcher:
             report.to_version, "ok" if report.ok else "FAILED", report.pause_s, report.held_s, report.in_flight,
             report.reason,
         )  # fmt: skip
-        self.last = report if keep else self.last
+        if keep:
+            self.last = report
+            self.metrics.swap_pause_s.set(report.pause_s)
+            self.metrics.swap_held_s.set(report.held_s)
         try:
             if keep:
                 await asyncio.to_thread(self.registry.redis.set, LAST_SWAP, report.model_dump_json())
@@ -230,10 +235,10 @@ class PolicyWatcher:
         except RedisError as error:
             log.warning("the swap report was not stored: %s", error)
 
-    def _lose(self, reason: str) -> None:
+    async def _lose(self, reason: str) -> None:
         if reason != self.gate.reason:
             log.warning("%s", reason)
-        self.gate.lose(reason)
+        await self.gate.command(Lose(reason))
 
     def _in_flight(self) -> int:
         return sum(self.gate.in_flight.values())

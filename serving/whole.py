@@ -3,14 +3,13 @@
 from typing import Any
 
 from serving.engine import Body
+from serving.recorder import whole_calls
 from serving.relay import Relay
 
 
 async def whole(relay: Relay) -> Body:
     """The relay's chunks as one chat.completion. Raises what the relay raises."""
-    chunks = await relay.first()
-    chunks += [chunk async for chunk in relay.chunks()]
-    return joined(chunks)
+    return joined([chunk async for batch in relay.batches() for chunk in batch])
 
 
 def joined(chunks: list[Body]) -> Body:
@@ -40,7 +39,7 @@ def _choice(index: int, parts: list[Body]) -> Body:
 
 
 def _message(deltas: list[Body]) -> Body:
-    tool_calls = _tool_calls([call for delta in deltas for call in delta.get("tool_calls") or []])
+    tool_calls = whole_calls([call for delta in deltas for call in delta.get("tool_calls") or []])
     message = {
         "role": next((delta["role"] for delta in deltas if delta.get("role")), "assistant"),
         "content": _text(deltas, "content") or (None if tool_calls else ""),
@@ -51,23 +50,6 @@ def _message(deltas: list[Body]) -> Body:
         "reasoning": _text(deltas, "reasoning") or None,
     }
     return message | ({"tool_calls": tool_calls} if tool_calls else {})
-
-
-def _tool_calls(pieces: list[Body]) -> list[Body]:
-    """Calls of functions, whose names and arguments come in pieces."""
-    by_index: dict[int, list[Body]] = {}
-    for piece in pieces:
-        by_index.setdefault(piece["index"], []).append(piece)
-    return [_tool_call(by_index[index]) for index in sorted(by_index)]
-
-
-def _tool_call(pieces: list[Body]) -> Body:
-    functions = [piece.get("function") or {} for piece in pieces]
-    return {
-        "id": next((piece["id"] for piece in pieces if piece.get("id")), None),
-        "type": "function",
-        "function": {"name": _text(functions, "name"), "arguments": _text(functions, "arguments")},
-    }
 
 
 def _text(pieces: list[dict[str, Any]], name: str) -> str:

@@ -34,7 +34,11 @@ class Engine:
         self.label = "default"
         self.calls: list[str] = []
         self.bodies: list[dict[str, Any]] = []
-        self.options: dict[str, Any] = {"tick": 0.01, "die_after": None, "hang": False, "mixed_bug": False}
+        self.options: dict[str, Any] = {
+            "tick": 0.01, "reload_s": 0.05, "die_after": None, "hang": False, "mixed_bug": False,
+            "hold_at": None,  # say no more from this step on
+            "ends": {},  # choice to number of tokens, where it ends before the others
+        }  # fmt: skip
         self.active = self.aborted = self.finished = self.scoring = 0
         self.running.set()
 
@@ -44,6 +48,8 @@ class Engine:
         for step in range(count):
             await asyncio.sleep(self.options["tick"])
             await self.running.wait()
+            while self.options["hold_at"] is not None and step >= self.options["hold_at"]:
+                await asyncio.sleep(0.005)
             if self.options["die_after"] is not None and step >= self.options["die_after"]:
                 os._exit(1)
             word = self.adapters.get(body["model"], self.weights)["word"]
@@ -79,8 +85,9 @@ async def chat(request: Request) -> Response:
         return refuse(400, "temperature must be in [0, 2]", "temperature")
     if not body["stream"]:
         return refuse(400, "the gateway always streams")
-    trouble = TROUBLES.get(body["messages"][-1]["content"])
-    return StreamingResponse(trouble() if trouble else stream(body), media_type="text/event-stream")
+    trouble, form = TROUBLES.get(body["messages"][-1]["content"]), asked_form(body)
+    answer = trouble() if trouble else in_form(body, form) if form else stream(body)
+    return StreamingResponse(answer, media_type="text/event-stream")
 
 
 async def refusal_after_headers() -> AsyncIterator[str]:
@@ -115,6 +122,26 @@ TROUBLES = {
 }  # fmt: skip
 
 
+def asked_form(body: dict[str, Any]) -> dict[str, Any] | None:
+    """The delta of an answer whose form the request dictates: a forced call, or JSON by a schema of texts."""
+    if isinstance(body.get("tool_choice"), dict):
+        function = {"name": body["tool_choice"]["function"]["name"], "arguments": '{"city": "Rome"}'}
+        return {"tool_calls": [{"index": 0, "id": "call-1", "type": "function", "function": function}]}
+    if (body.get("response_format") or {}).get("type") == "json_schema":
+        schema = body["response_format"]["json_schema"]["schema"]
+        return {"content": json.dumps(dict.fromkeys(schema["properties"], "Rome"))}
+    return None
+
+
+async def in_form(body: dict[str, Any], delta: dict[str, Any]) -> AsyncIterator[str]:
+    """The whole answer in one token."""
+    choice = {"index": 0, "delta": {"role": "assistant", "content": "", **delta}, "token_ids": [2]}
+    said = {"logprobs": logprobs([2], [-0.5], "x"), "finish_reason": "stop"}
+    facts = {"id": "chatcmpl-vllm", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+    yield f"data: {json.dumps({**facts, 'choices': [choice | said], 'prompt_token_ids': prompt_ids(body)})}\n\n"
+    yield "data: [DONE]\n\n"
+
+
 def prompt_ids(body: dict[str, Any]) -> list[int]:
     return list("".join(message["content"] or "" for message in body["messages"]).encode())
 
@@ -132,9 +159,13 @@ async def stream(body: dict[str, Any]) -> AsyncIterator[str]:
                 if step == 0:
                     role = {"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
                     yield chunk([role], prompt_token_ids=prompt_ids(body))
-                last = ids == [2]
+                end = engine.options["ends"].get(str(index), step + 2)
+                if step >= end:
+                    continue
+                last = ids == [2] or step == end - 1
+                more = " " * body.get("pad", 0)  # a field of ours: so many characters more in each chunk
                 yield chunk([{
-                    "index": index, "delta": {"content": text} if text else {}, "token_ids": ids,
+                    "index": index, "delta": {"content": text + more} if text else {}, "token_ids": ids,
                     "logprobs": logprobs(ids, values, text), "finish_reason": "stop" if last else None,
                 }])  # fmt: skip
         if (body.get("stream_options") or {}).get("include_usage"):
@@ -185,7 +216,7 @@ async def resume(_: Request) -> Response:
 async def collective_rpc(request: Request) -> Response:
     path = (await request.json())["kwargs"]["weights_path"]
     engine.calls.append("reload")
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(engine.options["reload_s"])
     engine.weights = json.loads((Path(path) / "weights.json").read_text())
     if engine.weights.get("kills_engine"):
         os._exit(1)

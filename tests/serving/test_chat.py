@@ -129,7 +129,7 @@ async def test_every_failure_is_an_openai_error(live: Any) -> None:
         400: await post("/v1/chat/completions", content=b"{"),
         401: await post("/v1/chat/completions", json=live.body(), headers=key),
         404: await live.http.get("/v1/nothing"),
-        405: await live.http.get("/v1/chat/completions"),
+        405: await live.http.put("/v1/chat/completions"),
         413: big,
     }
     for status, response in answers.items():
@@ -160,7 +160,7 @@ async def test_user_text_never_becomes_a_control_token(live: Any) -> None:
 
 
 def test_neutralised_text_holds_no_special_token() -> None:
-    tokens = ControlTokens(["<s>", "<s><s>", "<|im_end|>"])
+    tokens = ControlTokens(("<s>", "<s><s>", "<|im_end|>"))
     assert tokens.neutralise("a <s><s> b <|im_end|> c <|im_start|>") == (
         "a <\u200bs><\u200bs> b <\u200b|im_end|> c <|im_start|>"
     )
@@ -191,6 +191,23 @@ async def test_consent_and_conversation_header(live: Any) -> None:
     assert stored.conversation_id == "c-9"
 
 
+@pytest.mark.parametrize(
+    ("headers", "conversation", "consent"),
+    [
+        ({"x-openwebui-chat-id": "chat-1"}, "chat-1", True),
+        ({"x-session-id": "s-1", "x-turn-type": "main", "x-task": ""}, "s-1", True),
+        ({"x-conversation-id": "c-9", "x-openwebui-chat-id": "chat-1", "x-turn-type": "side"}, "c-9", False),
+        ({"x-session-id": "s-1", "x-task": "title_generation"}, "s-1", False),
+    ],
+)
+async def test_existing_clients_name_conversations_and_turns_of_their_own(
+    live: Any, headers: dict[str, str], conversation: str, consent: bool
+) -> None:
+    answer = await live.http.post("/v1/chat/completions", json=live.body(max_tokens=2), headers=headers)
+    [stored] = live.ledger.completions(tuple(answer.json()["ratchet"]["completion_ids"])).values()
+    assert (stored.conversation_id, stored.consent) == (conversation, consent)
+
+
 async def test_without_redis_chat_goes_on_and_says_that_it_was_not_stored(live: Any, valkey: Any) -> None:
     assert (await live.chat()).json()["ratchet"]["stored"] is True
     valkey.kill()
@@ -209,8 +226,15 @@ async def test_a_client_that_hangs_up_frees_its_slot(live: Any, eventually: Any,
     request.cancel()
     await eventually(lambda: live.engine.state()["aborted"] == 1, seconds=2)
     assert live.engine.state()["active"] == 0
-    assert live.ledger.completion_ids() == []
-    assert sum(live.gateway.gate.in_flight.values()) == 0
+    if streamed:  # what was shown is kept as what it is: a part
+        await eventually(lambda: len(live.ledger.completion_ids()) == 1)
+        [kept] = live.ledger.completions(tuple(live.ledger.completion_ids())).values()
+        assert (kept.partial, kept.finish_reason) == (True, "stopped")
+        assert kept.text.startswith("w0-0")
+        assert len(kept.completion_token_ids) == len(kept.logprobs) < 2000
+    else:
+        assert live.ledger.completion_ids() == []
+    await eventually(live.engine_is_free)
 
 
 async def test_an_engine_killed_in_the_middle_ends_the_stream_with_an_error(live: Any, eventually: Any) -> None:

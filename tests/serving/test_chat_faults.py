@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import httpx
+import aiohttp
 import pytest
 
 
@@ -38,7 +38,7 @@ async def test_whole_surrogate_pairs_are_plain_text(live: Any) -> None:
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_one_slow_request_fails_alone(live: Any, streamed: bool) -> None:
-    live.gateway.engine.client.timeout = httpx.Timeout(0.2)
+    live.gateway.engine.patience = aiohttp.ClientTimeout(sock_read=0.2)
     slow = await live.chat("silence", stream=streamed)
     assert slow.status_code == 504
     assert slow.json()["error"]["code"] == "engine_timeout"

@@ -1,9 +1,7 @@
 """The commands against a real Valkey; a small HTTP server stands in for the gateway's /ready."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,15 +14,16 @@ import pytest
 from redis import Redis
 from typer.testing import CliRunner, Result
 
-from feedback.keys import KeyRing
+from feedback.keys import KeyRing, Limits
 from feedback.manifest import Manifest, write_manifest
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook
 from feedback.settings import load_secrets
 from feedback.store import connect
-from serving import installation, up
+from serving import up
 from serving.cli import app
 from serving.policy_commands import summary
+from serving.quotas import Quotas
 
 COMMANDS = ["up", "status", "demo", "policies", "rollback", "promote", "train", "rounds", "freeze", "keys", "model"]
 
@@ -164,6 +163,63 @@ def test_keys_are_made_listed_and_revoked(home: Path, redis: Redis) -> None:
     assert ratchet("keys", "revoke", record.id).exit_code == 1
 
 
+def test_a_key_is_made_with_limits_which_can_be_changed(home: Path, redis: Redis) -> None:
+    options = ("--expires", "30d", "--requests-per-minute", "60", "--tokens-per-day", "100000", "--streams", "2")
+    ring = KeyRing(redis, load_secrets(home).pepper)
+    key = ring.find(ratchet("keys", "create", "anna", *options, "--feedback-per-day", "50").stdout.strip())
+    assert key is not None and key.expires is not None
+    assert key.expires - key.created == pytest.approx(30 * 86_400, abs=60)
+    assert key.limits == Limits(requests_per_minute=60, tokens_per_day=100_000, streams=2, feedback_per_day=50)
+    listed = ratchet("keys", "list").stdout
+    assert "60 requests/min, 100,000 tokens/day" in " ".join(listed.split())
+    limited = ratchet("keys", "limit", key.id, "--streams", "0", "--tokens-per-day", "9", "--expires", "never")
+    assert limited.stdout == f"{key.id} expires: never, limits: 60 requests/min, 9 tokens/day, 50 feedback/day\n"
+    changed = ring.get(key.id)
+    assert changed.limits == Limits(requests_per_minute=60, tokens_per_day=9, feedback_per_day=50)
+
+
+def test_used_and_expired_keys_are_listed_as_such(home: Path, redis: Redis) -> None:
+    ring = KeyRing(redis, load_secrets(home).pepper, clock=lambda: 1e9)
+    key = ring.find(ring.create(name="[bold]old", role="user", expires=1e9 + 60, limits=Limits(streams=1)))
+    assert key is not None
+    quotas = Quotas(redis)
+    quotas._count_feedback(key, 3)
+    [listed] = printed(ratchet("keys", "list", "--json"))
+    assert (listed["usage"]["feedback"], listed["usage"]["requests"]) == (3, 0)
+    table = ratchet("keys", "list").stdout
+    assert "expired" in table and "3 feedback" in " ".join(table.split()) and "[bold]old" in table
+
+
+def test_a_rotated_key_is_the_same_key(home: Path, redis: Redis) -> None:
+    ring = KeyRing(redis, load_secrets(home).pepper)
+    old = ratchet("keys", "create", "anna").stdout.strip()
+    key = ring.find(old)
+    assert key is not None
+    new = ring.find(ratchet("keys", "rotate", key.id).stdout.strip())
+    assert new is not None and new.id == key.id
+    assert ring.find(old) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("create", "a", "--expires", "soon"), "--expires soon is no time: write 90m, 12h, 30d, 8w or never"),
+        (("create", "a", "--expires", "0d"), "--expires 0d is no time"),
+        (("create", ""), "name: String should have at least 1 character"),
+        (("create", "a", "--streams", str(10**13)), "streams: Input should be less than or equal to"),
+        (("rotate", "key_x"), "there is no key key_x; `ratchet keys list` shows them"),
+        (("revoke", "key_x"), "there is no key key_x"),
+        (("limit", "key_x", "--streams", "1"), "there is no key key_x"),
+        (("limit", "key_x"), "nothing to change: give --expires or a limit"),
+    ],
+)
+def test_mistakes_with_keys_are_one_line(home: Path, redis: Redis, arguments: tuple[str, ...], complaint: str) -> None:
+    result = ratchet("keys", *arguments)
+    assert (result.exit_code, redis.hlen("keys")) == (1, 0)
+    assert result.stderr.startswith(f"ratchet: {complaint}")
+    assert result.stderr.count("\n") == 1
+
+
 def test_unknown_role_is_refused(home: Path, redis: Redis) -> None:
     result = ratchet("keys", "create", "anna", "--role", "king")
     assert (result.exit_code, redis.hlen("keys")) == (1, 0)
@@ -273,36 +329,6 @@ def test_status_fails_while_nothing_serves(home: Path) -> None:
     result = ratchet("status", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["gateway"] == "down"
-
-
-def test_second_up_is_refused(home: Path) -> None:
-    with installation.exclusive(home):
-        result = ratchet("up")
-    assert result.exit_code == 2
-    pid = os.getpid()
-    assert result.stderr == f"ratchet: ratchet already runs in {home} (pid {pid}): end it, or give another --home\n"
-
-
-@pytest.mark.parametrize(("option", "name"), [("--port", "gateway"), ("--engine-port", "engine")])
-def test_taken_port_is_named(tmp_path: Path, home: Path, option: str, name: str) -> None:
-    with socket.socket() as taken, socket.socket() as free:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        free.bind(("127.0.0.1", 0))
-        ports = {"--port": free.getsockname()[1], option: taken.getsockname()[1]}
-        free.close()
-        result = ratchet("up", *(str(word) for pair in ports.items() for word in pair))
-    assert result.exit_code == 2
-    assert f"port {ports[option]} on 127.0.0.1 is taken, and the {name} needs one" in result.stderr
-    assert f"give {option}" in result.stderr
-    assert result.stderr.count("\n") == 1
-
-
-def test_home_that_cannot_be_made_is_named(tmp_path: Path, home: Path) -> None:
-    (tmp_path / "file").write_text("")
-    result = ratchet("up", "--home", str(tmp_path / "file" / "home"))
-    assert result.exit_code == 2
-    assert "give another directory with --home" in result.stderr
 
 
 def test_unreachable_engine_is_named(home: Path, registry: PolicyRegistry) -> None:

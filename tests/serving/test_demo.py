@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from feedback.records import Comparison, Judgement, Ranking, Rating
+from feedback.judgements import Comparison, Judgement, Ranking, Rating
 from feedback.statistics import Interval
 from serving import crowd
 from serving.crowd import Answer, Asked, BackgroundChats, Chat, Service, judgements

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import httpx
 import pytest
 
 from serving.engine import Engine, EngineDown, EngineRefused, EngineSlow, EngineUnreachable, error_message
@@ -22,7 +21,7 @@ def body(**more: Any) -> dict[str, Any]:
 
 async def test_stream_and_score(engine: Engine) -> None:
     async with engine.stream(body()) as chunks:
-        collected = [chunk async for chunk in chunks]
+        collected = [chunk async for batch in chunks for chunk in batch]
     assert [c["choices"][0]["finish_reason"] for c in collected] == [None, None, "stop"]
     assert await engine.models() == ["policy"]
     assert await engine.score(((1, 2, 3), (4, 5))) == ((-9.0, -9.0), (-9.0,))
@@ -70,8 +69,8 @@ async def test_the_connection_lost_in_the_middle_is_down(engine: Engine, fake_en
     assert not isinstance(broken.value, EngineUnreachable), "one broken stream says nothing of the engine"
 
 
-async def test_silence_is_slow_not_gone(engine: Engine) -> None:
-    engine.client.timeout = httpx.Timeout(0.1)
+async def test_silence_is_slow_not_gone(fake_engine: Any) -> None:
+    engine = Engine(fake_engine.url, "engine-key", silence_s=0.1)
     with pytest.raises(EngineSlow):
         async with engine.stream(body(messages=[{"role": "user", "content": "silence"}])) as chunks:
             await anext(chunks)

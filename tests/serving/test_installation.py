@@ -1,5 +1,7 @@
 """A home directory: checks before a start, and what is remembered of it."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,37 @@ from serving.installation import settings_as_started, settings_of
 
 def ratchet(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
+
+
+def test_second_up_is_refused(tmp_path: Path) -> None:
+    with installation.exclusive(tmp_path):
+        result = ratchet("up", "--home", str(tmp_path))
+    assert result.exit_code == 2
+    pid = os.getpid()
+    assert result.stderr == f"ratchet: ratchet already runs in {tmp_path} (pid {pid}): end it, or give another --home\n"
+
+
+@pytest.mark.parametrize(("option", "name"), [("--port", "gateway"), ("--engine-port", "engine")])
+def test_taken_port_is_named(tmp_path: Path, option: str, name: str) -> None:
+    with socket.socket() as taken, socket.socket() as free:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        free.bind(("127.0.0.1", 0))
+        ports = {"--port": free.getsockname()[1], option: taken.getsockname()[1]}
+        free.close()
+        places = ("--home", str(tmp_path), "--redis-url", "redis://127.0.0.1:1/0")
+        result = ratchet("up", *places, *(str(word) for pair in ports.items() for word in pair))
+    assert result.exit_code == 2
+    assert f"port {ports[option]} on 127.0.0.1 is taken, and the {name} needs one" in result.stderr
+    assert f"give {option}" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = ratchet("up", "--home", str(tmp_path / "file" / "home"))
+    assert result.exit_code == 2
+    assert "give another directory with --home" in result.stderr
 
 
 def test_full_disk_is_named(tmp_path: Path) -> None:

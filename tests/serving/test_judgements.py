@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.records import Ranking
+from feedback.judgements import Ranking
 from serving.errors import ApiError
-from serving.judgements import parse
+from serving.said import parse
 
 
 async def post(live: Any, key: str | None = None, **body: Any) -> Any:
@@ -166,7 +166,7 @@ async def test_a_killed_redis_keeps_what_was_acked(live: Any, valkey: Any, event
     valkey.kill()
     assert (await post(live, type="rating", completion_id=id, value=0.5)).status_code == 503
     valkey.start()
-    assert live.ledger.feedback(acked).judgement.value == 1
+    assert live.ledger.kept([acked])[0].feedback.judgement.value == 1
     assert (await post(live, type="rating", completion_id=id, value=0.5)).json()["revision"] == 2
 
 

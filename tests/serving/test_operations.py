@@ -1,5 +1,6 @@
 """What operators and machines ask of the gateway."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +77,7 @@ async def test_health_readiness_and_metrics_need_no_key(live: Any) -> None:
     ready = await live.http.get("/ready")
     assert (ready.status_code, ready.json()["policy_version"]) == (200, 0)
     text = (await live.http.get("/metrics")).text
-    assert 'ratchet_requests_total{method="GET",status="200"} 2' in text
+    assert 'ratchet_requests_total{method="GET",route="/ready",status="200"} 1.0' in text
     assert 'ratchet_swaps_total{result="ok"} 1' in text
     assert "ratchet_policy_version 0" in text
 
@@ -117,3 +118,27 @@ def test_a_redis_that_would_lose_feedback_ends_the_gateway_with_one_line(valkey:
     assert ended.returncode == 2
     assert ended.stderr.strip().count("\n") == 0
     assert "noeviction" in ended.stderr
+
+
+async def test_operators_at_odds_leave_one_whole_policy(live: Any, eventually: Any) -> None:
+    """Whoever is too late gets 409; people who chat meanwhile get answers that say truly who wrote them."""
+    for version in (1, 2):
+        live.shelf.publish(version, move=0.4 * version, stable=False)
+
+    async def order(version: int) -> int:
+        return (await live.http.post(f"/v1/policies/policy-v{version}/promote")).status_code
+
+    chats = [asyncio.create_task(live.chat(f"q{n}", max_tokens=40)) for n in range(20)]
+    outcomes = await asyncio.gather(*(order(n % 3) for n in range(60)))
+    assert set(outcomes) <= {200, 409}
+    assert 200 in outcomes
+    stable = live.gateway.registry.stable()
+    await eventually(lambda: live.served == stable)
+    for answer in await asyncio.gather(*chats):
+        [kept] = live.ledger.completions(tuple(answer.json()["ratchet"]["completion_ids"])).values()
+        words = kept.text.split()
+        changed = len(words) if kept.version_changed_at is None else kept.version_changed_at
+        assert all(word.startswith(f"w{kept.policy_version}-") for word in words[:changed])
+        assert answer.json()["model"] == f"policy-v{kept.policy_version}"
+    again = (await live.chat(max_tokens=3)).json()
+    assert again["choices"][0]["message"]["content"] == f"w{stable}-0 w{stable}-1 "

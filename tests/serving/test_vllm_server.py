@@ -65,6 +65,8 @@ async def test_engine_guard(
         ("(EngineCore pid=7) ERROR 11-23 00:17:23 [core.py:1512] Traceback (most recent call last):", False),
         ('(EngineCore pid=7) ERROR 11-23 00:17:23 [core.py:1512]   File "core.py", line 1551, in run', False),
         ("(EngineCore pid=7) WARNING 11-23 00:17:23 [cpu.py:224] Triton is not installed.", False),
+        ("(APIServer pid=9) ERROR 11-24 03:53:35 [validation.py:151] RequestValidationError caught.", False),
+        ("(APIServer pid=9) ERROR 11-24 03:52:19 [hermes_tool_parser.py:117] Error in extracting tool call.", False),
     ],
 )
 def test_of_a_traceback_only_the_cause_is_shown(line: str, shown: bool) -> None:

@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from serving.control_tokens import ControlTokens
 from serving.errors import unavailable
 
 # New requests wait this long for a swap before they are told to come back.
 ADMISSION_S = 30.0
+NEVER = -1e9  # by the monotonic clock, which all processes of a host share
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,35 @@ class Served:
         return f"policy-v{self.version}"
 
 
+class Close(Struct, frozen=True, tag=True):
+    """A swap begins: hold everything."""
+
+
+class Load(Struct, frozen=True, tag=True):
+    """From now on these weights write, proven or not."""
+
+    served: Served
+
+
+class Open(Struct, frozen=True, tag=True):
+    """`served` is proven: let everything through."""
+
+    served: Served
+
+
+class Lose(Struct, frozen=True, tag=True):
+    """The engine's weights are unknown: refuse requests until a load is proven."""
+
+    reason: str
+
+
+class Taint(Struct, frozen=True, tag=True):
+    """Weights that failed their proof ran: what streams hold back must never be shown."""
+
+
+Order = Close | Load | Open | Lose | Taint
+
+
 class SwapGate:
     """Between requests and the engine: holds both directions while the weights are not proven.
 
@@ -49,7 +81,7 @@ class SwapGate:
         self.in_flight: Counter[int] = Counter()
         self._open = asyncio.Event()
         self._open.set()
-        self._heard_at = float("-inf")
+        self.heard_at = self.doubted_at = NEVER
         self._closed_at = time.monotonic()
         self._held_s = 0.0
 
@@ -86,38 +118,38 @@ class SwapGate:
         """How long requests have been held by the swap under way, else by the last one."""
         return time.monotonic() - self._closed_at if self.swapping else self._held_s
 
-    def close(self) -> None:
-        if not self.swapping:
-            self._closed_at = time.monotonic()
-        self._open.clear()
+    async def command(self, order: Order) -> None:
+        """Returns when no gate on this engine is behind the order."""
+        self.obey(order)
 
-    def open(self, served: Served) -> None:
-        """`served` is proven: let everything through."""
-        self.served = self.loaded = served
-        self.heard()
-        self._release()
-
-    def lose(self, reason: str) -> None:
-        """The engine's weights are unknown: refuse requests until a load is proven."""
-        if self.swapping:
-            self.taints += 1
-        self.served, self.reason = None, reason
-        self._release()
-
-    def taint(self) -> None:
-        """Weights that failed their proof ran: what streams hold back must never be shown."""
-        self.taints += 1
+    def obey(self, order: Order) -> None:
+        match order:
+            case Close():
+                self._closed_at = self._closed_at if self.swapping else time.monotonic()
+                self._open.clear()
+            case Load(served):
+                self.loaded = served
+            case Open(served):
+                self.served = self.loaded = served
+                self.heard()
+                self._release()
+            case Lose(reason):
+                self.taints += self.swapping
+                self.served, self.reason = None, reason
+                self._release()
+            case Taint():
+                self.taints += 1
 
     def heard(self) -> None:
         """The engine produced a token."""
-        self._heard_at = time.monotonic()
+        self.heard_at = time.monotonic()
 
     def doubt(self) -> None:
         """A request broke off: what was heard before proves nothing any more."""
-        self._heard_at = float("-inf")
+        self.doubted_at = time.monotonic()
 
     def heard_within(self, seconds: float) -> bool:
-        return time.monotonic() - self._heard_at < seconds
+        return self.heard_at > self.doubted_at and time.monotonic() - self.heard_at < seconds
 
     def _release(self) -> None:
         self._held_s = self.held_s

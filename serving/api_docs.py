@@ -1,0 +1,211 @@
+"""What the document says of each route; kept apart so that the routes stay readable."""
+
+from feedback.keys import KeyChange, NewKey
+from serving import api_feedback as judged
+from serving import api_kept as kept
+from serving import api_schema as schema
+from serving.openapi import MEANINGS, documented
+
+_MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
+EVENTS = {
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "description": "One server-sent event.",
+            "properties": {"data": {"type": "string", "description": "a chat.completion.chunk; at last [DONE]"}},
+            "required": ["data"],
+        },
+        "example": 'data: {"object":"chat.completion.chunk","choices":[]}\n\ndata: [DONE]\n\n',
+    }
+}
+LINES = {
+    "application/x-ndjson": {
+        "schema": {"type": "string", "description": "JSON objects, one a line"},
+        "example": '{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello."}]}\n',
+    }
+}
+_METADATA = {
+    "name": "metadata", "in": "query", "style": "deepObject", "explode": True,
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+    "description": "`metadata[name]=value`, several times if all must fit", "example": {"topic": "sky"},
+}  # fmt: skip
+
+CHAT = documented(
+    "Chat with the policy",
+    tag="chat",
+    returns=schema.ChatCompletion,
+    body=schema.ChatRequest,
+    examples={
+        "chat": {"model": "policy", "messages": _MESSAGES, "max_tokens": 64},
+        "stream": {"model": "policy", "messages": _MESSAGES, "max_tokens": 64, "stream": True},
+        "stream to go on with": {
+            "model": "policy",
+            "messages": _MESSAGES,
+            "stream": True,
+            "stream_options": {"resumable": True},
+        },
+        "in a conversation": {
+            "model": "policy",
+            "messages": _MESSAGES,
+            "metadata": {"conversation_id": "sky", "consent": "false"},
+        },
+        "candidates to rank": {"model": "policy", "messages": _MESSAGES, "max_tokens": 64, "n": 4},
+    },  # fmt: skip
+    also=EVENTS,
+    errors=(404, 504),
+)
+RESUME = documented("Go on with a stream after Last-Event-ID", tag="chat", also=EVENTS, errors=(404,))
+CANCEL = documented("Stop an answer, keep what was shown", tag="chat", returns=schema.Cancelled, errors=(404,))
+MODELS = documented("What can be chatted with", tag="chat", returns=schema.ModelList)
+MODEL = documented("One of the models", tag="chat", returns=schema.Model, errors=(404,))
+
+CHATS = documented(
+    "Stored chats, page by page", tag="stored", returns=kept.CompletionList, parameters=(_METADATA,), errors=(404,)
+)
+CHATTED = documented("One stored chat", tag="stored", returns=schema.ChatCompletion, errors=(404,))
+MESSAGES = documented("What a stored chat answers", tag="stored", returns=kept.MessageList, errors=(404,))
+ANNOTATE = documented(
+    "New metadata, which may be a vote",
+    tag="stored",
+    returns=schema.ChatCompletion,
+    body=kept.NewMetadata,
+    examples={
+        "metadata": {"metadata": {"topic": "sky"}},
+        "thumb": {"metadata": {"feedback": "down", "feedback_reason": "wrong", "feedback_comment": "It is not."}},
+        "mark of a choice": {"metadata": {"feedback": "0.7", "feedback_choice": "0"}},
+    },
+    errors=(404, 409, 422),
+)
+DELETE_CHAT = documented("Erase a stored chat and its feedback", tag="stored", returns=kept.Deleted, errors=(404,))
+
+CONVERSATIONS = documented(
+    "Conversations, last used first", tag="conversations", returns=kept.ConversationList, errors=(404,)
+)
+CONVERSATION = documented("One conversation", tag="conversations", returns=kept.ConversationCard, errors=(404,))
+TREE = documented("A conversation with all its branches", tag="conversations", returns=kept.Tree, errors=(404,))
+BRANCH = documented("A branch, ready to be sent again", tag="conversations", returns=kept.Branch, errors=(404,))
+CHANGE_CONVERSATION = documented(
+    "Set title, allow_training or head",
+    tag="conversations",
+    returns=kept.ConversationCard,
+    body=kept.ConversationChange,
+    examples={
+        "title": {"title": "The sky"},
+        "out of training": {"allow_training": False},
+        "another branch": {"head": "chatcmpl-0199c2:1"},
+    },
+    errors=(404,),
+)
+DELETE_CONVERSATION = documented(
+    "Erase a conversation and its feedback", tag="conversations", returns=kept.Deleted, errors=(404,)
+)
+
+JUDGE = documented(
+    "Say what an answer is worth",
+    tag="feedback",
+    returns=judged.Accepted,
+    done=(200, 201),
+    body=judged.judgement_schema(),
+    examples=judged.EXAMPLES,
+    errors=(404, 409, 422),
+)
+ALIAS = documented(
+    "A judgement in TensorZero's words",
+    tag="feedback",
+    returns=judged.MetricKept,
+    body=judged.Metric,
+    examples={
+        "thumb": {"inference_id": judged.FIRST, "metric_name": "liked", "value": True},
+        "comment": {"inference_id": judged.FIRST, "metric_name": "comment", "value": "Too short."},
+    },
+    errors=(404, 409, 422),
+)
+FEEDBACKS = documented("Judgements, page by page", tag="feedback", returns=judged.FeedbackList, errors=(403,))
+TAKE_BACK = documented("Undo a judgement", tag="feedback", returns=kept.Deleted, errors=(403, 404, 409))
+COMPARE = documented(
+    "Several answers side by side, blind",
+    tag="comparisons",
+    returns=schema.ChatCompletion,
+    body=schema.ComparisonRequest,
+    examples={"two answers": {"model": "auto", "k": 2, "messages": _MESSAGES, "max_tokens": 64}},
+    also=EVENTS,
+    errors=(404, 504),
+)
+COMPARISON = documented("What was laid side by side", tag="comparisons", returns=schema.ShownComparison, errors=(404,))
+FEEDBACK = documented("One judgement", tag="feedback", returns=judged.FeedbackWithHistory, errors=(404,))
+EXPORT = documented("What people said, as lines of a training format", tag="feedback", also=LINES, errors=(403,))
+
+CREATE_KEY = documented(
+    "Make a key, shown this once",
+    tag="keys",
+    returns=kept.ShownKey,
+    done=(201,),
+    body=kept.key_schema(NewKey),
+    examples={
+        "person": {"name": "ann"},
+        "application with limits": {
+            "name": "notes", "role": "operator", "expires": 4102444800,
+            "limits": {"requests_per_minute": 60, "tokens_per_day": 100_000, "streams": 4, "feedback_per_day": 500},
+        },
+    },
+    errors=(403,),
+)  # fmt: skip
+KEYS = documented("Keys, oldest first", tag="keys", returns=kept.KeyList, errors=(403,))
+KEY = documented("One key", tag="keys", returns=kept.CountedKey, errors=(403, 404))
+CHANGE_KEY = documented(
+    "Change a key's name, role, limits or expiry",
+    tag="keys",
+    returns=kept.Key,
+    body=kept.key_schema(KeyChange),
+    examples={"role": {"role": "rater"}, "a limit": {"limits": {"streams": 2}}},
+    errors=(403, 404, 409),
+)
+ROTATE_KEY = documented("A new text for a key", tag="keys", returns=kept.ShownKey, errors=(403, 404))
+REVOKE_KEY = documented("Revoke a key", tag="keys", returns=kept.Deleted, errors=(403, 404, 409))
+
+ME = documented("The caller's own key", tag="me", returns=kept.Me)
+TAKE_ALONG = documented("Everything that is kept of the caller", tag="me", also=LINES)
+FORGET_ME = documented("Erase everything of the caller", tag="me", returns=kept.DeletedMe)
+
+POLICIES = documented("All policy versions", tag="policies", returns=schema.PolicyList, errors=(403,))
+ROLLBACK = documented(
+    "Back to an earlier policy",
+    tag="policies",
+    returns=schema.PointedPolicy,
+    body=schema.Rollback,
+    examples={"the one before": {}, "a certain one": {"to": "policy-v2", "reason": "it rambles"}},
+    optional=True,
+    errors=(403, 404, 409),
+)
+PROMOTE = documented(
+    "Make a policy the one that serves",
+    tag="policies",
+    returns=schema.PointedPolicy,
+    body=schema.Promotion,
+    examples={"promotion": {"reason": "looks good"}},
+    optional=True,
+    errors=(403, 404, 409),
+)
+
+OPEN_ROUND = documented(
+    "Start a training round, unless one is open", tag="rounds", returns=schema.Round, done=(200, 201), errors=(403,)
+)
+ROUNDS = documented("Training rounds, newest first", tag="rounds", returns=schema.RoundList, errors=(403,))
+ROUND = documented("One training round", tag="rounds", returns=schema.Round, errors=(403, 404))
+FREEZE = documented(
+    "Stop learning, or go on",
+    tag="rounds",
+    returns=schema.Frozen,
+    body=schema.Freeze,
+    examples={"freeze": {"frozen": True}},
+    errors=(403,),
+)
+
+HEALTH = documented("Is the process alive?", tag="health", returns=schema.Health)
+READY = documented("Can it serve?", tag="health", returns=schema.Readiness)
+READY["responses"][503] = {"description": MEANINGS[503], "model": schema.Readiness}
+METRICS = documented(
+    "What Prometheus scrapes",
+    tag="health",
+    also={"text/plain": {"schema": {"type": "string"}, "example": "ratchet_ready 1.0\n"}},
+)

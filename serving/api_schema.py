@@ -1,0 +1,251 @@
+"""What the API's bodies look like, for its document only: requests are checked, and answers made, elsewhere."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from feedback.rounds import RoundRecord
+
+Schema = dict[str, Any]
+
+REF = "#/components/schemas/{model}Body"
+
+
+def example(value: dict[str, Any]) -> ConfigDict:
+    """The configuration of a documented model: an example of it, and fields that it does not list are allowed."""
+    return ConfigDict(json_schema_extra={"example": value}, extra="allow")
+
+
+class ErrorFacts(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | int | None
+
+
+class Error(BaseModel):
+    error: ErrorFacts
+
+    model_config = example({
+        "error": {
+            "message": "Incorrect or missing API key.", "type": "authentication_error", "param": None,
+            "code": "invalid_api_key",
+        }
+    })  # fmt: skip
+
+
+class TextPart(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    role: Literal["system", "developer", "user", "tool", "function"]
+    content: str | Annotated[list[TextPart], Field(min_length=1)]
+
+    model_config = ConfigDict(extra="allow")
+
+
+class AssistantMessage(BaseModel):
+    role: Literal["assistant"]
+    content: str | Annotated[list[TextPart], Field(min_length=1)] | None = Field(description="null beside `tool_calls`")
+
+    model_config = ConfigDict(extra="allow")
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool | None = None
+    resumable: bool | None = Field(default=None, description="events get numbers, to go on from at .../stream")
+
+    model_config = ConfigDict(extra="allow")
+
+
+class ChatRequest(BaseModel):
+    """What OpenAI's chat completions take and vLLM knows, `tools` and `response_format` for example."""
+
+    model: str = Field(
+        pattern=r"^policy(@stable|-v[0-9]+)?$", description="the version that serves may be named, as `policy-v3`"
+    )
+    messages: list[ChatMessage | AssistantMessage] = Field(min_length=1, max_length=1024)
+    stream: bool = False
+    stream_options: StreamOptions | None = Field(default=None, description="only beside `stream: true`")
+    store: bool | None = Field(default=None, description="false: it is not kept, so it cannot be judged")
+    n: int = Field(default=1, ge=1, le=8)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    metadata: dict[str, str] | None = Field(
+        default=None, description='`conversation_id` joins chats; `consent: "false"` keeps this one out of training'
+    )
+    user: str | None = Field(default=None, description="whom an operator's or admin's key speaks for")
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Ratchet(BaseModel):
+    policy_version: int | None = Field(default=None, description="hidden while answers are compared blindly")
+    conversation_id: str
+    completion_ids: list[str] = Field(description="what to call the choices in feedback")
+    stored: bool | None = Field(default=None, description="the ledger has it, so it can be judged")
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[dict[str, Any]]
+    usage: dict[str, Any] | None = None
+    ratchet: Ratchet
+
+    model_config = example({
+        "id": "chatcmpl-0199c2", "object": "chat.completion", "created": 1767225600, "model": "policy-v3",
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": "Because."}, "finish_reason": "stop"},
+        ],
+        "usage": {"prompt_tokens": 14, "completion_tokens": 3, "total_tokens": 17},
+        "ratchet": {
+            "policy_version": 3, "conversation_id": "conv_0199c2", "completion_ids": ["chatcmpl-0199c2:0"],
+            "stored": True,
+        },
+    })  # fmt: skip
+
+
+class Cancelled(BaseModel):
+    object: Literal["chat.completion.cancelled"]
+    id: str
+    completion_ids: list[str]
+
+    model_config = example({
+        "object": "chat.completion.cancelled", "id": "chatcmpl-0199c2", "completion_ids": ["chatcmpl-0199c2:0"],
+    })  # fmt: skip
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    root: str
+    parent: str | None
+
+    model_config = example({
+        "id": "policy", "object": "model", "created": 1767225600, "owned_by": "ratchet", "root": "policy-v3",
+        "parent": "policy-v2",
+    })  # fmt: skip
+
+
+class ModelList(BaseModel):
+    object: Literal["list"]
+    data: list[Model]
+
+    model_config = example({"object": "list", "data": []})
+
+
+Arm = Annotated[str, Field(pattern=r"^(auto|policy(@stable|-v[0-9]+)?)$")]
+
+
+class ComparisonRequest(ChatRequest):
+    """A chat request with `k` in place of `n`; `model` may name several policies."""
+
+    model: Arm | list[Arm]  # type: ignore[assignment]
+    k: int = Field(default=2, ge=2, le=8)
+
+
+class ShownComparison(BaseModel):
+    object: Literal["comparison"]
+    id: str
+    completion_ids: list[str]
+
+    model_config = example({
+        "object": "comparison", "id": "cmp_0199c2", "created": 1767225600, "conversation_id": "conv_0199c2",
+        "completion_ids": ["cmp_0199c2:0", "cmp_0199c2:1"], "answers": [], "votes": [], "reveal": None,
+    })  # fmt: skip
+
+
+class Policy(BaseModel):
+    id: str
+    object: Literal["policy"]
+    version: int
+    state: str
+    served: bool
+    broken: str | None = None
+
+    model_config = example({
+        "id": "policy-v3", "object": "policy", "version": 3, "state": "stable", "served": True, "parent": 2,
+        "kind": "trained",
+    })  # fmt: skip
+
+
+class PolicyList(BaseModel):
+    object: Literal["list"]
+    data: list[Policy]
+    stable: int | None
+    served: int | None
+    last_swap: dict[str, Any] | None
+
+    model_config = example({
+        "object": "list", "data": [], "stable": 3, "served": 3, "last_swap": {"from_version": 2, "to_version": 3},
+    })  # fmt: skip
+
+
+class Rollback(BaseModel):
+    to: int | str | None = Field(default=None, description="such as `policy-v2`; without it, the one before")
+    reason: str | None = None
+
+
+class Promotion(BaseModel):
+    reason: str | None = None
+
+
+class PointedPolicy(BaseModel):
+    object: Literal["policy"]
+    id: str
+    version: int
+
+    model_config = example({"object": "policy", "id": "policy-v2", "version": 2})
+
+
+class Round(RoundRecord):
+    object: Literal["round"]
+
+    model_config = example({
+        "object": "round", "id": 4, "state": "running", "stage": "reward", "token": 1, "lease_until": 1767225660000,
+        "attempts": 1, "trigger": "operator", "actor": "root", "created": 1767225600.5,
+        "progress": {"stage": "reward", "step": 3, "total": 10},
+    })  # fmt: skip
+
+
+class RoundList(BaseModel):
+    object: Literal["list"]
+    data: list[Round]
+    frozen: bool
+
+    model_config = example({"object": "list", "data": [], "frozen": False})
+
+
+class Freeze(BaseModel):
+    frozen: bool
+
+
+class Frozen(Freeze):
+    object: Literal["learning"]
+
+    model_config = example({"object": "learning", "frozen": True})
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+
+    model_config = example({"status": "ok"})
+
+
+class Readiness(BaseModel):
+    ready: bool
+    policy_version: int | None
+    reasons: list[str]
+
+    model_config = example({"ready": True, "policy_version": 3, "reasons": []})

@@ -1,0 +1,78 @@
+"""POST /feedback: judgements in the words of TensorZero, so that its clients need no others."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import Field, StrictBool, TypeAdapter
+from starlette.concurrency import run_in_threadpool
+
+from feedback.keys import ApiKey
+from feedback.records import Id, Record, new_id
+from serving import api_docs as docs
+from serving.engine import Body
+from serving.errors import ApiError, invalid
+from serving.gateway import CallerDep, Gateway, GatewayDep, read_json
+from serving.judgements import elsewhere, take
+from serving.said import read, validated
+
+WORDS = ("comment", "demonstration")
+# Our fields in their words.
+THEIRS = {"completion_id": "inference_id", "content": "value"}
+
+router = APIRouter()
+
+
+class Metric(Record):
+    """About the answer `inference_id`, or about the one where the conversation `episode_id` goes on."""
+
+    inference_id: Id | None = None
+    episode_id: Id | None = None
+    metric_name: Annotated[str, Field(min_length=1, max_length=64)]
+    value: Any
+    tags: dict[str, str] = {}
+    dryrun: StrictBool = False
+
+
+_metric = TypeAdapter(Metric)
+
+
+@router.post("/feedback", **docs.ALIAS)
+async def create_metric(request: Request, gateway: GatewayDep, caller: CallerDep) -> Any:
+    """Comments and demonstrations are kept as such; any other metric is a rating, its name a tag."""
+    metric: Metric = validated(_metric, await read_json(request))
+    judgement = judgement_of(metric)
+    target = await run_in_threadpool(target_of, gateway, caller, metric)
+    tags = {**metric.tags, "metric_name": metric.metric_name}
+    try:
+        said = read({**judgement, "completion_id": target, "tags": tags, "dry_run": metric.dryrun})
+        accepted = await take(gateway, caller, said)
+    except ApiError as error:
+        error.param = THEIRS.get(error.param or "", error.param)
+        return await elsewhere(gateway, request, error)
+    return {"feedback_id": accepted.answer.get("id") or new_id("fb_")}
+
+
+def judgement_of(metric: Metric) -> Body:
+    """Raises ApiError 400 when the value is none for this metric."""
+    value = metric.value
+    if metric.metric_name in WORDS:
+        if not isinstance(value, str) or not value.strip():
+            raise invalid(f"value must be text for the metric {metric.metric_name}", "value")
+        return {"type": metric.metric_name, "content": value}
+    if isinstance(value, bool):
+        return {"type": "rating", "value": 1 if value else -1}
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise invalid("value must be true, false or a number from 0 to 1", "value")
+    return {"type": "rating", "value": value}
+
+
+def target_of(gateway: Gateway, caller: ApiKey, metric: Metric) -> str:
+    """The completion that is meant. Raises ApiError."""
+    if (metric.inference_id is None) == (metric.episode_id is None):
+        raise invalid("name either inference_id or episode_id", "inference_id")
+    if metric.episode_id is None:
+        return str(metric.inference_id)
+    conversation = gateway.archive.conversation(gateway.rater(caller, None), metric.episode_id)
+    if conversation is None or conversation.head is None:
+        raise ApiError(404, f"No conversation {metric.episode_id}.", code="conversation_not_found", param="episode_id")
+    return conversation.head

@@ -1,0 +1,65 @@
+"""HTTP with an end to its patience: who neither speaks nor listens holds a connection, and maybe an answer."""
+
+import asyncio
+import logging
+import socket
+import struct
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# Nothing of what waits for the client was taken for so long; a request was begun so long ago and is not complete.
+READER_S = 30.0
+WRITER_S = 120.0
+
+log = logging.getLogger("serving.access")
+
+
+class Patient(HttpToolsProtocol):
+    """uvicorn's protocol, which hangs up on who keeps it waiting.
+
+    Only an abort helps: a connection that is closed politely stays for as long as there is something left to send.
+    """
+
+    _reader: asyncio.TimerHandle | None = None
+    _writer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_request()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect_request()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        _cancel(self._writer)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        _cancel(self._reader)
+        self._reader = self.loop.call_later(READER_S, self._hang_up, "did not read its answer")
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        _cancel(self._reader)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        _cancel(self._reader)
+        _cancel(self._writer)
+        super().connection_lost(exc)
+
+    def _expect_request(self) -> None:
+        _cancel(self._writer)
+        self._writer = self.loop.call_later(WRITER_S, self._hang_up, "never finished its request")
+
+    def _hang_up(self, why: str) -> None:
+        log.warning("a client %s, and was dropped", why)
+        # With a reset: what is left to send would otherwise stay in the kernel for minutes.
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -1,0 +1,68 @@
+"""Pure ASGI middleware: an id for every request, and one log line and one count of how each ended."""
+
+import logging
+import re
+from time import perf_counter
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from feedback.records import new_id
+from serving import logs
+from serving.metrics import OTHER, Metrics
+
+log = logging.getLogger("serving.access")
+
+# No spaces, no line breaks: what a client calls its request must not look like a log line.
+SANE_ID = re.compile(r"[!-~]{1,64}")
+# Asked every few seconds by machines: their lines would be most of the log.
+PROBES = ("/health", "/ready", "/metrics")
+BROKEN_OFF = 500
+
+
+class RequestLog:
+    """Answers carry `x-request-id`; requests are counted and logged by method, route and status."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        facts = logs.Facts(new_id("req_"), client_request_id(scope))
+        logs.begin(facts)
+        # A request that an exception ends is answered further out, with 500.
+        started, status = perf_counter(), BROKEN_OFF
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", facts.request_id.encode())]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            self._note(scope, facts, status, perf_counter() - started)
+
+    def _note(self, scope: Scope, facts: logs.Facts, status: int, seconds: float) -> None:
+        method, route = scope["method"], route_of(scope)
+        self.metrics.finished(method, route, status, seconds)
+        level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
+        if not log.isEnabledFor(level):
+            return
+        named = {name: value for name, value in vars(facts).items() if value is not None}
+        access = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4), **named}
+        log.log(level, "%s", " ".join(f"{name}={value}" for name, value in access.items()), extra={"access": access})
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that answered: paths are made up by clients, and hold ids."""
+    return str(getattr(scope.get("route"), "path", OTHER))
+
+
+def client_request_id(scope: Scope) -> str | None:
+    """What the client calls its request, if that can stand in a log line."""
+    sent = dict(scope["headers"]).get(b"x-client-request-id", b"").decode("latin-1")
+    return sent if SANE_ID.fullmatch(sent) else None

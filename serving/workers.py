@@ -1,0 +1,139 @@
+"""Several gateway processes behind one port. This one leads: it swaps policies, and answers nobody.
+
+Its death ends the others: they could not know whose weights write. Whoever runs the gateway starts all of it again.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import multiprocess
+
+from feedback.registry import PolicyRegistry
+from feedback.settings import Settings
+from feedback.store import connect
+from serving.app import make_loader
+from serving.engine import Engine
+from serving.lockstep import LeadingGate
+from serving.metrics import Metrics
+from serving.serve import Inherited, open_ledger
+from serving.watcher import PolicyWatcher
+
+RESTART_S = 1.0
+# Between what uvicorn gives to streams and what `ratchet up` gives to all of us.
+GRACE_S = 8.5
+
+log = logging.getLogger("serving.workers")
+
+
+def lead(settings: Settings, sockets: Path) -> int:
+    """Run until SIGTERM or SIGINT; `sockets` is a private, empty directory. The exit status is serve's."""
+    redis = connect(settings.resolved_redis_url())
+    if open_ledger(redis) is None:
+        return 2
+    try:
+        anchor = reserve(settings.host, settings.port)
+    except OSError as error:
+        print(f"ratchet gateway: port {settings.port} on {settings.host}: {error.strerror}", file=sys.stderr)
+        return 1
+    with anchor:
+        asyncio.run(_lead(settings, PolicyRegistry(redis, settings.policies_dir), anchor, sockets))
+    return 0
+
+
+async def _lead(settings: Settings, registry: PolicyRegistry, anchor: socket.socket, sockets: Path) -> None:
+    engine, gate = Engine(settings.resolved_engine_url(), settings.resolved_engine_key()), LeadingGate()
+    watcher = PolicyWatcher(engine, registry, gate, make_loader(settings, engine, gate, registry), Metrics())
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    watching = asyncio.create_task(watcher.run())
+    workers = [Worker(gate, anchor, sockets / f"{index}.sock") for index in range(settings.workers)]
+    keeping = [asyncio.create_task(worker.keep()) for worker in workers]
+    ending = asyncio.ensure_future(ended.wait())
+    everything: list[asyncio.Future[Any]] = [ending, watching, *keeping]
+    done, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+    for task in keeping:
+        task.cancel()
+    await asyncio.gather(*keeping, return_exceptions=True)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await engine.close()
+    for first in done:
+        first.result()  # whatever ended us but a signal is an error
+
+
+@dataclass
+class Worker:
+    """One of the processes that answer."""
+
+    gate: LeadingGate
+    anchor: socket.socket
+    peer_socket: Path
+
+    async def keep(self) -> None:
+        """Start it again whenever it dies; cancelled, end it within the grace."""
+        while True:
+            process, leading = await self._start()
+            try:
+                code = await process.wait()
+                log.error("gateway process %d ended with %d and is started again", process.pid, code)
+            finally:
+                await _end(process)
+                multiprocess.mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
+                await leading
+            await asyncio.sleep(RESTART_S)
+
+    async def _start(self) -> tuple[asyncio.subprocess.Process, "asyncio.Task[None]"]:
+        ours, theirs = socket.socketpair()
+        with theirs, beside(self.anchor) as listener:
+            inherited = Inherited(listener.fileno(), theirs.fileno(), self.peer_socket)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "serving", *inherited.argv, pass_fds=(inherited.listener, inherited.leader)
+            )
+
+        def kill() -> None:
+            if process.returncode is None:
+                process.kill()
+
+        return process, asyncio.create_task(self.gate.lead(ours, kill))
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(GRACE_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """An address for all of us; raises OSError when somebody else has it, even somebody who would share it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+    return _bound(family, (host, port))
+
+
+def beside(anchor: socket.socket) -> socket.socket:
+    """One more socket on the same address. Once it listens, the kernel gives it its share of the connections, so
+    that no process takes a burst alone."""
+    return _bound(anchor.family, anchor.getsockname())
+
+
+def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
+    bound = socket.socket(family)
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        bound.setsockopt(socket.SOL_SOCKET, option, 1)
+    bound.bind(address)
+    return bound

@@ -1,0 +1,284 @@
+"""Keys over HTTP: who may manage them, what is answered, what is never shown; and what guessing brings."""
+
+import logging
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from feedback.keys import KeyChange, KeyRing, Limits
+from feedback.store import connect
+from serving.auth import GUESSES, Authenticator, Guesses
+from serving.errors import ApiError
+
+ROUTES = [
+    ("POST", "/v1/keys"), ("GET", "/v1/keys"), ("GET", "/v1/keys/{id}"), ("POST", "/v1/keys/{id}"),
+    ("POST", "/v1/keys/{id}/rotate"), ("DELETE", "/v1/keys/{id}"),
+]  # fmt: skip
+
+
+def bearer(plain: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {plain}"}
+
+
+async def made(live: Any, **body: Any) -> dict[str, Any]:
+    response = await live.http.post("/v1/keys", json={"name": "ann", **body})
+    assert response.status_code == 201, response.text
+    return dict(response.json())
+
+
+async def status(live: Any, plain: str, path: str = "/v1/models") -> int:
+    return int((await live.http.get(path, headers=bearer(plain))).status_code)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found in Redis is never fresh: changes show at once."""
+    monkeypatch.setattr("serving.auth.FRESH_S", 0.0)
+
+
+async def test_a_key_is_made_shown_once_seen_and_deleted(live: Any, impatient: None) -> None:
+    until = time.time() + 3600
+    key = await made(live, role="rater", expires=until, limits={"streams": 2})
+    plain = key.pop("key")
+    assert await status(live, plain) == 200
+    limits = {"requests_per_minute": None, "tokens_per_day": None, "streams": 2, "feedback_per_day": None}
+    facts = {"object": "key", "name": "ann", "role": "rater", "expires": until, "limits": limits, "last_rotated": None}
+    assert facts.items() <= key.items()
+    seen = await live.http.get(f"/v1/keys/{key['id']}")
+    used = seen.json().pop("usage")
+    assert seen.json() | {"usage": None} == key | {"usage": None}
+    assert (used["requests"], used["tokens"], used["feedback"], used["streams"]) == (0, 0, 0, 0)
+    assert plain not in seen.text + (await live.http.get("/v1/keys")).text
+    deleted = await live.http.delete(f"/v1/keys/{key['id']}")
+    assert (deleted.status_code, deleted.json()) == (200, {"object": "key.deleted", "id": key["id"], "deleted": True})
+    assert await status(live, plain) == 401
+    for method, path in ROUTES[2:]:
+        gone = await live.http.request(method, path.format(id=key["id"]), json={})
+        assert (gone.status_code, gone.json()["error"]["code"]) == (404, "key_not_found"), path
+
+
+async def test_keys_are_listed_in_pages_that_survive_deletion(live: Any) -> None:
+    for index in range(5):
+        await made(live, name=f"k{index}")
+    all_ids = [key["id"] for key in (await live.http.get("/v1/keys")).json()["data"]]
+    assert len(all_ids) == 7
+    first = (await live.http.get("/v1/keys", params={"limit": 3})).json()
+    assert (first["object"], first["has_more"], first["first_id"], first["last_id"]) == (
+        "list", True, all_ids[0], all_ids[2],
+    )  # fmt: skip
+    live.gateway.keys.revoke(first["last_id"])
+    second = (await live.http.get("/v1/keys", params={"limit": 4, "after": first["last_id"]})).json()
+    assert [key["id"] for key in second["data"]] == all_ids[3:]
+    assert second["has_more"] is False
+    empty = (await live.http.get("/v1/keys", params={"after": all_ids[-1]})).json()
+    assert (empty["data"], empty["has_more"], empty["first_id"], empty["last_id"]) == ([], False, None, None)
+    assert (await live.http.get("/v1/keys", params={"limit": 0})).json()["error"]["param"] == "limit"
+
+
+async def test_a_key_is_changed_by_what_the_body_gives(live: Any) -> None:
+    key = await made(live, limits={"streams": 2, "feedback_per_day": 9})
+    url = f"/v1/keys/{key['id']}"
+    changed = (await live.http.post(url, json={"name": "anna", "limits": {"streams": None}})).json()
+    assert (changed["name"], changed["role"]) == ("anna", "user")
+    assert (changed["limits"]["streams"], changed["limits"]["feedback_per_day"]) == (None, 9)
+    assert "key" not in changed
+    assert (await live.http.post(url, json={"role": "rater"})).json()["role"] == "rater"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "name"), ({"name": ""}, "name"), ({"name": 7}, "name"), ({"name": "a\x00b"}, "name"),
+        ({"name": "a", "role": "king"}, "role"), ({"name": "a", "expires": 1.0}, "expires"),
+        ({"name": "a", "expires": "tomorrow"}, "expires"), ({"name": "a", "limits": {"streams": 0}}, "limits.streams"),
+        ({"name": "a", "limits": 3}, "limits"), ({"name": "a", "limits": {"x": 3}}, "limits.x"),
+        ({"name": "a", "id": "key_mine"}, "id"), ({"name": "a", "key": "rk-mine"}, "key"),
+    ],
+)  # fmt: skip
+async def test_a_key_that_cannot_be_is_refused_with_the_field(live: Any, body: dict[str, Any], param: str) -> None:
+    before = len(live.gateway.keys.list())
+    response = await live.http.post("/v1/keys", json=body)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert len(live.gateway.keys.list()) == before
+
+
+@pytest.mark.parametrize("role", ["user", "rater", "operator"])
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_only_admins_manage_keys(live: Any, role: Any, method: str, path: str) -> None:
+    plain = live.gateway.keys.create(name="mallory", role=role)
+    [own] = [key for key in live.gateway.keys.list() if key.name == "mallory"]
+    before = live.gateway.keys.list()
+    body = {"name": "mallory", "role": "admin", "limits": {"streams": None}}
+    for victim in before:  # her own key is no exception
+        response = await live.http.request(method, path.format(id=victim.id), json=body, headers=bearer(plain))
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "insufficient_role")
+    nobody = await live.http.request(method, path.format(id=own.id), json=body, headers={"authorization": ""})
+    assert nobody.status_code == 401
+    assert live.gateway.keys.list() == before
+
+
+async def test_a_revoked_admin_cannot_make_itself_another_key(live: Any) -> None:
+    plain = live.gateway.keys.create(name="fired", role="admin")
+    assert await status(live, plain, "/v1/keys") == 200
+    [fired] = [key for key in live.gateway.keys.list() if key.name == "fired"]
+    live.gateway.keys.revoke(fired.id)
+    assert await status(live, plain) == 200, "still remembered for some seconds"
+    assert (await live.http.post("/v1/keys", json={"name": "back"}, headers=bearer(plain))).status_code == 401
+
+
+async def test_the_last_admin_key_can_neither_go_nor_be_demoted(live: Any) -> None:
+    [root] = [key for key in live.gateway.keys.list() if key.role == "admin"]
+    url = f"/v1/keys/{root.id}"
+    for response in (await live.http.delete(url), await live.http.post(url, json={"role": "operator"})):
+        assert (response.status_code, response.json()["error"]["code"]) == (409, "last_admin")
+        assert response.headers["x-should-retry"] == "false"
+    await made(live, role="admin")
+    assert (await live.http.delete(url)).status_code == 200
+
+
+async def test_me_tells_a_caller_what_it_is(live: Any) -> None:
+    me = (await live.http.get("/v1/me", headers=bearer(live.user_key))).json()
+    [joe] = [key for key in live.gateway.keys.list() if key.name == "joe"]
+    rater = live.gateway.keys.pseudonym(joe, None)
+    assert (me["object"], me["id"], me["name"], me["role"]) == ("me", joe.id, "joe", "user")
+    assert (me["rater"], me["usage"], me["expires"]) == (rater, None, None)
+    assert me["limits"] == Limits().model_dump()
+    assert (await live.http.get("/v1/me", headers={"authorization": ""})).status_code == 401
+
+
+async def test_rotation_keeps_the_person_and_what_she_said(live: Any, impatient: None) -> None:
+    key = await made(live)
+    old = bearer(key["key"])
+    [target] = (await live.chat("hi", key=key["key"])).json()["ratchet"]["completion_ids"]
+    body = {"type": "rating", "completion_id": target, "value": 1}
+    said = (await live.http.post("/v1/feedback", json=body, headers=old)).json()
+    me = (await live.http.get("/v1/me", headers=old)).json()
+    rotated = (await live.http.post(f"/v1/keys/{key['id']}/rotate")).json()
+    new = bearer(rotated["key"])
+    assert (rotated["id"], rotated["last_rotated"] is not None) == (key["id"], True)
+    assert (await live.http.get("/v1/me", headers=old)).status_code == 401
+    assert (await live.http.get("/v1/me", headers=new)).json()["rater"] == me["rater"]
+    assert (await live.http.get(f"/v1/feedback/{said['id']}", headers=new)).json()["judgement"]["value"] == 1
+    revised = await live.http.post("/v1/feedback", json={**body, "value": -1}, headers=new)
+    assert (revised.status_code, revised.json()["revision"]) == (200, 2)
+
+
+async def test_an_expired_key_is_refused_even_while_it_is_remembered(live: Any) -> None:
+    keys = live.gateway.keys
+    plain = keys.create(name="guest", role="user", expires=time.time() + 60)
+    assert await status(live, plain) == 200
+    keys.clock = lambda: time.time() + 61
+    response = await live.http.get("/v1/models", headers=bearer(plain))
+    unknown = await live.http.get("/v1/models", headers=bearer("rk-nobody"))
+    assert response.status_code == unknown.status_code == 401
+    assert response.json() == unknown.json(), "the answer tells nothing about the key"
+
+
+async def test_guesses_are_refused_without_a_look_at_redis(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await status(live, live.user_key) == 200
+    for index in range(GUESSES):
+        assert await status(live, f"rk-guess-{index}") == 401
+    nobody = await live.http.get("/v1/models", headers={"authorization": ""})
+    assert nobody.status_code == 401, "no key at all is no guess"
+    looks: list[str] = []
+    monkeypatch.setattr(live.gateway.keys, "find", lambda plain: looks.append(plain))
+    refused = await live.http.get("/v1/models", headers=bearer("rk-one-more"))
+    assert (refused.status_code, looks) == (429, [])
+    assert refused.json()["error"]["type"] == "rate_limit_error"
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert 50 < int(refused.headers["retry-after"]) <= 60
+    assert await status(live, live.user_key) == 200, "a key that was right before still works"
+    monkeypatch.undo()
+    monkeypatch.setattr("serving.auth.FRESH_S", 0.0)
+    assert await status(live, live.user_key) == 200, "also when it must be looked up again"
+
+
+async def test_a_hundred_thousand_guesses_cost_twenty_looks(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = KeyRing(connect(valkey_url), "pepper")
+    auth, find, looks = Authenticator(keys), keys.find, []
+    monkeypatch.setattr(keys, "find", lambda plain: looks.append(plain) or find(plain))
+    statuses: Counter[int] = Counter()
+    for index in range(100_000):
+        try:
+            await auth.authenticate(f"Bearer rk-{index}", "10.0.0.1")
+        except ApiError as error:
+            statuses[error.status] += 1
+    assert statuses == {401: GUESSES, 429: 100_000 - GUESSES}
+    assert (len(looks), len(auth._known)) == (GUESSES, 0)
+    good = keys.create(name="ann", role="user")
+    assert (await auth.authenticate(f"Bearer {good}", "10.0.0.2")).name == "ann", "others are not slowed down"
+
+
+async def test_the_period_of_a_guesser_ends(live: Any, monkeypatch: pytest.MonkeyPatch, eventually: Any) -> None:
+    monkeypatch.setattr("serving.auth.PERIOD_S", 0.5)
+    monkeypatch.setattr("serving.auth.GUESSES", 2)
+    seen = [await status(live, f"rk-{index}") for index in range(3)]
+    assert seen[:2] == [401, 401]
+
+    async def forgiven() -> bool:
+        return await status(live, "rk-again") == 401
+
+    await eventually(forgiven)
+
+
+def test_guesses_are_counted_by_address_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.auth.MAX_KNOWN", 100)
+    guesses = Guesses()
+    for _ in range(GUESSES):
+        guesses.count("10.0.0.1")
+    guesses.refuse_if_many("10.0.0.2")
+    with pytest.raises(ApiError, match="try again in 60 s"):
+        guesses.refuse_if_many("10.0.0.1")
+    for index in range(1000):
+        guesses.count(f"10.1.0.{index}")
+    assert len(guesses._counted) == 100
+
+
+async def test_a_stream_learns_within_seconds_that_its_key_is_dead(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    auth, keys = live.gateway.auth, live.gateway.keys
+    plain = keys.create(name="ann", role="user")
+    caller = keys.find(plain)
+    readings: list[int] = []
+    listed = keys.list
+    monkeypatch.setattr(keys, "list", lambda: readings.append(1) or listed())
+    assert all([await auth.still_valid(caller) for _ in range(100)])
+    assert len(readings) == 1, "it costs nothing while it is fresh"
+    newer = keys.find(keys.create(name="bob", role="user"))
+    assert await auth.still_valid(newer), "newer than what was read"
+    keys.update(caller.id, KeyChange(limits=Limits(streams=1)))
+    monkeypatch.setattr("serving.auth.FRESH_S", 0.0)
+    assert await auth.still_valid(caller)
+    keys.rotate(caller.id)
+    assert not await auth.still_valid(caller)
+    rotated = keys.get(caller.id)
+    assert await auth.still_valid(rotated)
+    keys.revoke(caller.id)
+    assert not await auth.still_valid(rotated)
+    keys.update(newer.id, KeyChange(expires=keys.clock() + 60))
+    keys.clock = lambda: time.time() + 61
+    assert not await auth.still_valid(newer)
+
+
+async def test_streams_go_on_when_nobody_can_tell(live: Any, valkey: Any) -> None:
+    caller = live.gateway.keys.find(live.user_key)
+    valkey.kill()
+    assert all([await live.gateway.auth.still_valid(caller) for _ in range(3)])
+
+
+async def test_no_key_ever_reaches_a_log(live: Any, caplog: pytest.LogCaptureFixture, valkey: Any) -> None:
+    caplog.set_level(logging.DEBUG)
+    key = await made(live, limits={"streams": 1})
+    rotated = (await live.http.post(f"/v1/keys/{key['id']}/rotate")).json()
+    secrets = [live.admin_key, key["key"], rotated["key"], "rk-wrong"]
+    for plain in secrets:
+        await status(live, plain)
+        await live.chat("hi", key=plain, max_tokens=2)
+    valkey.kill()
+    for plain in secrets:
+        await live.chat("hi", key=plain, max_tokens=2)
+    ours = [record for record in caplog.records if not record.name.startswith(("httpcore", "openai", "hpack"))]
+    text = "\n".join(record.getMessage() + (record.exc_text or "") for record in ours)
+    assert text
+    assert [plain for plain in secrets if plain in text] == []
