@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from feedback.records import Feedback, Rating, new_id
+from feedback.judgements import Feedback, Rating
+from feedback.records import new_id
 from feedback.store import Ledger, connect
 
 JUDGEMENTS, REPEATS = 1000, 5

@@ -1,0 +1,61 @@
+"""Feedback that is acknowledged only when it is on the disk, over HTTP: beside a bare route that does one XADD."""
+
+from collections.abc import Sequence
+from itertools import count
+
+import httpx
+import rig
+from figures import Figures, at_least, by_turns, percentile, ratio, summary
+from rig import Round, Server
+
+ACKS, CONNECTIONS, ANSWERS = 5000, (8, 32), 50
+_people = count()
+
+
+def measure_acks(repeats: int) -> Figures:
+    figures: Figures = {}
+    with rig.stage() as stage, rig.peer("xadd", stage.redis_url) as peer:
+        ours = stage.gateway
+        answers = [stored_answer(ours) for _ in range(ANSWERS)]
+        for connections in CONNECTIONS:
+            rounds = by_turns((ours, peer), repeats, lambda side, n=connections: rate(side, answers, n))
+            figures[f"{connections} connections"] = {
+                name: {
+                    "acks/s": summary(each, acks_per_s),
+                    "CPU us/ack": summary(each, cpu_us),
+                    "p50 latency, ms": summary(each, lambda done: 1000 * percentile(done.seen["latency_s"], 0.5)),
+                    "p99 latency, ms": summary(each, lambda done: 1000 * percentile(done.seen["latency_s"], 0.99)),
+                }
+                for name, each in rounds.items()
+            } | {
+                "gateway / xadd": {
+                    "acks/s": at_least(ratio(rounds["gateway"], rounds["xadd"], acks_per_s), 0.6),
+                    "CPU us/ack": ratio(rounds["gateway"], rounds["xadd"], cpu_us),
+                }
+            }
+    return figures
+
+
+def stored_answer(gateway: Server) -> str:
+    """The id of an answer of 200 tokens in the ledger."""
+    body = {"model": "policy", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 200}
+    headers = {"authorization": f"Bearer {gateway.key}"}
+    answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=30)
+    return str(answer.raise_for_status().json()["ratchet"]["completion_ids"][0])
+
+
+def rate(side: Server, answers: Sequence[str], connections: int) -> Round:
+    """Each rating is a new person's: the second of one person on one answer would be a revision."""
+    bodies = [
+        {"type": "rating", "completion_id": answers[n % len(answers)], "value": n % 2, "user": f"p{next(_people)}"}
+        for n in range(ACKS)
+    ]
+    return rig.load(side, "acks", path="/v1/feedback", bodies=bodies, connections=connections)
+
+
+def acks_per_s(done: Round) -> float:
+    return float(done.seen["acks"] / done.seen["seconds"])
+
+
+def cpu_us(done: Round) -> float:
+    return 1e6 * done.cpu_s / float(done.seen["acks"])
