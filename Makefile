@@ -11,7 +11,7 @@ ARGS ?=
 .PHONY: help run test lint bench clean
 
 help: ## this list
-	@echo "make TARGET [ARGS=...]; ARGS goes to ratchet up, to pytest or to the benchmark"
+	@echo "make TARGET [ARGS=...]; ARGS goes to ratchet up, to pytest or to the gateway's benchmark"
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/'
 
 run: $(STAMP) ## set up, get the model, start everything (Ctrl-C ends it)
@@ -30,8 +30,9 @@ lint: $(STAMP) ## set up; ruff, mypy, import contracts
 	@echo "import contracts"
 	@.ci/quiet $(VENV)/bin/lint-imports --no-cache
 
-bench: $(STAMP) ## set up, run the benchmarks in tests/bench
-	@exec $(PYTHON) -m pytest tests/bench --override-ini "python_files=bench_*.py" --capture=no --timeout=0 $(ARGS)
+bench: $(STAMP) ## set up, run the benchmarks in tests/bench that need nothing running
+	@$(PYTHON) -m pytest tests/bench --override-ini "python_files=bench_*.py" --capture=no --timeout=0
+	@exec $(PYTHON) tests/bench/gateway.py $(ARGS)
 
 clean: ## remove .venv and caches, never the data in .ratchet
 	@rm -rf $(VENV) build dist ratchet.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

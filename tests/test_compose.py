@@ -115,6 +115,7 @@ def test_the_engine_allows_adapters_and_is_asked_for_by_the_name_the_gateway_use
     assert engine["environment"]["VLLM_SERVER_DEV_MODE"] == "1"
     assert engine["environment"]["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
     assert "--enable-lora" in engine["command"][0]
+    assert "--enable-auto-tool-choice --tool-call-parser hermes" in engine["command"][0], "else it refuses tools"
     assert "--served-model-name policy " in engine["command"][0]
     assert SERVICES["gateway"]["environment"]["RATCHET_ENGINE_MODE"] == "adapter"
     tag = engine["image"].partition(":v")[2]
