@@ -1,6 +1,7 @@
 """A trained policy as files that an engine can serve, with what proves later that it serves just these."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -53,14 +54,23 @@ def export_policy(
         for source in sorted(base_directory.glob(pattern)):
             if not any(source.match(weights) for weights in WEIGHT_FILES):
                 link_or_copy(source, merged / source.name)
+    _declare_dtype(merged / "config.json", trunk.base_dtype)
     weights = trunk.merge_policy()
     save_file(weights, merged / "model.safetensors", metadata={"format": "pt"})
     return ExportedPolicy(
         model_path=MERGED,
         adapter_path=ADAPTER,
         weights=weight_digests(weights),
-        golden_logprobs=golden_log_probs(merged, golden),
+        golden_logprobs=golden_log_probs(merged, golden, trunk.base_dtype),
     )
+
+
+def _declare_dtype(path: Path, dtype: torch.dtype) -> None:
+    """A config that says how the weights beside it are stored: readers would round them to what the base's says."""
+    config = json.loads(path.read_text())
+    config.pop("torch_dtype", None)  # what transformers called it once
+    path.unlink()  # a hard link: written through, it would change the base
+    path.write_text(json.dumps({**config, "dtype": str(dtype).removeprefix("torch.")}, indent=2) + "\n")
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -73,13 +83,13 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 @torch.no_grad()
 def golden_log_probs(
-    directory: Path, golden: Sequence[Sequence[int]], dtype: torch.dtype | str = "auto"
+    directory: Path, golden: Sequence[Sequence[int]], dtype: torch.dtype
 ) -> tuple[tuple[float, ...], ...]:
     """For each sequence the log-probs, at temperature 1, of its second to last token given all before them.
 
-    Of the model in `directory` with its weights in `dtype` ("auto": as they are stored), read back from the disk, so
-    that it is what an engine will read. The arithmetic is fp32: bf16 would round by as much as a small round changes,
-    and the proof would take the trainer's rounding for a change that the engine did not make.
+    Of the model in `directory` with its weights in `dtype`, in which an engine takes them too, read back from the disk.
+    The arithmetic is fp32: bf16 would round by as much as a small round changes, and the proof would take the trainer's
+    rounding for a change that the engine did not make.
     """
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).float()
     return tuple(tuple(_log_probs(model, torch.tensor([list(sequence)]))) for sequence in golden)

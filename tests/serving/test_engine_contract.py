@@ -114,7 +114,7 @@ async def raw(real_engine: RealEngine) -> AsyncIterator[httpx.AsyncClient]:
     """The engine without the gateway's own client between."""
     settings = real_engine.settings
     headers = {"authorization": f"Bearer {settings.resolved_engine_key()}"}
-    async with httpx.AsyncClient(base_url=settings.resolved_engine_url(), headers=headers, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=settings.resolved_engine_url(), headers=headers, timeout=600) as client:
         yield client
 
 

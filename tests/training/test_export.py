@@ -18,10 +18,15 @@ GOLDEN = [[5, 6, 7, 8, 9, 2], [10, 11, 2], [12, 2, 13, 14, 15, 16, 17]]
 
 @pytest.fixture
 def trained(base_directory: Path) -> Trunk:
-    """A trunk from disk whose policy is not the base; it computes in fp32 on every machine and is stored as bf16."""
+    """It computes in fp32 on every machine and is stored as bf16."""
+    return moved(base_directory, torch.bfloat16)
+
+
+def moved(base_directory: Path, base_dtype: torch.dtype) -> Trunk:
+    """A trunk from disk whose policy is not the base."""
     model = AutoModelForCausalLM.from_pretrained(base_directory, dtype=torch.float32)
     adapter = AdapterConfig(lora_rank=8, lora_alpha=16, lora_layers=2)
-    trunk = Trunk(model, adapter, base_dtype=torch.bfloat16)
+    trunk = Trunk(model, adapter, base_dtype=base_dtype)
     generator = torch.Generator().manual_seed(1)
     for name, weight in trunk.parameters("policy").items():
         if "lora_B" in name:
@@ -77,11 +82,21 @@ def test_a_sharded_bases_index_is_left_behind(trained: Trunk, base_directory: Pa
     assert not (tmp_path / "out" / "merged" / "model.safetensors.index.json").exists()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_golden_log_probs_are_those_of_the_merged_weights_in_full_precision(
-    trained: Trunk, base_directory: Path, tmp_path: Path
+    base_directory: Path, tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    exported = export_policy(trained, tmp_path / "out", base_directory=base_directory, golden=GOLDEN)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "merged").double()
+    """Whatever the base's config says of its dtype: an engine in fp32 reads all the bits that the file has."""
+    declared = json.loads((base_directory / "config.json").read_text())
+    base = shutil.copytree(base_directory, tmp_path / "said")
+    (base / "config.json").write_text(json.dumps({**declared, "dtype": "bfloat16"}))
+    exported = export_policy(moved(base, dtype), tmp_path / "out", base_directory=base, golden=GOLDEN)
+    merged = tmp_path / "out" / "merged"
+    assert AutoModelForCausalLM.from_pretrained(merged).dtype is dtype
+    assert json.loads((base / "config.json").read_text())["dtype"] == "bfloat16"
+    model = AutoModelForCausalLM.from_pretrained(base_directory, dtype=torch.float64)
+    weights = {name: weight.double() for name, weight in load_file(merged / "model.safetensors").items()}
+    assert not model.load_state_dict(weights, strict=False).unexpected_keys
     for sequence, found in zip(GOLDEN, exported.golden_logprobs, strict=True):
         with torch.no_grad():
             logs = model(input_ids=torch.tensor([sequence])).logits[0].log_softmax(-1)
