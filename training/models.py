@@ -251,8 +251,11 @@ class Trunk:
             state |= {f"head.{n}": t for n, t in load_file(directory / "head.safetensors").items()}
         self.load_state(role, state)
 
-    def merged(self, role: Role = "policy") -> Iterator[tuple[str, Tensor]]:
-        """The weights of base + adapter under the base's own names, in `base_dtype`. The live model stays as it is."""
+    def merged(self, role: Role = "policy", dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
+        """The weights of base + adapter under the base's own names, in `dtype` (default: `base_dtype`).
+
+        The live model stays as it is.
+        """
         layers = dict(self.model.named_modules())
         tied = self.model.config.tie_word_embeddings
         for name, weight in self.model.state_dict().items():
@@ -261,7 +264,7 @@ class Trunk:
             module, dot, leaf = name.partition(".base_layer.")
             if dot and leaf == "weight":
                 weight = weight.float() + layers[module].get_delta_weight(role).float()
-            yield name.replace(".base_layer.", "."), weight.detach().to(self.base_dtype).cpu().contiguous()
+            yield name.replace(".base_layer.", "."), weight.detach().to(dtype or self.base_dtype).cpu().contiguous()
 
     def merge_policy(self) -> dict[str, Tensor]:
         """`merged` policy weights as one state dict."""

@@ -1,0 +1,79 @@
+"""What others load as our reward model gives our scores."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+
+from training.classifier import export_classifier, padding_id
+from training.data import Sample, collate
+from training.models import Trunk, UnsupportedModel
+
+IM_END = 2
+# Two end with the token that pads in the base's tokenizer, and one has it twice.
+SAMPLES = [
+    Sample((5, 6, 7), (8, 9, IM_END)),
+    Sample((5, 6), (10, 11, 12, 13, 14, 15)),
+    Sample((9,), (20, IM_END, IM_END)),
+]
+
+
+@pytest.fixture
+def base(base_directory: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<spare>"]})
+    tokenizer.save_pretrained(base_directory)
+    return base_directory
+
+
+@pytest.fixture
+def trained(perturbed: Trunk) -> Trunk:
+    """Its head is far from its beginning, and has a bias."""
+    torch.nn.init.normal_(perturbed.heads["reward"].weight, std=1.0, generator=torch.Generator().manual_seed(3))
+    torch.nn.init.constant_(perturbed.heads["reward"].bias, 0.75)
+    return perturbed
+
+
+def test_it_scores_as_the_trunk_does_padded_and_alone(trained: Trunk, base: Path, tmp_path: Path) -> None:
+    export_classifier(trained, tmp_path / "out", base_directory=base)
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.pad_token == "<spare>"
+    ours = trained.score(collate(SAMPLES, trained.pad_id))
+    rows = [{"input_ids": list(s.prompt_ids + s.completion_ids)} for s in SAMPLES]
+    with torch.no_grad():
+        padded = classifier(**tokenizer.pad(rows, return_tensors="pt")).logits[:, 0]
+        alone = torch.stack([classifier(input_ids=torch.tensor([row["input_ids"]])).logits[0, 0] for row in rows])
+    bias = classifier.config.score_bias
+    assert bias == 0.75
+    torch.testing.assert_close(padded + bias, ours, rtol=0, atol=1e-5)
+    torch.testing.assert_close(alone + bias, ours, rtol=0, atol=1e-5)
+
+
+def test_the_base_stays_as_it_is_and_the_target_is_never_overwritten(
+    trained: Trunk, base: Path, tmp_path: Path
+) -> None:
+    def digests() -> dict[str, str]:
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in base.iterdir()}
+
+    before = digests()
+    export_classifier(trained, tmp_path / "out", base_directory=base)
+    assert digests() == before
+    with pytest.raises(FileExistsError):
+        export_classifier(trained, tmp_path / "out", base_directory=base)
+
+
+def test_padding_neither_ends_an_answer_nor_stands_in_a_chat(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert tokenizer.convert_ids_to_tokens(padding_id(tokenizer)) == "<|endoftext|>"
+    tokenizer.chat_template = "<|endoftext|>" + str(tokenizer.chat_template)
+    with pytest.raises(UnsupportedModel, match="pad"):
+        padding_id(tokenizer)
+
+
+def test_the_config_says_what_it_is(trained: Trunk, base: Path, tmp_path: Path) -> None:
+    export_classifier(trained, tmp_path / "out", base_directory=base)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForSequenceClassification"]
+    assert (config["num_labels"], config["problem_type"], config["dtype"]) == (1, "regression", "float32")
