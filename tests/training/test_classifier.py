@@ -2,13 +2,24 @@
 
 import hashlib
 import json
+import os
+import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)  # fmt: skip
 
+from training.base_model import DEFAULT_MODEL, fetch_base_model
 from training.classifier import export_classifier, padding_id
+from training.config import AdapterConfig
 from training.data import Sample, collate
 from training.models import Trunk, UnsupportedModel
 
@@ -77,3 +88,32 @@ def test_the_config_says_what_it_is(trained: Trunk, base: Path, tmp_path: Path) 
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["architectures"] == ["LlamaForSequenceClassification"]
     assert (config["num_labels"], config["problem_type"], config["dtype"]) == (1, "regression", "float32")
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_vllm_pools_the_same_scores_of_a_real_model(tmp_path: Path) -> None:
+    base = fetch_base_model(DEFAULT_MODEL, Path(os.environ.get("RATCHET_HOME", ".ratchet")).absolute(), print)
+    trunk = Trunk(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), AdapterConfig(lora_layers=4))
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in trunk.parameters("reward").items():
+        if "lora_B" in name:
+            weight.data.normal_(std=0.02, generator=generator)
+    torch.nn.init.normal_(trunk.heads["reward"].weight, std=0.05, generator=generator)
+    chance = random.Random(0)
+    lengths = [(chance.randint(5, 60), chance.randint(3, 60)) for _ in range(12)]
+    samples = [
+        Sample(*(tuple(chance.randrange(20, 40_000) for _ in range(length)) for length in pair)) for pair in lengths
+    ]
+    samples = [Sample(sample.prompt_ids, (*sample.completion_ids, IM_END)) for sample in samples]
+    ours = trunk.score(collate(samples, trunk.pad_id))
+    export_classifier(trunk, tmp_path / "out", base_directory=base)
+    asked = json.dumps([sample.prompt_ids + sample.completion_ids for sample in samples])
+    script = Path(__file__).parent / "pooled.py"
+    pooled = subprocess.run(
+        [sys.executable, script, tmp_path / "out"], input=asked, capture_output=True, text=True, check=False
+    )
+    assert pooled.returncode == 0, pooled.stderr[-3000:]
+    theirs = torch.tensor(json.loads(pooled.stdout))[:, 0]
+    assert ours.std() > 0.1
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)
