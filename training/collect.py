@@ -32,12 +32,19 @@ class Refused(RuntimeError):
 
 
 class RankedAnswers(Record):
-    """Completions of one prompt with their places: 0 is the best, equal places are ties."""
+    """Completions of one prompt with their places: 0 is the best, equal places are ties.
+
+    Those in the tier `unplaced` are worse than all others, and nothing is said among them.
+    """
 
     feedback_id: str
     prompt_ids: Ids
     completions: tuple[Ids, ...]
     tiers: tuple[int, ...]
+    unplaced: int | None = None
+    weight: float = 1.0
+    rater: str = ""
+    source: str = ""
 
 
 class RatedAnswer(Record):
@@ -47,6 +54,9 @@ class RatedAnswer(Record):
     prompt_ids: Ids
     completion_ids: Ids
     label: float
+    weight: float = 1.0
+    rater: str = ""
+    source: str = ""
 
 
 class WrittenAnswer(Record):
@@ -187,33 +197,27 @@ def _prompts(rankings: Iterable[RankedAnswers]) -> set[Ids]:
 
 
 def _ranked(item: Feedback, known: dict[str, Completion]) -> list[RankedAnswers]:
-    """A ranking or a comparison over the completions that are known; nothing when fewer than two are left.
-
-    What a partial ranking left out is worse than all that it placed, but equal to nothing: one such candidate joins the
-    placed ones, and each other is paired with every placed one, so that each pair that says something is there once.
-    """
+    """A ranking or a comparison over the completions that are known; nothing when it compares none of them."""
     judgement = item.judgement
     if not isinstance(judgement, Ranking | Comparison) or _both_bad(item):
         return []
     shown = [(known[id], tier) for id, tier in zip(judgement.targets, judgement.tiers, strict=True) if id in known]
     # The same messages become other tokens when the chat template changes; tokens of two templates do not compare.
     shown = [(completion, tier) for completion, tier in shown if _same_prompt(completion, shown[0][0])]
-    last = judgement.unplaced if isinstance(judgement, Ranking) else None
-    placed, unplaced = [p for p in shown if p[1] != last], [p for p in shown if p[1] == last]
-    if not placed or len(shown) < 2:
+    last = judgement.unplaced if isinstance(judgement, Ranking) and judgement.partial else None
+    if len(shown) < 2 or all(tier == last for _, tier in shown):
         return []
-    joining = [p for p in shown if p not in unplaced[1:]]
-    groups = [joining, *([better, worse] for worse in unplaced[1:] for better in placed)]
-    return [_ranked_answers(item, group) for group in groups]
-
-
-def _ranked_answers(item: Feedback, group: Sequence[tuple[Completion, int]]) -> RankedAnswers:
-    return RankedAnswers(
-        feedback_id=item.id,
-        prompt_ids=group[0][0].prompt_token_ids,
-        completions=tuple(completion.completion_token_ids for completion, _ in group),
-        tiers=tuple(tier for _, tier in group),
-    )
+    return [
+        RankedAnswers(
+            feedback_id=item.id,
+            prompt_ids=shown[0][0].prompt_token_ids,
+            completions=tuple(completion.completion_token_ids for completion, _ in shown),
+            tiers=tuple(tier for _, tier in shown),
+            unplaced=last,
+            rater=item.rater,
+            source=judgement.type,
+        )
+    ]
 
 
 def _same_prompt(a: Completion, b: Completion) -> bool:
@@ -240,6 +244,8 @@ def _rated(item: Feedback, known: dict[str, Completion]) -> list[RatedAnswer]:
             prompt_ids=known[id].prompt_token_ids,
             completion_ids=known[id].completion_token_ids,
             label=label,
+            rater=item.rater,
+            source=judgement.type,
         )
         for id in judgement.targets
         if id in known and not known[id].partial

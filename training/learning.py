@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from training.checkpoints import atomic_directory, latest_checkpoint
-from training.collect import RankedAnswers, Refused
+from training.collect import RankedAnswers, RatedAnswer, Refused
 from training.data import RankedSamples, RatedSample, Sample, encode_demonstration
 from training.gate import judge
 from training.models import Role, Trunk
@@ -69,7 +69,7 @@ def reward(job: Job) -> dict[str, Any]:
         replace(job.config.reward, held_out_fraction=0.0),
         trunk,
         _rankings(job.data.rankings),
-        [RatedSample(Sample(r.prompt_ids, r.completion_ids), r.label) for r in job.data.ratings],
+        _ratings(job.data.ratings),
         checkpoint_dir=checkpoints(job),
         demonstrations=demonstrations,
         progress=job.progress,
@@ -185,7 +185,16 @@ def _save(job: Job, trunk: Trunk, role: Role, name: str) -> None:
 
 
 def _rankings(rankings: Sequence[RankedAnswers]) -> list[RankedSamples]:
-    return [RankedSamples(tuple(Sample(r.prompt_ids, c) for c in r.completions), r.tiers) for r in rankings]
+    return [
+        RankedSamples(
+            tuple(Sample(r.prompt_ids, c) for c in r.completions), r.tiers, r.unplaced, r.weight, r.rater, r.source
+        )
+        for r in rankings
+    ]
+
+
+def _ratings(ratings: Sequence[RatedAnswer]) -> list[RatedSample]:
+    return [RatedSample(Sample(r.prompt_ids, r.completion_ids), r.label, r.weight, r.rater, r.source) for r in ratings]
 
 
 def _demonstrations(job: Job) -> tuple[list[Sample], int]:
