@@ -15,6 +15,7 @@ from training.checkpoints import atomic_directory, latest_checkpoint
 from training.collect import RankedAnswers, RatedAnswer, Refused
 from training.data import RankedSamples, RatedSample, Sample, encode_demonstration
 from training.gate import judge
+from training.likelihoods import Labels
 from training.models import Role, Trunk
 from training.optimization import NonFinite
 from training.ppo import StalePolicy, train_ppo
@@ -75,8 +76,9 @@ def reward(job: Job) -> dict[str, Any]:
         progress=job.progress,
         seed=job.config.seed,
     )
-    log_nu = None if report.log_nu is None else torch.tensor(report.log_nu)
-    fit = evaluate(Scorer(trunk, [], job.config.reward), _rankings(job.data.held_out_rankings), log_nu)
+    width = report.tie_width
+    labels = Labels() if width is None else Labels(job.config.reward.ties, width, report.threshold)
+    fit = evaluate(Scorer(trunk, [], job.config.reward), _rankings(job.data.held_out_rankings), labels)
     _save(job, trunk, "reward", REWARD)
     numbers = {name: value for name, value in vars(report).items() if name != "held_out"}
     return {**numbers, "held_out": None if fit is None else _fit(fit)}
