@@ -106,6 +106,13 @@ def test_pair_golden(likelihood: RankingLikelihood, options: dict[str, float], e
     close(-said(ranking([1, 0]), [-1.0, 2.0], likelihood=likelihood, **options), expected)
 
 
+def test_centering_penalty_is_the_mean_over_the_pairs_that_say_something() -> None:
+    """At scores 2, 0.5, -1.5: 2.5^2 and 0.5^2; what was left out is not paired with its like."""
+    judgement, scores = ranking([0, 1, 1], unplaced=1), [2.0, 0.5, -1.5]
+    taken_off = said(judgement, scores) - said(judgement, scores, center_coef=0.1)
+    close(taken_off, 0.1 * (2.5**2 + 0.5**2) / 2)
+
+
 def test_mean_over_pairs_golden() -> None:
     loss = -said(ranking([0, 1, 2, 3]), RANKED)
     close(loss, 0.227613)
