@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from feedback.judgements import Comparison, Demonstration, Feedback, Ranking, Rating
-from feedback.records import Completion, Message, Record, digest
+from feedback.records import Completion, Record, digest
 from feedback.store import Ledger
 from training.answers import Answers, Encode, Ids
 from training.config import RoundConfig
+from training.judged import RankedAnswers, RatedAnswer, WrittenAnswer
 
 MIN_RANKINGS = 8
 MIN_HELD_OUT = 2
@@ -29,32 +30,6 @@ class Refused(RuntimeError):
     def __init__(self, reason: str, metrics: dict[str, Any] | None = None) -> None:
         super().__init__(reason)
         self.metrics = metrics or {}
-
-
-class RankedAnswers(Record):
-    """Completions of one prompt with their places: 0 is the best, equal places are ties."""
-
-    feedback_id: str
-    prompt_ids: Ids
-    completions: tuple[Ids, ...]
-    tiers: tuple[int, ...]
-
-
-class RatedAnswer(Record):
-    """A completion and its share of approval, 0 to 1."""
-
-    feedback_id: str
-    prompt_ids: Ids
-    completion_ids: Ids
-    label: float
-
-
-class WrittenAnswer(Record):
-    """What a person would have answered; text, because no engine ever tokenised it."""
-
-    feedback_id: str
-    messages: tuple[Message, ...]
-    content: str
 
 
 class TrainingData(Record):
@@ -126,7 +101,8 @@ def collect(
 ) -> TrainingData:
     """What people say as of `watermark`; demonstrations after `since` are new; `is_held_out` asks about a rater.
 
-    `encode` is asked about imported answers only; those that it cannot encode are left out and counted.
+    `encode` is asked about imported answers and demonstrations only. Imported answers that it cannot encode are left
+    out and counted; such a demonstration is compared with nothing.
     """
     standing = ledger.standing(watermark)
     answers = Answers(ledger, encode)
@@ -140,6 +116,7 @@ def collect(
     unseen = _unseen(_prompts(proofs) | evaluators, _prompts(rankings + proofs), asked, config.reward.held_out_fraction)
     seen = {id: completion for id, completion in known.items() if completion.prompt_token_ids not in unseen}
     demonstrations = [written for item in training if (written := _written(item, seen))]
+    edits = [edited for item in training if (edited := _edited(item, seen, encode))]
     fresh = {item.id for _, item in ledger.feedback_between(since, watermark)} if since != watermark else set()
     data = TrainingData(
         watermark=watermark,
@@ -147,7 +124,7 @@ def collect(
         parent=parent,
         seed=seed,
         config=config.to_dict(),
-        rankings=tuple(ranked for ranked in rankings if ranked.prompt_ids not in unseen),
+        rankings=(*(ranked for ranked in rankings if ranked.prompt_ids not in unseen), *edits),
         held_out_rankings=tuple(ranked for ranked in proofs + rankings if ranked.prompt_ids in unseen),
         ratings=tuple(rated for item in training for rated in _rated(item, seen)),
         demonstrations=tuple(demonstrations),
@@ -187,33 +164,27 @@ def _prompts(rankings: Iterable[RankedAnswers]) -> set[Ids]:
 
 
 def _ranked(item: Feedback, known: dict[str, Completion]) -> list[RankedAnswers]:
-    """A ranking or a comparison over the completions that are known; nothing when fewer than two are left.
-
-    What a partial ranking left out is worse than all that it placed, but equal to nothing: one such candidate joins the
-    placed ones, and each other is paired with every placed one, so that each pair that says something is there once.
-    """
+    """A ranking or a comparison over the completions that are known; nothing when it compares none of them."""
     judgement = item.judgement
     if not isinstance(judgement, Ranking | Comparison) or _both_bad(item):
         return []
     shown = [(known[id], tier) for id, tier in zip(judgement.targets, judgement.tiers, strict=True) if id in known]
     # The same messages become other tokens when the chat template changes; tokens of two templates do not compare.
     shown = [(completion, tier) for completion, tier in shown if _same_prompt(completion, shown[0][0])]
-    last = judgement.unplaced if isinstance(judgement, Ranking) else None
-    placed, unplaced = [p for p in shown if p[1] != last], [p for p in shown if p[1] == last]
-    if not placed or len(shown) < 2:
+    last = judgement.unplaced if isinstance(judgement, Ranking) and judgement.partial else None
+    if len(shown) < 2 or all(tier == last for _, tier in shown):
         return []
-    joining = [p for p in shown if p not in unplaced[1:]]
-    groups = [joining, *([better, worse] for worse in unplaced[1:] for better in placed)]
-    return [_ranked_answers(item, group) for group in groups]
-
-
-def _ranked_answers(item: Feedback, group: Sequence[tuple[Completion, int]]) -> RankedAnswers:
-    return RankedAnswers(
-        feedback_id=item.id,
-        prompt_ids=group[0][0].prompt_token_ids,
-        completions=tuple(completion.completion_token_ids for completion, _ in group),
-        tiers=tuple(tier for _, tier in group),
-    )
+    return [
+        RankedAnswers(
+            feedback_id=item.id,
+            prompt_ids=shown[0][0].prompt_token_ids,
+            completions=tuple(completion.completion_token_ids for completion, _ in shown),
+            tiers=tuple(tier for _, tier in shown),
+            unplaced=last,
+            rater=item.rater,
+            source=judgement.type,
+        )
+    ]
 
 
 def _same_prompt(a: Completion, b: Completion) -> bool:
@@ -240,6 +211,8 @@ def _rated(item: Feedback, known: dict[str, Completion]) -> list[RatedAnswer]:
             prompt_ids=known[id].prompt_token_ids,
             completion_ids=known[id].completion_token_ids,
             label=label,
+            rater=item.rater,
+            source=judgement.type,
         )
         for id in judgement.targets
         if id in known and not known[id].partial
@@ -252,6 +225,30 @@ def _written(item: Feedback, known: dict[str, Completion]) -> WrittenAnswer | No
         return None
     messages = known[judgement.completion_id].messages
     return WrittenAnswer(feedback_id=item.id, messages=messages, content=judgement.content)
+
+
+def _edited(item: Feedback, known: dict[str, Completion], encode: Encode) -> RankedAnswers | None:
+    """A demonstration is better than the finished answer that it stands for; nothing when it says the same."""
+    written = item.judgement
+    if not isinstance(written, Demonstration) or written.completion_id not in known:
+        return None
+    original = known[written.completion_id]
+    # Half an answer would teach no more than that answers end.
+    finished = not original.partial and original.finish_reason != "length"
+    if not finished or written.content.strip() == original.text.strip():
+        return None
+    try:
+        _, better = encode(original.messages, written.content)
+    except ValueError:
+        return None
+    return RankedAnswers(
+        feedback_id=item.id,
+        prompt_ids=original.prompt_token_ids,
+        completions=(better, original.completion_token_ids),
+        tiers=(0, 1),
+        rater=item.rater,
+        source="edit",
+    )
 
 
 def _asked(completions: Sequence[Completion], max_tokens: int) -> set[Ids]:

@@ -4,7 +4,7 @@ import time
 from ast import literal_eval
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations, count, islice
+from itertools import count, islice
 
 import pytest
 
@@ -206,9 +206,10 @@ def test_imported_answers_are_encoded_once_and_train(crowd: Crowd) -> None:
     crowd.say(Rating(completion_id="a", value=1))
     crowd.say(Demonstration(completion_id="a", content="better"))
     data = crowd.collect()
-    (ranked,) = (*data.rankings, *data.held_out_rankings)
+    (ranked, edited) = (*data.rankings, *data.held_out_rankings)
     assert (ranked.prompt_ids, ranked.completions, ranked.tiers) == ((104, 105), ((65,), (66,)), (1, 0))
-    assert sorted(crowd.encoded) == ["A", "B"]
+    assert (edited.completions, edited.source) == ((tuple(map(ord, "better")), (65,)), "edit")
+    assert sorted(crowd.encoded) == ["A", "B", "better"]
     assert len(data.ratings) == len(data.demonstrations) == 1
     assert data.prompts == ((104, 105),)
     assert data.unencodable == 0
@@ -233,22 +234,41 @@ def test_served_answer_is_never_encoded(crowd: Crowd) -> None:
     assert crowd.encoded == []
 
 
-@pytest.mark.parametrize("ranking", ["C > A", "B = C", "A", "A > B > C > D", "E > D > C = B > A"])
-def test_partial_ranking_gives_each_informative_pair_once_and_no_tie_of_unplaced(crowd: Crowd, ranking: str) -> None:
+@pytest.mark.parametrize(
+    ("ranking", "tiers", "unplaced"),
+    [
+        ("C > A", (1, 2, 0, 2, 2), 2),
+        ("B = C", (1, 0, 0, 1, 1), 1),
+        ("A", (0, 1, 1, 1, 1), 1),
+        ("E > D > C = B > A", (3, 2, 2, 1, 0), 4),
+    ],
+)
+def test_partial_ranking_is_one_record_that_names_the_tier_of_the_unplaced(
+    crowd: Crowd, ranking: str, tiers: tuple[int, ...], unplaced: int
+) -> None:
     letters = "abcde"
     crowd.answer(*(completion(letter, tokens=(n,)) for n, letter in enumerate(letters)))
-    judgement = Ranking(candidates=tuple(letters), ranking=ranking, partial=True)
-    crowd.say(judgement)
-    informative, ties = [], []
-    for ranked in crowd.collect().rankings:
-        for (a, i), (b, j) in combinations(zip(ranked.completions, ranked.tiers, strict=True), 2):
-            (ties if i == j else informative).append((a[0], b[0]) if i <= j else (b[0], a[0]))
-    place = {n: tier for n, tier in enumerate(judgement.tiers)}
-    pairs = [(a, b) for a, b in combinations(place, 2)]
-    assert sorted(informative) == sorted(
-        (a, b) if place[a] < place[b] else (b, a) for a, b in pairs if place[a] != place[b]
-    )
-    assert ties == [(a, b) for a, b in pairs if place[a] == place[b] < judgement.unplaced]
+    crowd.say(Ranking(candidates=tuple(letters), ranking=ranking, partial=True))
+    (ranked,) = crowd.collect().rankings
+    assert ranked.completions == ((0,), (1,), (2,), (3,), (4,))
+    assert (ranked.tiers, ranked.unplaced) == (tiers, unplaced)
+
+
+def test_records_say_who_said_what_kind_of_thing(crowd: Crowd) -> None:
+    crowd.answer(completion("a"), completion("b"))
+    crowd.say(Ranking(candidates=("a", "b"), ranking="B > A", none_acceptable=True))
+    crowd.say(Comparison(left="a", right="b", winner="left"), rater="bob")
+    crowd.say(Rating(completion_id="a", value=1), rater="bob")
+    data = crowd.collect()
+    assert {(r.rater, r.source, r.weight, r.unplaced) for r in data.rankings} == {
+        ("ann", "ranking", 1.0, None),
+        ("bob", "comparison", 1.0, None),
+    }
+    assert sorted((r.rater, r.source, r.label) for r in data.ratings) == [
+        ("ann", "ranking", 0.0),
+        ("ann", "ranking", 0.0),
+        ("bob", "rating", 1.0),
+    ]
 
 
 def test_partial_ranking_whose_placed_answers_are_gone_says_nothing(crowd: Crowd) -> None:
@@ -271,6 +291,39 @@ def test_none_acceptable_is_a_thumb_down_for_each_beside_the_order(crowd: Crowd)
     data = crowd.collect()
     assert [ranked.tiers for ranked in data.rankings] == [(1, 0, 1)]
     assert [(rated.completion_ids, rated.label) for rated in data.ratings] == [((0,), 0.0), ((1,), 0.0), ((2,), 0.0)]
+
+
+def test_demonstration_is_better_than_the_answer_it_stands_for(crowd: Crowd) -> None:
+    """In the prompt as it was served, whatever tokens the template would make of the messages today."""
+    crowd.answer(completion("a"))
+    id = crowd.say(Demonstration(completion_id="a", content="!?"), rater="bob")
+    data = crowd.collect()
+    (edited,) = data.rankings
+    assert (edited.prompt_ids, edited.completions, edited.tiers) == ((1, 2), ((33, 63), (7, 8)), (0, 1))
+    assert (edited.feedback_id, edited.rater, edited.source, edited.unplaced) == (id, "bob", "edit", None)
+    assert [written.content for written in data.demonstrations] == ["!?"], "it is imitated all the same"
+
+
+@pytest.mark.parametrize(
+    ("original", "content"),
+    [({}, "text"), ({}, "text\n"), ({}, "<|im_end|>"), ({"partial": True}, "!"), ({"finish_reason": "length"}, "!")],
+)
+def test_demonstration_that_compares_with_nothing(crowd: Crowd, original: dict[str, object], content: str) -> None:
+    """It says the same as the answer, or cannot be encoded, or the answer is half of one."""
+    crowd.answer(completion("a", **original))
+    crowd.say(Demonstration(completion_id="a", content=content))
+    data = crowd.collect()
+    assert (len(data.rankings), len(data.demonstrations), data.unencodable) == (0, 1, 0)
+
+
+def test_edits_of_held_out_prompts_and_of_evaluation_raters_are_left_out(crowd: Crowd) -> None:
+    """The reward model is measured on answers of policies only: those of people are easily told apart."""
+    (low,), (high,) = prompts(1, below=True), prompts(1, below=False)
+    crowd.answer(completion("a", prompt=low), completion("b", prompt=high))
+    crowd.say(Demonstration(completion_id="a", content="!"))
+    crowd.say(Demonstration(completion_id="b", content="!"), rater="judge")
+    data = crowd.collect()
+    assert (data.rankings, data.held_out_rankings) == ((), ())
 
 
 def test_comment_and_flag_never_train(crowd: Crowd) -> None:
