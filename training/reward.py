@@ -2,32 +2,22 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from feedback.statistics import Interval, bootstrap_mean
+from feedback.fit import Fit
 from training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import RewardConfig
 from training.data import Batch, RankedSamples, RatedSample, Sample, collate, length_bucketed, shuffled
+from training.fit import evaluate
 from training.losses import ranking_loss, rating_loss
 from training.models import Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
 
 Judgement = RankedSamples | RatedSample
 CACHED_TOKENS = 250_000  # of lower hidden states; more than that is computed again in each epoch
-
-
-@dataclass(frozen=True)
-class HeldOutFit:
-    """How well scores agree with rankings of unseen prompts; the prompt is the unit of the intervals."""
-
-    prompts: int
-    accuracy: Interval  # share of untied pairs that the scores put in the raters' order
-    log_loss: Interval  # nats per pair; ln 2 = knows nothing
-    kendall_tau: float  # tau-b, mean over rankings
 
 
 @dataclass(frozen=True)
@@ -41,7 +31,7 @@ class RewardReport:
     bias: float  # of the head, so that demonstrations (or the training completions) score mean 0
     threshold: float  # score of an even chance of a thumb up
     log_nu: float | None  # width of ties (Davidson 1970); None = nobody gave a tie
-    held_out: HeldOutFit | None
+    held_out: Fit | None
 
 
 class Labels(nn.Module):
@@ -163,7 +153,7 @@ def train_reward_model(
     scorer = Scorer(trunk, [*everything, *demonstrations], config)
     loss, steps = _fit(config, trunk, training, scorer, labels, checkpoint_dir, progress, seed)
     ranked = [j for j in held_out if isinstance(j, RankedSamples)]
-    fit = evaluate(scorer, ranked, labels.log_nu)
+    fit = evaluate(scorer, ranked, None if labels.log_nu is None else labels.log_nu.item())
     mean = _center(trunk, scorer, demonstrations or [s for j in training for s in _samples(j)])
     return RewardReport(
         steps=steps,
@@ -226,49 +216,6 @@ def _center(trunk: Trunk, scorer: Scorer, samples: Sequence[Sample]) -> float:
     return mean
 
 
-def kendall_tau(scores: Sequence[float], tiers: Sequence[int]) -> float | None:
-    """Kendall's tau-b of scores with places (0 is best); None when either has no order at all."""
-    pairs = [(a - b, q - p) for (a, p), (b, q) in combinations(zip(scores, tiers, strict=True), 2)]
-    agreement = sum((x > 0) - (x < 0) if y > 0 else (x < 0) - (x > 0) for x, y in pairs if y)
-    ordered_scores, ordered_tiers = sum(x != 0 for x, _ in pairs), sum(y != 0 for _, y in pairs)
-    if not ordered_scores or not ordered_tiers:
-        return None
-    return float(agreement / (ordered_scores * ordered_tiers) ** 0.5)
-
-
-def pair_accuracy(scores: Sequence[float], tiers: Sequence[int]) -> float | None:
-    """Share of the untied pairs that the scores put in order; None when all places are tied."""
-    pairs = combinations(zip(scores, tiers, strict=True), 2)
-    hits = [a > b if p < q else b > a for (a, p), (b, q) in pairs if p != q]
-    return sum(hits) / len(hits) if hits else None
-
-
 def _mean(values: Iterable[float]) -> float:
     values = list(values)
     return sum(values) / len(values)
-
-
-def evaluate(
-    scorer: Scorer, rankings: Sequence[RankedSamples], log_nu: Tensor | None = None, confidence: float = 0.95
-) -> HeldOutFit | None:
-    """How the scores fit `rankings`; None when none of them has an untied pair."""
-    scores = iter(scorer.all([s for ranking in rankings for s in ranking.samples]) if rankings else [])
-    accuracies: dict[tuple[int, ...], list[float]] = {}
-    losses: dict[tuple[int, ...], list[float]] = {}
-    taus: list[float] = []
-    for ranking in rankings:
-        own = [next(scores) for _ in ranking.samples]
-        loss = ranking_loss(torch.tensor(own), torch.tensor(ranking.tiers), log_nu)
-        losses.setdefault(ranking.prompt_ids, []).append(loss.item())
-        if (accuracy := pair_accuracy(own, ranking.tiers)) is not None:
-            accuracies.setdefault(ranking.prompt_ids, []).append(accuracy)
-        if (tau := kendall_tau(own, ranking.tiers)) is not None:
-            taus.append(tau)
-    if not accuracies or not taus:
-        return None
-    return HeldOutFit(
-        prompts=len(losses),
-        accuracy=bootstrap_mean([_mean(x) for x in accuracies.values()], confidence=confidence),
-        log_loss=bootstrap_mean([_mean(x) for x in losses.values()], confidence=confidence),
-        kendall_tau=_mean(taus),
-    )
