@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -66,6 +67,12 @@ class RankedSamples:
     def prompt_ids(self) -> tuple[int, ...]:
         return self.samples[0].prompt_ids
 
+    @property
+    def has_ties(self) -> bool:
+        """Whether it says of any two that neither is better."""
+        placed = [tier for tier in self.tiers if tier != self.unplaced]
+        return len(set(placed)) < len(placed)
+
 
 @dataclass(frozen=True)
 class RatedSample:
@@ -82,9 +89,18 @@ class RatedSample:
             raise ValueError(f"a label lies between 0 and 1, not at {self.label}")
         _require_weight(self.weight)
 
+    has_ties: ClassVar[bool] = False
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        return (self.sample,)
+
     @property
     def prompt_ids(self) -> tuple[int, ...]:
         return self.sample.prompt_ids
+
+
+Judgement = RankedSamples | RatedSample
 
 
 @dataclass(frozen=True)

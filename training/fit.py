@@ -13,7 +13,7 @@ import torch
 from feedback.fit import Bin, Change, Fit, Slice
 from feedback.statistics import Interval, Statistic, cluster_bootstrap, share
 from training.data import RankedSamples, Sample
-from training.losses import davidson_log_probs
+from training.likelihoods import Labels
 from training.pairs import Ids, Pair, Scores, agreements, covariances, kendall_tau, pairs_of
 
 BINS = 10
@@ -47,30 +47,30 @@ def score(scorer: Scoring, rankings: Sequence[RankedSamples]) -> list[list[float
 
 
 def evaluate(
-    scorer: Scoring, rankings: Sequence[RankedSamples], log_nu: float | None = None, confidence: float = 0.95
+    scorer: Scoring, rankings: Sequence[RankedSamples], labels: Labels | None = None, confidence: float = 0.95
 ) -> Fit | None:
     """`measure` with the scores that `scorer` gives."""
-    return measure(rankings, score(scorer, rankings), log_nu, confidence=confidence)
+    return measure(rankings, score(scorer, rankings), labels, confidence=confidence)
 
 
 def measure(
     rankings: Sequence[RankedSamples],
     scores: Sequence[Scores],
-    log_nu: float | None = None,
+    labels: Labels | None = None,
     *,
     confidence: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
 ) -> Fit | None:
-    """How `scores` fit `rankings`; None when no rater preferred anything. `log_nu` is the width of ties, if learned."""
+    """How `scores` fit `rankings`; None when no rater preferred anything. `labels` know the width of ties."""
     everything = list(pairs_of(rankings, scores))
     pairs = [pair for pair in everything if not pair.tied]
     if not pairs:
         return None
     groups, bins = reliability(pairs)
     sums = _sums(rankings, scores, pairs, groups)
-    if log_nu is not None:
-        for pair, loss in zip(everything, joint_log_losses(everything, log_nu), strict=True):
+    if labels is not None and labels.tie_width is not None:
+        for pair, loss in zip(everything, joint_log_losses(everything, labels), strict=True):
             sums.add(pair.prompt, {"joint pairs": 1, "joint log-loss": loss})
     figures = _intervals(sums, confidence, draws, seed)
     return Fit(
@@ -165,10 +165,11 @@ def reflected(interval: Interval) -> Interval:
     return Interval(mean, max(0.0, 2 * mean - high), max(0.0, 2 * mean - low))
 
 
-def joint_log_losses(pairs: Sequence[Pair], log_nu: float) -> list[float]:
-    """Negative log-likelihood of each pair, tied or not, with a tie as a third outcome (Davidson 1970)."""
-    gaps = torch.tensor([pair.gap for pair in pairs], dtype=torch.float64)
-    win, tie, _ = davidson_log_probs(gaps, torch.zeros_like(gaps), log_nu)
+@torch.no_grad()
+def joint_log_losses(pairs: Sequence[Pair], labels: Labels) -> list[float]:
+    """Negative log-likelihood of each pair, tied or not, by a model that knows ties as a third outcome."""
+    gaps = torch.tensor([pair.gap for pair in pairs], device=labels.threshold.device)
+    win, tie, _ = (log_probs.cpu() for log_probs in labels.pair_log_probs(gaps, torch.zeros_like(gaps)))
     losses: list[float] = (-torch.where(torch.tensor([pair.tied for pair in pairs]), tie, win)).tolist()
     return losses
 

@@ -18,6 +18,7 @@ from training.collect import RankedAnswers, RatedAnswer, Refused
 from training.data import RankedSamples, RatedSample, Sample, encode_demonstration
 from training.fit import MIN_PROMPTS, compare, evaluate, score
 from training.gate import judge, not_worse
+from training.likelihoods import Labels
 from training.models import Role, Trunk
 from training.optimization import NonFinite
 from training.ppo import StalePolicy, train_ppo
@@ -79,8 +80,10 @@ def reward(job: Job) -> dict[str, Any]:
         progress=job.progress,
         seed=job.config.seed,
     )
+    width = report.tie_width
+    labels = None if width is None else Labels(job.config.reward.ties, width)
     scorer = Scorer(trunk, [], job.config.reward)
-    fit = evaluate(scorer, _rankings(job.data.held_out_rankings), report.log_nu)
+    fit = evaluate(scorer, _rankings(job.data.held_out_rankings), labels)
     change = predecessor.change(scorer, job.config.gate.confidence)
     _save(job, trunk, "reward", REWARD)
     numbers = {name: value for name, value in vars(report).items() if name != "held_out"}
@@ -93,7 +96,7 @@ def reward(job: Job) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Predecessor:
-    """The parent's reward model on the held-out rankings that it has not learned from; no `version`: there is none."""
+    """The reward model that the round goes on from, if any, on the held-out rankings that it has not learned from."""
 
     version: int | None
     rankings: list[RankedSamples]
@@ -102,13 +105,15 @@ class Predecessor:
     @classmethod
     def of(cls, job: Job, scorer: Scorer) -> "Predecessor":
         """`scorer` must still be as the round found it."""
-        if _saved(job, "reward") is None:
+        saved = _saved(job, "reward")
+        if saved is None:
             return cls(None, [], [])
+        version = int(saved.parent.name)
         # Held out is for good, but who judges for evaluation only may take up a prompt that has trained already.
-        taught = set(job.registry.manifest(job.data.parent).lineage.get("feedback_ids", ()))
+        taught = set(job.registry.manifest(version).lineage.get("feedback_ids", ()))
         known = {r.prompt_ids for r in job.data.held_out_rankings if r.feedback_id in taught}
         rankings = _rankings([r for r in job.data.held_out_rankings if r.prompt_ids not in known])
-        return cls(job.data.parent, rankings, score(scorer, rankings))
+        return cls(version, rankings, score(scorer, rankings))
 
     def change(self, scorer: Scorer, confidence: float) -> Change | None:
         """`scorer` beside it on the same rankings."""
@@ -122,7 +127,7 @@ class Predecessor:
         if change is not None:
             return None
         if self.version is None:
-            return "the version before has no reward model"
+            return "there is no reward model to go on from"
         return f"fewer than {MIN_PROMPTS} prompts are new to policy-v{self.version}'s reward model too"
 
 

@@ -33,7 +33,7 @@ CHANGE = Change(
     log_loss=Interval(-0.1, -0.2, -0.05), accuracy=Interval(0.02, -0.01, 0.05),
 )  # fmt: skip
 OLD = {"prompts": 9, "accuracy": {"mean": 0.7, "low": 0.6, "high": 0.8}, "kendall_tau": 0.4}
-NONE = "the version before has no reward model"
+NONE = "there is no reward model to go on from"
 
 
 def kept(fit: Any = None, change: Change | None = None, no_change: str | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from feedback.fit import Fit, Slice
 from feedback.statistics import Interval
 from training.data import RankedSamples, Sample
 from training.fit import Scores, compare, equal_mass, evaluate, measure, reflected
+from training.likelihoods import Labels
 from training.pairs import kendall_tau
 
 A, B, C = (10,), (10, 11), (10, 11, 12)
@@ -28,8 +29,8 @@ def ranking(
     return RankedSamples(samples, tuple(tiers), unplaced, rater=rater)
 
 
-def fit(rankings: Sequence[RankedSamples], scores: Sequence[Scores], log_nu: float | None = None) -> Fit:
-    found = measure(rankings, scores, log_nu, draws=50)
+def fit(rankings: Sequence[RankedSamples], scores: Sequence[Scores], labels: Labels | None = None) -> Fit:
+    found = measure(rankings, scores, labels, draws=50)
     assert found is not None
     return found
 
@@ -58,7 +59,7 @@ def test_every_figure_of_one_ranking_by_hand() -> None:
 def test_ties_count_where_their_width_is_known_and_nowhere_else() -> None:
     """Davidson at scores .8, .3 and nu .5 gives a tie .195097 (research notes, R4)."""
     tie, win = ranking((0, 0), (A, B)), ranking((0, 1), (A, B))
-    found = fit([tie, win], [(0.8, 0.3)] * 2, log_nu=math.log(0.5))
+    found = fit([tie, win], [(0.8, 0.3)] * 2, labels=Labels("davidson", math.log(0.5)))
     assert (found.pairs, found.ties) == (1, 1)
     assert found.log_loss.mean == pytest.approx(math.log(1 + math.exp(-0.5)))
     total = math.exp(0.8) + math.exp(0.3) + 0.5 * math.exp(0.55)
@@ -71,7 +72,7 @@ def test_ties_count_where_their_width_is_known_and_nowhere_else() -> None:
 
 def test_nothing_is_said_among_the_unplaced() -> None:
     """A over B and C, which are unplaced: two pairs and no tie, and no order of theirs counts against tau."""
-    found = fit([ranking((0, 1, 1), unplaced=1)], [(1.0, 0.0, 0.5)], log_nu=0.0)
+    found = fit([ranking((0, 1, 1), unplaced=1)], [(1.0, 0.0, 0.5)], labels=Labels("davidson"))
     assert (found.pairs, found.ties) == (2, 0)
     assert found.kendall_tau is not None and found.kendall_tau.mean == 1.0
     tied = fit([ranking((0, 1, 1))], [(1.0, 0.0, 0.5)])

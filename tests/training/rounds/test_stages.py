@@ -233,7 +233,7 @@ def test_a_reward_model_worse_than_the_last_ends_the_round(
     installation.speak(24)
     first, outcomes = rounds.run()
     metrics = outcomes["reward"].metrics
-    assert (metrics["change"], metrics["no_change"]) == (None, "the version before has no reward model")
+    assert (metrics["change"], metrics["no_change"]) == (None, "there is no reward model to go on from")
     assert installation.registry.manifest(1).metrics["reward"] == metrics
     rounds.end(first, "published")
     installation.speak(40, seed=1)
