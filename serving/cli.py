@@ -12,7 +12,7 @@ from rich.table import Table
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook
 from feedback.store import COMPLETIONS, CURRENT, FEEDBACK
-from serving import demo_command, feedback_commands, key_commands, policy_commands, round_commands
+from serving import demo_command, feedback_commands, key_commands, policy_commands, report_command, round_commands
 from serving.commands import AsJson, Home, OneLineErrors, console, installation
 from serving.installation import environment, settings_of
 from serving.probes import readiness
@@ -112,6 +112,7 @@ app.add_typer(feedback_commands.app, name="feedback")
 app.command()(policy_commands.policies)
 app.command()(policy_commands.rollback)
 app.command()(policy_commands.promote)
+app.command()(report_command.report)
 app.command()(round_commands.train)
 app.command()(round_commands.rounds)
 app.command()(round_commands.freeze)

@@ -139,4 +139,6 @@ def _show(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, dict):
         return "  ".join(f"{name} {_show(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return f"({len(value)})"  # such as a figure for each rater; `--json` shows them
     return str(value)

@@ -161,6 +161,7 @@ class GateConfig(Config):
     max_kl: float = 20.0  # nats per completion from the reference policy
     min_score_gain_ci: float = 0.0  # the lower bound of the paired score gain's interval must lie above this
     min_held_out_accuracy: float = 0.55  # of the reward model on rankings it never saw; a coin has 0.5
+    max_log_loss_rise: float = 0.0  # nats per pair over the last reward model's, lower bound of the paired interval
     max_length_ratio: float = 2.0  # mean completion length, candidate over stable
     min_length_ratio: float = 0.1  # the same from below: a policy that says nothing is no better
     max_repetition: float = 0.5  # share of a completion's 4-grams that it has written before, mean

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
+from feedback.fit import Change
 from feedback.statistics import Interval, bootstrap_mean
 from training.config import GateConfig, RewardConfig
 from training.data import RankedSamples, Sample, collate, length_bucketed
+from training.fit import evaluate
 from training.models import Role, Trunk
 from training.optimization import OnProgress, silent
-from training.reward import Scorer, evaluate
+from training.reward import Scorer
 from training.rollout import sample_completions
 
 NGRAM = 4
@@ -26,6 +28,10 @@ class Check:
     threshold: float
     passed: bool
 
+    @property
+    def in_words(self) -> str:
+        return f"{self.name} is {self.value:.3g}, threshold {self.threshold:.3g}"
+
 
 @dataclass(frozen=True)
 class GateReport:
@@ -38,8 +44,7 @@ class GateReport:
     @property
     def failures(self) -> str:
         """The failed checks in words; empty when it passed."""
-        failed = [check for check in self.checks if not check.passed]
-        return "; ".join(f"{c.name} is {c.value:.3g}, threshold {c.threshold:.3g}" for c in failed)
+        return "; ".join(check.in_words for check in self.checks if not check.passed)
 
 
 def repetition(completion: Sequence[int], n: int = NGRAM) -> float:
@@ -136,6 +141,12 @@ def _checks(config: GateConfig, measured: Measured) -> tuple[Check, ...]:
         _at_most("weights that are not finite", float(measured.bad_weights), 0.0),
         _at_least("reward model accuracy", measured.accuracy, config.min_held_out_accuracy),
     )
+
+
+def not_worse(config: GateConfig, change: Change) -> Check:
+    """Whether a reward model may take its predecessor's place: not when it is worse by more than chance explains."""
+    name = f"log-loss over that of policy-v{change.version}'s reward model, lower bound"
+    return _at_most(name, change.log_loss.low, config.max_log_loss_rise)
 
 
 def judge(

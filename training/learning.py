@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,19 @@ import torch
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
+from feedback.fit import Change
+from feedback.records import Record
 from training.checkpoints import atomic_directory, latest_checkpoint
 from training.collect import Refused
 from training.data import RankedSamples, RatedSample, Sample, encode_demonstration
-from training.gate import judge
+from training.fit import MIN_PROMPTS, compare, evaluate, score
+from training.gate import judge, not_worse
 from training.judged import RankedAnswers, RatedAnswer
 from training.likelihoods import Labels
 from training.models import Role, Trunk
 from training.optimization import NonFinite
 from training.ppo import StalePolicy, train_ppo
-from training.reward import HeldOutFit, Scorer, evaluate, train_reward_model
+from training.reward import Scorer, train_reward_model
 from training.sft import train_sft
 from training.stages import Job, Stage, StageFailed
 from training.version import POLICY, REF, REWARD, publish, stop_tokens
@@ -63,8 +66,9 @@ def sft(job: Job) -> dict[str, Any]:
 
 
 def reward(job: Job) -> dict[str, Any]:
-    """Fit the reward model, from the last one on, to what people said."""
+    """Fit the reward model, from the last one on, to what people said; raises Refused when it got worse."""
     trunk = load_trunk(job, "reward")
+    predecessor = Predecessor.of(job, Scorer(trunk, [], job.config.reward))
     demonstrations, _ = _demonstrations(job)
     # The round has held out already, and for every round the same.
     report = train_reward_model(
@@ -78,11 +82,54 @@ def reward(job: Job) -> dict[str, Any]:
         seed=job.config.seed,
     )
     width = report.tie_width
-    labels = Labels() if width is None else Labels(job.config.reward.ties, width, report.threshold)
-    fit = evaluate(Scorer(trunk, [], job.config.reward), _rankings(job.data.held_out_rankings), labels)
+    labels = None if width is None else Labels(job.config.reward.ties, width)
+    scorer = Scorer(trunk, [], job.config.reward)
+    fit = evaluate(scorer, _rankings(job.data.held_out_rankings), labels)
+    change = predecessor.change(scorer, job.config.gate.confidence)
     _save(job, trunk, "reward", REWARD)
     numbers = {name: value for name, value in vars(report).items() if name != "held_out"}
-    return {**numbers, "held_out": None if fit is None else _fit(fit)}
+    metrics = {**numbers, "held_out": _json(fit), "change": _json(change), "no_change": predecessor.missing(change)}
+    # Asked here and not in the stage gate, because PPO against a worse judge would be for nothing.
+    if change is not None and not (check := not_worse(job.config.gate, change)).passed:
+        raise Refused(f"reward: {check.in_words}", metrics)
+    return metrics
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """The reward model that the round goes on from, if any, on the held-out rankings that it has not learned from."""
+
+    version: int | None
+    rankings: list[RankedSamples]
+    scores: list[list[float]]
+
+    @classmethod
+    def of(cls, job: Job, scorer: Scorer) -> "Predecessor":
+        """`scorer` must still be as the round found it."""
+        saved = _saved(job, "reward")
+        if saved is None:
+            return cls(None, [], [])
+        version = int(saved.parent.name)
+        # Held out is for good, but who judges for evaluation only may take up a prompt that has trained already.
+        taught = set(job.registry.manifest(version).lineage.get("feedback_ids", ()))
+        known = {r.prompt_ids for r in job.data.held_out_rankings if r.feedback_id in taught}
+        rankings = _rankings([r for r in job.data.held_out_rankings if r.prompt_ids not in known])
+        return cls(version, rankings, score(scorer, rankings))
+
+    def change(self, scorer: Scorer, confidence: float) -> Change | None:
+        """`scorer` beside it on the same rankings."""
+        if self.version is None:
+            return None
+        new = score(scorer, self.rankings)
+        return compare(self.rankings, new, self.scores, version=self.version, confidence=confidence)
+
+    def missing(self, change: Change | None) -> str | None:
+        """Why there is no `change`, if there is none."""
+        if change is not None:
+            return None
+        if self.version is None:
+            return "there is no reward model to go on from"
+        return f"fewer than {MIN_PROMPTS} prompts are new to policy-v{self.version}'s reward model too"
 
 
 def ppo(job: Job) -> dict[str, Any]:
@@ -213,10 +260,5 @@ def _demonstrations(job: Job) -> tuple[list[Sample], int]:
     return samples, len(job.data.demonstrations) - len(samples)
 
 
-def _fit(fit: HeldOutFit) -> dict[str, Any]:
-    return {
-        "prompts": fit.prompts,
-        "accuracy": fit.accuracy._asdict(),
-        "log_loss": fit.log_loss._asdict(),
-        "kendall_tau": fit.kendall_tau,
-    }
+def _json(record: Record | None) -> dict[str, Any] | None:
+    return None if record is None else record.model_dump(mode="json")

@@ -2,31 +2,21 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from feedback.statistics import Interval, bootstrap_mean
+from feedback.fit import Fit
 from training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import RewardConfig
 from training.data import Batch, Judgement, RankedSamples, RatedSample, Sample, collate, length_bucketed, shuffled
+from training.fit import evaluate
 from training.likelihoods import Labels, log_likelihood, weighted_loss
 from training.models import Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
 
 CACHED_TOKENS = 250_000  # of lower hidden states; more than that is computed again in each epoch
-
-
-@dataclass(frozen=True)
-class HeldOutFit:
-    """How well scores agree with rankings of unseen prompts; the prompt is the unit of the intervals."""
-
-    prompts: int
-    accuracy: Interval  # share of untied pairs that the scores put in the raters' order
-    log_loss: Interval  # nats per pair; ln 2 = knows nothing
-    kendall_tau: float  # tau-b, mean over rankings
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,7 @@ class RewardReport:
     bias: float  # of the head, so that demonstrations (or the training completions) score mean 0
     threshold: float  # score of an even chance of a thumb up
     tie_width: float | None  # log nu (Davidson), log(theta - 1) (Rao-Kupper); None = soft ties, or nobody gave one
-    held_out: HeldOutFit | None
+    held_out: Fit | None
 
 
 def split_by_prompt(
@@ -213,51 +203,6 @@ def _center(trunk: Trunk, scorer: Scorer, samples: Sequence[Sample]) -> float:
     return mean
 
 
-def kendall_tau(scores: Sequence[float], tiers: Sequence[int]) -> float | None:
-    """Kendall's tau-b of scores with places (0 is best); None when either has no order at all."""
-    pairs = [(a - b, q - p) for (a, p), (b, q) in combinations(zip(scores, tiers, strict=True), 2)]
-    agreement = sum((x > 0) - (x < 0) if y > 0 else (x < 0) - (x > 0) for x, y in pairs if y)
-    ordered_scores, ordered_tiers = sum(x != 0 for x, _ in pairs), sum(y != 0 for _, y in pairs)
-    if not ordered_scores or not ordered_tiers:
-        return None
-    return float(agreement / (ordered_scores * ordered_tiers) ** 0.5)
-
-
-def pair_accuracy(scores: Sequence[float], tiers: Sequence[int]) -> float | None:
-    """Share of the untied pairs that the scores put in order; None when all places are tied."""
-    pairs = combinations(zip(scores, tiers, strict=True), 2)
-    hits = [a > b if p < q else b > a for (a, p), (b, q) in pairs if p != q]
-    return sum(hits) / len(hits) if hits else None
-
-
 def _mean(values: Iterable[float]) -> float:
     values = list(values)
     return sum(values) / len(values)
-
-
-@torch.no_grad()
-def evaluate(
-    scorer: Scorer, rankings: Sequence[RankedSamples], labels: Labels | None = None, confidence: float = 0.95
-) -> HeldOutFit | None:
-    """How the scores fit `rankings`; None when none of them has an untied pair. Without `labels`, ties are soft."""
-    scores = torch.tensor(scorer.all([s for ranking in rankings for s in ranking.samples]) if rankings else [])
-    labels = labels or Labels()
-    log_losses = -log_likelihood(rankings, scores.to(labels.threshold.device), labels)
-    accuracies: dict[tuple[int, ...], list[float]] = {}
-    losses: dict[tuple[int, ...], list[float]] = {}
-    taus: list[float] = []
-    own_scores = scores.split([len(ranking.samples) for ranking in rankings])
-    for ranking, own, loss in zip(rankings, map(Tensor.tolist, own_scores), log_losses.tolist(), strict=True):
-        losses.setdefault(ranking.prompt_ids, []).append(loss)
-        if (accuracy := pair_accuracy(own, ranking.tiers)) is not None:
-            accuracies.setdefault(ranking.prompt_ids, []).append(accuracy)
-        if (tau := kendall_tau(own, ranking.tiers)) is not None:
-            taus.append(tau)
-    if not accuracies or not taus:
-        return None
-    return HeldOutFit(
-        prompts=len(losses),
-        accuracy=bootstrap_mean([_mean(x) for x in accuracies.values()], confidence=confidence),
-        log_loss=bootstrap_mean([_mean(x) for x in losses.values()], confidence=confidence),
-        kendall_tau=_mean(taus),
-    )

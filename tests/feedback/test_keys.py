@@ -21,7 +21,6 @@ from redis import Redis
 
 from feedback.keys import KEYS, ApiKey, KeyChange, KeyRing, LastAdmin, Limits, UnknownKey
 from feedback.settings import Settings, load_secrets
-from feedback.statistics import bootstrap_mean
 from feedback.store import connect
 
 
@@ -272,17 +271,6 @@ def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((home / "secrets.json").stat().st_mode) == 0o600
     url = Settings(home=home, redis_port=7400).resolved_redis_url()
     assert url == f"redis://:{first.redis_password}@127.0.0.1:7400/0"
-
-
-def test_bootstrap_mean_against_the_normal_interval() -> None:
-    values = [float(i % 10) for i in range(1000)]  # mean 4.5, standard deviation 2.8723
-    mean, low, high = bootstrap_mean(values)
-    half = 1.96 * 2.8723 / 1000**0.5
-    assert mean == 4.5
-    assert low == pytest.approx(4.5 - half, abs=0.02)
-    assert high == pytest.approx(4.5 + half, abs=0.02)
-    with pytest.raises(ValueError):
-        bootstrap_mean([])
 
 
 def test_imported_raters_keep_the_split_they_were_given(keys: KeyRing) -> None:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from feedback.fit import Change
+from feedback.statistics import Interval
 from training.config import GateConfig
 from training.data import RankedSamples, Sample
-from training.gate import GateReport, divergence, judge, repetition
+from training.gate import GateReport, divergence, judge, not_worse, repetition
 from training.models import Trunk
 from training.rollout import sample_completions
 
@@ -100,6 +102,15 @@ def test_an_unproven_reward_model_refuses(perturbed: Trunk) -> None:
     report = verdict(perturbed, held_out=[])
     check = next(c for c in report.checks if c.name == "reward model accuracy")
     assert math.isnan(check.value) and not check.passed
+
+
+@pytest.mark.parametrize(("low", "allowed", "passed"), [(-0.1, 0.0, True), (0.01, 0.0, False), (0.01, 0.05, True)])
+def test_a_reward_model_may_be_worse_by_chance_but_not_beyond(low: float, allowed: float, passed: bool) -> None:
+    none = Interval(0.0, 0.0, 0.0)
+    change = Change(version=4, prompts=9, pairs=9, confidence=0.95, log_loss=Interval(0.2, low, 0.4), accuracy=none)
+    check = not_worse(dataclasses.replace(CONFIG, max_log_loss_rise=allowed), change)
+    assert check.passed == passed
+    assert check.in_words.startswith(f"log-loss over that of policy-v4's reward model, lower bound is {low:.3g}")
 
 
 def test_one_weight_that_is_not_finite_refuses(trunk: Trunk) -> None:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 from transformers import AutoTokenizer
 
+from feedback.fit import Change, Fit
 from feedback.judgements import Comparison
 from feedback.manifest import sha256_of
 from feedback.records import Completion, Message
 from feedback.rounds import STAGES, LeaseLost
 from training.collect import TrainingData
+from training.config import RewardConfig
 from training.models import Role, Trunk
 from training.progress import Progress
+from training.reward import RewardReport, train_reward_model
 from training.stages import DATA, LOST, run_stage
 from training.workspace import Outcome, Workspace
 
@@ -219,6 +222,42 @@ def test_other_adapter_shape_fails_with_a_hint(rounds: Rounds) -> None:
     _, outcomes = rounds.run()
     assert outcomes["reward"].state == "failed"
     assert "were the lora fields of the config changed?" in outcomes["reward"].reason
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_reward_model_worse_than_the_last_ends_the_round(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch, spoilt: bool
+) -> None:
+    """Spoilt, the second round's would rank upside down, and says so loudly."""
+    installation = rounds.installation
+    installation.speak(24)
+    first, outcomes = rounds.run()
+    metrics = outcomes["reward"].metrics
+    assert (metrics["change"], metrics["no_change"]) == (None, "there is no reward model to go on from")
+    assert installation.registry.manifest(1).metrics["reward"] == metrics
+    rounds.end(first, "published")
+    installation.speak(40, seed=1)
+    installation.configure(gate={"max_log_loss_rise": 0.0}, reward={"held_out_fraction": 0.5})
+
+    def spoiling(config: RewardConfig, trunk: Trunk, *judgements: Any, **options: Any) -> RewardReport:
+        report = train_reward_model(config, trunk, *judgements, **options)
+        if spoilt:
+            trunk.heads["reward"].weight.data.mul_(-10)
+        return report
+
+    monkeypatch.setattr("training.learning.train_reward_model", spoiling)
+    _, outcomes = rounds.run(last="reward")
+    outcome = outcomes["reward"]
+    change = Change.model_validate(outcome.metrics["change"])
+    fit = Fit.model_validate(outcome.metrics["held_out"])
+    assert (change.version, change.worse) == (1, spoilt)
+    assert fit.raters[0].name == "r"
+    # The small first round trained on some prompts that half of all now holds out: they are no fair comparison.
+    assert 6 <= change.prompts < fit.prompts
+    assert outcome.state == ("refused" if spoilt else "done")
+    if spoilt:
+        assert outcome.reason.startswith("reward: log-loss over that of policy-v1's reward model, lower bound is ")
+        assert outcome.reason.endswith(", threshold 0")
 
 
 def test_imported_text_is_encoded_by_the_base_models_chat_template(rounds: Rounds) -> None:

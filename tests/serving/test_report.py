@@ -1,0 +1,168 @@
+"""`ratchet report` against a real Valkey: the table, the JSON, and the page."""
+
+import json
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from feedback.fit import Bin, Change, Fit, Slice
+from feedback.manifest import Manifest, write_manifest
+from feedback.registry import PolicyRegistry
+from feedback.settings import load_secrets
+from feedback.statistics import Interval
+from feedback.store import connect
+from serving.cli import app
+from serving.report_figures import Report
+from serving.report_page import page, reliability_plot
+
+FIT = Fit(
+    prompts=9, rankings=12, pairs=40, ties=1, confidence=0.95,
+    accuracy=Interval(0.7125, 0.6, 0.8), log_loss=Interval(0.61, 0.5, 0.7), log_loss_with_ties=None,
+    brier=Interval(0.2, 0.15, 0.24), ece=Interval(0.05, 0.0, 0.09), kendall_tau=Interval(0.4, 0.2, 0.6),
+    length_slope=Interval(0.012, -0.001, 0.02), agreement=Interval(0.8, 0.7, 0.9), agreement_pairs=5,
+    bins=(Bin(predicted=0.6, observed=0.5, pairs=10), Bin(predicted=0.9, observed=0.75, pairs=30)),
+    raters=(Slice(name="<script>r</script>", pairs=39, accuracy=0.7), Slice(name="", pairs=1, accuracy=1.0)),
+    lengths=(Slice(name="-4 to -1", pairs=40, accuracy=0.7125),),
+)  # fmt: skip
+CHANGE = Change(
+    version=1, prompts=8, pairs=30, confidence=0.95,
+    log_loss=Interval(-0.1, -0.2, -0.05), accuracy=Interval(0.02, -0.01, 0.05),
+)  # fmt: skip
+OLD = {"prompts": 9, "accuracy": {"mean": 0.7, "low": 0.6, "high": 0.8}, "kendall_tau": 0.4}
+NONE = "there is no reward model to go on from"
+
+
+def kept(fit: Any = None, change: Change | None = None, no_change: str | None = None) -> dict[str, Any]:
+    """As training/learning.py leaves it."""
+    return {
+        "held_out": fit.model_dump(mode="json") if isinstance(fit, Fit) else fit,
+        "change": change and change.model_dump(mode="json"),
+        "no_change": no_change,
+    }
+
+
+Publish = Callable[[int, dict[str, Any]], None]
+
+
+@pytest.fixture
+def publish(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """Registers a version with what its stage reward measured."""
+    home = tmp_path / "home"
+    load_secrets(home)
+    for name, value in {"HOME": str(home), "REDIS_URL": valkey_url, "PORT": "1"}.items():
+        monkeypatch.setenv(f"RATCHET_{name}", value)
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    monkeypatch.setenv("COLUMNS", "200")
+    registry = PolicyRegistry(connect(valkey_url), home / "policies")
+
+    def publish(version: int, reward: dict[str, Any]) -> None:
+        directory = registry.directory(version)
+        directory.mkdir(parents=True)
+        manifest = Manifest(
+            version=version, parent=version - 1 if version else None, kind="trained" if version else "base",
+            base_model="base", dtype="float32", model_path="model", created=1.7e9, files={}, weights={}, golden=(),
+            golden_logprobs=(), metrics={"reward": reward} if version else {},
+        )  # fmt: skip
+        write_manifest(directory, manifest)
+        registry.publish(version, actor="test", reason="made")
+
+    return publish
+
+
+def ratchet(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_the_newest_report_is_a_table(publish: Publish) -> None:
+    publish(1, kept(FIT, None, NONE))
+    publish(2, kept(FIT, CHANGE))
+    result = ratchet("report")
+    assert result.exit_code == 0, result.output
+    lines = [" ".join(line.replace("│", " ").split()) for line in result.stdout.splitlines()]
+    assert lines[0] == "reward model of policy-v2: 40 pairs and 1 tie in 12 rankings of 9 prompts that it never saw"
+    assert "accuracy 0.713 0.600 to 0.800 share of pairs in the rater's order; a coin has 0.5" in lines
+    assert "agreement of raters 0.800 0.700 to 0.900 on 5 pairs that several judged: what accuracy can come to" in lines
+    assert any(line.startswith("score per 100 tokens +1.200 -0.100 to +2.000") for line in lines)
+    assert "log-loss with ties - no ties" in lines
+    assert "log-loss less policy-v1's -0.100 -0.200 to -0.050 better, on the same 8 prompts" in lines
+    assert "0.600 0.500 10" in lines
+    assert "-4 to -1 40 0.713" in lines
+    assert "not named 1 1.000" in lines
+    first = ratchet("report", "policy-v1").stdout
+    assert NONE in " ".join(first.split())
+    assert ratchet("report", "1").stdout == first
+
+
+def test_the_report_is_json_too(publish: Publish) -> None:
+    publish(2, kept(FIT, CHANGE))
+    found = json.loads(ratchet("report", "--json").stdout)
+    assert (found["version"], found["no_change"]) == (2, None)
+    assert Fit.model_validate(found["held_out"]) == FIT
+    assert Change.model_validate(found["change"]) == CHANGE
+
+
+@pytest.mark.parametrize(
+    ("version", "complaint"),
+    [
+        ("0", "policy-v0 is the base model: it has no reward model yet"),
+        ("1", "policy-v1: its reward model was held against no ranking that it had not seen"),
+        ("2", "policy-v2 has no report: another release of Ratchet trained it"),
+        ("3", "policy-v3 does not exist"),
+        ("newest", "newest is no version: give a number, such as 3, or `latest`"),
+    ],
+)
+def test_without_a_report_there_is_one_line(publish: Publish, version: str, complaint: str) -> None:
+    publish(0, {})
+    publish(1, kept())
+    publish(2, {"held_out": OLD})
+    result = ratchet("report", version)
+    assert (result.exit_code, result.stderr) == (1, f"ratchet: {complaint}\n")
+
+
+def test_without_a_policy_there_is_one_line(publish: Publish) -> None:
+    assert ratchet("report").stderr == "ratchet: there is no policy yet\n"
+
+
+class Tags(HTMLParser):
+    """What a file is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_is_one_file_that_loads_and_runs_nothing(publish: Publish, tmp_path: Path) -> None:
+    publish(2, kept(FIT, CHANGE))
+    file = tmp_path / "report.html"
+    result = ratchet("report", "--html", str(file))
+    assert (result.exit_code, result.stdout) == (0, f"written to {file}\n")
+    text = file.read_text()
+    tags = Tags(text).tags
+    assert not {"script", "link", "img", "iframe", "object", "a"} & {tag for tag, _ in tags}
+    assert not any({"src", "href", "onload", "onclick"} & set(attributes) for _, attributes in tags)
+    assert "url(" not in text and "@import" not in text
+    assert "<td>&lt;script&gt;r&lt;/script&gt;</td><td>39</td><td>0.700</td>" in text
+    assert "better, on the same 8 prompts" in text
+    refused = ratchet("report", "--html", str(tmp_path / "none" / "x.html"))
+    assert refused.exit_code == 1
+    assert refused.stderr.endswith("cannot be written: No such file or directory\n")
+
+
+def test_nothing_of_a_manifest_is_markup() -> None:
+    text = page(Report(2, FIT, None, "<b>bold</b> & so on"))
+    assert "&lt;b&gt;bold&lt;/b&gt; &amp; so on" in text
+    assert "<b>" not in text
+
+
+def test_dots_lie_where_their_figures_say() -> None:
+    """The plot is 300 wide from 44 on: 0.6 lies a fifth across; half way up is 194, three quarters is 119."""
+    dots = [attributes for tag, attributes in Tags(reliability_plot(FIT.bins)).tags if tag == "circle"]
+    assert [(dot["cx"], dot["cy"], dot["r"]) for dot in dots] == [("104.0", "194.0", "5.9"), ("284.0", "119.0", "8.0")]
