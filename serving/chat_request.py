@@ -14,6 +14,7 @@ from serving.recorder import Ticket
 from serving.swap_gate import Served
 
 MAX_CHOICES = 8
+MAX_TOP_LOGPROBS = 20  # OpenAI's bound, and vLLM's unless it is started with another one
 MAX_MESSAGES = 1024
 MAX_METADATA = 16
 # Ours first, then the names that existing clients send: Open WebUI and agents.
@@ -47,15 +48,17 @@ def check(body: Body, *, max_tokens: int) -> None:
     _check_integer(body, "n", 1, MAX_CHOICES)
     for name in ("max_tokens", "max_completion_tokens"):
         _check_integer(body, name, 1, max_tokens)
-    if not isinstance(body.get("stream"), bool | None):
-        raise invalid("stream must be a boolean", "stream")
+    for name in ("stream", "store", "logprobs"):
+        if not isinstance(body.get(name), bool | None):
+            raise invalid(f"{name} must be a boolean", name)
+    _check_integer(body, "top_logprobs", 0, MAX_TOP_LOGPROBS)
+    if body.get("top_logprobs") is not None and not body.get("logprobs"):
+        raise invalid("top_logprobs are only there beside logprobs: true", "top_logprobs")
     options = body.get("stream_options")
     if not isinstance(options, dict | None):
         raise invalid("stream_options must be an object", "stream_options")
     if options and not body.get("stream"):
         raise invalid("stream_options are for streams only", "stream_options")
-    if not isinstance(body.get("store"), bool | None):
-        raise invalid("store must be a boolean", "store")
     if check_metadata(body.get("metadata")).get("consent", "true").lower() not in ("true", "false"):
         raise invalid('metadata.consent must be "true" or "false"', "metadata.consent")
     if not isinstance(body.get("user"), str | None):

@@ -71,6 +71,22 @@ async def test_logprobs_and_token_ids_are_there_for_those_who_ask(live: Any) -> 
     assert answer["prompt_token_ids"] == list(b"hi")
 
 
+@pytest.mark.parametrize("asked", [{}, {"logprobs": False}, {"logprobs": True}, {"logprobs": True, "top_logprobs": 3}])
+async def test_as_many_logprobs_as_were_asked_for_streamed_or_whole(live: Any, asked: dict[str, Any]) -> None:
+    whole = (await live.chat(max_tokens=2, n=2, **asked)).json()
+    chunks = [payload for payload in await live.stream(max_tokens=2, n=2, **asked) if payload != "[DONE]"]
+    streamed = [choice.get("logprobs") for chunk in chunks for choice in chunk["choices"]]
+    if not asked.get("logprobs"):
+        assert [choice["logprobs"] for choice in whole["choices"]] == [None] * 2
+        assert set(streamed) == {None}
+        return
+    entries = [entry for choice in whole["choices"] for entry in choice["logprobs"]["content"]]
+    pieces = [entry for logprobs in streamed if logprobs for entry in logprobs["content"]]
+    assert len(entries) == len(pieces) == 4
+    top = [f"t{rank}" for rank in range(asked.get("top_logprobs", 0))]
+    assert all([other["token"] for other in entry["top_logprobs"]] == top for entry in entries + pieces)
+
+
 async def test_the_openai_sdk_streams_and_completes(live: Any) -> None:
     whole = await live.sdk.chat.completions.create(**live.body(max_tokens=3, n=3))
     assert [choice.message.content for choice in whole.choices] == ["w0-0 w0-1 "] * 3
