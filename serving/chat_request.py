@@ -186,6 +186,13 @@ def upstream_body(body: Body, messages: list[Body], served: Served) -> Body:
     }
 
 
+def most_tokens(body: Body, size: int, context: int) -> int:
+    """What an answer may cost at most: a prompt, which has no more tokens than its `size` in bytes, and each choice."""
+    asked = [body[name] for name in ("max_tokens", "max_completion_tokens") if body.get(name) is not None]
+    choices = body.get("n") or 1
+    return min(size + choices * max(asked, default=context), choices * context)
+
+
 def wants_resuming(body: Body) -> bool:
     """Whether the stream goes on without its client for a while."""
     return bool((body.get("stream_options") or {}).get("resumable"))
