@@ -72,7 +72,8 @@ async def _answer(gateway: Gateway, caller: ApiKey, most: int, make_plan: Callab
         stack.enter_context(gateway.places.taken())
         allowance = await stack.enter_async_context(gateway.quotas.request(caller, most))
         pace = stack.enter_context(gateway.metrics.answering())
-        admitted = await stack.enter_async_context(gateway.gate.admission())
+        with gateway.waiting.taken():
+            admitted = await stack.enter_async_context(gateway.gate.admission())
         plan = make_plan(admitted)
         if plan.offer is not None:  # kept before it is shown: who wrote which must be known at the vote
             await run_in_threadpool(gateway.archive.add_offer, plan.offer)

@@ -21,10 +21,11 @@ from serving.lockstep import Follower
 from serving.logs import note_key
 from serving.metrics import Metrics
 from serving.peers import Peers
+from serving.places import Places
 from serving.quotas import Quotas
 from serving.recorder import Recorder
 from serving.replay import Replays
-from serving.running import Places, Running
+from serving.running import Running
 from serving.shown import ShownAnswers
 from serving.swap_gate import SwapGate
 from serving.watcher import PolicyWatcher
@@ -32,7 +33,7 @@ from serving.watcher import PolicyWatcher
 
 @dataclass
 class Gateway:
-    """The collaborators of one gateway process."""
+    """The collaborators of one gateway process; `waiting` are requests that nothing is done for yet."""
 
     settings: Settings
     engine: Engine
@@ -46,6 +47,7 @@ class Gateway:
     auth: Authenticator
     archive: Archive
     places: Places
+    waiting: Places
     metrics: Metrics
     quotas: Quotas
     shown: ShownAnswers

@@ -84,6 +84,7 @@ class Metrics:
         self.prompt_tokens = counter("prompt_tokens", "Prompt tokens of finished answers.", "policy_version")
         self.completion_tokens = counter("completion_tokens", "Tokens of finished answers.", "policy_version")
         self.in_flight = gauge("in_flight", "Chat requests that wait for the engine or are being answered by it.")
+        self.waiting = gauge("waiting", "Requests whose body is being read, or that wait for a swap to end.")
         self.streams_open = gauge("streams_open", "Those of them that are streamed.")
         self.streams_broken = counter("streams_broken", "Streams that ended with an error.")
         self.completions_stored = counter("completions_stored", "Answers that the ledger has fsynced.")
