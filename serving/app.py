@@ -47,6 +47,7 @@ from serving.request_log import RequestLog
 from serving.shown import ShownAnswers
 from serving.swap_gate import SwapGate
 from serving.watcher import PolicyWatcher
+from serving.writable import Writable
 
 BASE_VERSION = 0
 # Whose bodies are being read, or who wait for a swap to end, in one process.
@@ -78,7 +79,7 @@ def create_app(
     gateway = Gateway(
         settings, engine, ledger, registry, rounds, keys, gate, watcher, Recorder(ledger, shown, metrics),
         Authenticator(keys), Archive(ledger), places, waiting, metrics, Quotas(keys.redis), shown,
-        Appender(ledger), peers,
+        Appender(ledger), peers, Writable(ledger),
     )  # fmt: skip
     # Its pages at /docs and /redoc would load scripts from elsewhere.
     app = FastAPI(title="Ratchet", lifespan=_watching, docs_url=None, redoc_url=None)

@@ -29,6 +29,7 @@ from serving.running import Running
 from serving.shown import ShownAnswers
 from serving.swap_gate import SwapGate
 from serving.watcher import PolicyWatcher
+from serving.writable import Writable
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Gateway:
     shown: ShownAnswers
     appender: Appender
     peers: Peers
+    writable: Writable
     running: Running = field(default_factory=Running)
     replays: Replays = field(default_factory=Replays)
 
