@@ -29,6 +29,7 @@ from serving import (
     me,
     openapi,
     operations,
+    sockets,
 )
 from serving import keys as key_routes
 from serving.appender import Appender
@@ -36,7 +37,7 @@ from serving.auth import Authenticator
 from serving.engine import Engine
 from serving.gateway import Gateway
 from serving.hotswap import AdapterLoader, MergedLoader, PolicyLoader, read_policy
-from serving.limits import BodyLimit
+from serving.limits import BodyLimit, SocketLimit
 from serving.lockstep import Follower
 from serving.metrics import Metrics
 from serving.peers import Peers
@@ -73,7 +74,7 @@ def create_app(
         watcher = PolicyWatcher(engine, registry, gate, make_loader(settings, engine, gate, registry), metrics)
     else:
         watcher = Follower(gate, seat.leader)
-    places = Places(math.ceil(settings.max_requests / settings.workers), "are being answered")
+    places = Places(sockets.answers_at_once(math.ceil(settings.max_requests / settings.workers)), "are being answered")
     waiting = Places(MAX_WAITING, "are waiting", metrics.waiting)
     peers = Peers(seat.peer_socket if seat else None)
     gateway = Gateway(
@@ -91,6 +92,7 @@ def create_app(
     errors.install(app)
     openapi.install(app)
     app.add_middleware(BodyLimit, waiting=waiting)
+    app.add_middleware(SocketLimit)
     app.add_middleware(RequestLog, metrics=metrics)
     return app
 

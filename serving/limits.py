@@ -1,10 +1,12 @@
-"""Pure ASGI middleware: a bound on bodies, and on how many are read at once."""
+"""Pure ASGI middleware: a bound on bodies, on how many are read at once, and on connections."""
 
 from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import ApiError, response_to
+from serving import sockets
+from serving.errors import ApiError, response_to, unavailable
+from serving.metrics import PROBES
 from serving.places import Places
 
 MAX_BODY = 2 * 1024 * 1024
@@ -48,3 +50,18 @@ class BodyLimit:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body is larger than {self.limit} bytes", code="body_too_large")
+
+
+class SocketLimit:
+    """503 and the end of the connection while sockets are running out: without one nothing can be asked or answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in PROBES or not sockets.scarce():
+            await self.app(scope, receive, send)
+            return
+        refusal = unavailable("too many connections are open; repeat soon", "queue_full")
+        refusal.headers["connection"] = "close"
+        await response_to(refusal)(scope, receive, send)
