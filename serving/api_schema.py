@@ -82,7 +82,10 @@ class ChatRequest(BaseModel):
     metadata: dict[str, str] | None = Field(
         default=None, description='`conversation_id` joins chats; `consent: "false"` keeps this one out of training'
     )
-    user: str | None = Field(default=None, description="whom an operator's or admin's key speaks for")
+    user: str | None = Field(
+        default=None,
+        description="whom an operator's or admin's key speaks for; without it X-OpenWebUI-User-Id does",
+    )
 
     model_config = ConfigDict(extra="allow")
 

@@ -20,6 +20,8 @@ MAX_METADATA = 16
 # Ours first, then the names that existing clients send: Open WebUI and agents.
 CONVERSATION = re.compile(r"[^\x00-\x1f\x7f\u2028\u2029]{1,128}")
 CONVERSATION_HEADERS = ("x-conversation-id", "x-openwebui-chat-id", "x-session-id")
+# Open WebUI's name for the person in front of it, with ENABLE_FORWARD_USER_INFO_HEADERS.
+USER_HEADER = "x-openwebui-user-id"
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_completion_tokens", "min_tokens",
@@ -127,7 +129,7 @@ def ticket_for(
     ticket = Ticket(
         messages=tuple(message_of(message) for message in messages),
         conversation_id=conversation,
-        rater=gateway.rater(caller, body.get("user")),
+        rater=gateway.rater(caller, end_user(body, headers)),
         consent=metadata.get("consent", "true").lower() == "true" and not is_side_turn(headers),
         metadata=metadata,
         keep=body.get("store") is not False,
@@ -140,6 +142,12 @@ def ticket_for(
         **more,
     )
     return ticket, messages
+
+
+def end_user(body: Body, headers: Mapping[str, str]) -> str | None:
+    """Whom the request is for, if it names somebody; whether the key may speak for them is asked elsewhere."""
+    user: str | None = body.get("user")
+    return user if user is not None else headers.get(USER_HEADER) or None
 
 
 def is_side_turn(headers: Mapping[str, str]) -> bool:

@@ -224,6 +224,39 @@ async def test_existing_clients_name_conversations_and_turns_of_their_own(
     assert (stored.conversation_id, stored.consent) == (conversation, consent)
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "comparisons"])
+@pytest.mark.parametrize(
+    ("header", "more", "person"),
+    [
+        ("7f-1", {}, "7f-1"),
+        ("7f-1", {"user": None}, "7f-1"),
+        ("7f-1", {"user": "ann"}, "ann"),
+        ("", {}, None),
+        (None, {"user": "ann"}, "ann"),
+    ],
+)
+async def test_each_person_in_front_of_open_webui_is_one(
+    live: Any, path: str, header: str | None, more: dict[str, Any], person: str | None
+) -> None:
+    forwarded = {"X-OpenWebUI-User-Name": "Ann", "X-OpenWebUI-User-Email": "a@b", "X-OpenWebUI-User-Role": "admin"}
+    headers = forwarded if header is None else {**forwarded, "X-OpenWebUI-User-Id": header}
+
+    async def rater(key: str) -> tuple[str, str, str]:
+        """Who got the answer, beside who would be the named person and the key alone."""
+        bearer = {"authorization": f"Bearer {key}", **headers}
+        answer = await live.http.post(f"/v1/{path}", json=live.body(max_tokens=2, **more), headers=bearer)
+        kept = live.ledger.completions(tuple(answer.json()["ratchet"]["completion_ids"]))
+        [got] = {completion.rater for completion in kept.values()}
+        keys = live.gateway.keys
+        caller = keys.find(key)
+        return got, keys.pseudonym(caller, person), keys.pseudonym(caller, None)
+
+    got, named, _ = await rater(live.admin_key)
+    assert got == named
+    got, _, alone = await rater(live.user_key)
+    assert got == alone, "a key that speaks for one person cannot vote as a crowd"
+
+
 async def test_without_redis_chat_goes_on_and_says_that_it_was_not_stored(live: Any, valkey: Any) -> None:
     assert (await live.chat()).json()["ratchet"]["stored"] is True
     valkey.kill()
