@@ -85,6 +85,14 @@ class Ledger:
         self._append = redis.register_script(APPEND)
         self._retract = redis.register_script(RETRACT)
 
+    def check(self) -> None:
+        """Write something, as durably as feedback. Raises LedgerNotDurable, or RedisError when it takes no writes."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.set("ledger:checked", 1)
+            if not _fsyncs_always(self.redis):
+                pipe.execute_command("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS)
+            _fsynced(pipe.execute()[1:])
+
     def append_answer(self, response: Response, completions: list[Completion]) -> bool:
         """Store finished completions of a response as served. Appending the same ones twice changes nothing.
 
@@ -205,8 +213,8 @@ class Ledger:
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-        if self._wait_for_fsync and replies.pop()[0] < 1:
-            raise LedgerNotDurable(f"the server did not fsync within {FSYNC_TIMEOUT_MS / 1000} s")
+        if self._wait_for_fsync:
+            _fsynced([replies.pop()])
         return list(replies)
 
 
@@ -238,9 +246,17 @@ def title_of(completion: Completion) -> str:
     return " ".join(asked.split())[:80]
 
 
+def _fsynced(waited: list[list[int]]) -> None:
+    """Raises LedgerNotDurable unless each reply of WAITAOF counts this server."""
+    if any(local < 1 for local, _ in waited):
+        raise LedgerNotDurable(f"the server did not fsync within {FSYNC_TIMEOUT_MS / 1000} s")
+
+
 def _fsyncs_always(redis: Any) -> bool:
     """True if a reply implies an fsync; False if WAITAOF must be asked; raises LedgerNotDurable otherwise."""
     info = redis.info("all")
+    if info.get("role") != "master":
+        raise LedgerNotDurable("Redis is a replica: what is written to it does not last")
     if not info.get("aof_enabled"):
         raise LedgerNotDurable("Redis runs without AOF: start it with --appendonly yes --appendfsync always")
     if info.get("maxmemory_policy") != "noeviction":

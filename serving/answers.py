@@ -14,6 +14,7 @@ from feedback.keys import ApiKey
 from feedback.records import Offer
 from serving.arrivals import Arrivals, Source
 from serving.auth import unauthorized
+from serving.chat_request import most_tokens
 from serving.engine import Body, EngineDown, EngineRefused
 from serving.event_stream import DONE, EventStream, event
 from serving.failures import failure
@@ -52,23 +53,27 @@ class ClientGone(Exception):
     """Nobody waits for the answer any more."""
 
 
-async def answer(request: Request, gateway: Gateway, caller: ApiKey, plan: Callable[[Served], Plan]) -> Response:
-    """The plan for the policy that serves, carried out. Raises ApiError."""
+async def answer(
+    request: Request, gateway: Gateway, caller: ApiKey, body: Body, plan: Callable[[Served], Plan]
+) -> Response:
+    """The plan for the policy that serves, carried out for a checked body. Raises ApiError."""
+    most = most_tokens(body, len(await request.body()), gateway.settings.max_model_len)
     try:
-        return await unless_gone(request, _answer(gateway, caller, plan))
+        return await unless_gone(request, _answer(gateway, caller, most, plan))
     except ClientGone:
         return Response(status_code=499)
     except (EngineDown, EngineRefused, UnprovenWeights) as error:
         raise failure(gateway, error) from error
 
 
-async def _answer(gateway: Gateway, caller: ApiKey, make_plan: Callable[[Served], Plan]) -> Response:
+async def _answer(gateway: Gateway, caller: ApiKey, most: int, make_plan: Callable[[Served], Plan]) -> Response:
     """Until the first chunk is there errors are plain HTTP errors, in a stream too."""
     async with AsyncExitStack() as stack:
         stack.enter_context(gateway.places.taken())
-        allowance = await stack.enter_async_context(gateway.quotas.request(caller))
+        allowance = await stack.enter_async_context(gateway.quotas.request(caller, most))
         pace = stack.enter_context(gateway.metrics.answering())
-        admitted = await stack.enter_async_context(gateway.gate.admission())
+        with gateway.waiting.taken():
+            admitted = await stack.enter_async_context(gateway.gate.admission())
         plan = make_plan(admitted)
         if plan.offer is not None:  # kept before it is shown: who wrote which must be known at the vote
             await run_in_threadpool(gateway.archive.add_offer, plan.offer)

@@ -77,10 +77,15 @@ class ChatRequest(BaseModel):
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = None
     stop: str | list[str] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20, description="only beside `logprobs: true`")
     metadata: dict[str, str] | None = Field(
         default=None, description='`conversation_id` joins chats; `consent: "false"` keeps this one out of training'
     )
-    user: str | None = Field(default=None, description="whom an operator's or admin's key speaks for")
+    user: str | None = Field(
+        default=None,
+        description="whom an operator's or admin's key speaks for; without it X-OpenWebUI-User-Id does",
+    )
 
     model_config = ConfigDict(extra="allow")
 

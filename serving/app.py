@@ -29,6 +29,7 @@ from serving import (
     me,
     openapi,
     operations,
+    sockets,
 )
 from serving import keys as key_routes
 from serving.appender import Appender
@@ -36,19 +37,22 @@ from serving.auth import Authenticator
 from serving.engine import Engine
 from serving.gateway import Gateway
 from serving.hotswap import AdapterLoader, MergedLoader, PolicyLoader, read_policy
-from serving.limits import BodyLimit
+from serving.limits import BodyLimit, SocketLimit
 from serving.lockstep import Follower
 from serving.metrics import Metrics
 from serving.peers import Peers
+from serving.places import Places
 from serving.quotas import Quotas
 from serving.recorder import Recorder
 from serving.request_log import RequestLog
-from serving.running import Places
 from serving.shown import ShownAnswers
 from serving.swap_gate import SwapGate
 from serving.watcher import PolicyWatcher
+from serving.writable import Writable
 
 BASE_VERSION = 0
+# Whose bodies are being read, or who wait for a swap to end, in one process.
+MAX_WAITING = 1024
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,13 @@ def create_app(
         watcher = PolicyWatcher(engine, registry, gate, make_loader(settings, engine, gate, registry), metrics)
     else:
         watcher = Follower(gate, seat.leader)
-    places = Places(math.ceil(settings.max_requests / settings.workers))
+    places = Places(sockets.answers_at_once(math.ceil(settings.max_requests / settings.workers)), "are being answered")
+    waiting = Places(MAX_WAITING, "are waiting", metrics.waiting)
     peers = Peers(seat.peer_socket if seat else None)
     gateway = Gateway(
         settings, engine, ledger, registry, rounds, keys, gate, watcher, Recorder(ledger, shown, metrics),
-        Authenticator(keys), Archive(ledger), places, metrics, Quotas(keys.redis), shown, Appender(ledger), peers,
+        Authenticator(keys), Archive(ledger), places, waiting, metrics, Quotas(keys.redis), shown,
+        Appender(ledger), peers, Writable(ledger),
     )  # fmt: skip
     # Its pages at /docs and /redoc would load scripts from elsewhere.
     app = FastAPI(title="Ratchet", lifespan=_watching, docs_url=None, redoc_url=None)
@@ -85,7 +91,8 @@ def create_app(
         app.include_router(module.router)
     errors.install(app)
     openapi.install(app)
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, waiting=waiting)
+    app.add_middleware(SocketLimit)
     app.add_middleware(RequestLog, metrics=metrics)
     return app
 

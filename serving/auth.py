@@ -3,6 +3,7 @@
 import hashlib
 import math
 import time
+from typing import TypeVar
 
 import anyio
 from redis.exceptions import RedisError
@@ -16,9 +17,13 @@ OUTAGE_S = 3600.0
 HURRY_S = 0.5
 MAX_KNOWN = 10_000
 
-# So many wrong keys from one address, then the rest of the period without a look at Redis.
+# So many wrong keys from one address, then for the rest of the period its unknown keys share these few threads: behind
+# a proxy everybody has one address, and a right key among the guesses must get through.
 GUESSES = 20
 PERIOD_S = 60.0
+DOUBTED_THREADS = 2
+
+T = TypeVar("T")
 
 
 class Authenticator:
@@ -28,13 +33,15 @@ class Authenticator:
         self.keys = keys
         self.guesses = Guesses()
         self._known: dict[str, tuple[ApiKey, float]] = {}
+        self._wrong: dict[str, float] = {}
+        self._doubted = anyio.CapacityLimiter(DOUBTED_THREADS)
         self._ring: dict[str, float | None] | None = None
         self._ring_read = float("-inf")
 
     async def authenticate(self, header: str | None, address: str, *, freshly: bool = False) -> ApiKey:
         """The key of an `Authorization: Bearer …` header sent from `address`; `freshly`: as Redis has it now.
 
-        Raises ApiError 401, 429 after too many wrong keys from there, or 503 when nobody can tell.
+        Raises ApiError 401, for a wrong key after too many from there 429, or 503 when nobody can tell.
         """
         scheme, _, plain = (header or "").partition(" ")
         if scheme.lower() != "bearer" or not plain.strip():
@@ -45,21 +52,19 @@ class Authenticator:
         age = time.monotonic() - checked
         if key is not None and age < FRESH_S and not freshly and key.living(self.keys.clock()):
             return key
-        if key is None:  # whoever was right before is not slowed down by guesses from the same address
-            self.guesses.refuse_if_many(address)
+        if key is None and time.monotonic() - self._wrong.get(place, -math.inf) < FRESH_S:
+            raise self._refusal(address)
         try:
-            # A known key does not wait for a frozen Redis: the request behind it has its own deadline.
-            with anyio.fail_after(HURRY_S if key is not None else None):
-                found = await anyio.to_thread.run_sync(self.keys.find, plain, abandon_on_cancel=True)
+            found = await self._find(plain, known=key is not None, doubted=self.guesses.many(address))
         except (RedisError, TimeoutError):
             if key is not None and age < OUTAGE_S and not freshly and key.living(self.keys.clock()):
                 return key
             raise unavailable("keys cannot be checked at the moment", "ledger_unavailable") from None
         if found is None:
             self._known.pop(place, None)
-            self.guesses.count(address)
-            raise unauthorized()
-        self._remember(place, found)
+            remember(self._wrong, place, time.monotonic())
+            raise self._refusal(address)
+        remember(self._known, place, (found, time.monotonic()))
         return found
 
     async def still_valid(self, key: ApiKey) -> bool:
@@ -85,10 +90,28 @@ class Authenticator:
         """Also while nobody knows what is on it."""
         return self._ring is None or (key.id in self._ring and self._ring[key.id] == key.last_rotated)
 
-    def _remember(self, place: str, key: ApiKey) -> None:
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
-        self._known[place] = (key, time.monotonic())
+    async def _find(self, plain: str, *, known: bool, doubted: bool) -> ApiKey | None:
+        """Raises TimeoutError.
+
+        A known key does not wait for a frozen Redis: the request behind it has its own deadline. Nor does an unknown
+        one from an address of many guesses wait for long behind the others.
+        """
+        limiter = self._doubted if doubted and not known else None
+        with anyio.fail_after(HURRY_S if known or doubted else None):
+            return await anyio.to_thread.run_sync(self.keys.find, plain, abandon_on_cancel=True, limiter=limiter)
+
+    def _refusal(self, address: str) -> ApiError:
+        """What a wrong key gets, which counts as a guess."""
+        refusal = self.guesses.refusal(address) or unauthorized()
+        self.guesses.count(address)
+        return refusal
+
+
+def remember(memory: dict[str, T], name: str, value: T) -> None:
+    """At most MAX_KNOWN names; the oldest is forgotten for a new one."""
+    if name not in memory and len(memory) >= MAX_KNOWN:
+        del memory[next(iter(memory))]
+    memory[name] = value
 
 
 class Guesses:
@@ -97,19 +120,21 @@ class Guesses:
     def __init__(self) -> None:
         self._counted: dict[str, tuple[int, float]] = {}
 
-    def refuse_if_many(self, address: str) -> None:
-        """Raises ApiError 429 until the period is over that began with the first wrong key."""
+    def many(self, address: str) -> bool:
+        return self._of(address)[0] >= GUESSES
+
+    def refusal(self, address: str) -> ApiError | None:
+        """429 after too many, until the period is over that began with the first wrong key."""
         wrong, ends = self._of(address)
-        if wrong >= GUESSES:
-            seconds = math.ceil(ends - time.monotonic())
-            message = f"More than {GUESSES} wrong API keys came from this address; try again in {seconds} s."
-            raise ApiError(429, message, code="rate_limit_exceeded", headers={"retry-after": str(seconds)})
+        if wrong < GUESSES:
+            return None
+        seconds = math.ceil(ends - time.monotonic())
+        message = f"More than {GUESSES} wrong API keys came from this address; try again in {seconds} s."
+        return ApiError(429, message, code="rate_limit_exceeded", headers={"retry-after": str(seconds)})
 
     def count(self, address: str) -> None:
         wrong, ends = self._of(address)
-        if address not in self._counted and len(self._counted) >= MAX_KNOWN:
-            del self._counted[next(iter(self._counted))]
-        self._counted[address] = (wrong + 1, ends)
+        remember(self._counted, address, (wrong + 1, ends))
 
     def _of(self, address: str) -> tuple[int, float]:
         now = time.monotonic()

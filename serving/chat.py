@@ -31,7 +31,7 @@ async def create_chat_completion(request: Request, gateway: GatewayDep, caller: 
         question = Question(upstream_body(body, messages, served), served, tuple(range(ticket.choices)))
         return Plan(ticket, (question,), wants_resuming(body))
 
-    return await answer(request, gateway, caller, plan)
+    return await answer(request, gateway, caller, body, plan)
 
 
 @router.get("/v1/chat/completions/{id}/stream", response_class=StreamingResponse, **docs.RESUME)

@@ -14,11 +14,14 @@ from serving.recorder import Ticket
 from serving.swap_gate import Served
 
 MAX_CHOICES = 8
+MAX_TOP_LOGPROBS = 20  # OpenAI's bound, and vLLM's unless it is started with another one
 MAX_MESSAGES = 1024
 MAX_METADATA = 16
 # Ours first, then the names that existing clients send: Open WebUI and agents.
 CONVERSATION = re.compile(r"[^\x00-\x1f\x7f\u2028\u2029]{1,128}")
 CONVERSATION_HEADERS = ("x-conversation-id", "x-openwebui-chat-id", "x-session-id")
+# Open WebUI's name for the person in front of it, with ENABLE_FORWARD_USER_INFO_HEADERS.
+USER_HEADER = "x-openwebui-user-id"
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_completion_tokens", "min_tokens",
@@ -47,15 +50,17 @@ def check(body: Body, *, max_tokens: int) -> None:
     _check_integer(body, "n", 1, MAX_CHOICES)
     for name in ("max_tokens", "max_completion_tokens"):
         _check_integer(body, name, 1, max_tokens)
-    if not isinstance(body.get("stream"), bool | None):
-        raise invalid("stream must be a boolean", "stream")
+    for name in ("stream", "store", "logprobs"):
+        if not isinstance(body.get(name), bool | None):
+            raise invalid(f"{name} must be a boolean", name)
+    _check_integer(body, "top_logprobs", 0, MAX_TOP_LOGPROBS)
+    if body.get("top_logprobs") is not None and not body.get("logprobs"):
+        raise invalid("top_logprobs are only there beside logprobs: true", "top_logprobs")
     options = body.get("stream_options")
     if not isinstance(options, dict | None):
         raise invalid("stream_options must be an object", "stream_options")
     if options and not body.get("stream"):
         raise invalid("stream_options are for streams only", "stream_options")
-    if not isinstance(body.get("store"), bool | None):
-        raise invalid("store must be a boolean", "store")
     if check_metadata(body.get("metadata")).get("consent", "true").lower() not in ("true", "false"):
         raise invalid('metadata.consent must be "true" or "false"', "metadata.consent")
     if not isinstance(body.get("user"), str | None):
@@ -124,7 +129,7 @@ def ticket_for(
     ticket = Ticket(
         messages=tuple(message_of(message) for message in messages),
         conversation_id=conversation,
-        rater=gateway.rater(caller, body.get("user")),
+        rater=gateway.rater(caller, end_user(body, headers)),
         consent=metadata.get("consent", "true").lower() == "true" and not is_side_turn(headers),
         metadata=metadata,
         keep=body.get("store") is not False,
@@ -137,6 +142,12 @@ def ticket_for(
         **more,
     )
     return ticket, messages
+
+
+def end_user(body: Body, headers: Mapping[str, str]) -> str | None:
+    """Whom the request is for, if it names somebody; whether the key may speak for them is asked elsewhere."""
+    user: str | None = body.get("user")
+    return user if user is not None else headers.get(USER_HEADER) or None
 
 
 def is_side_turn(headers: Mapping[str, str]) -> bool:
@@ -181,6 +192,13 @@ def upstream_body(body: Body, messages: list[Body], served: Served) -> Body:
         "return_tokens_as_token_ids": False,
         "cache_salt": served.label,
     }
+
+
+def most_tokens(body: Body, size: int, context: int) -> int:
+    """What an answer may cost at most: a prompt, which has no more tokens than its `size` in bytes, and each choice."""
+    asked = [body[name] for name in ("max_tokens", "max_completion_tokens") if body.get(name) is not None]
+    choices = body.get("n") or 1
+    return min(size + choices * max(asked, default=context), choices * context)
 
 
 def wants_resuming(body: Body) -> bool:

@@ -39,7 +39,7 @@ async def compare(request: Request, gateway: GatewayDep, caller: CallerDep) -> R
     def plan(served: Served) -> Plan:
         return blind_plan(gateway, caller, chat, request.headers, arms, served)
 
-    return await answer(request, gateway, caller, plan)
+    return await answer(request, gateway, caller, chat, plan)
 
 
 def arms_of(body: Body) -> list[str]:

@@ -4,6 +4,7 @@ vLLM has no authentication on its development routes (pause, collective_rpc, wei
 listens on loopback or a private network only.
 """
 
+import errno
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,9 @@ CONNECT_S = 10.0
 KEEP_ALIVE_S = 3.0
 
 
+# What our own side lacks when it cannot connect.
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS)
+
 _decode = msgspec.json.Decoder().decode
 
 
@@ -36,6 +40,10 @@ class EngineDown(RuntimeError):
 
 class EngineUnreachable(EngineDown):
     """Nobody listens at the engine's address."""
+
+
+class NoSocketLeft(EngineDown):
+    """The engine was not asked, for want of a socket here: this says nothing of the engine."""
 
 
 class EngineSlow(EngineDown):
@@ -100,10 +108,12 @@ class Engine:
         await self._request("GET", "/health", timeout=deadline_s)
 
     async def generates(self, deadline_s: float) -> bool:
-        """Whether one token comes within the deadline: a dead vLLM may look healthy for long."""
+        """Whether one token comes within the deadline: a dead vLLM may look healthy for long. Raises NoSocketLeft."""
         body = {"model": SERVED_NAME, "prompt": [1], "max_tokens": 1, "temperature": 0}
         try:
             await self._post("/v1/completions", body, timeout=deadline_s)
+        except NoSocketLeft:
+            raise
         except (EngineDown, EngineRefused):
             return False
         return True
@@ -210,6 +220,8 @@ def error_message(body: Any) -> str:
 def down(error: aiohttp.ClientError | TimeoutError) -> EngineDown:
     """What a failed exchange says of the engine."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, OSError) and error.errno in EXHAUSTED:
+        return NoSocketLeft(text)
     if isinstance(error, aiohttp.ClientConnectorError):
         return EngineUnreachable(text)
     return EngineSlow(text) if isinstance(error, TimeoutError) else EngineDown(text)

@@ -8,6 +8,7 @@ from serving.engine import (
     EngineRefused,
     EngineSlow,
     EngineUnreachable,
+    NoSocketLeft,
     error_message,
 )
 from serving.errors import RETRY_SOON, ApiError, invalid, unavailable
@@ -30,6 +31,8 @@ def failure(gateway: Gateway, error: Exception) -> ApiError:
         case EngineUnreachable():
             gateway.gate.obey(Lose(f"the engine is down: {error}"))
             return unavailable("the engine is restarting", "engine_unavailable")
+        case NoSocketLeft():
+            return unavailable("no connection to the engine can be opened at the moment; repeat soon", "queue_full")
         case EngineSlow():
             gateway.gate.doubt()
             return ApiError(504, "the engine is too slow, repeat", code="engine_timeout", headers=RETRY_SOON)

@@ -21,18 +21,20 @@ from serving.lockstep import Follower
 from serving.logs import note_key
 from serving.metrics import Metrics
 from serving.peers import Peers
+from serving.places import Places
 from serving.quotas import Quotas
 from serving.recorder import Recorder
 from serving.replay import Replays
-from serving.running import Places, Running
+from serving.running import Running
 from serving.shown import ShownAnswers
 from serving.swap_gate import SwapGate
 from serving.watcher import PolicyWatcher
+from serving.writable import Writable
 
 
 @dataclass
 class Gateway:
-    """The collaborators of one gateway process."""
+    """The collaborators of one gateway process; `waiting` are requests that nothing is done for yet."""
 
     settings: Settings
     engine: Engine
@@ -46,11 +48,13 @@ class Gateway:
     auth: Authenticator
     archive: Archive
     places: Places
+    waiting: Places
     metrics: Metrics
     quotas: Quotas
     shown: ShownAnswers
     appender: Appender
     peers: Peers
+    writable: Writable
     running: Running = field(default_factory=Running)
     replays: Replays = field(default_factory=Replays)
 

@@ -11,7 +11,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from feedback.rounds import RoundRecord
@@ -32,16 +31,14 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready", **docs.READY)
 async def ready(gateway: GatewayDep) -> JSONResponse:
-    """200 once the engine generates with proven weights and Redis takes writes, else 503 with the reasons.
+    """200 once the engine generates with proven weights and the ledger keeps what it is given, else 503 with reasons.
 
-    Reads what the watcher found: asking costs the engine nothing, so it may stay open to anyone.
+    Reads what the watcher found: asking costs the engine nothing and the ledger little, so it may stay open to anyone.
     """
     served = gateway.gate.served
     reasons = [] if served else [gateway.gate.reason]
-    try:
-        await run_in_threadpool(gateway.ledger.redis.set, "gateway:ready", 1)
-    except RedisError as error:
-        reasons.append(f"Redis takes no writes: {error}")
+    if trouble := await gateway.writable.trouble():
+        reasons.append(trouble)
     answer = {"ready": not reasons, "policy_version": served.version if served else None, "reasons": reasons}
     return JSONResponse(answer, status_code=503 if reasons else 200, headers={"retry-after": "1"} if reasons else None)
 

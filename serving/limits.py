@@ -1,37 +1,67 @@
-"""Pure ASGI middleware: a bound on bodies."""
+"""Pure ASGI middleware: a bound on bodies, on how many are read at once, and on connections."""
+
+from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import ApiError, response_to
+from serving import sockets
+from serving.errors import ApiError, response_to, unavailable
+from serving.metrics import PROBES
+from serving.places import Places
 
 MAX_BODY = 2 * 1024 * 1024
 
 
 class BodyLimit:
-    """413 for bodies over the limit, whether they announce their size or not."""
+    """413 for bodies over the limit, whether they announce their size or not; 503 for one more that must be waited for.
 
-    def __init__(self, app: ASGIApp, limit: int = MAX_BODY) -> None:
-        self.app, self.limit = app, limit
+    Only what a route reads counts: whoever has no key is not waited for.
+    """
+
+    def __init__(self, app: ASGIApp, waiting: Places, limit: int = MAX_BODY) -> None:
+        self.app, self.waiting, self.limit = app, waiting, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > self.limit:
             await response_to(self._too_large())(scope, receive, send)
             return
-        received = 0
+        received, begun = 0, announced == b"0" and b"transfer-encoding" not in headers
+        with ExitStack() as reading:
 
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.limit:
-                raise self._too_large()  # inside the route's read of the body, where it becomes the answer
-            return message
+            async def counted() -> Message:  # called where the route reads: an error in here becomes the answer
+                nonlocal received, begun
+                if not begun:
+                    begun = True
+                    reading.enter_context(self.waiting.taken())
+                message = await receive()
+                received += len(message.get("body", b""))
+                if received > self.limit:
+                    raise self._too_large()
+                if not message.get("more_body"):
+                    reading.close()
+                return message
 
-        await self.app(scope, counted, send)
+            await self.app(scope, counted, send)
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body is larger than {self.limit} bytes", code="body_too_large")
+
+
+class SocketLimit:
+    """503 and the end of the connection while sockets are running out: without one nothing can be asked or answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in PROBES or not sockets.scarce():
+            await self.app(scope, receive, send)
+            return
+        refusal = unavailable("too many connections are open; repeat soon", "queue_full")
+        refusal.headers["connection"] = "close"
+        await response_to(refusal)(scope, receive, send)

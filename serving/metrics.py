@@ -12,6 +12,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 OTHER = "other"
+# Asked every few seconds by machines.
+PROBES = ("/health", "/ready", "/metrics")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Seconds. A request may be a whole answer on a slow machine; tokens come within milliseconds, or after a swap.
 REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -84,6 +86,7 @@ class Metrics:
         self.prompt_tokens = counter("prompt_tokens", "Prompt tokens of finished answers.", "policy_version")
         self.completion_tokens = counter("completion_tokens", "Tokens of finished answers.", "policy_version")
         self.in_flight = gauge("in_flight", "Chat requests that wait for the engine or are being answered by it.")
+        self.waiting = gauge("waiting", "Requests whose body is being read, or that wait for a swap to end.")
         self.streams_open = gauge("streams_open", "Those of them that are streamed.")
         self.streams_broken = counter("streams_broken", "Streams that ended with an error.")
         self.completions_stored = counter("completions_stored", "Answers that the ledger has fsynced.")

@@ -7,6 +7,8 @@ import struct
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving import sockets
+
 # Nothing of what waits for the client was taken for so long; a request was begun so long ago and is not complete.
 READER_S = 30.0
 WRITER_S = 120.0
@@ -26,6 +28,9 @@ class Patient(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect_request()
+        if sockets.nearly_gone():
+            log.debug("a client came when there was hardly a socket left, and was dropped")  # crowds do
+            transport.abort()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import anyio
 from redis import Redis
@@ -21,7 +21,7 @@ from serving.errors import NO_RETRY, ApiError
 NONE = Limits()
 HURRY_S = 1.0
 DAY_S = 86_400
-# A gateway that was killed gives back the streams it held after this long.
+# A gateway that was killed gives back the streams and tokens it held after this long.
 LEASE_S = 30.0
 # Threads of our own: when the common ones are all busy, limits must not seem to be unreachable.
 THREADS = 16
@@ -30,24 +30,33 @@ log = logging.getLogger("serving.quotas")
 T = TypeVar("T")
 
 # All checks, then all counts, in one step: what is refused counts nowhere. Requests a minute follow GCRA, the token
-# bucket that needs one number: the moment at which the bucket will be full again. Times are microseconds.
+# bucket that needs one number: the moment at which the bucket will be full again. Times are microseconds. An answer
+# under way is a lease, named by its id and the tokens that it holds, which it may still spend of the day's.
 _ENTER = """
 local now, a_minute, a_day, at_once = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local gap, full = 0, now
-if a_day > 0 and tonumber(redis.call('HGET', KEYS[1], 'tokens') or 0) >= a_day then
-  return {'tokens_per_day', 0, 0, 0}
+local gap, full, held = 0, now, 0
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', ARGV[1])
+if a_day > 0 then
+  local left = a_day - tonumber(redis.call('HGET', KEYS[1], 'tokens') or 0)
+  if left <= 0 then return {'tokens_per_day', 0, 0, 0, ''} end
+  for _, lease in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+    left = left - tonumber(string.match(lease, '%d+$'))
+  end
+  if left <= 0 then return {'held', 0, 0, 0, ''} end
+  held = math.min(left, tonumber(ARGV[8]))
 end
 if a_minute > 0 then
   gap = math.max(1, math.floor(6e7 / a_minute))
   full = math.max(now, tonumber(redis.call('GET', KEYS[2]) or 0)) + gap
   if full - now > gap * a_minute then
-    return {'requests_per_minute', full - now - gap * a_minute, 0, full - gap - now}
+    return {'requests_per_minute', full - now - gap * a_minute, 0, full - gap - now, ''}
   end
 end
-if at_once > 0 then
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', ARGV[1])
-  if redis.call('ZCARD', KEYS[3]) >= at_once then return {'streams', 0, 0, 0} end
-  redis.call('ZADD', KEYS[3], ARGV[6], ARGV[5])
+if at_once > 0 and redis.call('ZCARD', KEYS[3]) >= at_once then return {'streams', 0, 0, 0, ''} end
+local lease = ''
+if at_once > 0 or a_day > 0 then
+  lease = string.format('%s:%.0f', ARGV[5], held)
+  redis.call('ZADD', KEYS[3], ARGV[6], lease)
   redis.call('EXPIRE', KEYS[3], ARGV[7])
 end
 if a_minute > 0 then
@@ -55,8 +64,19 @@ if a_minute > 0 then
 end
 redis.call('HINCRBY', KEYS[1], 'requests', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[7])
-return {'', 0, gap > 0 and math.floor(a_minute - (full - now) / gap) or 0, full - now}
+return {'', 0, gap > 0 and math.floor(a_minute - (full - now) / gap) or 0, full - now, lease}
 """
+
+
+class Verdict(NamedTuple):
+    """What Redis says of one more request: the limit that it would exceed, "" for none; the time to wait, and until
+    the bucket is full, in microseconds; the requests left of this minute; the lease."""
+
+    exceeded: str
+    wait: int
+    remaining: int
+    reset: int
+    lease: str
 
 
 class Usage(Record):
@@ -90,17 +110,19 @@ class Quotas:
         self._threads = anyio.CapacityLimiter(THREADS)
 
     @asynccontextmanager
-    async def request(self, caller: ApiKey) -> AsyncIterator[Allowance]:
+    async def request(self, caller: ApiKey, most: int = 1) -> AsyncIterator[Allowance]:
         """One request to the policy, a stream for as long as the context is open. Raises ApiError 429.
 
-        Tokens are known only afterwards, so the answers under way may exceed a day's tokens; the next one is refused.
+        It will spend at most `most` tokens, which are held until they are known. Only what is left can be held: the
+        last request that a day's tokens let in may exceed them, those beside it may not.
         """
         if caller.limits == NONE:
             yield Allowance()
             return
-        lease = secrets.token_hex(8)
-        allowance = Allowance(await self._enter(caller, lease))
-        renewing = asyncio.create_task(self._renew(caller, lease)) if caller.limits.streams else None
+        verdict = await self._ask(self._admit, caller, most)
+        allowance = Allowance(self._headers(caller, verdict) if verdict else {})
+        lease = verdict.lease if verdict else ""
+        renewing = asyncio.create_task(self._renew(caller, lease)) if lease else None
         try:
             yield allowance
         finally:
@@ -138,39 +160,38 @@ class Quotas:
         rows = [(day, *(int(count or 0) for count in next(replies)), next(replies)) for _ in counted]
         return {key.id: Usage(**dict(zip(names, row, strict=True))) for key, row in zip(counted, rows, strict=True)}
 
-    async def _enter(self, caller: ApiKey, lease: str) -> dict[str, str]:
+    def _headers(self, caller: ApiKey, verdict: Verdict) -> dict[str, str]:
         """Headers for the answer. Raises ApiError 429."""
-        verdict = await self._ask(self._admit, caller, lease)
-        if verdict is None:
-            return {}
-        exceeded, wait, remaining, reset = verdict
-        a_minute = caller.limits.requests_per_minute
+        exceeded, a_minute = verdict.exceeded, caller.limits.requests_per_minute
         headers = {}
         if a_minute is not None and exceeded in ("", "requests_per_minute"):
             headers = {
                 "x-ratelimit-limit-requests": str(a_minute),
-                "x-ratelimit-remaining-requests": str(remaining),
-                "x-ratelimit-reset-requests": f"{reset / 1e6:.3f}s",
+                "x-ratelimit-remaining-requests": str(verdict.remaining),
+                "x-ratelimit-reset-requests": f"{verdict.reset / 1e6:.3f}s",
             }
         if not exceeded:
             return headers
-        seconds = self._until_tomorrow() if exceeded == "tokens_per_day" else wait / 1e6
+        if exceeded == "held":
+            raise all_held(caller.limits.tokens_per_day)
+        seconds = self._until_tomorrow() if exceeded == "tokens_per_day" else verdict.wait / 1e6
         raise refusal(exceeded, getattr(caller.limits, exceeded), seconds, headers)
 
-    def _admit(self, caller: ApiKey, lease: str) -> tuple[str, int, int, int]:
+    def _admit(self, caller: ApiKey, most: int) -> Verdict:
         limits, now = caller.limits, self._microseconds()
         bounds = [limits.requests_per_minute or 0, limits.tokens_per_day or 0, limits.streams or 0]
         keys = [self._day(caller), f"quota:{caller.id}:full", _streams(caller)]
-        reply = self._enter_script(keys=keys, args=[now, *bounds, lease, now + int(LEASE_S * 1e6), 2 * DAY_S])
-        return reply[0], int(reply[1]), int(reply[2]), int(reply[3])
+        args: list[int | str] = [now, *bounds, secrets.token_hex(8), now + int(LEASE_S * 1e6), 2 * DAY_S, most]
+        exceeded, wait, remaining, reset, lease = self._enter_script(keys=keys, args=args)
+        return Verdict(exceeded, int(wait), int(remaining), int(reset), lease)
 
     def _leave(self, caller: ApiKey, lease: str, tokens: int) -> None:
-        pipe = self.redis.pipeline(transaction=False)
-        if caller.limits.streams:
-            pipe.zrem(_streams(caller), lease)
+        pipe = self.redis.pipeline()  # at once, or another request would come between what was held and what was spent
         if tokens:
             pipe.hincrby(self._day(caller), "tokens", tokens)
             pipe.expire(self._day(caller), 2 * DAY_S)
+        if lease:
+            pipe.zrem(_streams(caller), lease)
         pipe.execute()
 
     async def _renew(self, caller: ApiKey, lease: str) -> None:
@@ -220,6 +241,12 @@ def refusal(limit: str, value: int, wait_s: float, headers: dict[str, str] | Non
     message = f"This key's limit of {value} for {limit} is reached; try again in {seconds} s."
     more = {"retry-after": str(seconds), **(headers or {}), **(NO_RETRY if daily else {})}
     return ApiError(429, message, code="quota_exceeded" if daily else "rate_limit_exceeded", headers=more)
+
+
+def all_held(value: int | None) -> ApiError:
+    """429 while answers under way may spend what is left of the day: they may also leave some."""
+    message = f"Answers under way may need all that is left of this key's {value} for tokens_per_day; try again soon."
+    return ApiError(429, message, code="rate_limit_exceeded", headers={"retry-after": "1"})
 
 
 def _streams(key: ApiKey) -> str:

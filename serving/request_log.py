@@ -8,14 +8,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedback.records import new_id
 from serving import logs
-from serving.metrics import OTHER, Metrics
+from serving.metrics import OTHER, PROBES, Metrics
 
 log = logging.getLogger("serving.access")
 
 # No spaces, no line breaks: what a client calls its request must not look like a log line.
 SANE_ID = re.compile(r"[!-~]{1,64}")
-# Asked every few seconds by machines: their lines would be most of the log.
-PROBES = ("/health", "/ready", "/metrics")
 BROKEN_OFF = 500
 
 
@@ -49,6 +47,7 @@ class RequestLog:
     def _note(self, scope: Scope, facts: logs.Facts, status: int, seconds: float) -> None:
         method, route = scope["method"], route_of(scope)
         self.metrics.finished(method, route, status, seconds)
+        # Probes' lines would be most of the log.
         level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
         if not log.isEnabledFor(level):
             return

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import anyio
 
-from serving.errors import unavailable
 from serving.relay import Relay
 
 # A client that reads slowly must not hold up a vote.
@@ -46,22 +45,3 @@ class Running:
             await relay.settled.wait()
             return
         await relay.keep_partial()
-
-
-class Places:
-    """How many requests may be in the gateway at once; one more is refused at once instead of waiting without hope."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.count = 0
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Raises ApiError 503 when there is none."""
-        if self.count >= self.limit:
-            raise unavailable(f"{self.limit} requests are being answered already; repeat soon", "queue_full")
-        self.count += 1
-        try:
-            yield
-        finally:
-            self.count -= 1

@@ -1,6 +1,7 @@
 """One process of the gateway, alone behind its port or one of several."""
 
 import gc
+import logging
 import socket
 import sys
 import time
@@ -18,9 +19,12 @@ from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger, LedgerNotDurable, connect
+from serving import sockets
 from serving.app import Seat, create_app
 from serving.engine import Engine
 from serving.patience import Patient
+
+log = logging.getLogger("serving.serve")
 
 REDIS_WAIT_S = 30.0
 # A stream that a swap has frozen must not keep the process from ending. Who calls is who connects: a header may say
@@ -84,7 +88,10 @@ def make_app(settings: Settings, redis: Redis, ledger: Ledger, seat: Seat | None
     engine = Engine(settings.resolved_engine_url(), settings.resolved_engine_key())
     registry = PolicyRegistry(redis, settings.policies_dir)
     keys = KeyRing(redis, settings.secrets().pepper)
+    limit = sockets.raise_limit()
     app = create_app(settings, engine, ledger, registry, RoundBook(redis), keys, seat)
+    if (places := app.state.gateway.places.limit) * settings.workers < settings.max_requests:
+        log.warning("only %d requests at once: this process may have %d files open (ulimit -Hn)", places, limit)
     spare_the_collector()
     return app
 

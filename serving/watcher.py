@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from feedback.manifest import BrokenPolicy
 from feedback.records import Record
 from feedback.registry import PointerMoved, PolicyRegistry
-from serving.engine import Engine, EngineDown, EngineRefused
+from serving.engine import Engine, EngineDown, EngineRefused, NoSocketLeft
 from serving.hotswap import Loaded, PolicyLoader, SwapFailed, read_policy
 from serving.metrics import Metrics
 from serving.proof import Proof
@@ -98,9 +98,20 @@ class PolicyWatcher:
             log.debug("registry unreachable: %s", error)
 
     async def _engine_lives(self) -> bool:
+        """False also while nobody can tell."""
+        try:
+            return await self._engine_answers()
+        except NoSocketLeft as error:
+            log.warning("the engine cannot be asked how it is: %s", error)
+            return False
+
+    async def _engine_answers(self) -> bool:
+        """Raises NoSocketLeft."""
         try:
             await self.engine.health(HEALTH_S)
             label = await self.engine.marked(HEALTH_S)
+        except NoSocketLeft:
+            raise
         except (EngineDown, EngineRefused) as error:
             if not self.gate.heard_within(2.0):
                 await self._lose(f"the engine is down: {error}")
@@ -185,7 +196,7 @@ class PolicyWatcher:
         """The engine broke off during a load: its fault, unless the same new version does it again and again."""
         await self._lose(f"the engine failed while loading policy-v{version}: {error}")
         self._not_before[version] = time.monotonic() + self.retry_s
-        self._crashes[version] += 1
+        self._crashes[version] += not isinstance(error, NoSocketLeft)
         if self._crashes[version] >= MAX_CRASHES and version not in self._proven:
             failure = SwapFailed(f"took the engine down {MAX_CRASHES} times; last: {error}")
             await self._report_failure(version, failure)

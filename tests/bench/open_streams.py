@@ -10,6 +10,8 @@ from fast_engine import QUIET_S
 from figures import Figures, at_least, below, percentile, spread
 from rig import Server
 
+from serving.sockets import RESERVE
+
 # Once all are open, each gets a token a second.
 TOKENS, TICK_S, OPENING = 30, 1.0, 32
 SAMPLE_EVERY_S = 0.1
@@ -41,7 +43,7 @@ class Watch(Thread):
 def measure_open(streams: int) -> Figures:
     """One round: it takes minutes, and its figures hardly differ from run to run."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    assert hard >= 2 * streams + 100, f"needs ulimit -Hn of {2 * streams + 100}, has {hard}"
+    assert hard >= 2 * streams + RESERVE, f"needs ulimit -Hn of {2 * streams + RESERVE}, has {hard}"
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with rig.stage() as stage:
         gateway = stage.gateway

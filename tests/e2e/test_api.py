@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from tests.e2e.conftest import Service
+from tests.guide import follow
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -98,6 +100,31 @@ def test_stored_answers_are_found_rated_and_deleted(service: Service, client: Op
     assert not private.ratchet["stored"]
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.retrieve(private.id)
+
+
+async def test_stored_answers_are_found_changed_and_deleted_by_the_async_sdk(service: Service) -> None:
+    wanted: Any = {"model": "policy", "messages": MESSAGES, "max_tokens": 8, "metadata": {"page": "async"}}
+    async with AsyncOpenAI(base_url=f"{service.url}/v1", api_key=service.key, timeout=120, max_retries=0) as sdk:
+        whole = await sdk.chat.completions.create(**wanted)
+        chunks = [chunk async for chunk in await sdk.chat.completions.create(**wanted, stream=True)]
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        assert [one.id async for one in sdk.chat.completions.list(metadata={"page": "async"})] == [
+            whole.id, chunks[0].id,
+        ]  # fmt: skip
+        for id, shown in ((whole.id, whole.choices[0].message.content), (chunks[0].id, text)):
+            assert (await sdk.chat.completions.retrieve(id)).choices[0].message.content == shown
+            told = [one.content async for one in sdk.chat.completions.messages.list(id)]
+            assert told == [MESSAGES[0]["content"]]
+            changed = await sdk.chat.completions.update(id, metadata={"page": "changed"})
+            assert changed.metadata == {"page": "changed"}
+            assert (await sdk.chat.completions.delete(id)).deleted
+            with pytest.raises(openai.NotFoundError):
+                await sdk.chat.completions.retrieve(id)
+        assert [one.id async for one in sdk.chat.completions.list(metadata={"page": "changed"})] == []
+
+
+def test_the_readme_can_be_followed(service: Service, tmp_path: Path) -> None:
+    follow(service.url, service.key, tmp_path)
 
 
 def test_answers_side_by_side_are_blind_until_the_vote(service: Service) -> None:

@@ -69,8 +69,9 @@ def refuse(status: int, message: str, param: str | None = None) -> JSONResponse:
     return JSONResponse(body, status_code=status)
 
 
-def logprobs(tokens: list[int], values: list[float], text: str) -> dict[str, Any]:
-    entry = {"token": text, "bytes": list(text.encode()), "top_logprobs": []}
+def logprobs(tokens: list[int], values: list[float], text: str, top: int = 0) -> dict[str, Any]:
+    others = [{"token": f"t{rank}", "bytes": None, "logprob": -1.0 - rank} for rank in range(top)]
+    entry = {"token": text, "bytes": list(text.encode()), "top_logprobs": others}
     return {"content": [{**entry, "logprob": value} for _, value in zip(tokens, values, strict=True)]}
 
 
@@ -152,7 +153,7 @@ async def stream(body: dict[str, Any]) -> AsyncIterator[str]:
         return f"data: {json.dumps({**facts, 'choices': choices, **more}, ensure_ascii=False)}\n\n"
 
     engine.active += 1
-    n, complete = body.get("n") or 1, False
+    n, top, complete = body.get("n") or 1, body.get("top_logprobs") or 0, False
     try:
         async for step, text, ids, values in engine.words(body):
             for index in range(n):
@@ -166,7 +167,7 @@ async def stream(body: dict[str, Any]) -> AsyncIterator[str]:
                 more = " " * body.get("pad", 0)  # a field of ours: so many characters more in each chunk
                 yield chunk([{
                     "index": index, "delta": {"content": text + more} if text else {}, "token_ids": ids,
-                    "logprobs": logprobs(ids, values, text), "finish_reason": "stop" if last else None,
+                    "logprobs": logprobs(ids, values, text, top), "finish_reason": "stop" if last else None,
                 }])  # fmt: skip
         if (body.get("stream_options") or {}).get("include_usage"):
             yield chunk([], usage={"prompt_tokens": 3, "completion_tokens": step + 1, "total_tokens": step + 4})

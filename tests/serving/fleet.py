@@ -126,9 +126,13 @@ class Fleet:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[subprocess.Popen[bytes]]:
+async def running(settings: Settings, *, files: int | None = None) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """The processes, which may have so many files open; at their start only half of them."""
+    few = f"ulimit -Sn {files // 2}; ulimit -Hn {files}; " if files else ""
     process = subprocess.Popen(
-        [sys.executable, "-m", "serving"], env=os.environ | environment(settings), start_new_session=True
+        ["bash", "-c", f'{few}exec "$0" -m serving', sys.executable],
+        env=os.environ | environment(settings),
+        start_new_session=True,
     )
     try:
         yield process

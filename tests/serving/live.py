@@ -188,7 +188,7 @@ class Live:
     def engine_is_free(self) -> bool:
         """Nothing is left of any answer: not in the engine, nor in any list of the gateway's."""
         gateway = self.gateway
-        held = [gateway.places.count, len(gateway.running), sum(gateway.gate.in_flight.values())]
+        held = [gateway.places.count, gateway.waiting.count, len(gateway.running), sum(gateway.gate.in_flight.values())]
         return not any(held) and self.engine.state()["active"] == 0
 
     async def completion_ids(self, text: str = "hi", n: int = 1, **more: Any) -> list[str]:

@@ -71,6 +71,22 @@ async def test_logprobs_and_token_ids_are_there_for_those_who_ask(live: Any) -> 
     assert answer["prompt_token_ids"] == list(b"hi")
 
 
+@pytest.mark.parametrize("asked", [{}, {"logprobs": False}, {"logprobs": True}, {"logprobs": True, "top_logprobs": 3}])
+async def test_as_many_logprobs_as_were_asked_for_streamed_or_whole(live: Any, asked: dict[str, Any]) -> None:
+    whole = (await live.chat(max_tokens=2, n=2, **asked)).json()
+    chunks = [payload for payload in await live.stream(max_tokens=2, n=2, **asked) if payload != "[DONE]"]
+    streamed = [choice.get("logprobs") for chunk in chunks for choice in chunk["choices"]]
+    if not asked.get("logprobs"):
+        assert [choice["logprobs"] for choice in whole["choices"]] == [None] * 2
+        assert set(streamed) == {None}
+        return
+    entries = [entry for choice in whole["choices"] for entry in choice["logprobs"]["content"]]
+    pieces = [entry for logprobs in streamed if logprobs for entry in logprobs["content"]]
+    assert len(entries) == len(pieces) == 4
+    top = [f"t{rank}" for rank in range(asked.get("top_logprobs", 0))]
+    assert all([other["token"] for other in entry["top_logprobs"]] == top for entry in entries + pieces)
+
+
 async def test_the_openai_sdk_streams_and_completes(live: Any) -> None:
     whole = await live.sdk.chat.completions.create(**live.body(max_tokens=3, n=3))
     assert [choice.message.content for choice in whole.choices] == ["w0-0 w0-1 "] * 3
@@ -206,6 +222,39 @@ async def test_existing_clients_name_conversations_and_turns_of_their_own(
     answer = await live.http.post("/v1/chat/completions", json=live.body(max_tokens=2), headers=headers)
     [stored] = live.ledger.completions(tuple(answer.json()["ratchet"]["completion_ids"])).values()
     assert (stored.conversation_id, stored.consent) == (conversation, consent)
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "comparisons"])
+@pytest.mark.parametrize(
+    ("header", "more", "person"),
+    [
+        ("7f-1", {}, "7f-1"),
+        ("7f-1", {"user": None}, "7f-1"),
+        ("7f-1", {"user": "ann"}, "ann"),
+        ("", {}, None),
+        (None, {"user": "ann"}, "ann"),
+    ],
+)
+async def test_each_person_in_front_of_open_webui_is_one(
+    live: Any, path: str, header: str | None, more: dict[str, Any], person: str | None
+) -> None:
+    forwarded = {"X-OpenWebUI-User-Name": "Ann", "X-OpenWebUI-User-Email": "a@b", "X-OpenWebUI-User-Role": "admin"}
+    headers = forwarded if header is None else {**forwarded, "X-OpenWebUI-User-Id": header}
+
+    async def rater(key: str) -> tuple[str, str, str]:
+        """Who got the answer, beside who would be the named person and the key alone."""
+        bearer = {"authorization": f"Bearer {key}", **headers}
+        answer = await live.http.post(f"/v1/{path}", json=live.body(max_tokens=2, **more), headers=bearer)
+        kept = live.ledger.completions(tuple(answer.json()["ratchet"]["completion_ids"]))
+        [got] = {completion.rater for completion in kept.values()}
+        keys = live.gateway.keys
+        caller = keys.find(key)
+        return got, keys.pseudonym(caller, person), keys.pseudonym(caller, None)
+
+    got, named, _ = await rater(live.admin_key)
+    assert got == named
+    got, _, alone = await rater(live.user_key)
+    assert got == alone, "a key that speaks for one person cannot vote as a crowd"
 
 
 async def test_without_redis_chat_goes_on_and_says_that_it_was_not_stored(live: Any, valkey: Any) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from feedback.store import LedgerNotDurable
+
 
 async def test_policies_are_listed_promoted_and_rolled_back(live: Any, eventually: Any) -> None:
     live.shelf.publish(1, move=0.4, stable=False)
@@ -86,7 +88,68 @@ async def test_a_frozen_redis_makes_the_gateway_unready_not_silent(live: Any, fr
     freeze_redis()
     response = await live.http.get("/ready")
     assert response.status_code == 503
-    assert "Redis" in response.json()["reasons"][0]
+    assert "the ledger takes no writes" in response.json()["reasons"][0]
+
+
+async def unready(live: Any) -> str:
+    """The reason, once it is seen."""
+    while (response := await live.http.get("/ready")).status_code == 200:
+        await asyncio.sleep(0.05)
+    assert (response.status_code, int(response.headers["retry-after"])) == (503, 1)
+    [reason] = response.json()["reasons"]
+    assert response.json()["ready"] is False
+    return str(reason)
+
+
+@pytest.mark.parametrize(
+    ("command", "back", "told"),
+    [
+        (
+            "CONFIG SET appendonly no",
+            "CONFIG SET appendonly yes",
+            "does not keep what it takes: Redis runs without AOF",
+        ),
+        ("CONFIG SET maxmemory-policy allkeys-lru", "CONFIG SET maxmemory-policy noeviction", "may evict feedback"),
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "takes no writes"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "is a replica"),
+        ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0", "takes no writes"),
+    ],
+)
+async def test_a_ledger_that_would_lose_what_it_takes_is_not_ready(
+    live: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, command: str, back: str, told: str
+) -> None:
+    monkeypatch.setattr("serving.writable.FRESH_S", 0.0)
+    assert (await live.http.get("/ready")).status_code == 200
+    redis = live.ledger.redis
+    redis.execute_command(*command.split())
+    assert told in await asyncio.wait_for(unready(live), 20)
+    redis.execute_command(*back.split())
+
+    async def ready() -> bool:
+        return (await live.http.get("/ready")).status_code == 200
+
+    await eventually(ready)
+
+
+async def test_however_often_readiness_is_asked_it_costs_one_write(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.writable.FRESH_S", 1000.0)
+    checked, check = [], live.ledger.check
+    monkeypatch.setattr(live.ledger, "check", lambda: checked.append(1) or check())
+    answers = await asyncio.gather(*(live.http.get("/ready") for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(checked) == 1
+
+
+async def test_a_ledger_that_must_be_waited_for_is_waited_for(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    live.ledger.redis.config_set("appendfsync", "everysec")
+    before = live.ledger.redis.info("commandstats").get("cmdstat_waitaof", {"calls": 0})["calls"]
+    live.ledger.check()
+    assert live.ledger.redis.info("commandstats")["cmdstat_waitaof"]["calls"] == before + 2, "known, then asked"
+    monkeypatch.setattr("feedback.store._fsyncs_always", lambda _: False)
+    monkeypatch.setattr("feedback.store.FSYNC_TIMEOUT_MS", 1)
+    live.ledger.redis.config_set("appendfsync", "no")
+    with pytest.raises(LedgerNotDurable, match="did not fsync"):
+        live.ledger.check()
 
 
 async def test_a_known_key_outlives_redis_and_a_revoked_one_does_not_outlive_its_cache(

@@ -15,6 +15,7 @@ from redis import Redis
 
 from feedback.keys import ApiKey, Limits
 from feedback.store import connect
+from serving.chat_request import most_tokens
 from serving.errors import ApiError
 from serving.quotas import DAY_S, LEASE_S, Quotas
 
@@ -29,6 +30,12 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits are exact while Redis answers: a machine that is busy with other things must not look like one without."""
+    monkeypatch.setattr("serving.quotas.HURRY_S", 30.0)
 
 
 @pytest.fixture
@@ -50,9 +57,9 @@ def caller(id: str = "key_a", **limits: int) -> ApiKey:
     return ApiKey(id=id, name="ann", role="user", created=0.0, limits=Limits(**limits))
 
 
-async def passes(quotas: Quotas, key: ApiKey, tokens: int = 0) -> bool:
+async def passes(quotas: Quotas, key: ApiKey, tokens: int = 0, most: int = 1) -> bool:
     try:
-        async with quotas.request(key) as allowance:
+        async with quotas.request(key, most) as allowance:
             allowance.spend(tokens)
     except ApiError as error:
         assert error.status == 429
@@ -126,7 +133,7 @@ def test_no_more_than_the_bucket_holds_and_gets(valkey_url: str, limit: int, wai
 async def test_tokens_are_counted_after_the_answer_and_for_the_day(quotas: Quotas, clock: Clock) -> None:
     key = caller(tokens_per_day=100, requests_per_minute=50)
     assert await passes(quotas, key, tokens=60)
-    assert await passes(quotas, key, tokens=60), "what an answer costs is known afterwards"
+    assert await passes(quotas, key, tokens=60), "the last request of the day may exceed it"
     error = await refused(quotas, key)
     assert (error.code, error.headers["retry-after"]) == ("quota_exceeded", str(DAY_S // 2))
     assert error.headers["x-should-retry"] == "false"
@@ -177,6 +184,65 @@ async def test_streams_end_with_the_task_that_was_cancelled(quotas: Quotas) -> N
     assert (used.streams, used.tokens) == (0, 3)
 
 
+async def test_answers_at_once_cannot_spend_a_day_many_times(redis: Redis, clock: Clock, eventually: Any) -> None:
+    processes = [Quotas(redis, clock), Quotas(connect(redis_url(redis)), clock)]
+    key, written = caller(tokens_per_day=100), asyncio.Event()
+
+    async def answer(index: int) -> ApiError | None:
+        try:
+            async with processes[index % 2].request(key, 40) as allowance:
+                await written.wait()
+                allowance.spend(30)
+        except ApiError as error:
+            return error
+        return None
+
+    answers = [asyncio.create_task(answer(index)) for index in range(50)]
+    await eventually(lambda: sum(one.done() for one in answers) >= 47)
+    assert sum(one.done() for one in answers) == 47, "two hold 40, and one what is left"
+    for refusal in (one.result() for one in answers if one.done()):
+        assert refusal is not None
+        assert (refusal.status, refusal.code) == (429, "rate_limit_exceeded")
+        assert refusal.headers == {"retry-after": "1"}, "clients repeat it: not all that is held will be spent"
+    written.set()
+    assert [error for error in await asyncio.gather(*answers) if error is None] == [None] * 3
+    used = processes[0].usage(key)["key_a"]
+    assert (used.tokens, used.streams, used.requests) == (90, 0, 3)
+    assert await passes(processes[0], key, tokens=10, most=2048), "what was not spent is there again"
+    assert (await refused(processes[0], key)).code == "quota_exceeded"
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    limit=st.integers(1, 300),
+    steps=st.lists(st.tuples(st.integers(1, 120), st.floats(0, 1), st.booleans()), min_size=1, max_size=30),
+)
+def test_a_day_is_exceeded_by_less_than_one_answer(
+    valkey_url: str, limit: int, steps: list[tuple[int, float, bool]]
+) -> None:
+    """However answers begin and end, each spending no more than it said that it might."""
+    redis = connect(valkey_url)
+    redis.flushdb()
+    quotas, key = Quotas(redis, Clock()), caller(tokens_per_day=limit)
+
+    async def run() -> int:
+        async with AsyncExitStack() as all_of_them:
+            for most, share, ends in steps:
+                context = quotas.request(key, most)
+                try:
+                    allowance = await context.__aenter__()
+                except ApiError:
+                    continue
+                allowance.spend(int(most * share))
+                if ends:
+                    await context.__aexit__(None, None, None)
+                else:
+                    all_of_them.push_async_exit(context)
+        return quotas.usage(key)["key_a"].tokens
+
+    assert asyncio.run(run()) < limit + max(most for most, _, _ in steps)
+
+
 KILLED = """
 import asyncio, os, signal, sys
 from feedback.keys import ApiKey
@@ -192,8 +258,11 @@ asyncio.run(main())
 """
 
 
-async def test_a_gateway_that_was_killed_gives_its_streams_back(quotas: Quotas, clock: Clock, valkey_url: str) -> None:
-    key = caller(streams=1)
+@pytest.mark.parametrize("limits", [{"streams": 1}, {"tokens_per_day": 1}])
+async def test_a_gateway_that_was_killed_gives_back_what_it_held(
+    quotas: Quotas, clock: Clock, valkey_url: str, limits: dict[str, int]
+) -> None:
+    key = caller(**limits)
     done = subprocess.run([sys.executable, "-c", KILLED, valkey_url, key.model_dump_json(), str(clock.now)])
     assert done.returncode == -9
     assert not await passes(quotas, key)
@@ -310,6 +379,34 @@ async def test_an_answer_costs_its_prompt_and_its_tokens(live: Any, stream: bool
     me = (await live.http.get("/v1/me", headers={"authorization": f"Bearer {plain}"})).json()
     assert me["usage"]["tokens"] == usage.prompt_tokens + usage.completion_tokens
     assert me["usage"]["requests"] == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "most"),
+    [
+        ({}, 2048),
+        ({"max_tokens": 100}, 400),
+        ({"max_tokens": 100, "n": 3}, 600),
+        ({"max_completion_tokens": 10, "max_tokens": None}, 310),
+        ({"n": 8}, 8 * 2048),
+        ({"max_tokens": 2000}, 2048),
+    ],
+)
+def test_what_an_answer_may_cost_at_most(asked: dict[str, Any], most: int) -> None:
+    assert most_tokens(asked, 300, 2048) == most
+
+
+async def test_streams_at_once_share_what_is_left_of_the_day(live: Any, eventually: Any) -> None:
+    plain = limited(live, tokens_per_day=400)
+    live.engine.set(hold_at=1)
+    asked = [asyncio.create_task(live.chat("hi", key=plain, max_tokens=40)) for _ in range(20)]
+    await eventually(lambda: sum(one.done() for one in asked) >= 10)
+    refusals = [one.result() for one in asked if one.done()]
+    assert {(each.status_code, each.json()["error"]["code"]) for each in refusals} == {(429, "rate_limit_exceeded")}
+    live.engine.set(hold_at=None)
+    answers = [answer for answer in await asyncio.gather(*asked) if answer.status_code == 200]
+    assert 1 <= len(answers) < 10
+    assert (await live.chat("hi", key=plain, max_tokens=2)).status_code == 200
 
 
 async def test_a_stream_holds_its_place_until_its_client_is_gone(live: Any, eventually: Any) -> None:
