@@ -10,7 +10,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 
 from feedback.atomic import APPEND, RETRACT, SERVE
-from feedback.judgements import Feedback
+from feedback.judgements import Feedback, Judgement
 from feedback.records import Completion, Response, digest, path_digest
 
 COMPLETIONS = "completions"
@@ -130,6 +130,14 @@ class Ledger:
         replies = self._replies(self._append, [_append_call(feedback, client) for feedback, client in judgements])
         return [_appended(status, id, int(revision)) for status, id, revision in replies]
 
+    def check_client_id(self, rater: str, client_id: str, judgement: Judgement) -> None:
+        """Raises the Conflict that appending would end in."""
+        known = self.redis.hget(CLIENT_IDS, f"{rater}:{client_id}")
+        if known is not None:
+            id, body = known.split()
+            if body != _body(judgement):
+                raise _used(id)
+
     def retract(self, id: str) -> bool:
         """Take a judgement back; its history stays. False when there is none. Raises Superseded when it was revised."""
         outcome = self.durably(self._retract, [FEEDBACK, CURRENT, f"feedback:item:{id}", REPEATS], [id, time.time()])
@@ -213,9 +221,8 @@ class Ledger:
 def _append_call(feedback: Feedback, client_id: str | None) -> tuple[list[str], list[Any]]:
     """Keys and arguments of APPEND."""
     dedupe = f"{feedback.rater}:{client_id}" if client_id else ""
-    body = digest(feedback.judgement.model_dump(mode="json"))
     keys = [FEEDBACK, CURRENT, CLIENT_IDS, REPEATS, f"feedback:by:{feedback.rater}", FEEDBACK_IDS, ERASED]
-    args = [feedback.id, feedback.slot, dedupe, body, feedback.model_dump_json()]
+    args = [feedback.id, feedback.slot, dedupe, _body(feedback.judgement), feedback.model_dump_json()]
     return keys, [*args, *feedback.judgement.targets]
 
 
@@ -223,8 +230,17 @@ def _appended(status: Any, id: str, revision: int) -> Appended | Conflict:
     if status == "erased":
         return Conflict(f"{id} was erased meanwhile")
     if status == "conflict":
-        return Conflict(f"client_id was already used for {id} with another judgement")
+        return _used(id)
     return Appended(id, revision, status)
+
+
+def _body(judgement: Judgement) -> str:
+    """Equal for two judgements that say the same."""
+    return digest(judgement.model_dump(mode="json"))
+
+
+def _used(id: str) -> Conflict:
+    return Conflict(f"client_id was already used for {id} with another judgement")
 
 
 def conversation_key(rater: str, id: str) -> str:
