@@ -43,7 +43,9 @@ class MessageList(Page):
 class NewMetadata(BaseModel):
     """A `feedback` in it ("up", "down", or a rating's value) is a vote, `feedback_choice` says on which choice."""
 
-    metadata: dict[str, str] | None = Field(max_length=16, description="in place of all there was; values up to 512")
+    metadata: dict[str, str] | None = Field(
+        max_length=16, description='in place of all there was; values up to 512; `consent: "false"` takes consent back'
+    )
 
 
 class Deleted(BaseModel):

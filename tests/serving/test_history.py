@@ -163,10 +163,25 @@ async def test_metadata_is_replaced_and_nothing_else_can_be_changed(live: Any, j
         ({}, "metadata"),
         ({"metadata": {"a": 1}}, "metadata.a"),
         ({"metadata": []}, "metadata"),
+        ({"metadata": {"consent": "never", "feedback": "up"}}, "metadata.consent"),
     ]:
         response = await live.http.post(f"/v1/chat/completions/{id}", json=body, headers=own(live))
         assert (response.status_code, response.json()["error"]["param"]) == (400, param)
     assert (await joe.chat.completions.retrieve(id)).metadata == {}
+    assert live.ledger.watermark() == "0"
+
+
+async def test_consent_is_taken_back_by_metadata(live: Any, joe: Any) -> None:
+    id = (await asked(joe)).id
+    rating = {"type": "rating", "completion_id": id, "value": 1}
+    await live.http.post("/v1/feedback", json=rating, headers=own(live))
+
+    async def exported() -> int:
+        return len((await live.http.get("/v1/feedback/export?format=ratchet")).text.splitlines())
+
+    assert await exported() == 1
+    await joe.chat.completions.update(id, metadata={"consent": "false"})
+    assert await exported() == 0
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,20 @@ def test_unusable_completion_leaves_the_ranking(crowd: Crowd, unusable: dict[str
     assert data.demonstrations == ()
 
 
+def test_consent_that_was_taken_back_since_counts_until_it_is_named_again(crowd: Crowd) -> None:
+    """What was refused when asking cannot be given afterwards."""
+    archive = Archive(crowd.ledger)
+    crowd.answer(completion("a"), completion("b", consent=False))
+    for id in "ab":
+        crowd.say(Rating(completion_id=id, value=1))
+    for metadata, left in [
+        ({"consent": "False"}, 0), ({"app": "x"}, 0), ({"consent": "TRUE"}, 1), ({}, 1),
+    ]:  # fmt: skip
+        for id in "ab":
+            assert archive.annotate(id, metadata)
+        assert len(crowd.collect().ratings) == left, metadata
+
+
 def test_conversation_that_is_private_now_trains_nothing(crowd: Crowd) -> None:
     """Of that person only: others may have named theirs alike."""
     archive = Archive(crowd.ledger)
