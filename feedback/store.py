@@ -39,9 +39,15 @@ class Superseded(RuntimeError):
 
 
 class Appended(NamedTuple):
+    """What became of a judgement; the last two of one that is repeated under its client id and stands no more."""
+
     id: str
     revision: int
-    status: Literal["created", "revised", "same"]
+    status: Literal["created", "revised", "same", "retracted", "replaced"]
+
+    @property
+    def stands(self) -> bool:
+        return self.status not in ("retracted", "replaced")
 
 
 def connect(url: str, *, timeout_s: float = 2.0) -> Redis:
@@ -118,7 +124,8 @@ class Ledger:
     def append_feedback(self, feedback: Feedback, *, client_id: str | None = None) -> Appended:
         """Store a judgement; raises Conflict when `client_id` was used for another one, or what it is about was erased.
 
-        The same judgement again returns the first one's id; a different one in its slot is a revision.
+        The same judgement again returns the first one's id; a different one in its slot is a revision. Under the same
+        client id it is not made again, whatever became of it.
         """
         [outcome] = self.append_all([(feedback, client_id)])
         if isinstance(outcome, Conflict):

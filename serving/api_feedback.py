@@ -52,7 +52,7 @@ EXAMPLES: dict[str, Schema] = {
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 256}
 _ABOUT = {
-    "client_id": {**_TEXT, "description": "the same one again changes nothing"},
+    "client_id": {**_TEXT, "description": "the same one again changes nothing, and says what became of the first"},
     "user": {**_TEXT, "description": "whom an operator's or admin's key speaks for"},
     "dry_run": {"type": "boolean", "description": "only check it"},
 }
@@ -121,7 +121,9 @@ def _tell_of_offers(kind: Schema, *instead: list[str]) -> None:
 class Accepted(BaseModel):
     object: Literal["feedback"]
     type: str
-    status: Literal["accepted", "valid"] = Field(description="`valid` after a dry run, which tells no more than this")
+    status: Literal["accepted", "retracted", "replaced", "valid"] = Field(
+        description="`retracted` or `replaced`: known by its client_id, and so since; `valid`: the end of a dry run"
+    )
     id: str | None = None
     created: int | None = None
     revision: int | None = Field(default=None, description="2 and on: it replaced what the same person said before")

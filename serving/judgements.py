@@ -31,7 +31,7 @@ class Accepted(NamedTuple):
     """What the client is told, and whether the judgement is new."""
 
     answer: dict[str, Any]
-    status: Literal["created", "revised", "same", "valid"]
+    status: Literal["created", "revised", "same", "retracted", "replaced", "valid"]
 
 
 @router.post("/v1/feedback", **docs.JUDGE)
@@ -112,6 +112,8 @@ async def accept(gateway: Gateway, caller: ApiKey, said: Said) -> Accepted:
     appended = await gateway.appender.append(feedback, said.client_id)
     gateway.metrics.feedback.labels(judgement.type, appended.status).inc()
     answer = _answer(feedback, appended)
+    if not appended.stands:
+        return Accepted(answer, appended.status)
     if best := _best(judgement):
         answer["continue_from"] = best[0]
         await run_in_threadpool(go_on_from, gateway, best[0], known[best[0]], judgement.targets)
@@ -152,7 +154,7 @@ def _answer(feedback: Feedback, appended: Appended) -> dict[str, Any]:
         "type": feedback.judgement.type,
         "created": int(feedback.created),
         "revision": appended.revision,
-        "status": "accepted",
+        "status": "accepted" if appended.stands else appended.status,
         "split": feedback.split,
     }
 

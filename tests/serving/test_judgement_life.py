@@ -142,6 +142,22 @@ async def test_what_is_taken_back_counts_no_more_and_can_be_said_again(live: Any
     assert standing(live) == [again.json()["id"]]
 
 
+async def test_what_was_taken_back_is_not_revived_by_a_repetition_that_comes_late(live: Any) -> None:
+    a, b = await live.completion_ids(n=2, metadata={"conversation_id": "c-1"})
+    vote = {"type": "comparison", "left": a, "right": b, "winner": "right", "client_id": "once"}
+    first = (await post(live, **vote)).json()
+    rater = live.ledger.kept([first["id"]])[0].feedback.rater
+    await live.http.delete(f"/v1/feedback/{first['id']}")
+    live.gateway.archive.change_conversation(rater, "c-1", head=a)
+    late = await post(live, **vote)
+    assert (late.status_code, late.json()["id"], late.json()["status"]) == (200, first["id"], "retracted")
+    assert standing(live) == []
+    assert live.gateway.archive.conversation(rater, "c-1").head == a
+    again = await post(live, **{**vote, "client_id": "twice"})
+    assert (again.status_code, again.json()["status"]) == (201, "accepted")
+    assert standing(live) == [again.json()["id"]]
+
+
 async def test_only_the_last_word_can_be_taken_back(live: Any) -> None:
     [id] = await live.completion_ids()
     first, second = await rated(live, id), await rated(live, id, -1)
