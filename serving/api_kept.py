@@ -190,10 +190,11 @@ class DeletedMe(BaseModel):
     completions: int
     feedback: int
     learned: Learned = Field(description="what had trained on it, and stays as it is")
+    restarted: list[int] = Field(description="open rounds that had collected some of it, and collect again without")
 
     model_config = example({
         "object": "me.deleted", "deleted": True, "conversations": 2, "completions": 5, "feedback": 3,
-        "learned": {"rounds": [4], "policies": ["policy-v3"]},
+        "learned": {"rounds": [4], "policies": ["policy-v3"]}, "restarted": [5],
     })  # fmt: skip
 
 
