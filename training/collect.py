@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from feedback.judgements import Comparison, Demonstration, Feedback, Ranking, Rating
+from feedback.judgements import Comparison, Demonstration, Feedback, Ranking, rates
 from feedback.records import Completion, Message, Record, digest
 from feedback.store import Ledger
 from training.answers import Answers, Encode, Ids
@@ -241,11 +241,11 @@ def _none_acceptable(item: Feedback) -> bool:
 
 
 def _rated(item: Feedback, known: dict[str, Completion]) -> list[RatedAnswer]:
-    """A rating as it is; "both bad" and "none acceptable" as thumbs down for each. Half an answer is not rated."""
+    """A rating as it is; "both bad" and "none acceptable" as thumbs down for each. No half answer, no other metric."""
     judgement = item.judgement
-    if not isinstance(judgement, Rating) and not _both_bad(item) and not _none_acceptable(item):
+    if not rates(judgement) and not _both_bad(item) and not _none_acceptable(item):
         return []
-    label = judgement.label if isinstance(judgement, Rating) else 0.0
+    label = judgement.label if rates(judgement) else 0.0
     return [
         RatedAnswer(
             feedback_id=item.id,

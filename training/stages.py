@@ -32,6 +32,7 @@ from training.workspace import ERROR, Outcome, Workspace, write_durably
 
 DATA = "data.json"
 OVERRIDES = "round.json"
+COLLECTED_AGAIN = 5
 
 LOST = 75
 
@@ -183,7 +184,7 @@ def collect_stage(job: Job) -> dict[str, Any]:
 def _collected(job: Job, config: RoundConfig, parent: int, since: str) -> TrainingData:
     """The data, of which nothing was erased up to here; whatever is from now on starts the round again."""
     keys = KeyRing(job.redis, job.settings.secrets().pepper)
-    while True:
+    for _ in range(COLLECTED_AGAIN):
         data = collect(
             Ledger(job.redis),
             watermark=job.record.watermark or "0",
@@ -196,6 +197,7 @@ def _collected(job: Job, config: RoundConfig, parent: int, since: str) -> Traini
         )
         if note_sources(job.redis, job.record.id, job.token, responses=data.responses, feedback=data.judged_ids):
             return data
+    raise StageFailed("what is collected is erased faster than it can be read")
 
 
 def _skips(job: Job) -> str | None:

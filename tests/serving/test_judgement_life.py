@@ -35,6 +35,7 @@ async def test_every_detail_of_a_judgement_comes_back(live: Any) -> None:
     }  # fmt: skip
     bodies: list[dict[str, Any]] = [
         {"type": "rating", "completion_id": a, "value": 0.25, "reasons": ["inaccurate", "long"], "comment": "hm"},
+        {"type": "rating", "completion_id": a, "value": -1, "metric": "tone"},
         {"type": "comment", "completion_id": a, "content": "who says so?"},
         {"type": "flag", "completion_id": a, "reasons": ["private"], "comment": "a phone number"},
         {"type": "demonstration", "completion_id": a, "content": "better", "based_on_edit": True},

@@ -127,6 +127,16 @@ def test_rating_becomes_a_share_of_approval(crowd: Crowd, value: float, label: f
     assert [rated.label for rated in crowd.collect().ratings] == [label]
 
 
+def test_only_a_rating_of_the_whole_answer_trains(crowd: Crowd) -> None:
+    crowd.answer(completion("a"))
+    crowd.say(Rating(completion_id="a", value=0.75))
+    crowd.say(Rating(completion_id="a", value=-1, metric="tone"))
+    crowd.say(Rating(completion_id="a", value=0.5, metric="length"))
+    data = crowd.collect()
+    assert [rated.label for rated in data.ratings] == [0.75]
+    assert data.judged_ids == ["f1"]
+
+
 def test_demonstration_keeps_text_and_messages(crowd: Crowd) -> None:
     crowd.answer(completion("a"))
     crowd.say(Demonstration(completion_id="a", content="better"))
@@ -206,6 +216,10 @@ def test_raters_are_all_whose_prompts_or_judgements_train(crowd: Crowd) -> None:
     data = crowd.collect()
     assert set(data.prompts) == {practised, shared, ranked}
     assert data.raters == ("asked", "one", "other", "practised", "ranked", "too long")
+    held_out = {f"held-out{prompt}{side}" for prompt in low for side in "ab"}
+    assert set(data.responses) == {*"abpqrt", *held_out}
+    unused = {f"held-out{prompt}" for prompt in low}
+    assert len(data.judged_ids) == len(data.feedback_ids) + len(unused) + 1
 
 
 def imported(id: str, text: str, content: str = "hi", **fields: object) -> Completion:
