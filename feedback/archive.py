@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from feedback.judgements import compares
-from feedback.records import Conversation, Offer, Response
+from feedback.records import Completion, Conversation, Offer, Response
 from feedback.store import ERASED, REPEATS, Ledger, conversation_key
 
 SCAN = 200
@@ -22,6 +22,7 @@ return 1
 _ANNOTATE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], 'metadata', ARGV[1])
+if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'consent', ARGV[2]) end
 return 1
 """
 _OFFER = """
@@ -75,8 +76,9 @@ class Archive:
         return Page(found[:limit], len(found) > limit)
 
     def annotate(self, id: str, metadata: Mapping[str, str]) -> bool:
-        """Replace a response's metadata; False when there is no such response."""
-        return bool(self.ledger.durably(self._annotate, [f"response:{id}"], [json.dumps(dict(metadata))]))
+        """Replace a response's metadata; False when there is none. A consent in it counts until it is named again."""
+        args = [json.dumps(dict(metadata)), metadata.get("consent", "").lower()]
+        return bool(self.ledger.durably(self._annotate, [f"response:{id}"], args))
 
     def conversation(self, rater: str, id: str) -> Conversation | None:
         fields = self.redis.hgetall(conversation_key(rater, id))
@@ -119,6 +121,26 @@ class Archive:
             for rater, id in ordered:
                 pipe.hget(conversation_key(rater, id), "allow_training")
             return {one for one, allowed in zip(ordered, pipe.execute(), strict=True) if allowed == "0"}
+
+    def withheld(self, completions: Collection[Completion]) -> set[str]:
+        """The ids of those that must not train as of now.
+
+        Their people did not consent when they asked, took it back since, or keep the conversation private.
+        """
+        private = self.private({(each.rater, each.conversation_id) for each in completions})
+        taken_back = self._taken_back({each.response_id for each in completions})
+        return {
+            each.id
+            for each in completions
+            if not each.consent or each.response_id in taken_back or (each.rater, each.conversation_id) in private
+        }
+
+    def _taken_back(self, response_ids: Collection[str]) -> set[str]:
+        ordered = list(response_ids)
+        with self.redis.pipeline(transaction=False) as pipe:
+            for id in ordered:
+                pipe.hget(f"response:{id}", "consent")
+            return {id for id, consent in zip(ordered, pipe.execute(), strict=True) if consent == "false"}
 
     def add_offer(self, offer: Offer) -> None:
         """Keep who wrote which, before any of it is shown to the end."""

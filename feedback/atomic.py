@@ -31,7 +31,8 @@ if written == 0 then redis.call('INCR', KEYS[2]) end
 return written
 """
 
-# One atomic step: dedupe by client id, then by slot, then append. Validation happened before; writes come last.
+# One atomic step: dedupe by client id, then by slot, then append. Validation happened before; writes come last. What is
+# repeated under its client id does not come back to life: the reply says what became of it since.
 APPEND = """
 for i = 6, #ARGV do
   if redis.call('SISMEMBER', KEYS[7], string.match(ARGV[i], '^[^:]*')) == 1 then return {'erased', ARGV[i], 0} end
@@ -41,7 +42,9 @@ if ARGV[3] ~= '' and known then
   local id, body = string.match(known, '^(%S+) (%S+)$')
   if body ~= ARGV[4] then return {'conflict', id, 0} end
   redis.call('INCR', KEYS[4])
-  return {'same', id, tonumber(redis.call('HGET', 'feedback:item:' .. id, 'revision'))}
+  local item = redis.call('HMGET', 'feedback:item:' .. id, 'revision', 'slot', 'retracted')
+  local stands = redis.call('HGET', KEYS[2], item[2]) == id
+  return {stands and 'same' or item[3] and 'retracted' or 'replaced', id, tonumber(item[1])}
 end
 local replaces = redis.call('HGET', KEYS[2], ARGV[2]) or ''
 local revision = 1

@@ -1,7 +1,8 @@
 """The right to be forgotten: what a person wrote and was answered leaves the ledger, and what learned from it is named.
 
 Each step is repeatable: an erasure that was cut off is finished by asking for it again. Others' judgements of an erased
-answer go with it. Policies that trained on it are listed, not unmade: the next rounds train without it.
+answer go with it. Policies that trained on it are listed, not unmade: the next rounds train without it. The open round
+starts again if it has collected any of it, in the very step that erases.
 """
 
 import time
@@ -14,6 +15,7 @@ from feedback.archive import Archive
 from feedback.manifest import BrokenPolicy
 from feedback.records import Record, Response
 from feedback.registry import PolicyRegistry
+from feedback.sources import RECALL
 from feedback.store import (
     CLIENT_IDS,
     COMPLETIONS,
@@ -40,12 +42,13 @@ redis.call('ZREM', KEYS[5], ARGV[1])
 redis.call('ZREM', KEYS[6], ARGV[1])
 for i = 2, #ARGV do redis.call('SREM', 'feedback:on:' .. ARGV[i], ARGV[1]) end
 redis.call('DEL', KEYS[1])
-return 1
+return recall(ARGV[1])
 """
 
 # What went on from an erased response goes on from where that one did; a conversation without any ends. The erased set
 # is written first and says for good what must not come back.
 _ERASE_RESPONSE = """
+local recalled = recall(ARGV[1])
 local frame, branches, paths = 'response:' .. ARGV[1], 'responses:' .. KEYS[4], 'paths:' .. KEYS[4]
 local parent, gone = redis.call('HGET', frame, 'parent'), {}
 redis.call('SADD', KEYS[1], ARGV[1])
@@ -62,7 +65,7 @@ local left = redis.call('LRANGE', branches, 0, -1)
 if #left == 0 then
   redis.call('DEL', KEYS[4], paths)
   redis.call('ZREM', KEYS[5], ARGV[2])
-  return 1
+  return recalled
 end
 local ways = redis.call('HGETALL', paths)
 for i = 1, #ways, 2 do
@@ -77,7 +80,7 @@ end
 if gone[redis.call('HGET', KEYS[4], 'head') or ''] then
   redis.call('HSET', KEYS[4], 'head', parent or left[#left] .. ':0')
 end
-return 1
+return recalled
 """
 
 # Answers that were laid side by side and never stored.
@@ -89,17 +92,19 @@ return redis.call('DEL', 'comparison:' .. ARGV[1])
 
 
 class Erased(Record):
-    """How much left the ledger, and the ids of the judgements that did."""
+    """How much left the ledger, the ids of the judgements that did, and the open rounds that start again."""
 
     conversations: int = 0
     completions: int = 0
     feedback: tuple[str, ...] = ()
+    restarted: tuple[int, ...] = ()
 
     def __add__(self, other: "Erased") -> "Erased":
         return Erased(
             conversations=self.conversations + other.conversations,
             completions=self.completions + other.completions,
             feedback=(*self.feedback, *other.feedback),
+            restarted=tuple(sorted({*self.restarted, *other.restarted})),
         )
 
 
@@ -115,8 +120,8 @@ class Eraser:
 
     def __init__(self, archive: Archive) -> None:
         self.archive, self.ledger, self.redis = archive, archive.ledger, archive.redis
-        self._feedback = self.redis.register_script(_ERASE_FEEDBACK)
-        self._response = self.redis.register_script(_ERASE_RESPONSE)
+        self._feedback = self.redis.register_script(RECALL + _ERASE_FEEDBACK)
+        self._response = self.redis.register_script(RECALL + _ERASE_RESPONSE)
         self._offer = self.redis.register_script(_ERASE_OFFER)
 
     def response(self, response: Response) -> Erased:
@@ -167,24 +172,31 @@ class Eraser:
         conversation = conversation_key(response.rater, response.conversation_id)
         keys = [ERASED, COMPLETIONS, f"responses:{response.rater}", conversation, f"conversations:{response.rater}"]
         ids = response.completion_ids
-        self.ledger.durably(self._response, keys, [response.id, response.conversation_id, *ids])
+        recalled = self.ledger.durably(self._response, keys, [response.id, response.conversation_id, *ids])
+        erased += Erased(completions=len(ids), restarted=_restarted(recalled))
         # Nothing more can be said of it from now on, but something may have been said meanwhile.
-        return erased + self._judgements(self._on(response)) + Erased(completions=len(ids))
+        return erased + self._judgements(self._on(response))
 
     def _on(self, response: Response) -> set[str]:
         return {id for completion in response.completion_ids for id in self.redis.smembers(f"feedback:on:{completion}")}
 
     def _judgements(self, ids: Iterable[str]) -> Erased:
         found = [kept.feedback for kept in self.ledger.kept(sorted(ids))]
+        recalled = []
         for feedback in found:
             keys = [f"feedback:item:{feedback.id}", FEEDBACK, CURRENT, CLIENT_IDS, f"feedback:by:{feedback.rater}"]
             keys += [FEEDBACK_IDS]
-            self.ledger.durably(self._feedback, keys, [feedback.id, *feedback.judgement.targets])
-        return Erased(feedback=tuple(feedback.id for feedback in found))
+            recalled.append(self.ledger.durably(self._feedback, keys, [feedback.id, *feedback.judgement.targets]))
+        return Erased(feedback=tuple(feedback.id for feedback in found), restarted=_restarted(*recalled))
 
     def _title(self, response: Response) -> str:
         known = self.ledger.completions(tuple(response.completion_ids))
         return next((title_of(completion) for completion in known.values()), "")
+
+
+def _restarted(*recalled: int) -> tuple[int, ...]:
+    """The rounds among what `recall` replied."""
+    return tuple(sorted({id for id in recalled if id}))
 
 
 def traces(registry: PolicyRegistry, rater: str, feedback: Iterable[str]) -> Traces:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import Field, StrictBool, StrictFloat, StringConstraints, model_validator
 
@@ -17,11 +17,12 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT, patte
 
 
 class Rating(Record):
-    """A thumb: 1 or -1; or a mark between 0 and 1."""
+    """A thumb: 1 or -1; or a mark between 0 and 1. Of the whole answer, or of one `metric`, which trains nothing."""
 
     type: Literal["rating"] = "rating"
     completion_id: Id
     value: StrictFloat
+    metric: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     reasons: Reasons = ()
     comment: Text | None = None
 
@@ -159,6 +160,11 @@ class Flag(Record):
 Judgement = Annotated[Rating | Comparison | Ranking | Demonstration | Comment | Flag, Field(discriminator="type")]
 
 
+def rates(judgement: Judgement) -> TypeGuard[Rating]:
+    """Whether it rates the answer as a whole."""
+    return isinstance(judgement, Rating) and judgement.metric is None
+
+
 def compares(judgement: Judgement, ids: Collection[str]) -> bool:
     """Whether a judgement sets some of these answers against each other."""
     return isinstance(judgement, Comparison | Ranking) and len({*ids} & {*judgement.targets}) > 1
@@ -186,8 +192,9 @@ class Feedback(Record):
 
     @property
     def slot(self) -> str:
-        """A second judgement in the same slot is a revision of the first."""
-        return digest([self.rater, self.judgement.type, sorted(self.judgement.targets)])
+        """A second judgement in the same slot is a revision of the first. Each metric has its own."""
+        metric = [self.judgement.metric] if isinstance(self.judgement, Rating) and self.judgement.metric else []
+        return digest([self.rater, self.judgement.type, sorted(self.judgement.targets), *metric])
 
 
 def parse_ranking(text: str, candidates: list[str]) -> list[list[str]]:

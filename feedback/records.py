@@ -74,7 +74,7 @@ class Completion(Record):
     @property
     def prompt_digest(self) -> str:
         """Equal for two completions exactly when they answer the same messages."""
-        return digest([message.plain for message in self.messages])
+        return prompt_digest(self.messages)
 
     @property
     def answer(self) -> Message:
@@ -147,6 +147,11 @@ class Offer(Record):
     @property
     def completion_ids(self) -> tuple[str, ...]:
         return tuple(slot.completion_id for slot in self.slots)
+
+
+def prompt_digest(messages: Iterable[Message]) -> str:
+    """Names what an answer is to, word for word."""
+    return digest([message.plain for message in messages])
 
 
 def path_digest(messages: Iterable[Message]) -> str:

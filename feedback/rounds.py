@@ -19,6 +19,7 @@ MAX_ATTEMPTS = 8
 OPEN = "round:open"
 LAST = "round:last"
 FROZEN = "learning:frozen"
+SOURCES = "round:sources"
 
 # Times are Redis's own, so that skewed worker clocks cannot lengthen or shorten a lease.
 _OPEN = """
@@ -50,17 +51,20 @@ if tonumber(ARGV[2]) >= 0 then
   redis.call('HSET', KEYS[1], 'lease_until', now + ARGV[2])
 end
 for i = 4, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-if ARGV[3] == 'final' then redis.call('DEL', KEYS[2]) end
+if ARGV[3] == 'final' then redis.call('DEL', KEYS[2], KEYS[3]) end
 return 1
 """
 
 
 class LeaseLost(RuntimeError):
-    """Another worker owns the round now, or it was ended."""
+    """Another worker owns the round now, or it was ended, or starts again."""
 
 
 class RoundRecord(Record):
-    """One turn of SFT → reward model → PPO → gate → publish."""
+    """One turn of SFT → reward model → PPO → gate → publish.
+
+    It has made `restarts` because some of its data was erased; `abandoned` is the policy that the last one gave up.
+    """
 
     id: int
     state: State
@@ -75,6 +79,8 @@ class RoundRecord(Record):
     owner: str | None = None
     watermark: str | None = None
     policy_version: int | None = None
+    restarts: int = 0
+    abandoned: int | None = None
     reason: str | None = None
     progress: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
@@ -150,7 +156,7 @@ class RoundBook:
     def _guarded(self, id: int, token: int, mode: str, lease_s: float | None, fields: dict[str, Any]) -> None:
         flat = [item for name, value in fields.items() for item in (name, _encode(value))]
         lease = -1 if lease_s is None else int(lease_s * 1000)
-        if not self._write(keys=[key(id), OPEN], args=[token, lease, mode, *flat]):
+        if not self._write(keys=[key(id), OPEN, SOURCES], args=[token, lease, mode, *flat]):
             raise LeaseLost(f"round {id}: token {token} is no longer the newest")
 
 

@@ -10,7 +10,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 
 from feedback.atomic import APPEND, RETRACT, SERVE
-from feedback.judgements import Feedback
+from feedback.judgements import Feedback, Judgement
 from feedback.records import Completion, Response, digest, path_digest
 
 COMPLETIONS = "completions"
@@ -39,9 +39,15 @@ class Superseded(RuntimeError):
 
 
 class Appended(NamedTuple):
+    """What became of a judgement; the last two of one that is repeated under its client id and stands no more."""
+
     id: str
     revision: int
-    status: Literal["created", "revised", "same"]
+    status: Literal["created", "revised", "same", "retracted", "replaced"]
+
+    @property
+    def stands(self) -> bool:
+        return self.status not in ("retracted", "replaced")
 
 
 def connect(url: str, *, timeout_s: float = 2.0) -> Redis:
@@ -126,7 +132,8 @@ class Ledger:
     def append_feedback(self, feedback: Feedback, *, client_id: str | None = None) -> Appended:
         """Store a judgement; raises Conflict when `client_id` was used for another one, or what it is about was erased.
 
-        The same judgement again returns the first one's id; a different one in its slot is a revision.
+        The same judgement again returns the first one's id; a different one in its slot is a revision. Under the same
+        client id it is not made again, whatever became of it.
         """
         [outcome] = self.append_all([(feedback, client_id)])
         if isinstance(outcome, Conflict):
@@ -137,6 +144,14 @@ class Ledger:
         """Many judgements, each with its client id, under one fsync: what became of each."""
         replies = self._replies(self._append, [_append_call(feedback, client) for feedback, client in judgements])
         return [_appended(status, id, int(revision)) for status, id, revision in replies]
+
+    def check_client_id(self, rater: str, client_id: str, judgement: Judgement) -> None:
+        """Raises the Conflict that appending would end in."""
+        known = self.redis.hget(CLIENT_IDS, f"{rater}:{client_id}")
+        if known is not None:
+            id, body = known.split()
+            if body != _body(judgement):
+                raise _used(id)
 
     def retract(self, id: str) -> bool:
         """Take a judgement back; its history stays. False when there is none. Raises Superseded when it was revised."""
@@ -221,9 +236,8 @@ class Ledger:
 def _append_call(feedback: Feedback, client_id: str | None) -> tuple[list[str], list[Any]]:
     """Keys and arguments of APPEND."""
     dedupe = f"{feedback.rater}:{client_id}" if client_id else ""
-    body = digest(feedback.judgement.model_dump(mode="json"))
     keys = [FEEDBACK, CURRENT, CLIENT_IDS, REPEATS, f"feedback:by:{feedback.rater}", FEEDBACK_IDS, ERASED]
-    args = [feedback.id, feedback.slot, dedupe, body, feedback.model_dump_json()]
+    args = [feedback.id, feedback.slot, dedupe, _body(feedback.judgement), feedback.model_dump_json()]
     return keys, [*args, *feedback.judgement.targets]
 
 
@@ -231,8 +245,17 @@ def _appended(status: Any, id: str, revision: int) -> Appended | Conflict:
     if status == "erased":
         return Conflict(f"{id} was erased meanwhile")
     if status == "conflict":
-        return Conflict(f"client_id was already used for {id} with another judgement")
+        return _used(id)
     return Appended(id, revision, status)
+
+
+def _body(judgement: Judgement) -> str:
+    """Equal for two judgements that say the same."""
+    return digest(judgement.model_dump(mode="json"))
+
+
+def _used(id: str) -> Conflict:
+    return Conflict(f"client_id was already used for {id} with another judgement")
 
 
 def conversation_key(rater: str, id: str) -> str:

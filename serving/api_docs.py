@@ -115,7 +115,8 @@ ALIAS = documented(
     returns=judged.MetricKept,
     body=judged.Metric,
     examples={
-        "thumb": {"inference_id": judged.FIRST, "metric_name": "liked", "value": True},
+        "thumb": {"inference_id": judged.FIRST, "metric_name": "rating", "value": True},
+        "mark for one metric": {"inference_id": judged.FIRST, "metric_name": "tone", "value": 0.7},
         "comment": {"inference_id": judged.FIRST, "metric_name": "comment", "value": "Too short."},
     },
     errors=(404, 409, 422),

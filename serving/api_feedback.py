@@ -17,6 +17,7 @@ EXAMPLES: dict[str, Schema] = {
         "type": "rating", "completion_id": FIRST, "value": -1, "reasons": ["wrong"], "comment": "It is Rayleigh's."
     },
     "mark from 0 to 1": {"type": "rating", "completion_id": FIRST, "value": 0.7},
+    "mark for one metric": {"type": "rating", "completion_id": FIRST, "value": 0.7, "metric": "tone"},
     "choice of a response": {"type": "rating", "completion_id": RESPONSE, "choice": 1, "value": 1},
     "comparison": {"type": "comparison", "left": FIRST, "right": SECOND, "winner": "left"},
     "comparison of candidates": {"type": "comparison", "candidates": [FIRST, SECOND], "winner": "tie"},
@@ -52,7 +53,7 @@ EXAMPLES: dict[str, Schema] = {
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 256}
 _ABOUT = {
-    "client_id": {**_TEXT, "description": "the same one again changes nothing"},
+    "client_id": {**_TEXT, "description": "the same one again changes nothing, and says what became of the first"},
     "user": {**_TEXT, "description": "whom an operator's or admin's key speaks for"},
     "dry_run": {"type": "boolean", "description": "only check it"},
 }
@@ -75,6 +76,9 @@ def judgement_schema() -> Schema:
         kind["required"] = ["type", *kind["required"]]
         if "completion_id" in kind["properties"]:
             _tell_of_choices(kind)
+    schema["$defs"]["Rating"]["properties"]["metric"]["description"] = (
+        "what was rated, where it is not the whole answer: kept beside ratings by other metrics, and trains nothing"
+    )
     _tell_of_sides(schema["$defs"]["Comparison"])
     _tell_of_text(schema["$defs"]["Ranking"])
     return schema
@@ -121,7 +125,9 @@ def _tell_of_offers(kind: Schema, *instead: list[str]) -> None:
 class Accepted(BaseModel):
     object: Literal["feedback"]
     type: str
-    status: Literal["accepted", "valid"] = Field(description="`valid` after a dry run, which tells no more than this")
+    status: Literal["accepted", "retracted", "replaced", "valid"] = Field(
+        description="`retracted` or `replaced`: known by its client_id, and so since; `valid`: the end of a dry run"
+    )
     id: str | None = None
     created: int | None = None
     revision: int | None = Field(default=None, description="2 and on: it replaced what the same person said before")
@@ -176,7 +182,9 @@ class Metric(BaseModel):
     inference_id: str | None = Field(default=None, description="a completion or a response")
     episode_id: str | None = Field(default=None, description="a conversation: its newest answer is meant")
     metric_name: str = Field(
-        min_length=1, max_length=64, description="`comment`, `demonstration`, or a name of your own for a rating"
+        min_length=1,
+        max_length=64,
+        description="`comment`, `demonstration`, `rating` (it trains), or a name of your own",
     )
     value: str | bool | float = Field(description="text; or true, false, or a number from 0 to 1")
     tags: dict[str, str] = {}

@@ -43,7 +43,9 @@ class MessageList(Page):
 class NewMetadata(BaseModel):
     """A `feedback` in it ("up", "down", or a rating's value) is a vote, `feedback_choice` says on which choice."""
 
-    metadata: dict[str, str] | None = Field(max_length=16, description="in place of all there was; values up to 512")
+    metadata: dict[str, str] | None = Field(
+        max_length=16, description='in place of all there was; values up to 512; `consent: "false"` takes consent back'
+    )
 
 
 class Deleted(BaseModel):
@@ -188,10 +190,11 @@ class DeletedMe(BaseModel):
     completions: int
     feedback: int
     learned: Learned = Field(description="what had trained on it, and stays as it is")
+    restarted: list[int] = Field(description="open rounds that had collected some of it, and collect again without")
 
     model_config = example({
         "object": "me.deleted", "deleted": True, "conversations": 2, "completions": 5, "feedback": 3,
-        "learned": {"rounds": [4], "policies": ["policy-v3"]},
+        "learned": {"rounds": [4], "policies": ["policy-v3"]}, "restarted": [5],
     })  # fmt: skip
 
 

@@ -61,14 +61,13 @@ def check(body: Body, *, max_tokens: int) -> None:
         raise invalid("stream_options must be an object", "stream_options")
     if options and not body.get("stream"):
         raise invalid("stream_options are for streams only", "stream_options")
-    if check_metadata(body.get("metadata")).get("consent", "true").lower() not in ("true", "false"):
-        raise invalid('metadata.consent must be "true" or "false"', "metadata.consent")
+    check_metadata(body.get("metadata"))
     if not isinstance(body.get("user"), str | None):
         raise invalid("user must be a string", "user")
 
 
 def check_metadata(metadata: Any) -> dict[str, str]:
-    """OpenAI's bounds: 16 pairs, names of 64 characters, values of 512."""
+    """OpenAI's bounds: 16 pairs, names of 64 characters, values of 512. A typo must not be consent."""
     pairs = {} if metadata is None else metadata
     if not isinstance(pairs, dict) or len(pairs) > MAX_METADATA:
         raise invalid(f"metadata must be an object of at most {MAX_METADATA} pairs", "metadata")
@@ -77,6 +76,8 @@ def check_metadata(metadata: Any) -> dict[str, str]:
             raise invalid(
                 "metadata holds texts of at most 512 characters under names of at most 64", f"metadata.{name}"
             )
+    if pairs.get("consent", "true").lower() not in ("true", "false"):
+        raise invalid('metadata.consent must be "true" or "false"', "metadata.consent")
     return pairs
 
 

@@ -16,6 +16,8 @@ from serving.judgements import elsewhere, take
 from serving.said import read, validated
 
 WORDS = ("comment", "demonstration")
+# The metric that is a rating of the whole answer: it trains.
+WHOLE = "rating"
 # Our fields in their words.
 THEIRS = {"completion_id": "inference_id", "content": "value"}
 
@@ -38,13 +40,12 @@ _metric = TypeAdapter(Metric)
 
 @router.post("/feedback", **docs.ALIAS)
 async def create_metric(request: Request, gateway: GatewayDep, caller: CallerDep) -> Any:
-    """Comments and demonstrations are kept as such; any other metric is a rating, its name a tag."""
+    """Comments and demonstrations are kept as such; any other metric is a rating, and only "rating" one that trains."""
     metric: Metric = validated(_metric, await read_json(request))
     judgement = judgement_of(metric)
     target = await run_in_threadpool(target_of, gateway, caller, metric)
-    tags = {**metric.tags, "metric_name": metric.metric_name}
     try:
-        said = read({**judgement, "completion_id": target, "tags": tags, "dry_run": metric.dryrun})
+        said = read({**judgement, "completion_id": target, "tags": metric.tags, "dry_run": metric.dryrun})
         accepted = await take(gateway, caller, said)
     except ApiError as error:
         error.param = THEIRS.get(error.param or "", error.param)
@@ -59,11 +60,12 @@ def judgement_of(metric: Metric) -> Body:
         if not isinstance(value, str) or not value.strip():
             raise invalid(f"value must be text for the metric {metric.metric_name}", "value")
         return {"type": metric.metric_name, "content": value}
+    rating: Body = {"type": "rating", "metric": None if metric.metric_name == WHOLE else metric.metric_name}
     if isinstance(value, bool):
-        return {"type": "rating", "value": 1 if value else -1}
+        return {**rating, "value": 1 if value else -1}
     if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise invalid("value must be true, false or a number from 0 to 1", "value")
-    return {"type": "rating", "value": value}
+    return {**rating, "value": value}
 
 
 def target_of(gateway: Gateway, caller: ApiKey, metric: Metric) -> str:

@@ -10,12 +10,13 @@ from starlette.responses import JSONResponse, Response
 
 from feedback.judgements import Comparison, Feedback, Judgement, Ranking
 from feedback.keys import ApiKey
-from feedback.records import Offer, new_id
+from feedback.records import Offer, new_id, prompt_digest
 from feedback.store import Appended, Kept
 from serving import api_docs as docs
 from serving.comparisons import reveal
 from serving.errors import ApiError, invalid, unavailable
 from serving.gateway import CallerDep, Gateway, GatewayDep, Limit, User, read_json
+from serving.recorder import STOPPED, Ticket
 from serving.said import Said, read
 from serving.shown import Shown
 
@@ -30,7 +31,7 @@ class Accepted(NamedTuple):
     """What the client is told, and whether the judgement is new."""
 
     answer: dict[str, Any]
-    status: Literal["created", "revised", "same", "valid"]
+    status: Literal["created", "revised", "same", "retracted", "replaced", "valid"]
 
 
 @router.post("/v1/feedback", **docs.JUDGE)
@@ -63,19 +64,35 @@ async def take(gateway: Gateway, caller: ApiKey, said: Said) -> Accepted:
 
 
 async def stop_what_is_judged(gateway: Gateway, caller: ApiKey, said: Said) -> None:
-    """Whoever judges an answer that is still being written has seen enough of it. Raises ApiError, stopping nothing."""
+    """Whoever judges an answer that is still being written has seen enough of it.
+
+    Raises ApiError or Conflict, stopping nothing: a judgement that is refused ends no answer.
+    """
     raters = gateway.raters(caller, said.user)
     compared = gateway.running.find(said.comparison_id, raters) if said.comparison_id else None
     if said.comparison_id and compared is None:
         return
     judgement = said.about(compared.ticket.completion_ids if compared else ())
     relays = {id: gateway.running.find(id.partition(":")[0], raters) for id in judgement.targets}
-    unfinished = {id: relay for id, relay in relays.items() if relay and relay.writes(id)}
+    # What is not kept cannot be judged, so a judgement is no reason to stop it.
+    unfinished = {id: relay for id, relay in relays.items() if relay and relay.ticket.keep and relay.writes(id)}
+    if not unfinished:
+        return
     for id, relay in unfinished.items():
         if not relay.shows(id):
             raise invalid(f"{id} has not begun", _param(judgement, id), status=422, code="completion_unfinished")
+    finished = await gateway.shown.find(tuple(id for id in judgement.targets if id not in unfinished))
+    check_targets(judgement, finished | {id: _begun(relay.ticket) for id, relay in unfinished.items()}, raters)
+    if said.client_id:
+        rater = gateway.rater(caller, said.user)
+        await run_in_threadpool(gateway.ledger.check_client_id, rater, said.client_id, judgement)
     for relay in set(unfinished.values()):
         await gateway.running.stop(relay)
+
+
+def _begun(ticket: Ticket) -> Shown:
+    """An answer that is being written, as it will be known once it is stopped."""
+    return Shown(ticket.rater, ticket.conversation_id, prompt_digest(ticket.messages), STOPPED, None)
 
 
 async def accept(gateway: Gateway, caller: ApiKey, said: Said) -> Accepted:
@@ -95,6 +112,8 @@ async def accept(gateway: Gateway, caller: ApiKey, said: Said) -> Accepted:
     appended = await gateway.appender.append(feedback, said.client_id)
     gateway.metrics.feedback.labels(judgement.type, appended.status).inc()
     answer = _answer(feedback, appended)
+    if not appended.stands:
+        return Accepted(answer, appended.status)
     if best := _best(judgement):
         answer["continue_from"] = best[0]
         await run_in_threadpool(go_on_from, gateway, best[0], known[best[0]], judgement.targets)
@@ -135,7 +154,7 @@ def _answer(feedback: Feedback, appended: Appended) -> dict[str, Any]:
         "type": feedback.judgement.type,
         "created": int(feedback.created),
         "revision": appended.revision,
-        "status": "accepted",
+        "status": "accepted" if appended.stands else appended.status,
         "split": feedback.split,
     }
 

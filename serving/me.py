@@ -29,10 +29,14 @@ def export(gateway: GatewayDep, rater: RaterDep) -> StreamingResponse:
 
 @router.delete("/v1/me", **docs.FORGET_ME)
 def delete_me(gateway: GatewayDep, rater: RaterDep) -> dict[str, Any]:
-    """Erase the caller; `learned` names what had trained on them, which stays as it is."""
+    """Erase the caller; `learned` names what had trained on them, which stays as it is, `restarted` what was about to.
+
+    Looked for afterwards: a round that publishes meanwhile either restarts or is found.
+    """
     eraser = Eraser(gateway.archive)
-    learned = traces(gateway.registry, rater, eraser.judgements(rater))
+    judged = eraser.judgements(rater)
     erased = eraser.person(rater)
+    learned = traces(gateway.registry, rater, judged | set(erased.feedback))
     return {
         "object": "me.deleted",
         "deleted": True,
@@ -40,6 +44,7 @@ def delete_me(gateway: GatewayDep, rater: RaterDep) -> dict[str, Any]:
         "completions": erased.completions,
         "feedback": len(erased.feedback),
         "learned": learned.model_dump(mode="json"),
+        "restarted": list(erased.restarted),
     }
 
 

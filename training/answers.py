@@ -32,13 +32,9 @@ class Answers:
         return found
 
     def _permitted(self, known: dict[str, Completion]) -> dict[str, Completion]:
-        """Without those whose people did not consent, or keep the conversation private by now."""
-        private = Archive(self._ledger).private({(each.rater, each.conversation_id) for each in known.values()})
-        return {
-            id: completion
-            for id, completion in known.items()
-            if _may_train(completion) and (completion.rater, completion.conversation_id) not in private
-        }
+        """Without those that their people keep out of training by now."""
+        withheld = Archive(self._ledger).withheld(known.values())
+        return {id: each for id, each in known.items() if id not in withheld and each.version_changed_at is None}
 
     def _with_tokens(self, completion: Completion) -> Completion | None:
         imported = completion.policy_version is None and not completion.completion_token_ids
@@ -56,7 +52,3 @@ class Answers:
         encoded = completion.model_copy(update={"prompt_token_ids": prompt, "completion_token_ids": answer})
         self._encoded[completion.id] = encoded
         return encoded
-
-
-def _may_train(completion: Completion) -> bool:
-    return completion.consent and completion.version_changed_at is None

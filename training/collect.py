@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from feedback.judgements import Comparison, Demonstration, Feedback, Ranking, Rating
+from feedback.judgements import Comparison, Demonstration, Feedback, Ranking, rates
 from feedback.records import Completion, Record, digest
 from feedback.store import Ledger
 from training.answers import Answers, Encode, Ids
@@ -49,6 +49,7 @@ class TrainingData(Record):
     prompts: tuple[Ids, ...]
     held_out_prompts: tuple[Ids, ...]
     raters: tuple[str, ...] = ()
+    responses: tuple[str, ...] = ()
     unencodable: int = 0
 
     @property
@@ -70,6 +71,11 @@ class TrainingData(Record):
         """The judgements that trained: deleting one of them concerns every policy from this round on."""
         kinds = (self.rankings, self.ratings, self.demonstrations)
         return sorted({item.feedback_id for items in kinds for item in items})
+
+    @property
+    def judged_ids(self) -> list[str]:
+        """The judgements that are in here at all."""
+        return sorted({*self.feedback_ids, *(held_out.feedback_id for held_out in self.held_out_rankings)})
 
     def refuse_if_too_little(self) -> None:
         """Raises Refused when there is not enough to learn from."""
@@ -134,18 +140,28 @@ def collect(
         held_out_prompts=tuple(sorted(asked & unseen, key=digest)),
         unencodable=len(answers.unencodable),
     )
-    return data.model_copy(update={"raters": _raters(data, training, seen, completions)})
+    return data.model_copy(update=_sources(data, standing, known, completions))
 
 
-def _raters(
-    data: TrainingData, judged: Iterable[Feedback], known: dict[str, Completion], completions: Iterable[Completion]
-) -> tuple[str, ...]:
-    """Whose prompts or judgements train, by pseudonym: who asked the same as somebody else is among them."""
-    taught, prompts = set(data.feedback_ids), set(data.prompts)
-    items = [item for item in judged if item.id in taught]
-    asked = {known[id].rater for item in items for id in item.judgement.targets if id in known}
-    practised = {completion.rater for completion in completions if completion.prompt_token_ids in prompts}
-    return tuple(sorted({item.rater for item in items} | asked | practised))
+def _sources(
+    data: TrainingData, standing: Iterable[Feedback], known: dict[str, Completion], completions: Iterable[Completion]
+) -> dict[str, tuple[str, ...]]:
+    """Whose prompts or judgements train: who asked the same as somebody else is among them. And all responses in it."""
+    taught, judged = set(data.feedback_ids), set(data.judged_ids)
+    items = [item for item in standing if item.id in judged]
+    lessons = [item for item in items if item.id in taught]
+    training = _used(lessons, known, completions, set(data.prompts))
+    used = _used(items, known, completions, {*data.prompts, *data.held_out_prompts})
+    raters = {item.rater for item in lessons} | {completion.rater for completion in training}
+    return {"raters": tuple(sorted(raters)), "responses": tuple(sorted({each.response_id for each in used}))}
+
+
+def _used(
+    items: Iterable[Feedback], known: dict[str, Completion], completions: Iterable[Completion], prompts: set[Ids]
+) -> list[Completion]:
+    """Those that the judgements are about, and those that answer the prompts."""
+    judged = [known[id] for item in items for id in item.judgement.targets if id in known]
+    return judged + [completion for completion in completions if completion.prompt_token_ids in prompts]
 
 
 def _newest(ledger: Ledger, answers: Answers) -> list[Completion]:
@@ -170,7 +186,7 @@ def _ranked(item: Feedback, known: dict[str, Completion]) -> list[RankedAnswers]
         return []
     shown = [(known[id], tier) for id, tier in zip(judgement.targets, judgement.tiers, strict=True) if id in known]
     # The same messages become other tokens when the chat template changes; tokens of two templates do not compare.
-    shown = [(completion, tier) for completion, tier in shown if _same_prompt(completion, shown[0][0])]
+    shown = [place for place in shown if place[0].prompt_token_ids == shown[0][0].prompt_token_ids]
     last = judgement.unplaced if isinstance(judgement, Ranking) and judgement.partial else None
     if len(shown) < 2 or all(tier == last for _, tier in shown):
         return []
@@ -187,10 +203,6 @@ def _ranked(item: Feedback, known: dict[str, Completion]) -> list[RankedAnswers]
     ]
 
 
-def _same_prompt(a: Completion, b: Completion) -> bool:
-    return a.prompt_token_ids == b.prompt_token_ids
-
-
 def _both_bad(item: Feedback) -> bool:
     return isinstance(item.judgement, Comparison) and item.judgement.winner == "both_bad"
 
@@ -200,11 +212,11 @@ def _none_acceptable(item: Feedback) -> bool:
 
 
 def _rated(item: Feedback, known: dict[str, Completion]) -> list[RatedAnswer]:
-    """A rating as it is; "both bad" and "none acceptable" as thumbs down for each. Half an answer is not rated."""
+    """A rating as it is; "both bad" and "none acceptable" as thumbs down for each. No half answer, no other metric."""
     judgement = item.judgement
-    if not isinstance(judgement, Rating) and not _both_bad(item) and not _none_acceptable(item):
+    if not rates(judgement) and not _both_bad(item) and not _none_acceptable(item):
         return []
-    label = judgement.label if isinstance(judgement, Rating) else 0.0
+    label = judgement.label if rates(judgement) else 0.0
     return [
         RatedAnswer(
             feedback_id=item.id,

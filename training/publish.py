@@ -42,6 +42,14 @@ def publish_round(
     return version, _promote(registry, version, parent, reason)
 
 
+def discard(registry: PolicyRegistry, version: int) -> None:
+    """Drop a version that was never registered: nothing may find it on the disk and take it for a policy."""
+    if version not in registry.states():
+        target = registry.directory(version)
+        for path in (target, *target.parent.glob(f".{target.name}.*")):
+            shutil.rmtree(path, ignore_errors=not path.exists())
+
+
 def place(target: Path, version: int, token: int, build: Build) -> Manifest:
     """Make `target` exist whole or not at all. One that is there came from an earlier attempt and is only verified."""
     if not target.exists():

@@ -12,15 +12,18 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
 
+from feedback.registry import PolicyRegistry
 from feedback.rounds import MAX_ATTEMPTS, STAGES, LeaseLost, RoundBook, RoundRecord
 from feedback.settings import Settings
 from feedback.store import Ledger
+from training.publish import discard
 from training.workspace import Outcome, Workspace
 
 log = logging.getLogger(__name__)
@@ -58,8 +61,7 @@ def run_round(
         try:
             _attempt(Turn(settings, book, round_id, token, stopping or threading.Event()))
         except LeaseLost as error:
-            log.warning("%s", error)
-            break
+            log.warning("%s", error)  # and if nobody has it now, it starts again here
     return book.get(round_id) if worked else None
 
 
@@ -124,6 +126,7 @@ class Turn:
     def run(self, lease: Lease) -> None:
         """Run what has not ended yet; raises StageCrashed, LeaseLost or Stopped."""
         record = self._record()
+        self._forget(record)
         if record.attempts > MAX_ATTEMPTS:
             last = record.reason or "the worker died"
             return self._finish("failed", f"{record.stage} given up after {MAX_ATTEMPTS} attempts; last: {last}")
@@ -140,6 +143,12 @@ class Turn:
             if outcome.state != "done":
                 return self._finish(outcome.state, outcome.reason)
         return self._finish("published", outcome.metrics["note"])
+
+    def _forget(self, record: RoundRecord) -> None:
+        """Nothing is left of what was trained on erased data, be it finished or half written."""
+        self._workspace.forget()
+        if record.abandoned is not None:
+            discard(PolicyRegistry(self.book.redis, self.settings.policies_dir), record.abandoned)
 
     def _pause(self, attempts: int, lease: Lease) -> None:
         """What killed an attempt may pass, such as a lack of memory; trying again at once would not let it."""
@@ -203,9 +212,9 @@ class Turn:
     def write(self, **fields: Any) -> None:
         self.book.write(self.round_id, self.token, **fields)
 
-    @property
+    @cached_property
     def _workspace(self) -> Workspace:
-        return Workspace(self.settings.rounds_dir, self.round_id)
+        return Workspace(self.settings.rounds_dir, self.round_id, self._record().restarts)
 
 
 def environment(settings: Settings) -> Mapping[str, str]:

@@ -22,6 +22,7 @@ from feedback.records import Message
 from feedback.registry import PolicyRegistry
 from feedback.rounds import LeaseLost, RoundBook, RoundRecord
 from feedback.settings import Settings
+from feedback.sources import note_sources
 from feedback.store import Ledger, connect
 from training.answers import Ids
 from training.collect import Refused, TrainingData, collect
@@ -31,6 +32,7 @@ from training.workspace import ERROR, Outcome, Workspace, write_durably
 
 DATA = "data.json"
 OVERRIDES = "round.json"
+COLLECTED_AGAIN = 5
 
 LOST = 75
 
@@ -79,11 +81,11 @@ def run_stage(settings: Settings, stage: str, round_id: int, token: int) -> int:
     """Run a stage to its outcome; returns the exit status. An outcome of any kind is 0."""
     redis = connect(settings.resolved_redis_url(), timeout_s=10.0)
     book = RoundBook(redis)
-    workspace = Workspace(settings.rounds_dir, round_id)
-    directory = workspace.attempt(stage, token)
     record = book.get(round_id)
     if record is None:
         raise ValueError(f"round {round_id} does not exist")
+    workspace = Workspace(settings.rounds_dir, round_id, record.restarts)
+    directory = workspace.attempt(stage, token)
     progress = Progress(book, round_id, token)
     job = Job(settings, redis, record, stage, token, workspace, directory, progress)
     try:
@@ -173,20 +175,29 @@ def collect_stage(job: Job) -> dict[str, Any]:
         raise StageFailed("the round has no watermark")
     # What a round saw that was refused is still new: the parent has learned nothing since its own round.
     since = job.registry.manifest(parent).lineage.get("watermark", "0")
-    keys = KeyRing(job.redis, job.settings.secrets().pepper)
-    data = collect(
-        Ledger(job.redis),
-        watermark=job.record.watermark,
-        since=since,
-        parent=parent,
-        seed=config.seed,
-        config=config,
-        is_held_out=lambda rater: keys.split(rater, job.settings.evaluation_share) == "eval",
-        encode=TextEncoder(job.base_directory).encode,
-    )
+    data = _collected(job, config, parent, since)
     write_durably(job.directory / DATA, data.model_dump_json())
     data.refuse_if_too_little()
     return {**data.counts, "parent": parent, "watermark": data.watermark, "seed": data.seed}
+
+
+def _collected(job: Job, config: RoundConfig, parent: int, since: str) -> TrainingData:
+    """The data, of which nothing was erased up to here; whatever is from now on starts the round again."""
+    keys = KeyRing(job.redis, job.settings.secrets().pepper)
+    for _ in range(COLLECTED_AGAIN):
+        data = collect(
+            Ledger(job.redis),
+            watermark=job.record.watermark or "0",
+            since=since,
+            parent=parent,
+            seed=config.seed,
+            config=config,
+            is_held_out=lambda rater: keys.split(rater, job.settings.evaluation_share) == "eval",
+            encode=TextEncoder(job.base_directory).encode,
+        )
+        if note_sources(job.redis, job.record.id, job.token, responses=data.responses, feedback=data.judged_ids):
+            return data
+    raise StageFailed("what is collected is erased faster than it can be read")
 
 
 def _skips(job: Job) -> str | None:

@@ -1,7 +1,8 @@
 """A round on disk: `rounds/000003/ppo/0002/` is what token 2 wrote in the stage ppo, `ppo/done.json` how it ended.
 
 Every path holds the fencing token of its writer, so a worker that lost the round and does not know it yet writes
-where nobody reads. The first outcome of a stage counts for good: a finished stage is never run again.
+where nobody reads. The first outcome of a stage counts for good: a finished stage is never run again. A round that
+starts again, since some of its data was erased, does so in `rounds/000003.1`.
 """
 
 import os
@@ -27,10 +28,13 @@ class Outcome(Record):
 
 
 class Workspace:
-    """The files of one round."""
+    """The files of one round since its last restart."""
 
-    def __init__(self, rounds_dir: Path, round_id: int) -> None:
-        self.root = rounds_dir / f"{round_id:06d}"
+    def __init__(self, rounds_dir: Path, round_id: int, restarts: int = 0) -> None:
+        name = f"{round_id:06d}"
+        earlier = [name, *(f"{name}.{restart}" for restart in range(1, restarts))]
+        self.root = rounds_dir / (f"{name}.{restarts}" if restarts else name)
+        self._given_up = [rounds_dir / each for each in earlier] if restarts else []
 
     def attempt(self, stage: str, token: int) -> Path:
         """This token's own directory."""
@@ -74,6 +78,12 @@ class Workspace:
         """The last line that a crashed attempt left; empty when it could not leave any."""
         path = self._attempt(stage, token) / ERROR
         return path.read_text().strip() if path.exists() else ""
+
+    def forget(self) -> None:
+        """Drop what the round had before it started again."""
+        for root in self._given_up:
+            if root.exists():
+                shutil.rmtree(root)
 
     def tidy(self) -> None:
         """Drop the checkpoints of a round that has ended."""

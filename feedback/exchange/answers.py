@@ -18,7 +18,7 @@ from feedback.exchange.judged import (
     prompt_of,
     told,
 )
-from feedback.judgements import Demonstration, Feedback, Rating
+from feedback.judgements import Demonstration, Feedback, Rating, rates
 from feedback.records import Completion, Message
 
 _completions: TypeAdapter[tuple[Completion, ...]] = TypeAdapter(tuple[Completion, ...])
@@ -27,9 +27,9 @@ _completions: TypeAdapter[tuple[Completion, ...]] = TypeAdapter(tuple[Completion
 def write_kto(judged: Judged) -> Iterator[Line]:
     """TRL's unpaired preferences: ratings from a half up are good; what was not acceptable beside others is not."""
     judgement = judged.feedback.judgement
-    if not isinstance(judgement, Rating) and not judged.none_acceptable:
+    if not rates(judgement) and not judged.none_acceptable:
         return
-    label = isinstance(judgement, Rating) and judgement.label >= 0.5
+    label = rates(judgement) and judgement.label >= 0.5
     for completion in judged.completions:
         yield {
             "prompt": prompt_of(completion),

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -87,7 +87,7 @@ def _judged(ledger: Ledger, wanted: Wanted, standing: Sequence[Feedback], salt: 
     for start in range(0, len(standing), CHUNK):
         chunk = standing[start : start + CHUNK]
         known = ledger.completions(tuple({id: None for feedback in chunk for id in feedback.judgement.targets}))
-        hidden = _hidden(ledger, known)
+        hidden = Archive(ledger).withheld(known.values())  # as rounds leave them out
         shown = {
             id: _unnamed(c, salt).model_copy(update={"consent": id not in hidden})  # also where it is imported again
             for id, c in known.items()
@@ -98,12 +98,6 @@ def _judged(ledger: Ledger, wanted: Wanted, standing: Sequence[Feedback], salt: 
             if completions:
                 rater = pseudonymous(feedback.rater, salt)
                 yield Judged(feedback.model_copy(update={"rater": rater}), completions)
-
-
-def _hidden(ledger: Ledger, known: Mapping[str, Completion]) -> set[str]:
-    """Ids of those whose people did not consent, or keep the conversation private by now: as rounds leave them out."""
-    private = Archive(ledger).private({(each.rater, each.conversation_id) for each in known.values()})
-    return {id for id, c in known.items() if not c.consent or (c.rater, c.conversation_id) in private}
 
 
 def _unnamed(completion: Completion, salt: bytes) -> Completion:

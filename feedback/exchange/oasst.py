@@ -23,7 +23,7 @@ from feedback.exchange.judged import (
     ordered,
     text_field,
 )
-from feedback.judgements import Flag, Judgement, Rating
+from feedback.judgements import Flag, Judgement, Rating, rates
 from feedback.records import Completion, Message, digest
 
 _SYSTEM = ("system", "developer")
@@ -163,7 +163,7 @@ def write_oasst(group: Sequence[Judged]) -> Iterator[Line]:
 def _can_say(judged: Judged) -> bool:
     placed = [completion for completion, tier in judged.places if tier != judged.unplaced]
     ranked = bool(placed) and len(judged.places) > 1
-    return ranked or isinstance(judged.feedback.judgement, Rating | Flag)
+    return ranked or rates(judged.feedback.judgement) or isinstance(judged.feedback.judgement, Flag)
 
 
 def _node(id: str, parent: str | None, turn: Message) -> Line:

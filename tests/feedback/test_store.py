@@ -69,6 +69,19 @@ def test_a_changed_judgement_is_a_revision_and_the_last_one_stands(ledger: Ledge
     assert [kept.feedback.id for kept in ledger.kept([up.id])] == [up.id]
 
 
+def test_what_stands_no_more_is_not_revived_by_its_client_id(ledger: Ledger) -> None:
+    up, down = make_feedback(Rating(completion_id="c", value=1)), make_feedback(Rating(completion_id="c", value=-1))
+    ledger.append_feedback(up, client_id="up")
+    ledger.append_feedback(down, client_id="down")
+    assert ledger.append_feedback(up, client_id="up") == (up.id, 1, "replaced")
+    assert ledger.append_feedback(down, client_id="down") == (down.id, 2, "same")
+    ledger.retract(down.id)
+    before = ledger.watermark()
+    assert ledger.append_feedback(down, client_id="down") == (down.id, 2, "retracted")
+    assert ledger.append_feedback(up, client_id="up") == (up.id, 1, "replaced")
+    assert (ledger.watermark(), ledger.standing(before)) == (before, [])
+
+
 def test_a_client_id_cannot_be_used_for_something_else(ledger: Ledger) -> None:
     ledger.append_feedback(make_feedback(Rating(completion_id="c", value=1)), client_id="k")
     with pytest.raises(Conflict):

@@ -142,6 +142,7 @@ async def test_orders_differ(live: Any) -> None:
         ({"model": ["policy", "policy-v7"]}, 404, "model"),
         ({"messages": []}, 400, "messages"),
         ({"store": False}, 400, "store"),
+        ({"metadata": {"consent": "nope"}}, 400, "metadata.consent"),
     ],
 )
 async def test_bad_comparisons_name_their_field_and_keep_nothing(

@@ -17,9 +17,10 @@ def said(live: Any) -> list[Any]:
 @pytest.mark.parametrize(
     ("metric", "value", "kept"),
     [
-        ("liked", True, {"type": "rating", "value": 1.0}),
-        ("liked", False, {"type": "rating", "value": -1.0}),
-        ("quality", 0.25, {"type": "rating", "value": 0.25}),
+        ("rating", True, {"type": "rating", "value": 1.0, "metric": None}),
+        ("liked", True, {"type": "rating", "value": 1.0, "metric": "liked"}),
+        ("liked", False, {"type": "rating", "value": -1.0, "metric": "liked"}),
+        ("quality", 0.25, {"type": "rating", "value": 0.25, "metric": "quality"}),
         ("quality", 0, {"type": "rating", "value": 0.0}),
         ("quality", 1, {"type": "rating", "value": 1.0}),
         ("comment", "too short", {"type": "comment", "content": "too short"}),
@@ -33,7 +34,16 @@ async def test_each_metric_becomes_a_judgement(live: Any, metric: str, value: An
     [feedback] = said(live)
     assert answer.json() == {"feedback_id": feedback.id}
     assert feedback.judgement.model_dump().items() >= {**kept, "completion_id": id}.items()
-    assert feedback.circumstances.tags == {"screen": "phone", "metric_name": metric}
+    assert feedback.circumstances.tags == {"screen": "phone"}
+
+
+async def test_one_metric_is_no_revision_of_another(live: Any) -> None:
+    [id] = await live.completion_ids()
+    for metric, value in [("rating", True), ("liked", False), ("liked", True), ("quality", 0.5), ("quality", 0.25)]:
+        await post(live, inference_id=id, metric_name=metric, value=value)
+    assert [(each.judgement.metric, each.judgement.value) for each in said(live)] == [
+        (None, 1), ("liked", 1), ("quality", 0.25),
+    ]  # fmt: skip
 
 
 async def test_an_inference_may_be_a_response_and_an_episode_is_a_conversation(live: Any) -> None:
@@ -61,7 +71,7 @@ async def test_an_inference_may_be_a_response_and_an_episode_is_a_conversation(l
         ({"metric_name": 5}, 400, "metric_name"),
         ({"metric_name": "x" * 65}, 400, "metric_name"),
         ({"tags": {"a": 1}}, 400, "tags.a"),
-        ({"tags": {str(number): "" for number in range(16)}}, 400, "tags"),
+        ({"tags": {str(number): "" for number in range(17)}}, 400, "tags"),
         ({"dryrun": "yes"}, 400, "dryrun"),
         ({"surprise": 1}, 400, "surprise"),
         ({"rater": "me"}, 400, "rater"),

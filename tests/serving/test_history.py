@@ -9,6 +9,7 @@ import pytest
 
 from feedback.judgements import Comparison, Feedback
 from feedback.records import Completion, Message, Offer, Slot, new_id
+from feedback.sources import note_sources
 
 USER = {"role": "user", "content": "hi"}
 
@@ -163,10 +164,25 @@ async def test_metadata_is_replaced_and_nothing_else_can_be_changed(live: Any, j
         ({}, "metadata"),
         ({"metadata": {"a": 1}}, "metadata.a"),
         ({"metadata": []}, "metadata"),
+        ({"metadata": {"consent": "never", "feedback": "up"}}, "metadata.consent"),
     ]:
         response = await live.http.post(f"/v1/chat/completions/{id}", json=body, headers=own(live))
         assert (response.status_code, response.json()["error"]["param"]) == (400, param)
     assert (await joe.chat.completions.retrieve(id)).metadata == {}
+    assert live.ledger.watermark() == "0"
+
+
+async def test_consent_is_taken_back_by_metadata(live: Any, joe: Any) -> None:
+    id = (await asked(joe)).id
+    rating = {"type": "rating", "completion_id": id, "value": 1}
+    await live.http.post("/v1/feedback", json=rating, headers=own(live))
+
+    async def exported() -> int:
+        return len((await live.http.get("/v1/feedback/export?format=ratchet")).text.splitlines())
+
+    assert await exported() == 1
+    await joe.chat.completions.update(id, metadata={"consent": "false"})
+    assert await exported() == 0
 
 
 @pytest.mark.parametrize(
@@ -407,11 +423,25 @@ async def test_everything_of_ones_own_can_be_taken_away_and_erased(live: Any, jo
     erased = (await live.http.delete("/v1/me", headers=own(live))).json()
     assert erased == {
         "object": "me.deleted", "deleted": True, "conversations": 2, "completions": 3, "feedback": 2,
-        "learned": {"rounds": [], "policies": []},
+        "learned": {"rounds": [], "policies": []}, "restarted": [],
     }  # fmt: skip
     assert (await live.http.get("/v1/me/export", headers=own(live))).text == ""
     kept = await live.http.get(f"/v1/chat/completions/{theirs}", headers=ann)
     assert kept.status_code == 200
+
+
+async def test_erasing_a_person_names_the_open_round_that_starts_again(live: Any, joe: Any) -> None:
+    id = (await asked(joe)).id
+    rounds = live.gateway.rounds
+    round_id, _ = rounds.request(trigger="operator", actor="test")
+    token = rounds.claim(round_id, owner="worker", lease_s=60)
+    assert note_sources(live.ledger.redis, round_id, token, responses=[id], feedback=[])
+    assert (await live.http.delete("/v1/me", headers=own(live))).json()["restarted"] == [round_id]
+    told = (await live.http.get(f"/v1/rounds/{round_id}")).json()
+    assert (told["state"], told["restarts"], told["reason"]) == (
+        "queued", 1, "data was erased; the round starts again",
+    )  # fmt: skip
+    assert (await live.http.delete("/v1/me", headers=own(live))).json()["restarted"] == []
 
 
 async def test_without_the_ledger_the_answer_is_503(live: Any, joe: Any, valkey: Any) -> None:

@@ -35,6 +35,7 @@ async def test_every_detail_of_a_judgement_comes_back(live: Any) -> None:
     }  # fmt: skip
     bodies: list[dict[str, Any]] = [
         {"type": "rating", "completion_id": a, "value": 0.25, "reasons": ["inaccurate", "long"], "comment": "hm"},
+        {"type": "rating", "completion_id": a, "value": -1, "metric": "tone"},
         {"type": "comment", "completion_id": a, "content": "who says so?"},
         {"type": "flag", "completion_id": a, "reasons": ["private"], "comment": "a phone number"},
         {"type": "demonstration", "completion_id": a, "content": "better", "based_on_edit": True},
@@ -139,6 +140,22 @@ async def test_what_is_taken_back_counts_no_more_and_can_be_said_again(live: Any
     again = await post(live, type="rating", completion_id=id, value=1)
     assert (again.status_code, again.json()["revision"]) == (201, 1)
     assert again.json()["id"] != first
+    assert standing(live) == [again.json()["id"]]
+
+
+async def test_what_was_taken_back_is_not_revived_by_a_repetition_that_comes_late(live: Any) -> None:
+    a, b = await live.completion_ids(n=2, metadata={"conversation_id": "c-1"})
+    vote = {"type": "comparison", "left": a, "right": b, "winner": "right", "client_id": "once"}
+    first = (await post(live, **vote)).json()
+    rater = live.ledger.kept([first["id"]])[0].feedback.rater
+    await live.http.delete(f"/v1/feedback/{first['id']}")
+    live.gateway.archive.change_conversation(rater, "c-1", head=a)
+    late = await post(live, **vote)
+    assert (late.status_code, late.json()["id"], late.json()["status"]) == (200, first["id"], "retracted")
+    assert standing(live) == []
+    assert live.gateway.archive.conversation(rater, "c-1").head == a
+    again = await post(live, **{**vote, "client_id": "twice"})
+    assert (again.status_code, again.json()["status"]) == (201, "accepted")
     assert standing(live) == [again.json()["id"]]
 
 

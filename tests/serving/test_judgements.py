@@ -94,6 +94,10 @@ async def test_fifty_parallel_posts_with_one_client_id_count_once(live: Any) -> 
         ({"weight": 9}, 400, "weight"),
         ({"surprise": 1}, 400, "surprise"),
         ({"client_id": 5}, 400, "client_id"),
+        ({"metric": ""}, 400, "metric"),
+        ({"metric": "x" * 65}, 400, "metric"),
+        ({"metric": True}, 400, "metric"),
+        ({"type": "flag", "value": None, "metric": "tone"}, 400, "value"),
         ({"user": ""}, 400, "user"),
     ],
 )

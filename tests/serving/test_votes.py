@@ -179,3 +179,57 @@ async def test_a_comparison_can_be_resumed_and_cancelled(live: Any) -> None:
     headers = {"last-event-id": "2"}
     rest = [event.data async for event in live.sse(f"/v1/chat/completions/{id}/stream", headers=headers)]
     assert rest == events[2:]
+
+
+async def chatted(live: Any, then: Any, **more: Any) -> list[Any]:
+    """A streamed chat; after its first word `then` is called with the id of its only choice."""
+    live.engine.set(hold_at=3)
+    events = []
+    async for event in live.events(max_tokens=9, **more):
+        events.append(event)
+        if len(events) == 2:
+            await then(f"{events[0]['id']}:0")
+    return events
+
+
+async def test_a_judgement_that_is_refused_for_another_answer_ends_none(live: Any) -> None:
+    [other], [joes] = await live.completion_ids("other"), await live.completion_ids(key=live.user_key)
+    used = {"type": "rating", "completion_id": other, "value": 1, "client_id": "used"}
+    assert (await live.http.post("/v1/feedback", json=used)).status_code == 201
+
+    async def judge(id: str) -> None:
+        for body, status in [
+            ({"type": "comparison", "left": id, "right": "no:0", "winner": "left"}, 404),
+            ({"type": "comparison", "left": joes, "right": id, "winner": "left"}, 404),
+            ({"type": "ranking", "candidates": [id, other], "ranking": "A > B"}, 422),
+            ({**used, "completion_id": id}, 409),
+        ]:
+            refused = await live.http.post("/v1/feedback", json=body)
+            assert refused.status_code == status, refused.text
+        live.engine.set(hold_at=None)
+
+    *_, last, done = await chatted(live, judge)
+    assert ("partial" in last["ratchet"], done) == (False, "[DONE]")
+    assert len(live.ledger.standing(live.ledger.watermark())) == 1
+
+
+async def test_a_judgement_of_an_answer_that_is_not_kept_does_not_end_it(live: Any) -> None:
+    async def judge(id: str) -> None:
+        refused = await live.http.post("/v1/feedback", json={"type": "rating", "completion_id": id, "value": 1})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "completion_not_found")
+        live.engine.set(hold_at=None)
+
+    *_, last, done = await chatted(live, judge, store=False)
+    assert ("partial" in last["ratchet"], done) == (False, "[DONE]")
+
+
+async def test_an_answer_under_way_is_compared_with_a_finished_one_and_ends(live: Any) -> None:
+    [before] = await live.completion_ids()
+
+    async def judge(id: str) -> None:
+        body = {"type": "comparison", "left": id, "right": before, "winner": "right"}
+        assert (await live.http.post("/v1/feedback", json=body)).status_code == 201
+
+    *_, last, done = await chatted(live, judge)
+    assert (last["ratchet"]["partial"], done) == (True, "[DONE]")
+    assert last_word(live).targets == (f"{last['id']}:0", before)

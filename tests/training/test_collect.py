@@ -127,6 +127,16 @@ def test_rating_becomes_a_share_of_approval(crowd: Crowd, value: float, label: f
     assert [rated.label for rated in crowd.collect().ratings] == [label]
 
 
+def test_only_a_rating_of_the_whole_answer_trains(crowd: Crowd) -> None:
+    crowd.answer(completion("a"))
+    crowd.say(Rating(completion_id="a", value=0.75))
+    crowd.say(Rating(completion_id="a", value=-1, metric="tone"))
+    crowd.say(Rating(completion_id="a", value=0.5, metric="length"))
+    data = crowd.collect()
+    assert [rated.label for rated in data.ratings] == [0.75]
+    assert data.judged_ids == ["f1"]
+
+
 def test_demonstration_keeps_text_and_messages(crowd: Crowd) -> None:
     crowd.answer(completion("a"))
     crowd.say(Demonstration(completion_id="a", content="better"))
@@ -155,6 +165,20 @@ def test_unusable_completion_leaves_the_ranking(crowd: Crowd, unusable: dict[str
     assert [ranked.tiers for ranked in data.rankings] == [(1, 2)]
     assert data.ratings == ()
     assert data.demonstrations == ()
+
+
+def test_consent_that_was_taken_back_since_counts_until_it_is_named_again(crowd: Crowd) -> None:
+    """What was refused when asking cannot be given afterwards."""
+    archive = Archive(crowd.ledger)
+    crowd.answer(completion("a"), completion("b", consent=False))
+    for id in "ab":
+        crowd.say(Rating(completion_id=id, value=1))
+    for metadata, left in [
+        ({"consent": "False"}, 0), ({"app": "x"}, 0), ({"consent": "TRUE"}, 1), ({}, 1),
+    ]:  # fmt: skip
+        for id in "ab":
+            assert archive.annotate(id, metadata)
+        assert len(crowd.collect().ratings) == left, metadata
 
 
 def test_conversation_that_is_private_now_trains_nothing(crowd: Crowd) -> None:
@@ -192,6 +216,10 @@ def test_raters_are_all_whose_prompts_or_judgements_train(crowd: Crowd) -> None:
     data = crowd.collect()
     assert set(data.prompts) == {practised, shared, ranked}
     assert data.raters == ("asked", "one", "other", "practised", "ranked", "too long")
+    held_out = {f"held-out{prompt}{side}" for prompt in low for side in "ab"}
+    assert set(data.responses) == {*"abpqrt", *held_out}
+    unused = {f"held-out{prompt}" for prompt in low}
+    assert len(data.judged_ids) == len(data.feedback_ids) + len(unused) + 1
 
 
 def imported(id: str, text: str, content: str = "hi", **fields: object) -> Completion:

@@ -102,6 +102,8 @@ def test_kto_sft_openai_and_hh_by_hand() -> None:
     up, down = Rating(completion_id="a", value=0.5), Rating(completion_id="a", value=-1)
     line = {"prompt": [USER], "completion": turn("one"), "label": True, "rater": "ann", "split": "train"}
     assert write("kto", judged(up, A), judged(down, A)) == [line, {**line, "label": False}]
+    tone = judged(Rating(completion_id="a", value=1, metric="tone"), A)
+    assert write("kto", tone) == write("oasst", tone) == []
     bad = Comparison(left="a", right="b", winner="both_bad")
     assert [x["label"] for x in write("kto", judged(bad, A, B))] == [False, False]
     none = Ranking(candidates=("a", "b", "c"), ranking="A > B > C", none_acceptable=True)
@@ -349,7 +351,8 @@ def judgements(draw: st.DrawFn, ids: Sequence[str]) -> Judgement:
             case "flag":
                 return Flag(completion_id=ids[0], reasons=draw(st.just(("rude",)) | st.just(())))
         value = draw(st.just(-1.0) | st.floats(0, 1))
-        return Rating(completion_id=ids[0], value=value, reasons=draw(st.just(("nice",)) | st.just(())))
+        metric = draw(st.none() | st.sampled_from(["tone", "length"]))
+        return Rating(completion_id=ids[0], value=value, metric=metric, reasons=draw(st.just(("nice",)) | st.just(())))
     if kind == "comparison":
         winner = draw(st.sampled_from(["left", "right", "tie", "both_bad"]))
         return Comparison.model_validate({"left": ids[0], "right": ids[1], "winner": winner})

@@ -65,7 +65,7 @@ class Installation:
         draw = random.Random(seed)
         for n in range(comparisons):
             prompt = tuple(draw.randrange(200) for _ in range(6))
-            ids = [f"c{seed}-{n}-{side}" for side in "ab"]
+            ids = [f"c{seed}-{n}-{side}:0" for side in "ab"]
             for answer in [_completion(id, prompt, draw.randrange(2, 9)) for id in ids]:
                 self.ledger.append_answer(answer.frame(model="m"), [answer])
             known = self.ledger.completions(tuple(ids))
@@ -154,8 +154,9 @@ class Installation:
 def _completion(id: str, prompt: tuple[int, ...], length: int) -> Completion:
     tokens = tuple(range(10, 10 + length))
     return Completion(
-        id=id, response_id=id, choice=0, conversation_id=id, rater="r", text="text", prompt_token_ids=prompt,
-        messages=(Message(role="user", content=f"Prompt {prompt}?"),), completion_token_ids=tokens,
+        id=id, response_id=id.removesuffix(":0"), choice=0, conversation_id=id, rater="r", text="text",
+        messages=(Message(role="user", content=f"Prompt {prompt}?"),), prompt_token_ids=prompt,
+        completion_token_ids=tokens,
         logprobs=(-1.0,) * length, sampling={}, finish_reason="stop", policy_version=0, created=0.0,
     )  # fmt: skip
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.exceptions import ResponseError
 
+from feedback.archive import Archive
+from feedback.erasure import Eraser
 from feedback.manifest import verify_files
 from feedback.rounds import STAGES
 from training.register import WrongBaseModel, register_base
@@ -160,6 +162,29 @@ def test_cancelled_round_stops_its_stage(installation: "Installation") -> None:
     installation.wait_until_gone(child)
     assert process.wait(timeout=15) == 1
     assert installation.published() == []
+
+
+def test_erasure_while_a_round_trains_has_it_collect_again(installation: "Installation") -> None:
+    """Nothing of the first data is left but in memory; the policy has learned from the rest."""
+    installation.speak(24)
+    process = installation.start("round")
+    child = installation.child(process, "reward")
+    collected = installation.settings.rounds_dir / "000001"
+    assert list(collected.glob("collect/*/data.json"))
+    archive = Archive(installation.ledger)
+    response = archive.response("c0-0-a")
+    assert response is not None
+    erased = Eraser(archive).response(response)
+    assert erased.restarted == (1,)
+    installation.wait_until_gone(child)
+    record = installation.wait_for_end(1)
+    assert (record.state, record.policy_version, record.restarts) == ("published", 1, 1), record
+    assert process.wait(timeout=60) == 0
+    assert not collected.exists()
+    [data] = (installation.settings.rounds_dir / "000001.1").glob("collect/*/data.json")
+    [gone] = erased.feedback
+    assert "c0-1-a" in data.read_text() and "c0-0-a" not in data.read_text() and gone not in data.read_text()
+    assert gone not in installation.registry.manifest(1).lineage["feedback_ids"]
 
 
 def test_stage_that_always_crashes_is_given_up(installation: "Installation", monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 from transformers import AutoTokenizer
 
+from feedback.archive import Archive
+from feedback.erasure import Eraser
 from feedback.fit import Change, Fit
 from feedback.judgements import Comparison
 from feedback.manifest import sha256_of
 from feedback.records import Completion, Message
 from feedback.rounds import STAGES, LeaseLost
-from training.collect import TrainingData
+from feedback.store import Ledger
+from training.collect import TrainingData, collect
 from training.config import RewardConfig
 from training.models import Role, Trunk
 from training.progress import Progress
 from training.reward import RewardReport, train_reward_model
+from training.round import run_round
 from training.stages import DATA, LOST, run_stage
 from training.workspace import Outcome, Workspace
 
@@ -171,6 +175,51 @@ def test_old_token_leaves_no_outcome(rounds: Rounds) -> None:
     assert run_stage(installation.settings, "collect", round_id, zombie) == LOST
     assert rounds.workspace(round_id).outcome("collect") is None
     assert rounds.stage("collect", round_id, token).token == token
+
+
+def test_policy_that_trained_on_erased_data_is_gone_with_its_round(rounds: Rounds) -> None:
+    """Erased when all was written and nothing registered yet; what takes the round over finds nothing to go on from."""
+    installation = rounds.installation
+    installation.speak(24)
+    round_id = installation.open_round()
+    token = rounds.claim(round_id)
+    data = rounds.stage("collect", round_id, token)
+    installation.book.write(round_id, token, policy_version=installation.registry.reserve())
+    for name in ("000001", ".000001.0001"):
+        (installation.settings.policies_dir / name).mkdir()
+    archive = Archive(installation.ledger)
+    response = archive.response("c0-3-b")
+    assert response is not None
+    assert Eraser(archive).response(response).restarted == (round_id,)
+    installation.configure(reward={"learning_rate": 1e30})  # fails soon
+    record = run_round(installation.settings, installation.redis, round_id, owner="test:1")
+    assert record is not None and (record.state, record.restarts) == ("failed", 1)
+    assert sorted(path.name for path in installation.settings.rounds_dir.iterdir()) == ["000001.1"]
+    assert sorted(path.name for path in installation.settings.policies_dir.iterdir()) == ["000000"]
+    counted = record.metrics["collect"]
+    rankings = data.metrics["rankings"] + data.metrics["held_out_rankings"]
+    assert counted["rankings"] + counted["held_out_rankings"] == rankings - 1
+
+
+def test_data_is_collected_again_when_some_was_erased_meanwhile(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation = rounds.installation
+    installation.speak(24)
+    archive, seen = Archive(installation.ledger), []
+
+    def slow(ledger: Ledger, **options: Any) -> TrainingData:
+        data = collect(ledger, **options)
+        seen.append("c0-5-a" in data.responses)
+        if len(seen) == 1:
+            response = archive.response("c0-5-a")
+            assert response is not None
+            assert Eraser(archive).response(response).restarted == ()
+        return data
+
+    monkeypatch.setattr("training.stages.collect", slow)
+    _, outcomes = rounds.run(last="collect")
+    assert (outcomes["collect"].state, seen) == ("done", [True, False])
 
 
 def test_first_outcome_of_a_stage_counts(tmp_path: Path) -> None:
