@@ -11,8 +11,9 @@ from training.config import GateConfig, RewardConfig
 from training.data import RankedSamples, Sample, collate, length_bucketed
 from training.models import Role, Trunk
 from training.optimization import OnProgress, silent
-from training.reward import Scorer, evaluate
+from training.reward import evaluate
 from training.rollout import sample_completions
+from training.scoring import Scorer
 
 NGRAM = 4
 

@@ -49,7 +49,12 @@ def _view(model: Any, first: int, last: int, norm: nn.Module) -> Any:
 
 
 def position_ids(attention_mask: Tensor) -> Tensor:
-    """Positions (B, T) counted over real tokens, so that padding on either side changes nothing."""
+    """Positions (B, T) counted over real tokens, so that padding on either side changes nothing.
+
+    With a mask (B, T, T) of what each token sees, over those: a token's position is how many others it sees.
+    """
+    if attention_mask.dim() == 3:
+        return attention_mask.sum(-1) - 1
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
@@ -139,12 +144,26 @@ class Trunk:
         for weight in self._weights:
             weight.requires_grad_(True)
 
+    def _attention(self, mask: Tensor) -> Tensor:
+        """What the layers take: a mask (B, T) as it is, one (B, T, T) as numbers to add, (B, 1, T, T)."""
+        if mask.dim() == 2:
+            return mask
+        dtype = self.model.dtype
+        return (
+            torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+            .masked_fill_(~mask, torch.finfo(dtype).min)
+            .unsqueeze(1)
+        )
+
     @torch.no_grad()
     def lower(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Hidden states (B, T, D) below the first adapter: one for all roles, constant in training."""
+        """Hidden states (B, T, D) below the first adapter: one for all roles, constant in training.
+
+        attention_mask (B, T), 1 = real, or (B, T, T), True where a token (of the first T) sees another.
+        """
         return self._lower(
             input_ids=input_ids,
-            attention_mask=attention_mask,
+            attention_mask=self._attention(attention_mask),
             position_ids=position_ids(attention_mask),
             use_cache=False,
         ).last_hidden_state
@@ -154,7 +173,7 @@ class Trunk:
         self._activate(role)
         return self._upper(
             inputs_embeds=hidden,
-            attention_mask=attention_mask,
+            attention_mask=self._attention(attention_mask),
             position_ids=position_ids(attention_mask),
             use_cache=False,
         ).last_hidden_state
@@ -196,9 +215,13 @@ class Trunk:
 
     def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Scores (B,): the reward head at the last real token, found by length and not by pad id."""
-        states = self.upper(hidden, batch.attention_mask, "reward")
-        rows = torch.arange(len(states), device=states.device)
-        return self.heads["reward"](states[rows, batch.lengths - 1].float()).squeeze(-1)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return self.scores_at(hidden, batch.attention_mask, rows, batch.lengths - 1)
+
+    def scores_at(self, hidden: Tensor, attention_mask: Tensor, rows: Tensor, ends: Tensor) -> Tensor:
+        """Scores (N,): the reward head at the tokens `ends` (N,) of `rows` (N,)."""
+        states = self.upper(hidden, attention_mask, "reward")
+        return self.heads["reward"](states[rows, ends].float()).squeeze(-1)
 
     def score(self, batch: Batch) -> Tensor:
         """Scores (B,) from token ids, without gradients."""

@@ -1,6 +1,6 @@
 """Fitting the reward adapter and head to what people said, and measuring the fit on prompts it never saw."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from feedback.statistics import Interval, bootstrap_mean
 from training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import RewardConfig
-from training.data import Batch, RankedSamples, RatedSample, Sample, collate, length_bucketed, shuffled
+from training.data import RankedSamples, RatedSample, Sample, shuffled
 from training.losses import ranking_loss, rating_loss
 from training.models import Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
+from training.scoring import Scorer
 
 Judgement = RankedSamples | RatedSample
-CACHED_TOKENS = 250_000  # of lower hidden states; more than that is computed again in each epoch
 
 
 @dataclass(frozen=True)
@@ -75,64 +75,20 @@ def _samples(judgement: Judgement) -> tuple[Sample, ...]:
     return judgement.samples if isinstance(judgement, RankedSamples) else (judgement.sample,)
 
 
-class Scorer:
-    """Scores of samples with gradients. What lies below the adapters is computed once and kept, if not too much."""
-
-    def __init__(self, trunk: Trunk, samples: Iterable[Sample], config: RewardConfig) -> None:
-        self._trunk, self._config = trunk, config
-        self._hidden: dict[Sample, Tensor] = {}
-        unique = sorted({s.truncated(config.max_tokens) for s in samples}, key=lambda s: (len(s), s.completion_ids))
-        if sum(map(len, unique)) > CACHED_TOKENS:
-            return
-        for indices in length_bucketed([len(s) for s in unique], config.microbatch):
-            batch = self._collate(chosen := [unique[i] for i in indices])
-            hidden = trunk.lower(batch.input_ids, batch.attention_mask)
-            self._hidden |= {s: h[: len(s)].clone() for s, h in zip(chosen, hidden, strict=True)}
-
-    def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """Scores (B,)."""
-        samples = [sample.truncated(self._config.max_tokens) for sample in samples]
-        batch = self._collate(samples)
-        if self._hidden:
-            hidden = nn.utils.rnn.pad_sequence([self._hidden[s] for s in samples], batch_first=True)
-        else:
-            hidden = self._trunk.lower(batch.input_ids, batch.attention_mask)
-        return self._trunk.scores(hidden, batch)
-
-    def _collate(self, samples: Sequence[Sample]) -> Batch:
-        return collate(samples, self._trunk.pad_id, self._trunk.device)
-
-    @torch.no_grad()
-    def all(self, samples: Sequence[Sample]) -> list[float]:
-        """Scores without gradients, in length-bucketed microbatches."""
-        scores: dict[int, float] = {}
-        for indices in length_bucketed([len(s) for s in samples], self._config.microbatch):
-            scores |= dict(zip(indices, self([samples[i] for i in indices]).tolist(), strict=True))
-        return [scores[i] for i in range(len(samples))]
-
-
-def _chunks(judgements: Sequence[Judgement], microbatch: int) -> Iterator[list[Judgement]]:
-    """Judgements of like length in groups of about `microbatch` completions; a ranking is never torn apart."""
-    ordered = sorted(judgements, key=lambda j: max(map(len, _samples(j))))
-    chunk: list[Judgement] = []
-    size = 0
-    for judgement in ordered:
-        if chunk and size + len(_samples(judgement)) > microbatch:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(judgement)
-        size += len(_samples(judgement))
-    yield chunk
-
-
 def _backward(config: RewardConfig, scorer: Scorer, labels: Labels, judgements: Sequence[Judgement]) -> float:
-    """Accumulate the gradient of the mean loss over judgements (a prompt is one element, InstructGPT eq. 1)."""
+    """Accumulate the gradient of the weighted mean loss over judgements (a prompt is one element, InstructGPT eq. 1).
+
+    Batches of `scorer` bound the memory and leave the result alone: the mean is over all of them.
+    """
+    groups, weights = [_samples(j) for j in judgements], [j.weight for j in judgements]
     total = 0.0
-    for chunk in _chunks(judgements, config.microbatch):
-        counts = [len(_samples(j)) for j in chunk]
-        scores = scorer([s for j in chunk for s in _samples(j)]).split(counts)
-        losses = [labels.loss(x, j, config.label_smoothing) for x, j in zip(scores, chunk, strict=True)]
-        loss = torch.stack(losses).sum() / len(judgements)
+    for batch in scorer.batches(groups):
+        scores = scorer([s for i in batch for s in groups[i]]).split([len(groups[i]) for i in batch])
+        losses = [
+            weights[i] * labels.loss(x, judgements[i], config.label_smoothing)
+            for i, x in zip(batch, scores, strict=True)
+        ]
+        loss = torch.stack(losses).sum() / sum(weights)
         loss.backward()
         total += loss.item()
     return total
@@ -151,10 +107,11 @@ def train_reward_model(
 ) -> RewardReport:
     """Fit the reward adapter and head; goes on from the last checkpoint, if any.
 
-    Every completion is forwarded once per epoch. Afterwards the head's bias is set so that `demonstrations`, or without
-    them all training completions, score mean 0.
+    Every distinct completion is forwarded once per optimizer step, and a prompt once for its completions. Afterwards
+    the head's bias is set so that `demonstrations`, or without them all training completions, score mean 0.
     """
     training, held_out = split_by_prompt([*rankings, *ratings], config.held_out_fraction, seed)
+    training = [j for j in training if j.weight > 0]
     if not training:
         raise ValueError("the reward model needs rankings or ratings")
     with_ties = any(len(set(r.tiers)) < len(r.tiers) for r in rankings)
