@@ -40,7 +40,7 @@ class Row:
         return [segment for segment, length in enumerate(lengths) for _ in range(length)]
 
 
-def pack(samples: Iterable[Sample], max_tokens: int) -> list[Row]:
+def pack(samples: Iterable[Sample], max_tokens: float) -> list[Row]:
     """Every distinct sample once, in rows of at most `max_tokens`, or of one completion where that is longer."""
     rows: dict[tuple[int, ...], list[Row]] = {}
     for sample in dict.fromkeys(samples):

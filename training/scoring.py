@@ -1,5 +1,6 @@
 """Scores of many completions: each distinct one is forwarded once, and a prompt once for all of its completions."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -12,6 +13,7 @@ from training.models import Trunk
 from training.packing import Row, collate_rows, pack, within_budget
 
 CACHED_TOKENS = 250_000  # of lower hidden states; more than that is computed again in each epoch
+Piece = tuple[int, ...] | Sample  # of a row: its prompt, or one of its completions
 TAKES_MASKS = ("sdpa", "eager")  # kernels that any mask can be given to
 
 
@@ -43,9 +45,9 @@ class Scorer:
 
     def __init__(self, trunk: Trunk, samples: Iterable[Sample], config: RewardConfig) -> None:
         self._trunk, self._config = trunk, config
-        self._row_tokens = config.token_budget if shares_prompts(trunk, config.max_tokens) else 0
-        self._hidden: dict[tuple[int, ...] | Sample, Tensor] = {}  # of prompts and of completions
-        rows = self._pack(samples)
+        self._row_tokens = math.inf if shares_prompts(trunk, config.max_tokens) else 0
+        self._hidden: dict[Piece, Tensor] = {}
+        rows = self._pack(samples, config.token_budget)
         if sum(map(len, rows)) > CACHED_TOKENS:
             return
         for indices in within_budget([[row] for row in rows], config.token_budget):
@@ -73,7 +75,7 @@ class Scorer:
     @torch.no_grad()
     def all(self, samples: Sequence[Sample]) -> list[float]:
         """Scores without gradients, of any number of samples."""
-        rows = self._pack(samples)
+        rows = self._pack(samples, self._config.token_budget)
         scores: dict[Sample, float] = {}
         for indices in within_budget([[row] for row in rows], self._config.token_budget):
             batch = [rows[i] for i in indices]
@@ -83,9 +85,9 @@ class Scorer:
     def _cut(self, sample: Sample) -> Sample:
         return sample.truncated(self._config.max_tokens)
 
-    def _pack(self, samples: Iterable[Sample]) -> list[Row]:
+    def _pack(self, samples: Iterable[Sample], max_tokens: float = math.inf) -> list[Row]:
         """Completions that left different parts of their prompt behind have different prompts, hence rows."""
-        return pack(map(self._cut, samples), self._row_tokens)
+        return pack(map(self._cut, samples), min(max_tokens, self._row_tokens))
 
     def _scores(self, rows: Sequence[Row]) -> Tensor:
         """Scores (N,) of the completions of `rows`, in their order."""
@@ -96,12 +98,16 @@ class Scorer:
     def _keep(self, rows: Sequence[Row]) -> None:
         batch = collate_rows(rows, self._trunk.pad_id, self._trunk.device)
         for row, hidden in zip(rows, self._trunk.lower(batch.input_ids, batch.mask), strict=True):
-            lengths = [len(row.prompt_ids), *map(len, row.completions)]
-            parts = hidden[: len(row)].split(lengths)
+            parts = hidden[: len(row)].split([len(row.prompt_ids), *map(len, row.completions)])
             # Copies: a view would hold on to the whole batch.
-            self._hidden |= {key: part.clone() for key, part in zip((row.prompt_ids, *row.samples), parts, strict=True)}
+            self._hidden |= {piece: part.clone() for piece, part in zip(_pieces(row), parts, strict=True)}
 
     def _kept(self, rows: Sequence[Row]) -> Tensor:
         """Lower hidden states (B, T, D), put together again; a row need not hold all completions that were kept."""
-        keys = [(row.prompt_ids, *row.samples) for row in rows]
-        return pad_sequence([torch.cat([self._hidden[key] for key in each]) for each in keys], batch_first=True)
+        return pad_sequence(
+            [torch.cat([self._hidden[piece] for piece in _pieces(row)]) for row in rows], batch_first=True
+        )
+
+
+def _pieces(row: Row) -> list[Piece]:
+    return [row.prompt_ids, *row.samples]
