@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from training.attention import Blocks, blocks_of
 from training.data import Sample
 
 
@@ -23,7 +24,7 @@ class Row:
     completions: tuple[tuple[int, ...], ...]
 
     def __len__(self) -> int:
-        return len(self.prompt_ids) + sum(map(len, self.completions))
+        return sum(self.lengths)
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -34,10 +35,9 @@ class Row:
         return sum(self.completions, self.prompt_ids)
 
     @property
-    def segments(self) -> list[int]:
-        """Of each token: 0 in the prompt, k in the k-th completion."""
-        lengths = map(len, (self.prompt_ids, *self.completions))
-        return [segment for segment, length in enumerate(lengths) for _ in range(length)]
+    def lengths(self) -> list[int]:
+        """Of the prompt, then of each completion."""
+        return [len(self.prompt_ids), *map(len, self.completions)]
 
 
 def pack(samples: Iterable[Sample], max_tokens: float) -> list[Row]:
@@ -71,35 +71,24 @@ def within_budget(units: Sequence[Sequence[Row]], token_budget: int) -> list[lis
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Rows padded on the right. Padding is known by the mask alone: the pad id may also be a real token."""
+    """Rows padded on the right. Padding is known by lengths alone: the pad id may also be a real token."""
 
     input_ids: Tensor  # (B, T)
-    mask: Tensor  # (B, T, T) True where a token (of the first T) sees another; (B, T), 1 = real, of single completions
+    attention: Tensor | Blocks  # a mask (B, T), 1 = real, where every row has one completion, else which sees which
     rows: Tensor  # (N,) the row of each completion
     ends: Tensor  # (N,) where in T its last token lies
-
-
-def visibility(segments: Tensor) -> Tensor:
-    """What each token sees (B, T, T): the prompt and its own segment, both up to itself.
-
-    segments (B, T): 0 is the prompt, a positive number one of its completions, -1 padding, which sees itself alone: a
-    softmax over nothing is NaN.
-    """
-    query, key = segments.unsqueeze(2), segments.unsqueeze(1)
-    related = (query >= 0) & ((key == 0) | (key == query))  # (B, T, T)
-    return related.tril() | torch.eye(segments.shape[1], dtype=torch.bool, device=segments.device)
 
 
 def collate_rows(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -> PackedBatch:
     """Rows as one batch on `device`. The completions of the first row come first, in their order."""
     input_ids = pad_sequence([torch.tensor(row.token_ids) for row in rows], batch_first=True, padding_value=pad_id)
-    segments = pad_sequence([torch.tensor(row.segments) for row in rows], batch_first=True, padding_value=-1)
-    single = all(len(row.completions) == 1 for row in rows)
     counts = torch.tensor([len(row.completions) for row in rows])
-    ends = [torch.tensor([len(row.prompt_ids), *map(len, row.completions)]).cumsum(0)[1:] - 1 for row in rows]
+    ends = [torch.tensor(row.lengths).cumsum(0)[1:] - 1 for row in rows]
+    real = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True)  # (B, T)
+    shared = any(len(row.completions) > 1 for row in rows)
     return PackedBatch(
         input_ids=input_ids.to(device),
-        mask=(segments >= 0).long().to(device) if single else visibility(segments.to(device)),
+        attention=blocks_of([row.lengths for row in rows], device) if shared else real.to(device),
         rows=torch.arange(len(rows)).repeat_interleave(counts).to(device),
         ends=torch.cat(ends).to(device),
     )

@@ -14,20 +14,19 @@ from training.packing import Row, collate_rows, pack, within_budget
 
 CACHED_TOKENS = 250_000  # of lower hidden states; more than that is computed again in each epoch
 Piece = tuple[int, ...] | Sample  # of a row: its prompt, or one of its completions
-TAKES_MASKS = ("sdpa", "eager")  # kernels that any mask can be given to
 
 
 @torch.no_grad()
 def shares_prompts(trunk: Trunk, max_tokens: int) -> bool:
     """Whether the completions of a prompt may stand in one row: asked of the config, then tried.
 
-    What lets tokens see only so far back goes by their places in the row, which are not those in the completion; within
-    `max_tokens` it must not bite. A layer that is not attention would read on from one completion into the next.
+    A window that lets tokens see only so far back is unknown to the attention of rows: within `max_tokens` it must not
+    bite. A layer that is not attention would read on from one completion into the next.
     """
     config = trunk.model.config
     facts = config.to_dict()
     windows = [facts.get("sliding_window"), facts.get("attention_chunk_size")]
-    if config._attn_implementation not in TAKES_MASKS or any(w and w < max_tokens for w in windows):
+    if config._attn_implementation != "sdpa" or any(w and w < max_tokens for w in windows):
         return False
     ends = []
     for row_tokens in (32, 0):  # all in one row, each in its own
@@ -35,9 +34,9 @@ def shares_prompts(trunk: Trunk, max_tokens: int) -> bool:
             [Sample((1, 2, 3), (4, 5, 6, 7)), Sample((1, 2, 3), (7, 6, 5)), Sample((1, 2, 3), (5,))], row_tokens
         )
         batch = collate_rows(rows, trunk.pad_id, trunk.device)
-        states = trunk.upper(trunk.lower(batch.input_ids, batch.mask), batch.mask, None)
+        states = trunk.upper(trunk.lower(batch.input_ids, batch.attention), batch.attention, None)
         ends.append(states[batch.rows, batch.ends].float())  # (3, D)
-    return bool((ends[0] - ends[1]).norm() < 0.05 * ends[1].norm())  # bf16 alone makes a difference of 0.01
+    return bool((ends[0] - ends[1]).norm() < 0.05 * ends[1].norm())  # bf16 alone makes 0.01
 
 
 class Scorer:
@@ -92,13 +91,13 @@ class Scorer:
     def _scores(self, rows: Sequence[Row]) -> Tensor:
         """Scores (N,) of the completions of `rows`, in their order."""
         batch = collate_rows(rows, self._trunk.pad_id, self._trunk.device)
-        hidden = self._kept(rows) if self._hidden else self._trunk.lower(batch.input_ids, batch.mask)
-        return self._trunk.scores_at(hidden, batch.mask, batch.rows, batch.ends)
+        hidden = self._kept(rows) if self._hidden else self._trunk.lower(batch.input_ids, batch.attention)
+        return self._trunk.scores_at(hidden, batch.attention, batch.rows, batch.ends)
 
     def _keep(self, rows: Sequence[Row]) -> None:
         batch = collate_rows(rows, self._trunk.pad_id, self._trunk.device)
-        for row, hidden in zip(rows, self._trunk.lower(batch.input_ids, batch.mask), strict=True):
-            parts = hidden[: len(row)].split([len(row.prompt_ids), *map(len, row.completions)])
+        for row, hidden in zip(rows, self._trunk.lower(batch.input_ids, batch.attention), strict=True):
+            parts = hidden[: len(row)].split(row.lengths)
             # Copies: a view would hold on to the whole batch.
             self._hidden |= {piece: part.clone() for piece, part in zip(_pieces(row), parts, strict=True)}
 

@@ -2,38 +2,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.attention import Blocks
 from training.data import Sample
-from training.models import position_ids
-from training.packing import Row, collate_rows, pack, visibility, within_budget
+from training.packing import Row, collate_rows, pack, within_budget
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=6).map(tuple)
 samples = st.lists(st.builds(Sample, tokens, tokens), max_size=20)
-
-
-def test_what_a_token_sees_by_hand() -> None:
-    seen = visibility(torch.tensor([[0, 0, 1, 1, 2, -1], [0, 1, 2, 2, 2, 3]]))
-    want = torch.tensor(
-        [
-            [
-                [1, 0, 0, 0, 0, 0],
-                [1, 1, 0, 0, 0, 0],
-                [1, 1, 1, 0, 0, 0],
-                [1, 1, 1, 1, 0, 0],
-                [1, 1, 0, 0, 1, 0],
-                [0, 0, 0, 0, 0, 1],
-            ],
-            [
-                [1, 0, 0, 0, 0, 0],
-                [1, 1, 0, 0, 0, 0],
-                [1, 0, 1, 0, 0, 0],
-                [1, 0, 1, 1, 0, 0],
-                [1, 0, 1, 1, 1, 0],
-                [1, 0, 0, 0, 0, 1],
-            ],
-        ]
-    )
-    assert torch.equal(seen, want.bool())
-    assert position_ids(seen).tolist() == [[0, 1, 2, 3, 2, 0], [0, 1, 1, 2, 3, 1]]
 
 
 def test_a_batch_by_hand() -> None:
@@ -41,12 +15,14 @@ def test_a_batch_by_hand() -> None:
     assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9], [1, 2, 3, 4, 0]]
     assert batch.rows.tolist() == [0, 0, 1]
     assert batch.ends.tolist() == [2, 4, 3]
-    assert torch.equal(batch.mask, visibility(torch.tensor([[0, 0, 1, 2, 2], [0, 1, 1, 1, -1]])))
+    assert isinstance(batch.attention, Blocks)
+    assert batch.attention.position_ids.tolist() == [[0, 1, 2, 2, 3], [0, 1, 2, 3, 0]]
 
 
 def test_completions_in_rows_of_their_own_need_no_more_than_a_padding_mask() -> None:
     batch = collate_rows([Row((5, 6), ((7,),)), Row((1,), ((2, 3, 4),))], pad_id=0)
-    assert batch.mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    assert isinstance(batch.attention, torch.Tensor)
+    assert batch.attention.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
 
 
 @given(samples, st.integers(0, 20))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+from training.attention import Blocks
 from training.config import AdapterConfig, RewardConfig
 from training.data import RankedSamples, RatedSample, Sample, collate
 from training.losses import ranking_loss, rating_loss
@@ -103,10 +104,10 @@ class Counted:
         self.tokens, self.rows, self._upper = 0, 0, trunk.upper
         trunk.upper = self
 
-    def __call__(self, hidden: Tensor, mask: Tensor, role: str) -> Tensor:
+    def __call__(self, hidden: Tensor, attention: Tensor | Blocks, role: str) -> Tensor:
         self.tokens += hidden.shape[0] * hidden.shape[1]
         self.rows += len(hidden)
-        return self._upper(hidden, mask, role)
+        return self._upper(hidden, attention, role)
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -172,14 +173,17 @@ def test_layers_that_read_on_past_a_mask_keep_completions_apart(perturbed: Trunk
     torch.testing.assert_close(Scorer(trunk, [], RewardConfig())(samples), want, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_either_kernel_and_either_dtype_takes_the_mask(
-    tiny_model: Callable[..., LlamaForCausalLM], dtype: torch.dtype, attention: str
+@pytest.mark.parametrize(
+    ("attention", "dtype", "shared"),
+    [("sdpa", torch.float32, True), ("sdpa", torch.bfloat16, True), ("eager", torch.float32, False)],
+)
+def test_rows_are_shared_where_the_model_attends_as_they_do(
+    tiny_model: Callable[..., LlamaForCausalLM], attention: str, dtype: torch.dtype, shared: bool
 ) -> None:
     model = tiny_model(dtype)
     model.set_attn_implementation(attention)
-    assert shares_prompts(Trunk(model, AdapterConfig(lora_layers=2)), 512)
+    assert shares_prompts(Trunk(model, AdapterConfig(lora_layers=2)), 512) == shared
+    assert model.config._attn_implementation == attention
 
 
 def test_separate_batches_score_as_the_trunk_does(perturbed: Trunk) -> None:
