@@ -85,13 +85,13 @@ class RewardConfig(AdapterConfig):
     label_smoothing: float = 0.0  # assumed chance that a rater ordered a pair the wrong way round
     max_tokens: int = 512  # prompt and completion together; longer prompts lose their oldest tokens
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
-    microbatch: int = 16  # completions per forward and backward; bounds memory, does not change the result
+    token_budget: int = 4096  # per forward and backward, with padding; bounds memory, does not change the result
     checkpoint_every: int = 5  # optimizer steps
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.learning_rate > 0, "learning_rate must be positive")
-        counts = (self.epochs, self.batch_rankings, self.max_tokens, self.microbatch, self.checkpoint_every)
+        counts = (self.epochs, self.batch_rankings, self.max_tokens, self.token_budget, self.checkpoint_every)
         _require(min(counts) > 0, "counts and batch sizes must be at least 1")
         _require(0 <= self.held_out_fraction < 1, "held_out_fraction must lie in [0, 1)")
         _require(0 <= self.label_smoothing < 0.5, "label_smoothing must lie in [0, 0.5)")

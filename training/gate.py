@@ -13,8 +13,8 @@ from training.data import RankedSamples, Sample, collate, length_bucketed
 from training.fit import evaluate
 from training.models import Role, Trunk
 from training.optimization import OnProgress, silent
-from training.reward import Scorer
 from training.rollout import sample_completions
+from training.scoring import Scorer
 
 NGRAM = 4
 

@@ -23,7 +23,8 @@ from training.likelihoods import Labels
 from training.models import Role, Trunk
 from training.optimization import NonFinite
 from training.ppo import StalePolicy, train_ppo
-from training.reward import Scorer, train_reward_model
+from training.reward import train_reward_model
+from training.scoring import Scorer
 from training.sft import train_sft
 from training.stages import Job, Stage, StageFailed
 from training.version import POLICY, REF, REWARD, publish, stop_tokens

@@ -8,6 +8,7 @@ Letters: B batch, T tokens, C completion tokens, D hidden size, V vocabulary.
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,9 +17,10 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from feedback.hardware import local_dtype
+from training.attention import SHARED, Blocks
 from training.config import AdapterConfig
 from training.data import Batch
 from training.losses import completion_log_probs, entropy
@@ -51,6 +53,18 @@ def _view(model: Any, first: int, last: int, norm: nn.Module) -> Any:
 def position_ids(attention_mask: Tensor) -> Tensor:
     """Positions (B, T) counted over real tokens, so that padding on either side changes nothing."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+@contextmanager
+def _attending(kind: str, *configs: PreTrainedConfig) -> Iterator[None]:
+    before = [config._attn_implementation for config in configs]
+    try:
+        for config in configs:
+            config._attn_implementation = kind
+        yield
+    finally:
+        for config, kind in zip(configs, before, strict=True):
+            config._attn_implementation = kind
 
 
 class Trunk:
@@ -139,25 +153,27 @@ class Trunk:
         for weight in self._weights:
             weight.requires_grad_(True)
 
-    @torch.no_grad()
-    def lower(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Hidden states (B, T, D) below the first adapter: one for all roles, constant in training."""
-        return self._lower(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids(attention_mask),
-            use_cache=False,
-        ).last_hidden_state
+    def _states(self, view: Any, attention: Tensor | Blocks, **inputs: Tensor) -> Tensor:
+        if isinstance(attention, Tensor):
+            positions = position_ids(attention)
+            return view(attention_mask=attention, position_ids=positions, use_cache=False, **inputs).last_hidden_state
+        with _attending(SHARED, self.model.config, view.config):
+            return view(
+                position_ids=attention.position_ids, blocks=attention, use_cache=False, **inputs
+            ).last_hidden_state
 
-    def upper(self, hidden: Tensor, attention_mask: Tensor, role: Role | None) -> Tensor:
+    @torch.no_grad()
+    def lower(self, input_ids: Tensor, attention: Tensor | Blocks) -> Tensor:
+        """Hidden states (B, T, D) below the first adapter: one for all roles, constant in training.
+
+        `attention` is a mask (B, T), 1 = real, or says what each token sees.
+        """
+        return self._states(self._lower, attention, input_ids=input_ids)
+
+    def upper(self, hidden: Tensor, attention: Tensor | Blocks, role: Role | None) -> Tensor:
         """Final, normed hidden states (B, T, D) of `role` from `lower`'s; None is the base model itself."""
         self._activate(role)
-        return self._upper(
-            inputs_embeds=hidden,
-            attention_mask=attention_mask,
-            position_ids=position_ids(attention_mask),
-            use_cache=False,
-        ).last_hidden_state
+        return self._states(self._upper, attention, inputs_embeds=hidden)
 
     def next_token_logits(
         self, input_ids: Tensor, attention_mask: Tensor, cache: DynamicCache, role: Role | None
@@ -196,9 +212,13 @@ class Trunk:
 
     def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Scores (B,): the reward head at the last real token, found by length and not by pad id."""
-        states = self.upper(hidden, batch.attention_mask, "reward")
-        rows = torch.arange(len(states), device=states.device)
-        return self.heads["reward"](states[rows, batch.lengths - 1].float()).squeeze(-1)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return self.scores_at(hidden, batch.attention_mask, rows, batch.lengths - 1)
+
+    def scores_at(self, hidden: Tensor, attention: Tensor | Blocks, rows: Tensor, ends: Tensor) -> Tensor:
+        """Scores (N,): the reward head at the tokens `ends` (N,) of `rows` (N,)."""
+        states = self.upper(hidden, attention, "reward")
+        return self.heads["reward"](states[rows, ends].float()).squeeze(-1)
 
     def score(self, batch: Batch) -> Tensor:
         """Scores (B,) from token ids, without gradients."""

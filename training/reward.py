@@ -1,22 +1,20 @@
 """Fitting the reward adapter and head to what people said, and measuring the fit on prompts it never saw."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from feedback.fit import Fit
 from training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import RewardConfig
-from training.data import Batch, Judgement, RankedSamples, RatedSample, Sample, collate, length_bucketed, shuffled
+from training.data import Judgement, RankedSamples, RatedSample, Sample, shuffled
 from training.fit import evaluate
 from training.likelihoods import Labels, log_likelihood, weighted_loss
 from training.models import Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
-
-CACHED_TOKENS = 250_000  # of lower hidden states; more than that is computed again in each epoch
+from training.scoring import Scorer
 
 
 @dataclass(frozen=True)
@@ -44,71 +42,24 @@ def split_by_prompt(
     return training, [j for j in judgements if j.prompt_ids in held_out]
 
 
-class Scorer:
-    """Scores of samples with gradients. What lies below the adapters is computed once and kept, if not too much."""
-
-    def __init__(self, trunk: Trunk, samples: Iterable[Sample], config: RewardConfig) -> None:
-        self._trunk, self._config = trunk, config
-        self._hidden: dict[Sample, Tensor] = {}
-        unique = sorted({s.truncated(config.max_tokens) for s in samples}, key=lambda s: (len(s), s.completion_ids))
-        if sum(map(len, unique)) > CACHED_TOKENS:
-            return
-        for indices in length_bucketed([len(s) for s in unique], config.microbatch):
-            batch = self._collate(chosen := [unique[i] for i in indices])
-            hidden = trunk.lower(batch.input_ids, batch.attention_mask)
-            self._hidden |= {s: h[: len(s)].clone() for s, h in zip(chosen, hidden, strict=True)}
-
-    def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """Scores (B,)."""
-        samples = [sample.truncated(self._config.max_tokens) for sample in samples]
-        batch = self._collate(samples)
-        if self._hidden:
-            hidden = nn.utils.rnn.pad_sequence([self._hidden[s] for s in samples], batch_first=True)
-        else:
-            hidden = self._trunk.lower(batch.input_ids, batch.attention_mask)
-        return self._trunk.scores(hidden, batch)
-
-    def _collate(self, samples: Sequence[Sample]) -> Batch:
-        return collate(samples, self._trunk.pad_id, self._trunk.device)
-
-    @torch.no_grad()
-    def all(self, samples: Sequence[Sample]) -> list[float]:
-        """Scores without gradients, in length-bucketed microbatches."""
-        scores: dict[int, float] = {}
-        for indices in length_bucketed([len(s) for s in samples], self._config.microbatch):
-            scores |= dict(zip(indices, self([samples[i] for i in indices]).tolist(), strict=True))
-        return [scores[i] for i in range(len(samples))]
-
-
-def _chunks(judgements: Sequence[Judgement], microbatch: int) -> Iterator[list[Judgement]]:
-    """Judgements of like length in groups of about `microbatch` completions; a ranking is never torn apart."""
-    ordered = sorted(judgements, key=lambda j: max(map(len, j.samples)))
-    chunk: list[Judgement] = []
-    size = 0
-    for judgement in ordered:
-        if chunk and size + len(judgement.samples) > microbatch:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(judgement)
-        size += len(judgement.samples)
-    yield chunk
-
-
 def _backward(config: RewardConfig, scorer: Scorer, labels: Labels, judgements: Sequence[Judgement]) -> float:
-    """Accumulate the gradient of the weighted mean loss (a judgement is one element, InstructGPT eq. 1)."""
+    """Accumulate the gradient of the weighted mean loss (a judgement is one element, InstructGPT eq. 1).
+
+    Batches of `scorer` bound the memory and leave the result alone: the mean is over all of them.
+    """
     total, total_weight = 0.0, sum(j.weight for j in judgements)
-    for chunk in _chunks(judgements, config.microbatch):
-        scores = scorer([s for j in chunk for s in j.samples])
+    for indices in scorer.batches([j.samples for j in judgements]):
+        batch = [judgements[i] for i in indices]
         values = log_likelihood(
-            chunk,
-            scores,
+            batch,
+            scorer([s for j in batch for s in j.samples]),
             labels,
             config.likelihood,
             margin=config.margin,
             label_smoothing=config.label_smoothing,
             center_coef=config.center_coef,
         )
-        loss = weighted_loss(values, values.new_tensor([j.weight for j in chunk]), total_weight)
+        loss = weighted_loss(values, values.new_tensor([j.weight for j in batch]), total_weight)
         loss.backward()
         total += loss.item()
     return total
@@ -127,8 +78,8 @@ def train_reward_model(
 ) -> RewardReport:
     """Fit the reward adapter and head; goes on from the last checkpoint, if any.
 
-    Every completion is forwarded once per epoch. Afterwards the head's bias is set so that `demonstrations`, or without
-    them all training completions, score mean 0.
+    Every distinct completion is forwarded once per optimizer step, and a prompt once for its completions. Afterwards
+    the head's bias is set so that `demonstrations`, or without them all training completions, score mean 0.
     """
     judgements: list[Judgement] = [*rankings, *ratings]
     judgements = [j for j in judgements if j.weight > 0]

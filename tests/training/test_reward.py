@@ -13,10 +13,11 @@ from training.config import RewardConfig
 from training.data import RankedSamples, RatedSample, Sample
 from training.fit import evaluate
 from training.models import Trunk
-from training.reward import Scorer, split_by_prompt, train_reward_model
+from training.reward import split_by_prompt, train_reward_model
+from training.scoring import Scorer
 
 GOOD = 40  # the planted preference: completions with more of this token are better
-CONFIG = RewardConfig(learning_rate=1e-2, epochs=6, batch_rankings=8, held_out_fraction=0.3, microbatch=32)
+CONFIG = RewardConfig(learning_rate=1e-2, epochs=6, batch_rankings=8, held_out_fraction=0.3, token_budget=256)
 Maker = Callable[..., Trunk]
 
 
@@ -133,7 +134,7 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6])
 def test_a_resumed_fit_is_the_uninterrupted_fit_bit_for_bit(tiny_trunk: Maker, tmp_path: Path, stop_at: int) -> None:
-    config = RewardConfig(epochs=2, batch_rankings=3, learning_rate=1e-3, checkpoint_every=2, microbatch=4)
+    config = RewardConfig(epochs=2, batch_rankings=3, learning_rate=1e-3, checkpoint_every=2, token_budget=24)
     ratings = [RatedSample(Sample((9, 9), (5, 2)), 1.0)]
     rankings = planted(10)
 
@@ -150,15 +151,16 @@ def test_a_resumed_fit_is_the_uninterrupted_fit_bit_for_bit(tiny_trunk: Maker, t
     assert all(torch.equal(t, straight.state("reward")[n]) for n, t in resumed.state("reward").items())
 
 
-def test_microbatches_do_not_change_the_result(tiny_trunk: Maker, tmp_path: Path) -> None:
+def test_the_token_budget_does_not_change_the_result(tiny_trunk: Maker, tmp_path: Path) -> None:
     states = []
-    for microbatch in (4, 64):
+    for budget in (1, 60, 4096):
         trunk = tiny_trunk()
-        config = RewardConfig(epochs=1, learning_rate=1e-3, microbatch=microbatch)
-        train_reward_model(config, trunk, planted(12), checkpoint_dir=tmp_path / str(microbatch))
+        config = RewardConfig(epochs=1, learning_rate=1e-3, token_budget=budget)
+        train_reward_model(config, trunk, planted(12), checkpoint_dir=tmp_path / str(budget))
         states.append(trunk.state("reward"))
     for name, tensor in states[0].items():
-        torch.testing.assert_close(tensor, states[1][name], rtol=1e-3, atol=1e-5)
+        for other in states[1:]:
+            torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-5)
 
 
 def test_the_split_is_by_prompt() -> None:
