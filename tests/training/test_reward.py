@@ -91,7 +91,7 @@ def test_judgement_without_weight_is_as_if_it_was_never_made(tiny_trunk: Maker, 
 def test_weight_of_two_is_said_twice(tiny_trunk: Maker, tmp_path: Path) -> None:
     """In one step, whose loss and gradient are the same."""
     first, *others = planted(4)
-    config = RewardConfig(epochs=1, batch_rankings=5, held_out_fraction=0.0, learning_rate=1e-3, microbatch=4)
+    config = RewardConfig(epochs=1, batch_rankings=5, held_out_fraction=0.0, learning_rate=1e-3, token_budget=64)
     states = []
     for n, given in enumerate([[first, first, *others], [replace(first, weight=2.0), *others]]):
         trunk = tiny_trunk()

@@ -11,10 +11,10 @@ from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from training.attention import Blocks
 from training.config import AdapterConfig, RewardConfig
-from training.data import RankedSamples, RatedSample, Sample, collate
-from training.losses import ranking_loss, rating_loss
+from training.data import Judgement, RankedSamples, RatedSample, Sample, collate
+from training.likelihoods import Labels, log_likelihood
 from training.models import Trunk
-from training.reward import Judgement, Labels, _backward
+from training.reward import _backward
 from training.scoring import Scorer, shares_prompts
 
 TrunkMaker = Callable[..., Trunk]
@@ -73,19 +73,14 @@ def expected_loss(trunk: Trunk, labels: Labels, judgements: Sequence[Judgement])
     """From one forward per completion, without any packing."""
     losses = []
     for judgement in judgements:
-        if isinstance(judgement, RatedSample):
-            score = alone(trunk, judgement.sample).unsqueeze(0)
-            loss = rating_loss(score, torch.tensor([judgement.label]), labels.threshold)
-        else:
-            scores = torch.stack([alone(trunk, sample) for sample in judgement.samples])
-            loss = ranking_loss(scores, torch.tensor(judgement.tiers), labels.log_nu)
-        losses.append(judgement.weight * loss)
+        scores = torch.stack([alone(trunk, sample) for sample in judgement.samples])
+        losses.append(-judgement.weight * log_likelihood([judgement], scores, labels)[0])
     return torch.stack(losses).sum() / 7.75  # 0.5 + 1.5 + 2.5 + 2 + 0.25 + 1
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_gradients_are_those_of_the_weighted_mean_over_the_step(tiny_trunk: TrunkMaker, budget: int) -> None:
-    trunk, labels = stretched(tiny_trunk(perturbed=True)), Labels(with_ties=True)
+    trunk, labels = stretched(tiny_trunk(perturbed=True)), Labels("davidson")
     judgements = said()
     parameters = {**trunk.parameters("reward"), **dict(labels.named_parameters())}
     want_loss = expected_loss(trunk, labels, judgements)
@@ -122,7 +117,7 @@ def test_a_step_forwards_each_prompt_and_each_completion_once(perturbed: Trunk, 
     config = RewardConfig(token_budget=budget)
     scorer = Scorer(perturbed, [], config)
     counted = Counted(perturbed)
-    _backward(config, scorer, Labels(with_ties=False), judgements)
+    _backward(config, scorer, Labels(), judgements)
     assert counted.rows == 2
     assert counted.tokens == (12 + 5 if budget == 1 else 2 * 12)  # one after the other, or the shorter row padded
 
