@@ -34,12 +34,16 @@ class Refused(RuntimeError):
 
 
 class RankedAnswers(Record):
-    """Completions of one prompt with their places: 0 is the best, equal places are ties."""
+    """Completions of one prompt with their places: 0 is the best, equal places are ties.
+
+    Those in the tier `unplaced` are worse than all others, and nothing is said among them.
+    """
 
     feedback_id: str
     prompt_ids: Ids
     completions: tuple[Ids, ...]
     tiers: tuple[int, ...]
+    unplaced: int | None = None
     weight: float = 1.0
     rater: str = ""
     source: str = ""
@@ -141,8 +145,8 @@ def collect(
 ) -> TrainingData:
     """What people say as of `watermark`; demonstrations after `since` are new; `is_held_out` asks about a rater.
 
-    `encode` is asked about imported answers only; those that it cannot encode are left out and counted. `sides_of` knows
-    the prompts' sides from earlier rounds.
+    `encode` is asked about imported answers only; those that it cannot encode are left out and counted. `sides_of`
+    knows the prompts' sides from earlier rounds.
     """
     standing = ledger.standing(watermark)
     aside = {item.rater for item in standing} & set(quarantined)
@@ -150,8 +154,8 @@ def collect(
     answers = Answers(ledger, encode)
     known = _without(quarantined, answers.usable({target for item in standing for target in item.judgement.targets}))
     training = [item for item in standing if item.split == "train"]
-    rankings = _rankings(training, known)
-    proofs = _rankings([item for item in standing if item.split == "eval"], known)
+    rankings = [ranked for item in training for ranked in _ranked(item, known)]
+    proofs = [ranked for item in standing if item.split == "eval" for ranked in _ranked(item, known)]
     completions = list(_without(quarantined, _newest(ledger, answers)).values())
     asked = asked_prompts(completions, config.reward.max_tokens - config.ppo.max_new_tokens)  # longer has no score
     sides = split(
@@ -201,16 +205,14 @@ def _weighted(
 ) -> tuple[list[RankedAnswers], list[RatedAnswer], list[RaterWeight]]:
     """The same with their weights, without those that have none, and what came out for each rater."""
     topics = Topics()
-    opinions = [
-        Opinion(r.rater, r.source, created[r.feedback_id], topics.ranked(r.prompt_ids, r.completions, r.tiers))
-        for r in rankings
-    ] + [
-        Opinion(r.rater, r.source, created[r.feedback_id], topics.rated(r.prompt_ids, r.completion_ids, r.label))
-        for r in ratings
-    ]
+    said = [topics.ranked(r.prompt_ids, r.completions, r.tiers, r.unplaced) for r in rankings]
+    said += [topics.rated(r.prompt_ids, r.completion_ids, r.label) for r in ratings]
+    terms: list[RankedAnswers | RatedAnswer] = [*rankings, *ratings]
+    opinions = [Opinion(r.rater, r.source, created[r.feedback_id], says) for r, says in zip(terms, said, strict=True)]
     weights, raters = weigh(opinions, config)
     ranked = [r.model_copy(update={"weight": w}) for r, w in zip(rankings, weights, strict=False) if w > 0]
-    rated = [r.model_copy(update={"weight": w}) for r, w in zip(ratings, weights[len(rankings) :], strict=True) if w > 0]
+    rest = weights[len(rankings) :]
+    rated = [r.model_copy(update={"weight": w}) for r, w in zip(ratings, rest, strict=True) if w > 0]
     return ranked, rated, raters
 
 
@@ -232,44 +234,32 @@ def _newest(ledger: Ledger, answers: Answers) -> dict[str, Completion]:
     return {id: known[id] for id in ids if id in known}
 
 
-def _rankings(items: Iterable[Feedback], known: dict[str, Completion]) -> list[RankedAnswers]:
-    return [ranked for item in items for ranked in _ranked(item, known)]
-
-
 def _prompts(rankings: Iterable[RankedAnswers]) -> set[Ids]:
     return {ranked.prompt_ids for ranked in rankings}
 
 
 def _ranked(item: Feedback, known: dict[str, Completion]) -> list[RankedAnswers]:
-    """A ranking or a comparison over the completions that are known; nothing when fewer than two are left.
-
-    What a partial ranking left out is worse than all that it placed, but equal to nothing: one such candidate joins the
-    placed ones, and each other is paired with every placed one, so that each pair that says something is there once.
-    """
+    """A ranking or a comparison over the completions that are known; nothing when it compares none of them."""
     judgement = item.judgement
     if not isinstance(judgement, Ranking | Comparison) or _both_bad(item):
         return []
     shown = [(known[id], tier) for id, tier in zip(judgement.targets, judgement.tiers, strict=True) if id in known]
     # The same messages become other tokens when the chat template changes; tokens of two templates do not compare.
     shown = [(completion, tier) for completion, tier in shown if _same_prompt(completion, shown[0][0])]
-    last = judgement.unplaced if isinstance(judgement, Ranking) else None
-    placed, unplaced = [p for p in shown if p[1] != last], [p for p in shown if p[1] == last]
-    if not placed or len(shown) < 2:
+    last = judgement.unplaced if isinstance(judgement, Ranking) and judgement.partial else None
+    if len(shown) < 2 or all(tier == last for _, tier in shown):
         return []
-    joining = [p for p in shown if p not in unplaced[1:]]
-    groups = [joining, *([better, worse] for worse in unplaced[1:] for better in placed)]
-    return [_ranked_answers(item, group) for group in groups]
-
-
-def _ranked_answers(item: Feedback, group: Sequence[tuple[Completion, int]]) -> RankedAnswers:
-    return RankedAnswers(
-        feedback_id=item.id,
-        prompt_ids=group[0][0].prompt_token_ids,
-        completions=tuple(completion.completion_token_ids for completion, _ in group),
-        tiers=tuple(tier for _, tier in group),
-        rater=item.rater,
-        source=source_of(item.rater),
-    )
+    return [
+        RankedAnswers(
+            feedback_id=item.id,
+            prompt_ids=shown[0][0].prompt_token_ids,
+            completions=tuple(completion.completion_token_ids for completion, _ in shown),
+            tiers=tuple(tier for _, tier in shown),
+            unplaced=last,
+            rater=item.rater,
+            source=source_of(item.rater),
+        )
+    ]
 
 
 def _same_prompt(a: Completion, b: Completion) -> bool:

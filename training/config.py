@@ -11,6 +11,9 @@ from pydantic import ConfigDict, TypeAdapter
 
 from feedback.keys import SOURCES
 
+RankingLikelihood = Literal["pairs", "plackett_luce"]
+Ties = Literal["davidson", "rao_kupper", "soft"]
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -77,6 +80,10 @@ class RewardConfig(AdapterConfig):
     epochs: int = 2  # passes over the training rankings; more of them overfit (Ouyang et al. 2022 take one)
     batch_rankings: int = 8  # rankings, not pairs, per optimizer step
     held_out_fraction: float = 0.2  # share of the prompts that only measures accuracy
+    likelihood: RankingLikelihood = "pairs"  # of a ranking: the mean over its pairs, or all its choices of the best
+    ties: Ties = "davidson"  # a tie has a learned width (Davidson 1970, Rao & Kupper 1967), or is half a win for each
+    margin: float = 0.0  # score units by which the better completion must lead
+    center_coef: float = 0.0  # weight of (a + b)^2 of the scores of each pair
     label_smoothing: float = 0.0  # assumed chance that a rater ordered a pair the wrong way round
     max_tokens: int = 512  # prompt and completion together; longer prompts lose their oldest tokens
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
@@ -90,6 +97,11 @@ class RewardConfig(AdapterConfig):
         _require(min(counts) > 0, "counts and batch sizes must be at least 1")
         _require(0 <= self.held_out_fraction < 1, "held_out_fraction must lie in [0, 1)")
         _require(0 <= self.label_smoothing < 0.5, "label_smoothing must lie in [0, 0.5)")
+        _require(min(self.margin, self.center_coef) >= 0, "margin and center_coef must not be negative")
+        _require(
+            self.likelihood == "pairs" or self.ties != "rao_kupper",
+            "ties: rao_kupper is defined for pairs only; plackett_luce takes davidson or soft",
+        )
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 Letters: B batch, T tokens of prompt and completion, C completion tokens, N real completion tokens of a batch.
 """
 
+import math
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,22 +35,43 @@ class Sample:
         return Sample(self.prompt_ids[-(max_tokens - len(completion)) :], completion)
 
 
+def _require_weight(weight: float) -> None:
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"a weight is finite and not negative, not {weight}")
+
+
 @dataclass(frozen=True)
 class RankedSamples:
-    """The completions of one prompt with their places: 0 is the best, equal places are ties."""
+    """The completions of one prompt with their places: 0 is the best, equal places are ties.
+
+    Those in the tier `unplaced` are worse than all others, and nothing is said among them.
+    """
 
     samples: tuple[Sample, ...]
     tiers: tuple[int, ...]
+    unplaced: int | None = None
+    weight: float = 1.0  # of this judgement beside the others, 0 or more
+    rater: str = ""  # pseudonym of who said it
+    source: str = ""  # where it came from: live, operator or import
 
     def __post_init__(self) -> None:
         if len(self.samples) != len(self.tiers) or len(self.samples) < 2:
             raise ValueError("a ranking places two or more completions, each once")
+        if self.unplaced is not None and (max(self.tiers) > self.unplaced or min(self.tiers) == self.unplaced):
+            raise ValueError("what is unplaced comes after what is placed, and something is placed")
+        _require_weight(self.weight)
         if len({sample.prompt_ids for sample in self.samples}) > 1:
             raise ValueError("the completions of a ranking answer one prompt")
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
         return self.samples[0].prompt_ids
+
+    @property
+    def has_ties(self) -> bool:
+        """Whether it says of any two that neither is better."""
+        placed = [tier for tier in self.tiers if tier != self.unplaced]
+        return len(set(placed)) < len(placed)
 
 
 @dataclass(frozen=True)
@@ -57,10 +80,27 @@ class RatedSample:
 
     sample: Sample
     label: float
+    weight: float = 1.0  # of this judgement beside the others, 0 or more
+    rater: str = ""  # pseudonym of who said it
+    source: str = ""  # where it came from: live, operator or import
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label <= 1:
+            raise ValueError(f"a label lies between 0 and 1, not at {self.label}")
+        _require_weight(self.weight)
+
+    has_ties: ClassVar[bool] = False
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        return (self.sample,)
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
         return self.sample.prompt_ids
+
+
+Judgement = RankedSamples | RatedSample
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from training.checkpoints import atomic_directory, latest_checkpoint
-from training.collect import RankedAnswers, Refused
+from training.collect import RankedAnswers, RatedAnswer, Refused
 from training.data import RankedSamples, RatedSample, Sample, encode_demonstration
 from training.gate import judge
+from training.likelihoods import Labels
 from training.models import Role, Trunk
 from training.optimization import NonFinite
 from training.ppo import StalePolicy, train_ppo
@@ -69,14 +70,15 @@ def reward(job: Job) -> dict[str, Any]:
         replace(job.config.reward, held_out_fraction=0.0),
         trunk,
         _rankings(job.data.rankings),
-        [RatedSample(Sample(r.prompt_ids, r.completion_ids), r.label) for r in job.data.ratings],
+        _ratings(job.data.ratings),
         checkpoint_dir=checkpoints(job),
         demonstrations=demonstrations,
         progress=job.progress,
         seed=job.config.seed,
     )
-    log_nu = None if report.log_nu is None else torch.tensor(report.log_nu)
-    fit = evaluate(Scorer(trunk, [], job.config.reward), _rankings(job.data.held_out_rankings), log_nu)
+    width = report.tie_width
+    labels = Labels() if width is None else Labels(job.config.reward.ties, width, report.threshold)
+    fit = evaluate(Scorer(trunk, [], job.config.reward), _rankings(job.data.held_out_rankings), labels)
     _save(job, trunk, "reward", REWARD)
     numbers = {name: value for name, value in vars(report).items() if name != "held_out"}
     return {**numbers, "held_out": None if fit is None else _fit(fit)}
@@ -185,7 +187,16 @@ def _save(job: Job, trunk: Trunk, role: Role, name: str) -> None:
 
 
 def _rankings(rankings: Sequence[RankedAnswers]) -> list[RankedSamples]:
-    return [RankedSamples(tuple(Sample(r.prompt_ids, c) for c in r.completions), r.tiers) for r in rankings]
+    return [
+        RankedSamples(
+            tuple(Sample(r.prompt_ids, c) for c in r.completions), r.tiers, r.unplaced, r.weight, r.rater, r.source
+        )
+        for r in rankings
+    ]
+
+
+def _ratings(ratings: Sequence[RatedAnswer]) -> list[RatedSample]:
+    return [RatedSample(Sample(r.prompt_ids, r.completion_ids), r.label, r.weight, r.rater, r.source) for r in ratings]
 
 
 def _demonstrations(job: Job) -> tuple[list[Sample], int]:

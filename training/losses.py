@@ -1,15 +1,13 @@
-"""The losses of all stages as pure functions: tensors in, tensors out; no models, config or logging.
+"""The losses over tokens as pure functions: tensors in, tensors out; no models, config or logging.
 
-Letters: B batch, T completion tokens, V vocabulary, K completions of one prompt. A mask is boolean and True
-marks a real completion token; whatever stands in the padding, NaN included, changes neither a loss nor a
-gradient.
+Letters: B batch, T completion tokens, V vocabulary. A mask is boolean and True marks a real completion token;
+whatever stands in the padding, NaN included, changes neither a loss nor a gradient.
 """
 
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 # exp(20) is far outside any trust region, yet finite: one absurd token cannot turn the whole update into NaN.
 MAX_LOG_RATIO = 20.0
@@ -75,78 +73,6 @@ def language_model_loss(log_probs: Tensor, mask: Tensor, normaliser: Tensor | fl
     microbatches.
     """
     return -_token_mean(log_probs, mask, normaliser)
-
-
-def pair_loss(
-    winner: Tensor, loser: Tensor, margin: float = 0.0, label_smoothing: float = 0.0, center_coef: float = 0.0
-) -> Tensor:
-    """Bradley-Terry negative log-likelihood, mean over all pairs (Ouyang et al. 2022, eq. 1 with K = 2).
-
-    Scores of one shape -> scalar. `margin` in score units (Touvron et al. 2023, eq. 2); `label_smoothing` is
-    the chance that the label is the wrong way round; `center_coef` weighs (winner + loser)^2 (Eisenstein et
-    al. 2023, eq. 2).
-    """
-    gap = winner - loser - margin
-    loss = -(1 - label_smoothing) * F.logsigmoid(gap) - label_smoothing * F.logsigmoid(-gap)
-    return (loss + center_coef * (winner + loser).square()).mean()
-
-
-def davidson_log_probs(a: Tensor, b: Tensor, log_nu: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities that the completion scored `a` wins against, ties with, loses to the one scored `b`.
-
-    Davidson 1970: a tie has weight nu * sqrt(e^a e^b) beside e^a and e^b; nu -> 0 is Bradley-Terry. Shapes
-    broadcast.
-    """
-    tie = log_nu + 0.5 * (a + b)
-    log_total = torch.logaddexp(torch.logaddexp(a, b), tie)
-    return a - log_total, tie - log_total, b - log_total
-
-
-def _pair_log_probs(a: Tensor, b: Tensor, log_nu: Tensor | float | None) -> tuple[Tensor, Tensor, Tensor]:
-    """`davidson_log_probs`, or without `log_nu` Bradley-Terry, where a tie is half a win and half a loss."""
-    if log_nu is not None:
-        return davidson_log_probs(a, b, log_nu)
-    win, lose = F.logsigmoid(a - b), F.logsigmoid(b - a)
-    return win, 0.5 * (win + lose), lose
-
-
-def ranking_loss(
-    scores: Tensor, tiers: Tensor, log_nu: Tensor | float | None = None, label_smoothing: float = 0.0
-) -> Tensor:
-    """Mean negative log-likelihood of the C(K, 2) pairs of one prompt's ranking (Ouyang et al. 2022, eq. 1).
-
-    scores (K,), tiers (K,) integers, 0 the best; equal tiers are ties. With `log_nu` pairs follow Davidson,
-    without it Bradley-Terry with ties as soft labels. Average the result over prompts, not over pairs.
-    ValueError when K < 2.
-    """
-    if len(scores) < 2:
-        raise ValueError(f"a ranking needs at least two completions, got {len(scores)}")
-    i, j = torch.triu_indices(len(scores), len(scores), offset=1, device=scores.device)
-    in_order = tiers[i] <= tiers[j]
-    upper = torch.where(in_order, scores[i], scores[j])  # (K * (K - 1) / 2,)
-    lower = torch.where(in_order, scores[j], scores[i])
-    win, tie, lose = _pair_log_probs(upper, lower, log_nu)
-    ordered = (1 - label_smoothing) * win + label_smoothing * lose
-    return -torch.where(tiers[i] == tiers[j], tie, ordered).mean()
-
-
-def plackett_luce_loss(scores: Tensor) -> Tensor:
-    """Negative log-likelihood of a strict ranking, a sequence of choices of the best (Plackett 1975).
-
-    scores (K,) from the best completion to the worst -> scalar, a sum of K - 1 choices; for K = 2 it is
-    `pair_loss`.
-    """
-    log_remaining = scores.flip(0).logcumsumexp(0).flip(0)  # (K,)
-    return (log_remaining - scores).sum()
-
-
-def rating_loss(scores: Tensor, labels: Tensor, threshold: Tensor | float) -> Tensor:
-    """Binary cross-entropy of sigmoid(score - threshold), mean over the batch.
-
-    scores (B,), labels (B,) in [0, 1]: 1 a thumb up, 0 a thumb down; `threshold` is the score of an even
-    chance.
-    """
-    return F.binary_cross_entropy_with_logits(scores - threshold, labels.to(scores.dtype))
 
 
 class PolicyStats(NamedTuple):

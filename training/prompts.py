@@ -1,4 +1,4 @@
-"""Which prompts train, and which only measure: a prompt's side is drawn once, and no round ever trains on the others."""
+"""Which prompts train, and which only measure: a prompt's side is drawn once, and no round trains on the others."""
 
 import random
 from collections.abc import Callable, Iterable, Sequence

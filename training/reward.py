@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from feedback.statistics import Interval, bootstrap_mean
 from training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import RewardConfig
-from training.data import Batch, RankedSamples, RatedSample, Sample, collate, length_bucketed, shuffled
-from training.losses import ranking_loss, rating_loss
+from training.data import Batch, Judgement, RankedSamples, RatedSample, Sample, collate, length_bucketed, shuffled
+from training.likelihoods import Labels, log_likelihood, weighted_loss
 from training.models import Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
 
-Judgement = RankedSamples | RatedSample
 CACHED_TOKENS = 250_000  # of lower hidden states; more than that is computed again in each epoch
 
 
@@ -40,24 +39,8 @@ class RewardReport:
     loss: float  # of the last optimizer step
     bias: float  # of the head, so that demonstrations (or the training completions) score mean 0
     threshold: float  # score of an even chance of a thumb up
-    log_nu: float | None  # width of ties (Davidson 1970); None = nobody gave a tie
+    tie_width: float | None  # log nu (Davidson), log(theta - 1) (Rao-Kupper); None = soft ties, or nobody gave one
     held_out: HeldOutFit | None
-
-
-class Labels(nn.Module):
-    """What the likelihood of judgements needs beside the scores; not part of the reward model."""
-
-    def __init__(self, with_ties: bool) -> None:
-        super().__init__()
-        self.threshold = nn.Parameter(torch.zeros(()))
-        self.log_nu = nn.Parameter(torch.zeros(())) if with_ties else None
-
-    def loss(self, scores: Tensor, judgement: Judgement, label_smoothing: float) -> Tensor:
-        """Negative log-likelihood of one judgement from the scores (K,) of its completions."""
-        if isinstance(judgement, RatedSample):
-            return rating_loss(scores, torch.tensor([judgement.label], device=scores.device), self.threshold)
-        tiers = torch.tensor(judgement.tiers, device=scores.device)
-        return ranking_loss(scores, tiers, self.log_nu, label_smoothing)
 
 
 def split_by_prompt(
@@ -69,10 +52,6 @@ def split_by_prompt(
     held_out = {prompts[i] for i in shuffled(len(prompts), seed, 0)[:count]}
     training = [j for j in judgements if j.prompt_ids not in held_out]
     return training, [j for j in judgements if j.prompt_ids in held_out]
-
-
-def _samples(judgement: Judgement) -> tuple[Sample, ...]:
-    return judgement.samples if isinstance(judgement, RankedSamples) else (judgement.sample,)
 
 
 class Scorer:
@@ -113,26 +92,33 @@ class Scorer:
 
 def _chunks(judgements: Sequence[Judgement], microbatch: int) -> Iterator[list[Judgement]]:
     """Judgements of like length in groups of about `microbatch` completions; a ranking is never torn apart."""
-    ordered = sorted(judgements, key=lambda j: max(map(len, _samples(j))))
+    ordered = sorted(judgements, key=lambda j: max(map(len, j.samples)))
     chunk: list[Judgement] = []
     size = 0
     for judgement in ordered:
-        if chunk and size + len(_samples(judgement)) > microbatch:
+        if chunk and size + len(judgement.samples) > microbatch:
             yield chunk
             chunk, size = [], 0
         chunk.append(judgement)
-        size += len(_samples(judgement))
+        size += len(judgement.samples)
     yield chunk
 
 
 def _backward(config: RewardConfig, scorer: Scorer, labels: Labels, judgements: Sequence[Judgement]) -> float:
-    """Accumulate the gradient of the mean loss over judgements (a prompt is one element, InstructGPT eq. 1)."""
-    total = 0.0
+    """Accumulate the gradient of the weighted mean loss (a judgement is one element, InstructGPT eq. 1)."""
+    total, total_weight = 0.0, sum(j.weight for j in judgements)
     for chunk in _chunks(judgements, config.microbatch):
-        counts = [len(_samples(j)) for j in chunk]
-        scores = scorer([s for j in chunk for s in _samples(j)]).split(counts)
-        losses = [labels.loss(x, j, config.label_smoothing) for x, j in zip(scores, chunk, strict=True)]
-        loss = torch.stack(losses).sum() / len(judgements)
+        scores = scorer([s for j in chunk for s in j.samples])
+        values = log_likelihood(
+            chunk,
+            scores,
+            labels,
+            config.likelihood,
+            margin=config.margin,
+            label_smoothing=config.label_smoothing,
+            center_coef=config.center_coef,
+        )
+        loss = weighted_loss(values, values.new_tensor([j.weight for j in chunk]), total_weight)
         loss.backward()
         total += loss.item()
     return total
@@ -154,25 +140,26 @@ def train_reward_model(
     Every completion is forwarded once per epoch. Afterwards the head's bias is set so that `demonstrations`, or without
     them all training completions, score mean 0.
     """
-    training, held_out = split_by_prompt([*rankings, *ratings], config.held_out_fraction, seed)
+    judgements: list[Judgement] = [*rankings, *ratings]
+    judgements = [j for j in judgements if j.weight > 0]
+    training, held_out = split_by_prompt(judgements, config.held_out_fraction, seed)
     if not training:
-        raise ValueError("the reward model needs rankings or ratings")
-    with_ties = any(len(set(r.tiers)) < len(r.tiers) for r in rankings)
-    labels = Labels(with_ties).to(trunk.device)
-    everything = [s for j in [*training, *held_out] for s in _samples(j)]
+        raise ValueError("the reward model needs rankings or ratings, and some of them with a weight")
+    labels = Labels(config.ties if any(j.has_ties for j in training) else "soft").to(trunk.device)
+    everything = [s for j in [*training, *held_out] for s in j.samples]
     scorer = Scorer(trunk, [*everything, *demonstrations], config)
     loss, steps = _fit(config, trunk, training, scorer, labels, checkpoint_dir, progress, seed)
     ranked = [j for j in held_out if isinstance(j, RankedSamples)]
-    fit = evaluate(scorer, ranked, labels.log_nu)
-    mean = _center(trunk, scorer, demonstrations or [s for j in training for s in _samples(j)])
+    fit = evaluate(scorer, ranked, labels)
+    mean = _center(trunk, scorer, demonstrations or [s for j in training for s in j.samples])
     return RewardReport(
         steps=steps,
-        rankings=len(rankings),
-        ratings=len(ratings),
+        rankings=sum(isinstance(j, RankedSamples) for j in judgements),
+        ratings=sum(isinstance(j, RatedSample) for j in judgements),
         loss=loss,
         bias=trunk.heads["reward"].bias.item(),
         threshold=labels.threshold.item() - mean,
-        log_nu=None if labels.log_nu is None else labels.log_nu.item(),
+        tie_width=None if labels.tie_width is None else labels.tie_width.item(),
         held_out=fit,
     )
 
@@ -248,18 +235,20 @@ def _mean(values: Iterable[float]) -> float:
     return sum(values) / len(values)
 
 
+@torch.no_grad()
 def evaluate(
-    scorer: Scorer, rankings: Sequence[RankedSamples], log_nu: Tensor | None = None, confidence: float = 0.95
+    scorer: Scorer, rankings: Sequence[RankedSamples], labels: Labels | None = None, confidence: float = 0.95
 ) -> HeldOutFit | None:
-    """How the scores fit `rankings`; None when none of them has an untied pair."""
-    scores = iter(scorer.all([s for ranking in rankings for s in ranking.samples]) if rankings else [])
+    """How the scores fit `rankings`; None when none of them has an untied pair. Without `labels`, ties are soft."""
+    scores = torch.tensor(scorer.all([s for ranking in rankings for s in ranking.samples]) if rankings else [])
+    labels = labels or Labels()
+    log_losses = -log_likelihood(rankings, scores.to(labels.threshold.device), labels)
     accuracies: dict[tuple[int, ...], list[float]] = {}
     losses: dict[tuple[int, ...], list[float]] = {}
     taus: list[float] = []
-    for ranking in rankings:
-        own = [next(scores) for _ in ranking.samples]
-        loss = ranking_loss(torch.tensor(own), torch.tensor(ranking.tiers), log_nu)
-        losses.setdefault(ranking.prompt_ids, []).append(loss.item())
+    own_scores = scores.split([len(ranking.samples) for ranking in rankings])
+    for ranking, own, loss in zip(rankings, map(Tensor.tolist, own_scores), log_losses.tolist(), strict=True):
+        losses.setdefault(ranking.prompt_ids, []).append(loss)
         if (accuracy := pair_accuracy(own, ranking.tiers)) is not None:
             accuracies.setdefault(ranking.prompt_ids, []).append(accuracy)
         if (tau := kendall_tau(own, ranking.tiers)) is not None:

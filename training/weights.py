@@ -40,12 +40,14 @@ class Topics:
     def __init__(self) -> None:
         self._numbers: dict[tuple[Ids, Ids], int] = {}  # long texts are hashed once
 
-    def ranked(self, prompt: Ids, completions: Sequence[Ids], tiers: Sequence[int]) -> dict[Topic, float]:
-        """What a ranking says; 0 is the best tier, equal ones are ties."""
+    def ranked(
+        self, prompt: Ids, completions: Sequence[Ids], tiers: Sequence[int], unplaced: int | None = None
+    ) -> dict[Topic, float]:
+        """What a ranking says; 0 is the best tier, equal ones are ties, except among the unplaced."""
         numbers = [self._number(prompt, completion) for completion in completions]
         said: dict[Topic, float] = {}
         for (a, i), (b, j) in combinations(sorted(zip(numbers, tiers, strict=True)), 2):
-            if a != b:  # an answer that was sampled twice says nothing against itself
+            if a != b and not i == j == unplaced:  # an answer that was sampled twice says nothing against itself
                 said[a, b] = 0.5 if i == j else float(i < j)
         return said
 

@@ -4,7 +4,7 @@ import time
 from ast import literal_eval
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations, count, islice
+from itertools import count, islice
 
 import pytest
 
@@ -243,22 +243,41 @@ def test_served_answer_is_never_encoded(crowd: Crowd) -> None:
     assert crowd.encoded == []
 
 
-@pytest.mark.parametrize("ranking", ["C > A", "B = C", "A", "A > B > C > D", "E > D > C = B > A"])
-def test_partial_ranking_gives_each_informative_pair_once_and_no_tie_of_unplaced(crowd: Crowd, ranking: str) -> None:
+@pytest.mark.parametrize(
+    ("ranking", "tiers", "unplaced"),
+    [
+        ("C > A", (1, 2, 0, 2, 2), 2),
+        ("B = C", (1, 0, 0, 1, 1), 1),
+        ("A", (0, 1, 1, 1, 1), 1),
+        ("E > D > C = B > A", (3, 2, 2, 1, 0), 4),
+    ],
+)
+def test_partial_ranking_is_one_record_that_names_the_tier_of_the_unplaced(
+    crowd: Crowd, ranking: str, tiers: tuple[int, ...], unplaced: int
+) -> None:
     letters = "abcde"
     crowd.answer(*(completion(letter, tokens=(n,)) for n, letter in enumerate(letters)))
-    judgement = Ranking(candidates=tuple(letters), ranking=ranking, partial=True)
-    crowd.say(judgement)
-    informative, ties = [], []
-    for ranked in crowd.collect().rankings:
-        for (a, i), (b, j) in combinations(zip(ranked.completions, ranked.tiers, strict=True), 2):
-            (ties if i == j else informative).append((a[0], b[0]) if i <= j else (b[0], a[0]))
-    place = {n: tier for n, tier in enumerate(judgement.tiers)}
-    pairs = [(a, b) for a, b in combinations(place, 2)]
-    assert sorted(informative) == sorted(
-        (a, b) if place[a] < place[b] else (b, a) for a, b in pairs if place[a] != place[b]
-    )
-    assert ties == [(a, b) for a, b in pairs if place[a] == place[b] < judgement.unplaced]
+    crowd.say(Ranking(candidates=tuple(letters), ranking=ranking, partial=True))
+    (ranked,) = crowd.collect().rankings
+    assert ranked.completions == ((0,), (1,), (2,), (3,), (4,))
+    assert (ranked.tiers, ranked.unplaced) == (tiers, unplaced)
+
+
+def test_records_say_who_said_it_and_where_it_came_from(crowd: Crowd) -> None:
+    crowd.answer(completion("a"), completion("b"))
+    crowd.say(Ranking(candidates=("a", "b"), ranking="B > A", none_acceptable=True))
+    crowd.say(Comparison(left="a", right="b", winner="tie"), rater="operator_bob")
+    crowd.say(Rating(completion_id="b", value=1), rater="imported_train_x")
+    data = crowd.collect()
+    assert {(r.rater, r.source, r.unplaced) for r in data.rankings} == {
+        ("ann", "live", None),
+        ("operator_bob", "operator", None),
+    }
+    assert sorted((r.rater, r.source, r.label) for r in data.ratings) == [
+        ("ann", "live", 0.0),
+        ("ann", "live", 0.0),
+        ("imported_train_x", "import", 1.0),
+    ]
 
 
 def test_partial_ranking_whose_placed_answers_are_gone_says_nothing(crowd: Crowd) -> None:

@@ -9,7 +9,7 @@ import torch
 from training.config import RewardConfig
 from training.data import RankedSamples, RatedSample, Sample
 from training.models import Trunk
-from training.reward import Labels, Scorer, kendall_tau, pair_accuracy, split_by_prompt, train_reward_model
+from training.reward import Scorer, kendall_tau, pair_accuracy, split_by_prompt, train_reward_model
 
 GOOD = 40  # the planted preference: completions with more of this token are better
 CONFIG = RewardConfig(learning_rate=1e-2, epochs=6, batch_rankings=8, held_out_fraction=0.3, microbatch=32)
@@ -121,20 +121,6 @@ def test_a_fit_may_hold_nothing_out(trunk: Trunk, tmp_path: Path) -> None:
     assert split_by_prompt(rankings, 0.0, 0) == (rankings, [])
     config = RewardConfig(epochs=1, batch_rankings=6, held_out_fraction=0.0)
     assert train_reward_model(config, trunk, rankings, checkpoint_dir=tmp_path).held_out is None
-
-
-def test_a_judgements_loss_is_the_likelihood_of_what_was_said() -> None:
-    labels = Labels(with_ties=True)
-    with torch.no_grad():
-        labels.threshold.fill_(0.5)
-        labels.log_nu.fill_(math.log(0.5))
-    sample = Sample((1,), (2,))
-    tie = RankedSamples((sample, sample), (0, 0))
-    # Davidson at scores .8, .3 and nu .5 gives a tie 0.195097 (research notes, R4).
-    loss = labels.loss(torch.tensor([0.8, 0.3]), tie, 0.0).item()
-    assert math.isclose(loss, -math.log(0.195097), abs_tol=1e-5)
-    up = labels.loss(torch.tensor([2.0]), RatedSample(sample, 1.0), 0.0).item()
-    assert math.isclose(up, math.log(1 + math.exp(-1.5)), abs_tol=1e-6)
 
 
 @pytest.mark.parametrize(
