@@ -1,6 +1,7 @@
 """What is known of raters: who is put aside, by whom and why, and what the last round made of everybody else."""
 
 import time
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from redis import Redis
@@ -74,7 +75,7 @@ class Raters:
         """Every transition, oldest first."""
         return [RaterLine.model_validate_json(fields["data"]) for _, fields in self.redis.xrange(AUDIT)]
 
-    def keep_weights(self, weights: list[RaterWeight]) -> None:
+    def keep_weights(self, weights: Iterable[RaterWeight]) -> None:
         """Replace what an earlier round made of the raters."""
         with self.redis.pipeline() as pipe:
             pipe.delete(WEIGHTS)

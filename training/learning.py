@@ -150,7 +150,8 @@ def load_trunk(job: Job, *roles: Role) -> Trunk:
 
 def _saved(job: Job, role: Role) -> Path | None:
     """Where a role's adapter comes from: this round if it has made one, else the stable version; None = the base."""
-    parent = job.registry.directory(job.data.parent)
+    origin = job.data.reward_origin if role == "reward" else None
+    parent = job.registry.directory(job.data.parent if origin is None else origin)
     made = {"policy": ("sft", POLICY), "ref": ("sft", POLICY), "reward": ("reward", REWARD)}
     inherited = {"policy": POLICY, "stable": POLICY, "ref": REF, "reward": REWARD}
     if role in made:

@@ -18,14 +18,17 @@ from pydantic import ValidationError
 from redis import Redis
 
 from feedback.keys import KeyRing
+from feedback.raters import Raters
 from feedback.records import Message
 from feedback.registry import PolicyRegistry
 from feedback.rounds import LeaseLost, RoundBook, RoundRecord
 from feedback.settings import Settings
+from feedback.sides import Sides
 from feedback.store import Ledger, connect
 from training.answers import Ids
 from training.collect import Refused, TrainingData, collect
 from training.config import RoundConfig
+from training.origin import reward_origin
 from training.progress import Progress, finite
 from training.workspace import ERROR, Outcome, Workspace, write_durably
 
@@ -173,9 +176,12 @@ def collect_stage(job: Job) -> dict[str, Any]:
         raise StageFailed("the round has no watermark")
     # What a round saw that was refused is still new: the parent has learned nothing since its own round.
     since = job.registry.manifest(parent).lineage.get("watermark", "0")
+    ledger, raters = Ledger(job.redis), Raters(job.redis)
     keys = KeyRing(job.redis, job.settings.secrets().pepper)
+    sides = Sides(job.redis, keys.salt("sides"))
+    quarantined = raters.quarantined()
     data = collect(
-        Ledger(job.redis),
+        ledger,
         watermark=job.record.watermark,
         since=since,
         parent=parent,
@@ -183,10 +189,19 @@ def collect_stage(job: Job) -> dict[str, Any]:
         config=config,
         is_held_out=lambda rater: keys.split(rater, job.settings.evaluation_share) == "eval",
         encode=TextEncoder(job.base_directory).encode,
+        sides_of=sides.of,
+        quarantined=quarantined,
     )
+    origin = reward_origin(job.registry, parent, quarantined=quarantined, gone=ledger.gone)
+    data = data.model_copy(update={"reward_origin": origin})
     write_durably(job.directory / DATA, data.model_dump_json())
+    raters.keep_weights(data.weights)
     data.refuse_if_too_little()
-    return {**data.counts, "parent": parent, "watermark": data.watermark, "seed": data.seed}
+    # From here on the round trains: what it holds out stays so, even if this very round comes to nothing.
+    sides.fix(data.held_out, "held_out")
+    sides.fix(data.trained, "train")
+    known = {"parent": parent, "reward_origin": origin, "watermark": data.watermark, "seed": data.seed}
+    return {**data.counts, **known, "raters": data.rater_counts}
 
 
 def _skips(job: Job) -> str | None:

@@ -15,6 +15,8 @@ from training.answers import Ids
 from training.config import WeightsConfig
 
 DAY_S = 86_400.0
+#: What is assumed of all raters together is worth so many times what is assumed of one.
+POPULATION = 10
 
 #: What was judged: two answers to a prompt in a fixed order, or one answer.
 Topic = tuple[int, ...]
@@ -139,11 +141,12 @@ def agreements(opinions: Iterable[Opinion]) -> dict[str, Agreement]:
 def reliability_weights(agreed: Mapping[str, Agreement], prior: float, strength: float) -> dict[str, float]:
     """The weight in [0, 1] of each rater whose agreement is known.
 
-    A rater's agreement is the posterior mean under a Beta prior worth `strength` judgements, around that of all raters,
-    which itself has one around `prior`: few judgements stay near it.
+    A rater's agreement is the posterior mean under a Beta prior worth `strength` judgements around that of all raters:
+    few judgements stay near it. Theirs has one around `prior`, worth more: else a handful of disputes, in which nobody
+    knows who is right, would make both sides worthless.
     """
     total, count = sum(each.total for each in agreed.values()), sum(each.count for each in agreed.values())
-    population = (total + strength * prior) / (count + strength)
+    population = (total + POPULATION * strength * prior) / (count + POPULATION * strength)
     return {
         rater: log_odds_weight((each.total + strength * population) / (each.count + strength), population)
         for rater, each in agreed.items()
