@@ -23,7 +23,6 @@ from training.weights import Opinion, Topics, weigh
 
 MIN_RANKINGS = 8
 MAX_COMPLETIONS = 20_000
-TOP = 3
 
 
 class Refused(RuntimeError):
@@ -106,19 +105,6 @@ class TrainingData(Record):
             "prompts": len(self.prompts),
             "held_out_prompts": len(self.held_out_prompts),
             "unencodable": self.unencodable,
-        }
-
-    @property
-    def rater_counts(self) -> dict[str, Any]:
-        """Who weighs in the reward model, in short: of how many, the largest shares and the least reliable."""
-        largest = sorted(self.weights, key=lambda each: -each.share)[:TOP]
-        doubted = sorted((r for r in self.weights if r.reliability < 1), key=lambda each: each.reliability)[:TOP]
-        return {
-            "count": len(self.weights),
-            "capped": sum(each.capped for each in self.weights),
-            "quarantined": self.quarantined,
-            "largest_share": {each.rater: each.share for each in largest},
-            "least_reliable": {each.rater: each.reliability for each in doubted},
         }
 
     @property

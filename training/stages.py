@@ -30,6 +30,7 @@ from training.collect import Refused, TrainingData, collect
 from training.config import RoundConfig
 from training.origin import reward_origin
 from training.progress import Progress, finite
+from training.weights import in_short
 from training.workspace import ERROR, Outcome, Workspace, write_durably
 
 DATA = "data.json"
@@ -201,7 +202,7 @@ def collect_stage(job: Job) -> dict[str, Any]:
     sides.fix(data.held_out, "held_out")
     sides.fix(data.trained, "train")
     known = {"parent": parent, "reward_origin": origin, "watermark": data.watermark, "seed": data.seed}
-    return {**data.counts, **known, "raters": data.rater_counts}
+    return {**data.counts, **known, "raters": {"quarantined": data.quarantined, **in_short(data.weights)}}
 
 
 def _skips(job: Job) -> str | None:

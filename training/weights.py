@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate, combinations
 from math import log, sqrt
 from statistics import fmean
+from typing import Any
 
 from feedback.raters import RaterWeight
 from training.answers import Ids
@@ -17,6 +18,7 @@ from training.config import WeightsConfig
 DAY_S = 86_400.0
 #: What is assumed of all raters together is worth so many times what is assumed of one.
 POPULATION = 10
+TOP = 3
 
 #: What was judged: two answers to a prompt in a fixed order, or one answer.
 Topic = tuple[int, ...]
@@ -108,6 +110,18 @@ def weigh(opinions: Sequence[Opinion], config: WeightsConfig) -> tuple[list[floa
         )
         for (source, rater), count in sorted(judgements.items())
     ]
+
+
+def in_short(raters: Sequence[RaterWeight]) -> dict[str, Any]:
+    """What a round's record says of its raters: the largest shares, and who is doubted most."""
+    largest = sorted(raters, key=lambda each: -each.share)[:TOP]
+    doubted = sorted((each for each in raters if each.reliability < 1), key=lambda each: each.reliability)[:TOP]
+    return {
+        "count": len(raters),
+        "capped": sum(each.capped for each in raters),
+        "largest_share": {each.rater: each.share for each in largest},
+        "least_reliable": {each.rater: each.reliability for each in doubted},
+    }
 
 
 def agreements(opinions: Iterable[Opinion]) -> dict[str, Agreement]:

@@ -25,7 +25,20 @@ from serving.cli import app
 from serving.policy_commands import summary
 from serving.quotas import Quotas
 
-COMMANDS = ["up", "status", "demo", "policies", "rollback", "promote", "train", "rounds", "freeze", "keys", "model"]
+COMMANDS = [
+    "up",
+    "status",
+    "demo",
+    "policies",
+    "rollback",
+    "promote",
+    "train",
+    "rounds",
+    "freeze",
+    "keys",
+    "model",
+    "raters",
+]
 
 # As training/version.py writes them: by stage; a mean that is not finite is None.
 METRICS = {

@@ -14,7 +14,7 @@ from feedback.records import Completion, Message, digest
 from feedback.sides import Sides
 from feedback.store import Ledger, connect
 from training.collect import Refused, TrainingData, collect
-from training.config import GateConfig, RoundConfig
+from training.config import GateConfig, RoundConfig, WeightsConfig
 from training.prompts import MAX_PROMPTS_PER_RATER
 
 CONFIG = replace(RoundConfig(), gate=GateConfig(prompts=2))
@@ -402,6 +402,76 @@ def test_prompt_that_an_evaluation_rater_ranked_or_asked_trains_nothing(crowd: C
     assert trained(data) == set(above[2:])
     assert {ranked, asked} <= set(data.held_out_prompts)
     assert data.held_out_rankings[0].prompt_ids == ranked
+
+
+def test_side_of_a_prompt_is_drawn_once(crowd: Crowd) -> None:
+    """Whatever the threshold becomes, and whoever asks or ranks it later: no proof by what has trained, nor the other."""
+    crowd.compare(*prompts(12, below=False), *prompts(4, below=True))
+    data = crowd.collect()
+    crowd.fix(data)
+    late = prompts(12, below=False)[0]
+    crowd.say(Comparison(left=f"ann{late}a", right=f"ann{late}b", winner="left"), rater="judge")
+    for fraction in (0.0, 0.9):
+        config = replace(CONFIG, reward=replace(CONFIG.reward, held_out_fraction=fraction))
+        later = crowd.collect(config=config)
+        assert trained(later) == trained(data) == set(prompts(12, below=False))
+        assert later.held_out_prompts == data.held_out_prompts
+        assert {ranked.rater for ranked in later.held_out_rankings} == {"ann"}
+
+
+def test_rated_prompt_that_is_held_out_never_trains_however_old_it_is(crowd: Crowd) -> None:
+    """Practice takes each person's newest prompts only; the side of the others is the same."""
+    (low,) = prompts(1, below=True)
+    crowd.answer(completion("old", prompt=low))
+    crowd.say(Rating(completion_id="old", value=1))
+    crowd.answer(*(completion(f"a{n}", prompt=(n, 7)) for n in range(MAX_PROMPTS_PER_RATER)))
+    data = crowd.collect()
+    assert low not in data.held_out_prompts, "it is too old to be asked again"
+    assert data.ratings == ()
+
+
+def test_quarantined_rater_is_as_if_never_there(crowd: Crowd) -> None:
+    """Neither their judgements nor their prompts, nor what others said of their answers."""
+    mine, theirs = prompts(12, below=False)[:6], prompts(12, below=False)[6:]
+    crowd.compare(*mine, *prompts(3, below=True))
+    without = crowd.collect(watermark=(before := crowd.ledger.watermark()))
+    crowd.compare(*theirs, rater="eve")
+    crowd.say(Comparison(left=f"ann{mine[0]}a", right=f"ann{mine[0]}b", winner="right"), rater="eve")
+    crowd.say(Comparison(left=f"eve{theirs[0]}a", right=f"eve{theirs[0]}b", winner="left"), rater="ann")
+    crowd.say(Comparison(left=f"ann{mine[1]}a", right=f"ann{mine[1]}b", winner="left"), rater="judge-eve")
+    assert crowd.collect().raters == ("ann", "eve")
+    crowd.quarantined = {"eve", "judge-eve"}
+    data = crowd.collect()
+    assert data.quarantined == 2
+    assert data.model_copy(update={"watermark": before, "quarantined": 0}) == without
+
+
+def test_rater_who_contradicts_everybody_loses_weight_and_is_left_out_at_last(crowd: Crowd) -> None:
+    (asked,) = prompts(1, below=False)
+    letters = tuple("abcdefgh")
+    crowd.answer(*(completion(letter, prompt=asked, tokens=(n,)) for n, letter in enumerate(letters)))
+    for rater in ("ann", "bob", "eve"):
+        for letter in letters:
+            crowd.say(Rating(completion_id=letter, value=0.0 if rater == "eve" else 1.0), rater=rater)
+    crowd.say(Comparison(left="a", right="b", winner="left"), rater="eve")
+    weights = {r.rater: r.weight for r in crowd.collect().ratings}
+    assert weights["ann"] == weights["bob"] > weights["eve"] > 0
+    strict = replace(CONFIG, weights=WeightsConfig(prior_judgements=0.1))
+    data = crowd.collect(config=strict)
+    assert {r.rater for r in data.ratings} == {"ann", "bob"}
+    assert data.rankings == ()
+    assert data.feedback_ids == sorted(r.feedback_id for r in data.ratings)
+    assert {each.rater: each.reliability for each in data.weights}["eve"] == 0.0
+
+
+def test_source_and_age_make_weights(crowd: Crowd) -> None:
+    (asked,) = prompts(1, below=False)
+    crowd.answer(completion("a", prompt=asked), completion("b", prompt=asked, tokens=(9,)))
+    crowd.say(Rating(completion_id="a", value=1), rater="imported_train_x")
+    crowd.say(Rating(completion_id="b", value=1), rater="ann")
+    weights = WeightsConfig(source_weights={"import": 0.25}, recency_half_life_days=1.0)
+    data = crowd.collect(config=replace(CONFIG, weights=weights))
+    assert [(r.source, r.weight) for r in data.ratings] == [("import", pytest.approx(0.25, rel=1e-3)), ("live", 1.0)]
 
 
 def test_gate_looks_first_at_the_lowest_digests_whoever_asked(crowd: Crowd) -> None:

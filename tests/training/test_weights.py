@@ -16,6 +16,7 @@ from training.weights import (
     Opinion,
     Topics,
     agreements,
+    in_short,
     log_odds_weight,
     recency,
     reliability_weights,
@@ -66,7 +67,7 @@ def test_agreement_leaves_the_rater_out_and_counts_judgements() -> None:
 
 
 def test_log_odds_weight_by_hand() -> None:
-    """0.82 = 0.9^2 + 0.1^2: typical raters are right in 0.9; one right in 0.7 agrees in 0.7 x 0.9 + 0.3 x 0.1 = 0.66."""
+    """0.82 = 0.9^2 + 0.1^2: typical raters are right in 0.9; one of 0.7 agrees in 0.7 x 0.9 + 0.3 x 0.1 = 0.66."""
     assert log_odds_weight(0.66, 0.82) == pytest.approx(log(7 / 3) / log(9), abs=1e-12)
     assert log_odds_weight(0.66, 0.82) == pytest.approx(0.3856219, abs=1e-7)
     assert log_odds_weight(0.82, 0.82) == 1.0
@@ -169,6 +170,16 @@ def test_raters_of_chance_weigh_less_than_raters_who_know() -> None:
         groups[each.rater[:4]].append(each.reliability)
     assert min(groups["good"]) > 0.7
     assert sum(groups["coin"]) / 5 < 0.25
+
+
+def test_a_round_says_of_its_raters_who_matters_and_who_is_doubted() -> None:
+    doubted = opinion("eve", {(0,): 0.0})
+    said = [opinion(f"r{n}", {(0,): 1.0}) for n in range(3)] + alone("ann", 5) + [doubted]
+    raters = weigh(said, WeightsConfig(prior_judgements=1.0))[1]
+    found = in_short(raters)
+    assert (found["count"], found["capped"]) == (5, 1)
+    assert list(found["largest_share"])[0] == "ann"
+    assert list(found["least_reliable"]) == ["eve"]
 
 
 def test_nothing_to_weigh() -> None:
