@@ -405,7 +405,7 @@ def test_prompt_that_an_evaluation_rater_ranked_or_asked_trains_nothing(crowd: C
 
 
 def test_side_of_a_prompt_is_drawn_once(crowd: Crowd) -> None:
-    """Whatever the threshold becomes, and whoever asks or ranks it later: no proof by what has trained, nor the other."""
+    """Whatever the threshold becomes, and whoever asks or ranks it later: what has trained proves nothing."""
     crowd.compare(*prompts(12, below=False), *prompts(4, below=True))
     data = crowd.collect()
     crowd.fix(data)
@@ -435,7 +435,9 @@ def test_quarantined_rater_is_as_if_never_there(crowd: Crowd) -> None:
     mine, theirs = prompts(12, below=False)[:6], prompts(12, below=False)[6:]
     crowd.compare(*mine, *prompts(3, below=True))
     without = crowd.collect(watermark=(before := crowd.ledger.watermark()))
-    crowd.compare(*theirs, rater="eve")
+    for prompt in theirs:
+        crowd.answer(*(completion(f"eve{prompt}{side}", prompt=prompt, rater="eve") for side in "ab"))
+        crowd.say(Comparison(left=f"eve{prompt}a", right=f"eve{prompt}b", winner="left"), rater="eve")
     crowd.say(Comparison(left=f"ann{mine[0]}a", right=f"ann{mine[0]}b", winner="right"), rater="eve")
     crowd.say(Comparison(left=f"eve{theirs[0]}a", right=f"eve{theirs[0]}b", winner="left"), rater="ann")
     crowd.say(Comparison(left=f"ann{mine[1]}a", right=f"ann{mine[1]}b", winner="left"), rater="judge-eve")
@@ -450,15 +452,17 @@ def test_rater_who_contradicts_everybody_loses_weight_and_is_left_out_at_last(cr
     (asked,) = prompts(1, below=False)
     letters = tuple("abcdefgh")
     crowd.answer(*(completion(letter, prompt=asked, tokens=(n,)) for n, letter in enumerate(letters)))
-    for rater in ("ann", "bob", "eve"):
+    honest = {"ann", "bob", "cat", "dan"}
+    for rater in (*honest, "eve"):
         for letter in letters:
             crowd.say(Rating(completion_id=letter, value=0.0 if rater == "eve" else 1.0), rater=rater)
     crowd.say(Comparison(left="a", right="b", winner="left"), rater="eve")
-    weights = {r.rater: r.weight for r in crowd.collect().ratings}
-    assert weights["ann"] == weights["bob"] > weights["eve"] > 0
-    strict = replace(CONFIG, weights=WeightsConfig(prior_judgements=0.1))
-    data = crowd.collect(config=strict)
-    assert {r.rater for r in data.ratings} == {"ann", "bob"}
+    patient = replace(CONFIG, weights=WeightsConfig(prior_judgements=40.0))
+    weights = {r.rater: r.weight for r in crowd.collect(config=patient).ratings}
+    assert {weights[rater] for rater in honest} == {1.0}
+    assert 0 < weights["eve"] < 0.5
+    data = crowd.collect()
+    assert {r.rater for r in data.ratings} == honest
     assert data.rankings == ()
     assert data.feedback_ids == sorted(r.feedback_id for r in data.ratings)
     assert {each.rater: each.reliability for each in data.weights}["eve"] == 0.0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from feedback.judgements import Comparison, Demonstration, Feedback
-from feedback.records import Completion, Message, Response, new_id
+from feedback.records import Completion, Message, new_id
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook, RoundRecord
 from feedback.settings import Settings
@@ -74,10 +74,6 @@ class Installation:
             self._say(Comparison(left=ids[0], right=ids[1], winner=winner), rater)
             if n < demonstrations:
                 self._say(Demonstration(completion_id=ids[0], content=f"Answer {n}."), rater)
-
-    def answer(self, id: str) -> Response:
-        """The response that holds a completion."""
-        return self.ledger.completions((id,))[id].frame(model="m")
 
     def _say(self, judgement: Comparison | Demonstration, rater: str = "r") -> None:
         record = Feedback(id=new_id("f_"), judgement=judgement, rater=rater, split="train", created=time.time())
