@@ -8,18 +8,19 @@ a fixed share of all others. They are kept apart for good, and the gate decides 
 is taken at all: neither what they said nor what they asked.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from feedback.judgements import Comparison, Demonstration, Feedback, Ranking, Rating
 from feedback.keys import source_of
 from feedback.raters import RaterWeight
-from feedback.records import Completion, Message, Record, digest
+from feedback.records import Completion, Record, digest
 from feedback.store import Ledger
 from training.answers import Answers, Encode, Ids
-from training.config import RoundConfig, WeightsConfig
+from training.config import RoundConfig
+from training.judged import RankedAnswers, RatedAnswer, WrittenAnswer
 from training.prompts import MIN_HELD_OUT, SidesOf, asked_prompts, shuffled, split
-from training.weights import Opinion, Topics, weigh
+from training.weights import weighted
 
 MIN_RANKINGS = 8
 MAX_COMPLETIONS = 20_000
@@ -31,42 +32,6 @@ class Refused(RuntimeError):
     def __init__(self, reason: str, metrics: dict[str, Any] | None = None) -> None:
         super().__init__(reason)
         self.metrics = metrics or {}
-
-
-class RankedAnswers(Record):
-    """Completions of one prompt with their places: 0 is the best, equal places are ties.
-
-    Those in the tier `unplaced` are worse than all others, and nothing is said among them.
-    """
-
-    feedback_id: str
-    prompt_ids: Ids
-    completions: tuple[Ids, ...]
-    tiers: tuple[int, ...]
-    unplaced: int | None = None
-    weight: float = 1.0
-    rater: str = ""
-    source: str = ""
-
-
-class RatedAnswer(Record):
-    """A completion and its share of approval, 0 to 1."""
-
-    feedback_id: str
-    prompt_ids: Ids
-    completion_ids: Ids
-    label: float
-    weight: float = 1.0
-    rater: str = ""
-    source: str = ""
-
-
-class WrittenAnswer(Record):
-    """What a person would have answered; text, because no engine ever tokenised it."""
-
-    feedback_id: str
-    messages: tuple[Message, ...]
-    content: str
 
 
 class TrainingData(Record):
@@ -145,8 +110,9 @@ def collect(
 ) -> TrainingData:
     """What people say as of `watermark`; demonstrations after `since` are new; `is_held_out` asks about a rater.
 
-    `encode` is asked about imported answers only; those that it cannot encode are left out and counted. `sides_of`
-    knows the prompts' sides from earlier rounds.
+    `encode` is asked about imported answers and demonstrations only. Imported answers that it cannot encode are left
+    out and counted; such a demonstration is compared with nothing. `sides_of` knows the prompts' sides from earlier
+    rounds.
     """
     standing = ledger.standing(watermark)
     aside = {item.rater for item in standing} & set(quarantined)
@@ -170,9 +136,10 @@ def collect(
     demonstrations = [written for item in training if (written := _written(item, seen))]
     fresh = {item.id for _, item in ledger.feedback_between(since, watermark)} if since != watermark else set()
     taught = [ranked for ranked in rankings if ranked.prompt_ids in sides.train]
+    taught += [edited for item in training if (edited := _edited(item, seen, encode))]
     rated = [rated for item in training for rated in _rated(item, seen)]
     created = {item.id: item.created for item in training}
-    taught, rated, weights = _weighted(taught, rated, created, config.weights)
+    taught, rated, weights = weighted(taught, rated, created, config.weights)
     data = TrainingData(
         watermark=watermark,
         since=since,
@@ -198,22 +165,6 @@ def collect(
 
 def _without(quarantined: Collection[str], known: dict[str, Completion]) -> dict[str, Completion]:
     return {id: completion for id, completion in known.items() if completion.rater not in quarantined}
-
-
-def _weighted(
-    rankings: Sequence[RankedAnswers], ratings: Sequence[RatedAnswer], created: dict[str, float], config: WeightsConfig
-) -> tuple[list[RankedAnswers], list[RatedAnswer], list[RaterWeight]]:
-    """The same with their weights, without those that have none, and what came out for each rater."""
-    topics = Topics()
-    said = [topics.ranked(r.prompt_ids, r.completions, r.tiers, r.unplaced) for r in rankings]
-    said += [topics.rated(r.prompt_ids, r.completion_ids, r.label) for r in ratings]
-    terms: list[RankedAnswers | RatedAnswer] = [*rankings, *ratings]
-    opinions = [Opinion(r.rater, r.source, created[r.feedback_id], says) for r, says in zip(terms, said, strict=True)]
-    weights, raters = weigh(opinions, config)
-    ranked = [r.model_copy(update={"weight": w}) for r, w in zip(rankings, weights, strict=False) if w > 0]
-    rest = weights[len(rankings) :]
-    rated = [r.model_copy(update={"weight": w}) for r, w in zip(ratings, rest, strict=True) if w > 0]
-    return ranked, rated, raters
 
 
 def _raters(
@@ -258,6 +209,7 @@ def _ranked(item: Feedback, known: dict[str, Completion]) -> list[RankedAnswers]
             unplaced=last,
             rater=item.rater,
             source=source_of(item.rater),
+            kind=judgement.type,
         )
     ]
 
@@ -288,6 +240,7 @@ def _rated(item: Feedback, known: dict[str, Completion]) -> list[RatedAnswer]:
             label=label,
             rater=item.rater,
             source=source_of(item.rater),
+            kind=judgement.type,
         )
         for id in judgement.targets
         if id in known and not known[id].partial
@@ -300,3 +253,28 @@ def _written(item: Feedback, known: dict[str, Completion]) -> WrittenAnswer | No
         return None
     messages = known[judgement.completion_id].messages
     return WrittenAnswer(feedback_id=item.id, messages=messages, content=judgement.content)
+
+
+def _edited(item: Feedback, known: dict[str, Completion], encode: Encode) -> RankedAnswers | None:
+    """A demonstration is better than the finished answer that it stands for; nothing when it says the same."""
+    written = item.judgement
+    if not isinstance(written, Demonstration) or written.completion_id not in known:
+        return None
+    original = known[written.completion_id]
+    # Half an answer would teach no more than that answers end.
+    finished = not original.partial and original.finish_reason != "length"
+    if not finished or written.content.strip() == original.text.strip():
+        return None
+    try:
+        _, better = encode(original.messages, written.content)
+    except ValueError:
+        return None
+    return RankedAnswers(
+        feedback_id=item.id,
+        prompt_ids=original.prompt_token_ids,
+        completions=(better, original.completion_token_ids),
+        tiers=(0, 1),
+        rater=item.rater,
+        source=source_of(item.rater),
+        kind="edit",
+    )

@@ -12,9 +12,10 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from training.checkpoints import atomic_directory, latest_checkpoint
-from training.collect import RankedAnswers, RatedAnswer, Refused
+from training.collect import Refused
 from training.data import RankedSamples, RatedSample, Sample, encode_demonstration
 from training.gate import judge
+from training.judged import RankedAnswers, RatedAnswer
 from training.likelihoods import Labels
 from training.models import Role, Trunk
 from training.optimization import NonFinite

@@ -14,6 +14,7 @@ from typing import Any
 from feedback.raters import RaterWeight
 from training.answers import Ids
 from training.config import WeightsConfig
+from training.judged import RankedAnswers, RatedAnswer
 
 DAY_S = 86_400.0
 #: What is assumed of all raters together is worth so many times what is assumed of one.
@@ -69,6 +70,28 @@ class Agreement:
 
     total: float
     count: int
+
+
+def weighted(
+    rankings: Sequence[RankedAnswers],
+    ratings: Sequence[RatedAnswer],
+    created: Mapping[str, float],
+    config: WeightsConfig,
+) -> tuple[list[RankedAnswers], list[RatedAnswer], list[RaterWeight]]:
+    """The same with their weights, without those that have none, and what came out for each rater.
+
+    `created` knows when each judgement was made.
+    """
+    topics = Topics()
+    said = [topics.ranked(r.prompt_ids, r.completions, r.tiers, r.unplaced) for r in rankings]
+    said += [topics.rated(r.prompt_ids, r.completion_ids, r.label) for r in ratings]
+    terms: list[RankedAnswers | RatedAnswer] = [*rankings, *ratings]
+    opinions = [Opinion(r.rater, r.source, created[r.feedback_id], says) for r, says in zip(terms, said, strict=True)]
+    weights, raters = weigh(opinions, config)
+    first, rest = weights[: len(rankings)], weights[len(rankings) :]
+    ranked = [r.model_copy(update={"weight": w}) for r, w in zip(rankings, first, strict=True) if w > 0]
+    rated = [r.model_copy(update={"weight": w}) for r, w in zip(ratings, rest, strict=True) if w > 0]
+    return ranked, rated, raters
 
 
 def weigh(opinions: Sequence[Opinion], config: WeightsConfig) -> tuple[list[float], list[RaterWeight]]:

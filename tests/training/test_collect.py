@@ -216,9 +216,10 @@ def test_imported_answers_are_encoded_once_and_train(crowd: Crowd) -> None:
     crowd.say(Rating(completion_id="a", value=1))
     crowd.say(Demonstration(completion_id="a", content="better"))
     data = crowd.collect()
-    (ranked,) = (*data.rankings, *data.held_out_rankings)
+    (ranked, edited) = (*data.rankings, *data.held_out_rankings)
     assert (ranked.prompt_ids, ranked.completions, ranked.tiers) == ((104, 105), ((65,), (66,)), (1, 0))
-    assert sorted(crowd.encoded) == ["A", "B"]
+    assert (edited.completions, edited.kind) == ((tuple(map(ord, "better")), (65,)), "edit")
+    assert sorted(crowd.encoded) == ["A", "B", "better"]
     assert len(data.ratings) == len(data.demonstrations) == 1
     assert data.prompts == ((104, 105),)
     assert data.unencodable == 0
@@ -300,6 +301,39 @@ def test_none_acceptable_is_a_thumb_down_for_each_beside_the_order(crowd: Crowd)
     data = crowd.collect()
     assert [ranked.tiers for ranked in data.rankings] == [(1, 0, 1)]
     assert [(rated.completion_ids, rated.label) for rated in data.ratings] == [((0,), 0.0), ((1,), 0.0), ((2,), 0.0)]
+
+
+def test_demonstration_is_better_than_the_answer_it_stands_for(crowd: Crowd) -> None:
+    """In the prompt as it was served, whatever tokens the template would make of the messages today."""
+    crowd.answer(completion("a"))
+    id = crowd.say(Demonstration(completion_id="a", content="!?"), rater="bob")
+    data = crowd.collect()
+    (edited,) = data.rankings
+    assert (edited.prompt_ids, edited.completions, edited.tiers) == ((1, 2), ((33, 63), (7, 8)), (0, 1))
+    assert (edited.feedback_id, edited.rater, edited.kind, edited.unplaced) == (id, "bob", "edit", None)
+    assert [written.content for written in data.demonstrations] == ["!?"], "it is imitated all the same"
+
+
+@pytest.mark.parametrize(
+    ("original", "content"),
+    [({}, "text"), ({}, "text\n"), ({}, "<|im_end|>"), ({"partial": True}, "!"), ({"finish_reason": "length"}, "!")],
+)
+def test_demonstration_that_compares_with_nothing(crowd: Crowd, original: dict[str, object], content: str) -> None:
+    """It says the same as the answer, or cannot be encoded, or the answer is half of one."""
+    crowd.answer(completion("a", **original))
+    crowd.say(Demonstration(completion_id="a", content=content))
+    data = crowd.collect()
+    assert (len(data.rankings), len(data.demonstrations), data.unencodable) == (0, 1, 0)
+
+
+def test_edits_of_held_out_prompts_and_of_evaluation_raters_are_left_out(crowd: Crowd) -> None:
+    """The reward model is measured on answers of policies only: those of people are easily told apart."""
+    (low,), (high,) = prompts(1, below=True), prompts(1, below=False)
+    crowd.answer(completion("a", prompt=low), completion("b", prompt=high))
+    crowd.say(Demonstration(completion_id="a", content="!"))
+    crowd.say(Demonstration(completion_id="b", content="!"), rater="judge")
+    data = crowd.collect()
+    assert (data.rankings, data.held_out_rankings) == ((), ())
 
 
 def test_comment_and_flag_never_train(crowd: Crowd) -> None:

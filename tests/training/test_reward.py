@@ -1,7 +1,9 @@
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from training.config import RewardConfig
 from training.data import RankedSamples, RatedSample, Sample
 from training.models import Trunk
-from training.reward import Scorer, kendall_tau, pair_accuracy, split_by_prompt, train_reward_model
+from training.reward import Scorer, evaluate, kendall_tau, pair_accuracy, split_by_prompt, train_reward_model
 
 GOOD = 40  # the planted preference: completions with more of this token are better
 CONFIG = RewardConfig(learning_rate=1e-2, epochs=6, batch_rankings=8, held_out_fraction=0.3, microbatch=32)
@@ -47,6 +49,51 @@ def test_a_planted_preference_is_learnt(trunk: Trunk, tmp_path: Path) -> None:
     hits = [pair_accuracy([scorer.all([s])[0] for s in r.samples], r.tiers) for r in fresh]
     known = [hit for hit in hits if hit is not None]
     assert sum(known) / len(known) > 0.9
+
+
+@pytest.mark.parametrize(
+    "options", [{"likelihood": "plackett_luce"}, {"ties": "rao_kupper", "margin": 0.5}, {"ties": "soft"}]
+)
+def test_every_likelihood_learns_it_from_partial_rankings_with_ties(
+    trunk: Trunk, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Raters who place the best two groups and leave the others out."""
+    partial = [
+        replace(ranking, tiers=tuple(min(sorted(set(ranking.tiers)).index(t), 2) for t in ranking.tiers), unplaced=2)
+        for ranking in planted(60)
+    ]
+    config = replace(CONFIG, held_out_fraction=0.0, **options)
+    report = train_reward_model(config, trunk, partial, checkpoint_dir=tmp_path)
+    assert (report.tie_width is None) == ("soft" in options.values())
+    fit = evaluate(Scorer(trunk, [], CONFIG), planted(20, seed=1))
+    assert fit is not None
+    assert fit.accuracy.mean > 0.9
+
+
+def test_judgement_without_weight_is_as_if_it_was_never_made(tiny_trunk: Maker, tmp_path: Path) -> None:
+    rankings, lies = planted(10), [replace(r, tiers=r.tiers[::-1], weight=0.0) for r in planted(10, seed=1)]
+    config = RewardConfig(epochs=1, batch_rankings=4, learning_rate=1e-3)
+    reports = [
+        train_reward_model(config, tiny_trunk(), given, checkpoint_dir=tmp_path / str(n))
+        for n, given in enumerate([rankings, [*lies, *rankings]])
+    ]
+    assert reports[0] == reports[1]
+
+
+def test_weight_of_two_is_said_twice(tiny_trunk: Maker, tmp_path: Path) -> None:
+    """In one step, whose loss and gradient are the same."""
+    first, *others = planted(4)
+    config = RewardConfig(epochs=1, batch_rankings=5, held_out_fraction=0.0, learning_rate=1e-3, microbatch=4)
+    states = []
+    for n, given in enumerate([[first, first, *others], [replace(first, weight=2.0), *others]]):
+        trunk = tiny_trunk()
+        anchors = first.samples  # otherwise the mean that becomes zero is that of what was given
+        report = train_reward_model(config, trunk, given, checkpoint_dir=tmp_path / str(n), demonstrations=anchors)
+        assert report.steps == 1
+        states.append((report.loss, trunk.state("reward")))
+    assert states[0][0] == pytest.approx(states[1][0], abs=1e-6)
+    for name, tensor in states[0][1].items():
+        torch.testing.assert_close(tensor, states[1][1][name], rtol=1e-3, atol=1e-5)
 
 
 def test_thumbs_alone_teach_too(trunk: Trunk, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_next_round_goes_on_from_the_stable_version(rounds: Rounds, monkeypatch:
     lineage = installation.registry.manifest(1).lineage
     assert lineage["reward_model"] == sha256_of(installation.registry.directory(1) / "reward/adapter_model.safetensors")
     assert lineage["raters"] == ["r"]
-    assert len(lineage["feedback_ids"]) == lineage["feedback"]["rankings"] + 4
+    assert len(lineage["feedback_ids"]) == lineage["feedback"]["rankings"], "4 of them are demonstrations too"
 
 
 def reward_sources(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> list[str]:
