@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 
 from feedback.archive import Archive
 from feedback.manifest import BrokenPolicy
+from feedback.raters import WEIGHTS
 from feedback.records import Record, Response
 from feedback.registry import PolicyRegistry
 from feedback.sources import RECALL
@@ -153,6 +154,7 @@ class Eraser:
         for id in self.redis.zrange(f"responses:{rater}", 0, -1):
             self.ledger.durably(self._offer, [ERASED, f"responses:{rater}"], [id])
         erased += self._judgements(self.archive.judgement_ids(rater))
+        self.redis.hdel(WEIGHTS, rater)
         with suppress(ResponseError):  # one is under way already: the next will not hold it either
             self.redis.bgrewriteaof()  # until then the bytes are still in the file
         return erased

@@ -18,6 +18,9 @@ KEYS = "keys"
 OPERATOR = "operator_"
 IMPORTED: dict[Literal["train", "eval"], str] = {"train": "imported_train_", "eval": "imported_eval_"}
 
+Source = Literal["live", "operator", "import"]
+SOURCES: tuple[Source, ...] = ("live", "operator", "import")
+
 # Names are printed on terminals and written into audits: no control characters, nothing invisible.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True, pattern=r"^\P{C}+$")]
 Bound = Annotated[int, Field(strict=True, ge=1, le=10**12)] | None
@@ -192,6 +195,13 @@ class KeyRing:
 
     def _hmac(self, text: str) -> str:
         return hmac.digest(self._pepper, text.encode(), "sha256").hex()
+
+
+def source_of(rater: str) -> Source:
+    """Where a rater's judgements come from, by the pseudonym: people, an operator's own, or files."""
+    if rater.startswith(OPERATOR):
+        return "operator"
+    return "import" if rater.startswith(tuple(IMPORTED.values())) else "live"
 
 
 def new_plain() -> str:

@@ -1,7 +1,7 @@
 """The ledger in Redis: completions as served, feedback as an append-only stream with revisions."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from redis import Redis
@@ -172,6 +172,12 @@ class Ledger:
             Kept(Feedback.model_validate_json(data), int(revision), replaces or None, retracted is not None, id == now)
             for (id, data, revision, replaces, retracted, _), now in zip(rows, standing, strict=True)
         ]
+
+    def gone(self, ids: Iterable[str]) -> set[str]:
+        """Those of some judgements that are not here any more: they were erased."""
+        asked = list(ids)
+        scores = self.redis.zmscore(FEEDBACK_IDS, asked) if asked else []
+        return {id for id, score in zip(asked, scores, strict=True) if score is None}
 
     def about(self, completion_id: str) -> list[Kept]:
         """All judgements that name a completion, oldest first."""

@@ -12,7 +12,15 @@ from rich.table import Table
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook
 from feedback.store import COMPLETIONS, CURRENT, FEEDBACK
-from serving import demo_command, feedback_commands, key_commands, policy_commands, report_command, round_commands
+from serving import (
+    demo_command,
+    feedback_commands,
+    key_commands,
+    policy_commands,
+    rater_commands,
+    report_command,
+    round_commands,
+)
 from serving.commands import AsJson, Home, OneLineErrors, console, installation
 from serving.installation import environment, settings_of
 from serving.probes import readiness
@@ -109,6 +117,7 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
 app.add_typer(model_app, name="model")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(feedback_commands.app, name="feedback")
+app.add_typer(rater_commands.app, name="raters")
 app.command()(policy_commands.policies)
 app.command()(policy_commands.rollback)
 app.command()(policy_commands.promote)

@@ -4,23 +4,25 @@ Only completions whose people consented are taken, and none of a conversation th
 two policies wrote is left out, a truncated one is not, and one that was stopped is ranked only. Imported answers are
 text, and are encoded here. What evaluation-only raters said never trains. Nor does anything about a held-out prompt, be
 it a ranking, a rating, a demonstration or practice: those that evaluation-only raters asked or ranked are held out, and
-a fixed share of all others. They are kept apart, and the gate decides by them.
+a fixed share of all others. They are kept apart for good, and the gate decides by them. Of raters in quarantine nothing
+is taken at all: neither what they said nor what they asked.
 """
 
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from feedback.judgements import Comparison, Demonstration, Feedback, Ranking, rates
+from feedback.keys import source_of
+from feedback.raters import RaterWeight
 from feedback.records import Completion, Record, digest
 from feedback.store import Ledger
 from training.answers import Answers, Encode, Ids
 from training.config import RoundConfig
 from training.judged import RankedAnswers, RatedAnswer, WrittenAnswer
+from training.prompts import MIN_HELD_OUT, SidesOf, asked_prompts, shuffled, split
+from training.weights import weighted
 
 MIN_RANKINGS = 8
-MIN_HELD_OUT = 2
-MAX_PROMPTS_PER_RATER = 200
 MAX_COMPLETIONS = 20_000
 
 
@@ -48,8 +50,13 @@ class TrainingData(Record):
     new_demonstrations: int
     prompts: tuple[Ids, ...]
     held_out_prompts: tuple[Ids, ...]
+    trained: tuple[str, ...] = ()  # digests of all prompts on this side, also of those that nobody practises on
+    held_out: tuple[str, ...] = ()
     raters: tuple[str, ...] = ()
     responses: tuple[str, ...] = ()
+    weights: tuple[RaterWeight, ...] = ()
+    quarantined: int = 0  # raters of whom something was left out
+    reward_origin: int | None = None  # the version whose reward model this round's goes on from; None = the parent
     unencodable: int = 0
 
     @property
@@ -104,43 +111,66 @@ def collect(
     config: RoundConfig,
     is_held_out: Callable[[str], bool],
     encode: Encode,
+    sides_of: SidesOf = lambda _: {},
+    quarantined: Collection[str] = (),
 ) -> TrainingData:
     """What people say as of `watermark`; demonstrations after `since` are new; `is_held_out` asks about a rater.
 
     `encode` is asked about imported answers and demonstrations only. Imported answers that it cannot encode are left
-    out and counted; such a demonstration is compared with nothing.
+    out and counted; such a demonstration is compared with nothing. `sides_of` knows the prompts' sides from earlier
+    rounds.
     """
     standing = ledger.standing(watermark)
+    aside = {item.rater for item in standing} & set(quarantined)
+    standing = [item for item in standing if item.rater not in aside]
     answers = Answers(ledger, encode)
-    known = answers.usable({target for item in standing for target in item.judgement.targets})
+    known = _without(quarantined, answers.usable({target for item in standing for target in item.judgement.targets}))
     training = [item for item in standing if item.split == "train"]
-    rankings = _rankings(training, known)
-    proofs = _rankings([item for item in standing if item.split == "eval"], known)
-    completions = _newest(ledger, answers)
-    asked = _asked(completions, config.reward.max_tokens - config.ppo.max_new_tokens)  # longer could not be scored
-    evaluators = {completion.prompt_token_ids for completion in completions if is_held_out(completion.rater)}
-    unseen = _unseen(_prompts(proofs) | evaluators, _prompts(rankings + proofs), asked, config.reward.held_out_fraction)
-    seen = {id: completion for id, completion in known.items() if completion.prompt_token_ids not in unseen}
+    rankings = [ranked for item in training for ranked in _ranked(item, known)]
+    proofs = [ranked for item in standing if item.split == "eval" for ranked in _ranked(item, known)]
+    completions = list(_without(quarantined, _newest(ledger, answers)).values())
+    asked = asked_prompts(completions, config.reward.max_tokens - config.ppo.max_new_tokens)  # longer has no score
+    sides = split(
+        evaluated=_prompts(proofs) | {each.prompt_token_ids for each in completions if is_held_out(each.rater)},
+        ranked=_prompts(rankings + proofs),
+        asked=asked,
+        others={completion.prompt_token_ids for completion in known.values()},
+        fraction=config.reward.held_out_fraction,
+        sides_of=sides_of,
+    )
+    seen = {id: completion for id, completion in known.items() if completion.prompt_token_ids in sides.train}
     demonstrations = [written for item in training if (written := _written(item, seen))]
-    edits = [edited for item in training if (edited := _edited(item, seen, encode))]
     fresh = {item.id for _, item in ledger.feedback_between(since, watermark)} if since != watermark else set()
+    taught = [ranked for ranked in rankings if ranked.prompt_ids in sides.train]
+    taught += [edited for item in training if (edited := _edited(item, seen, encode))]
+    rated = [rated for item in training for rated in _rated(item, seen)]
+    created = {item.id: item.created for item in training}
+    taught, rated, weights = weighted(taught, rated, created, config.weights)
     data = TrainingData(
         watermark=watermark,
         since=since,
         parent=parent,
         seed=seed,
         config=config.to_dict(),
-        rankings=(*(ranked for ranked in rankings if ranked.prompt_ids not in unseen), *edits),
-        held_out_rankings=tuple(ranked for ranked in proofs + rankings if ranked.prompt_ids in unseen),
-        ratings=tuple(rated for item in training for rated in _rated(item, seen)),
+        rankings=tuple(taught),
+        held_out_rankings=tuple(ranked for ranked in proofs + rankings if ranked.prompt_ids in sides.held_out),
+        ratings=tuple(rated),
         demonstrations=tuple(demonstrations),
         new_demonstrations=sum(written.feedback_id in fresh for written in demonstrations),
-        prompts=_shuffled(asked - unseen, seed),
+        prompts=shuffled(asked & sides.train, seed),
         # By digest, so that the first so many, which are all that the gate takes, are a sample.
-        held_out_prompts=tuple(sorted(asked & unseen, key=digest)),
+        held_out_prompts=tuple(sorted(asked & sides.held_out, key=digest)),
+        trained=tuple(sorted(map(digest, sides.train))),
+        held_out=tuple(sorted(map(digest, sides.held_out))),
+        weights=tuple(weights),
+        quarantined=len(aside),
         unencodable=len(answers.unencodable),
     )
     return data.model_copy(update=_sources(data, standing, known, completions))
+
+
+def _without(quarantined: Collection[str], known: dict[str, Completion]) -> dict[str, Completion]:
+    return {id: completion for id, completion in known.items() if completion.rater not in quarantined}
 
 
 def _sources(
@@ -164,15 +194,11 @@ def _used(
     return judged + [completion for completion in completions if completion.prompt_token_ids in prompts]
 
 
-def _newest(ledger: Ledger, answers: Answers) -> list[Completion]:
+def _newest(ledger: Ledger, answers: Answers) -> dict[str, Completion]:
     """The newest usable completions, oldest of them first."""
     ids = ledger.completion_ids()[-MAX_COMPLETIONS:]
     known = answers.usable(ids)
-    return [known[id] for id in ids if id in known]
-
-
-def _rankings(items: Iterable[Feedback], known: dict[str, Completion]) -> list[RankedAnswers]:
-    return [ranked for item in items for ranked in _ranked(item, known)]
+    return {id: known[id] for id in ids if id in known}
 
 
 def _prompts(rankings: Iterable[RankedAnswers]) -> set[Ids]:
@@ -198,7 +224,8 @@ def _ranked(item: Feedback, known: dict[str, Completion]) -> list[RankedAnswers]
             tiers=tuple(tier for _, tier in shown),
             unplaced=last,
             rater=item.rater,
-            source=judgement.type,
+            source=source_of(item.rater),
+            kind=judgement.type,
         )
     ]
 
@@ -224,7 +251,8 @@ def _rated(item: Feedback, known: dict[str, Completion]) -> list[RatedAnswer]:
             completion_ids=known[id].completion_token_ids,
             label=label,
             rater=item.rater,
-            source=judgement.type,
+            source=source_of(item.rater),
+            kind=judgement.type,
         )
         for id in judgement.targets
         if id in known and not known[id].partial
@@ -259,38 +287,6 @@ def _edited(item: Feedback, known: dict[str, Completion], encode: Encode) -> Ran
         completions=(better, original.completion_token_ids),
         tiers=(0, 1),
         rater=item.rater,
-        source="edit",
+        source=source_of(item.rater),
+        kind="edit",
     )
-
-
-def _asked(completions: Sequence[Completion], max_tokens: int) -> set[Ids]:
-    """The distinct prompts up to a length, of each rater the newest."""
-    by_rater: dict[str, int] = {}
-    asked: set[Ids] = set()
-    for completion in reversed(completions):
-        ids, count = completion.prompt_token_ids, by_rater.get(completion.rater, 0)
-        if ids not in asked and len(ids) <= max_tokens and count < MAX_PROMPTS_PER_RATER:
-            by_rater[completion.rater] = count + 1
-            asked.add(ids)
-    return asked
-
-
-def _unseen(evaluated: set[Ids], ranked: set[Ids], asked: set[Ids], fraction: float) -> set[Ids]:
-    """The prompts that nothing trains on: all `evaluated`, and of the others those with a digest below a threshold.
-
-    It depends on nothing else, so a prompt stays on its side for good, however many there come to be.
-    """
-    unseen = evaluated | {prompt for prompt in ranked | asked if int(digest(prompt)[:8], 16) < fraction * 2**32}
-    # In a small round chance may leave next to nothing below, and then the lowest above join. These alone are not held
-    # out for good: they may train once there are enough others.
-    for prompts in (ranked, asked):
-        missing = min(MIN_HELD_OUT, len(prompts) // 3) - len(prompts & unseen)
-        if missing > 0:
-            unseen |= set(sorted(prompts - unseen, key=digest)[:missing])
-    return unseen
-
-
-def _shuffled(prompts: set[Ids], seed: int) -> tuple[Ids, ...]:
-    ordered = sorted(prompts)
-    random.Random(seed).shuffle(ordered)
-    return tuple(ordered)

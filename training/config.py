@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, TypeAdapter
 
+from feedback.keys import SOURCES
+
 RankingLikelihood = Literal["pairs", "plackett_luce"]
 Ties = Literal["davidson", "rao_kupper", "soft"]
 
@@ -180,6 +182,27 @@ class GateConfig(Config):
 
 
 @dataclass(frozen=True)
+class WeightsConfig(Config):
+    """What a judgement is worth to the reward model; see training/weights.py."""
+
+    rater_cap: float = 0.01  # of a source, at most by one rater; twice an equal share is always allowed
+    prior_agreement: float = 0.73  # of two raters on one question (Ouyang et al. 2022), until theirs is known
+    prior_judgements: float = 10.0  # judgements that this assumption is worth
+    recency_half_life_days: float | None = None  # older than the newest by this = half the weight; None = no matter
+    source_weights: dict[str, float] = field(default_factory=dict)  # of live, operator, import; absent = 1
+
+    def __post_init__(self) -> None:
+        _require(0 < self.rater_cap <= 1, "rater_cap must lie in (0, 1]")
+        _require(0.5 < self.prior_agreement < 1, "prior_agreement must lie between 0.5 and 1")
+        _require(self.prior_judgements > 0, "prior_judgements must be positive")
+        half_life = self.recency_half_life_days
+        _require(half_life is None or half_life > 0, "recency_half_life_days must be positive, or None")
+        _require(set(self.source_weights) <= set(SOURCES), f"source_weights: the sources are {', '.join(SOURCES)}")
+        finite = all(0 <= weight < float("inf") for weight in self.source_weights.values())
+        _require(finite, "source_weights must be finite and not negative")
+
+
+@dataclass(frozen=True)
 class RoundConfig(Config):
     """One round: SFT, reward model, PPO, gate, and what it takes to start it."""
 
@@ -187,6 +210,7 @@ class RoundConfig(Config):
     reward: RewardConfig = field(default_factory=RewardConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
     min_demonstrations: int = 16  # new demonstrations below which the round leaves SFT out
     seed: int = 0  # of everything drawn in the round
 

@@ -52,7 +52,7 @@ class RankedSamples:
     unplaced: int | None = None
     weight: float = 1.0  # of this judgement beside the others, 0 or more
     rater: str = ""  # pseudonym of who said it
-    source: str = ""  # the kind of judgement it was
+    source: str = ""  # where it came from: live, operator or import
 
     def __post_init__(self) -> None:
         if len(self.samples) != len(self.tiers) or len(self.samples) < 2:
@@ -82,7 +82,7 @@ class RatedSample:
     label: float
     weight: float = 1.0  # of this judgement beside the others, 0 or more
     rater: str = ""  # pseudonym of who said it
-    source: str = ""  # the kind of judgement it was
+    source: str = ""  # where it came from: live, operator or import
 
     def __post_init__(self) -> None:
         if not 0 <= self.label <= 1:

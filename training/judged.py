@@ -17,7 +17,8 @@ class RankedAnswers(Record):
     unplaced: int | None = None
     weight: float = 1.0  # of this judgement beside the others, 0 or more
     rater: str = ""  # pseudonym of who said it
-    source: str = ""  # the kind of judgement it was: ranking, comparison or edit
+    source: str = ""  # where it came from: live, operator or import
+    kind: str = ""  # ranking, comparison or edit
 
 
 class RatedAnswer(Record):
@@ -29,7 +30,8 @@ class RatedAnswer(Record):
     label: float
     weight: float = 1.0
     rater: str = ""
-    source: str = ""  # rating, or the ranking or comparison in which none was good enough
+    source: str = ""
+    kind: str = ""  # rating, or the ranking or comparison in which none was good enough
 
 
 class WrittenAnswer(Record):

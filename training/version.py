@@ -101,5 +101,6 @@ def _lineage(job: Job, directory: Path) -> dict[str, Any]:
         "feedback": job.data.counts,
         "feedback_ids": job.data.feedback_ids,
         "raters": list(job.data.raters),
+        "reward_origin": job.data.reward_origin,
         "reward_model": sha256_of(directory / REWARD / "adapter_model.safetensors"),
     }

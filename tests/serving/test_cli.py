@@ -38,6 +38,7 @@ COMMANDS = [
     "freeze",
     "keys",
     "model",
+    "raters",
 ]
 
 # As training/version.py writes them: by stage; a mean that is not finite is None.

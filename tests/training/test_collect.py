@@ -11,9 +11,11 @@ import pytest
 from feedback.archive import Archive
 from feedback.judgements import Comment, Comparison, Demonstration, Feedback, Flag, Judgement, Ranking, Rating
 from feedback.records import Completion, Message, digest
+from feedback.sides import Sides
 from feedback.store import Ledger, connect
-from training.collect import MAX_PROMPTS_PER_RATER, Refused, TrainingData, collect
-from training.config import GateConfig, RoundConfig
+from training.collect import Refused, TrainingData, collect
+from training.config import GateConfig, RoundConfig, WeightsConfig
+from training.prompts import MAX_PROMPTS_PER_RATER
 
 CONFIG = replace(RoundConfig(), gate=GateConfig(prompts=2))
 
@@ -41,6 +43,8 @@ class Crowd:
 
     def __init__(self, url: str) -> None:
         self.ledger = Ledger(connect(url))
+        self.sides = Sides(self.ledger.redis, b"salt")
+        self.quarantined: set[str] = set()
         self._ids = 0
         self.encoded: list[str] = []
 
@@ -76,7 +80,13 @@ class Crowd:
         return collect(
             self.ledger, watermark=watermark or self.ledger.watermark(), since=since, parent=0, seed=seed,
             config=config, is_held_out=lambda rater: rater.startswith("judge"), encode=self.encode,
+            sides_of=self.sides.of, quarantined=self.quarantined,
         )  # fmt: skip
+
+    def fix(self, data: TrainingData) -> None:
+        """What the stage does once it is certain that the round trains."""
+        self.sides.fix(data.trained, "train")
+        self.sides.fix(data.held_out, "held_out")
 
 
 def trained(data: TrainingData) -> set[tuple[int, ...]]:
@@ -210,7 +220,7 @@ def test_raters_are_all_whose_prompts_or_judgements_train(crowd: Crowd) -> None:
     crowd.answer(completion("s", prompt=rated, rater="private", conversation_id="s"))
     crowd.say(Rating(completion_id="s", value=1), rater="of the private")
     Archive(crowd.ledger).change_conversation("private", "s", allow_training=False)
-    too_long = (3,) * (CONFIG.reward.max_tokens - CONFIG.ppo.max_new_tokens + 1)
+    too_long = (4,) * (CONFIG.reward.max_tokens - CONFIG.ppo.max_new_tokens + 1)
     crowd.answer(completion("t", prompt=too_long, rater="too long"))
     crowd.say(Rating(completion_id="t", value=1), rater="ranked")
     data = crowd.collect()
@@ -236,7 +246,7 @@ def test_imported_answers_are_encoded_once_and_train(crowd: Crowd) -> None:
     data = crowd.collect()
     (ranked, edited) = (*data.rankings, *data.held_out_rankings)
     assert (ranked.prompt_ids, ranked.completions, ranked.tiers) == ((104, 105), ((65,), (66,)), (1, 0))
-    assert (edited.completions, edited.source) == ((tuple(map(ord, "better")), (65,)), "edit")
+    assert (edited.completions, edited.kind) == ((tuple(map(ord, "better")), (65,)), "edit")
     assert sorted(crowd.encoded) == ["A", "B", "better"]
     assert len(data.ratings) == len(data.demonstrations) == 1
     assert data.prompts == ((104, 105),)
@@ -282,20 +292,20 @@ def test_partial_ranking_is_one_record_that_names_the_tier_of_the_unplaced(
     assert (ranked.tiers, ranked.unplaced) == (tiers, unplaced)
 
 
-def test_records_say_who_said_what_kind_of_thing(crowd: Crowd) -> None:
+def test_records_say_who_said_it_and_where_it_came_from(crowd: Crowd) -> None:
     crowd.answer(completion("a"), completion("b"))
     crowd.say(Ranking(candidates=("a", "b"), ranking="B > A", none_acceptable=True))
-    crowd.say(Comparison(left="a", right="b", winner="left"), rater="bob")
-    crowd.say(Rating(completion_id="a", value=1), rater="bob")
+    crowd.say(Comparison(left="a", right="b", winner="tie"), rater="operator_bob")
+    crowd.say(Rating(completion_id="b", value=1), rater="imported_train_x")
     data = crowd.collect()
-    assert {(r.rater, r.source, r.weight, r.unplaced) for r in data.rankings} == {
-        ("ann", "ranking", 1.0, None),
-        ("bob", "comparison", 1.0, None),
+    assert {(r.rater, r.source, r.unplaced) for r in data.rankings} == {
+        ("ann", "live", None),
+        ("operator_bob", "operator", None),
     }
     assert sorted((r.rater, r.source, r.label) for r in data.ratings) == [
-        ("ann", "ranking", 0.0),
-        ("ann", "ranking", 0.0),
-        ("bob", "rating", 1.0),
+        ("ann", "live", 0.0),
+        ("ann", "live", 0.0),
+        ("imported_train_x", "import", 1.0),
     ]
 
 
@@ -328,7 +338,7 @@ def test_demonstration_is_better_than_the_answer_it_stands_for(crowd: Crowd) -> 
     data = crowd.collect()
     (edited,) = data.rankings
     assert (edited.prompt_ids, edited.completions, edited.tiers) == ((1, 2), ((33, 63), (7, 8)), (0, 1))
-    assert (edited.feedback_id, edited.rater, edited.source, edited.unplaced) == (id, "bob", "edit", None)
+    assert (edited.feedback_id, edited.rater, edited.kind, edited.unplaced) == (id, "bob", "edit", None)
     assert [written.content for written in data.demonstrations] == ["!?"], "it is imitated all the same"
 
 
@@ -456,6 +466,80 @@ def test_prompt_that_an_evaluation_rater_ranked_or_asked_trains_nothing(crowd: C
     assert data.held_out_rankings[0].prompt_ids == ranked
 
 
+def test_side_of_a_prompt_is_drawn_once(crowd: Crowd) -> None:
+    """Whatever the threshold becomes, and whoever asks or ranks it later: what has trained proves nothing."""
+    crowd.compare(*prompts(12, below=False), *prompts(4, below=True))
+    data = crowd.collect()
+    crowd.fix(data)
+    late = prompts(12, below=False)[0]
+    crowd.say(Comparison(left=f"ann{late}a", right=f"ann{late}b", winner="left"), rater="judge")
+    for fraction in (0.0, 0.9):
+        config = replace(CONFIG, reward=replace(CONFIG.reward, held_out_fraction=fraction))
+        later = crowd.collect(config=config)
+        assert trained(later) == trained(data) == set(prompts(12, below=False))
+        assert later.held_out_prompts == data.held_out_prompts
+        assert {ranked.rater for ranked in later.held_out_rankings} == {"ann"}
+
+
+def test_rated_prompt_that_is_held_out_never_trains_however_old_it_is(crowd: Crowd) -> None:
+    """Practice takes each person's newest prompts only; the side of the others is the same."""
+    (low,) = prompts(1, below=True)
+    crowd.answer(completion("old", prompt=low))
+    crowd.say(Rating(completion_id="old", value=1))
+    crowd.answer(*(completion(f"a{n}", prompt=(n, 7)) for n in range(MAX_PROMPTS_PER_RATER)))
+    data = crowd.collect()
+    assert low not in data.held_out_prompts, "it is too old to be asked again"
+    assert data.ratings == ()
+
+
+def test_quarantined_rater_is_as_if_never_there(crowd: Crowd) -> None:
+    """Neither their judgements nor their prompts, nor what others said of their answers."""
+    mine, theirs = prompts(12, below=False)[:6], prompts(12, below=False)[6:]
+    crowd.compare(*mine, *prompts(3, below=True))
+    without = crowd.collect(watermark=(before := crowd.ledger.watermark()))
+    for prompt in theirs:
+        crowd.answer(*(completion(f"eve{prompt}{side}", prompt=prompt, rater="eve") for side in "ab"))
+        crowd.say(Comparison(left=f"eve{prompt}a", right=f"eve{prompt}b", winner="left"), rater="eve")
+    crowd.say(Comparison(left=f"ann{mine[0]}a", right=f"ann{mine[0]}b", winner="right"), rater="eve")
+    crowd.say(Comparison(left=f"eve{theirs[0]}a", right=f"eve{theirs[0]}b", winner="left"), rater="ann")
+    crowd.say(Comparison(left=f"ann{mine[1]}a", right=f"ann{mine[1]}b", winner="left"), rater="judge-eve")
+    assert crowd.collect().raters == ("ann", "eve")
+    crowd.quarantined = {"eve", "judge-eve"}
+    data = crowd.collect()
+    assert data.quarantined == 2
+    assert data.model_copy(update={"watermark": before, "quarantined": 0}) == without
+
+
+def test_rater_who_contradicts_everybody_loses_weight_and_is_left_out_at_last(crowd: Crowd) -> None:
+    (asked,) = prompts(1, below=False)
+    letters = tuple("abcdefgh")
+    crowd.answer(*(completion(letter, prompt=asked, tokens=(n,)) for n, letter in enumerate(letters)))
+    honest = {"ann", "bob", "cat", "dan"}
+    for rater in (*honest, "eve"):
+        for letter in letters:
+            crowd.say(Rating(completion_id=letter, value=0.0 if rater == "eve" else 1.0), rater=rater)
+    crowd.say(Comparison(left="a", right="b", winner="left"), rater="eve")
+    patient = replace(CONFIG, weights=WeightsConfig(prior_judgements=40.0))
+    weights = {r.rater: r.weight for r in crowd.collect(config=patient).ratings}
+    assert {weights[rater] for rater in honest} == {1.0}
+    assert 0 < weights["eve"] < 0.5
+    data = crowd.collect()
+    assert {r.rater for r in data.ratings} == honest
+    assert data.rankings == ()
+    assert data.feedback_ids == sorted(r.feedback_id for r in data.ratings)
+    assert {each.rater: each.reliability for each in data.weights}["eve"] == 0.0
+
+
+def test_source_and_age_make_weights(crowd: Crowd) -> None:
+    (asked,) = prompts(1, below=False)
+    crowd.answer(completion("a", prompt=asked), completion("b", prompt=asked, tokens=(9,)))
+    crowd.say(Rating(completion_id="a", value=1), rater="imported_train_x")
+    crowd.say(Rating(completion_id="b", value=1), rater="ann")
+    weights = WeightsConfig(source_weights={"import": 0.25}, recency_half_life_days=1.0)
+    data = crowd.collect(config=replace(CONFIG, weights=weights))
+    assert [(r.source, r.weight) for r in data.ratings] == [("import", pytest.approx(0.25, rel=1e-3)), ("live", 1.0)]
+
+
 def test_gate_looks_first_at_the_lowest_digests_whoever_asked(crowd: Crowd) -> None:
     crowd.answer(*(completion(f"j{n}", rater="judge", prompt=(n, 6)) for n in range(40)))
     crowd.answer(*(completion(f"a{n}", prompt=prompt) for n, prompt in enumerate(prompts(20, below=True))))
@@ -474,8 +558,11 @@ def test_small_round_holds_two_prompts_out_whatever_their_digests(crowd: Crowd, 
     assert trained(data) == set(lowest[2:])
     assert data.held_out_prompts == tuple(lowest[:2])
     assert {ranked.prompt_ids for ranked in data.held_out_rankings} == set(lowest[:2])
+    crowd.fix(data)
     crowd.compare(*prompts(4, below=True))
-    assert set(prompts(14 - below, below=False)) <= trained(crowd.collect()), "they were held out for want of others"
+    later = crowd.collect()
+    assert trained(later) == trained(data)
+    assert set(later.held_out_prompts) == {*data.held_out_prompts, *prompts(4, below=True)}
 
 
 def test_too_few_rankings_are_refused(crowd: Crowd) -> None:

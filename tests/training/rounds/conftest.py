@@ -60,23 +60,23 @@ class Installation:
         merged = {name: {**CONFIG[name], **value} if name in CONFIG else value for name, value in overrides.items()}
         (self.settings.home / "round.json").write_text(json.dumps({**CONFIG, **merged}))
 
-    def speak(self, comparisons: int, demonstrations: int = 0, seed: int = 0) -> None:
+    def speak(self, comparisons: int, demonstrations: int = 0, seed: int = 0, rater: str = "r") -> None:
         """People ask prompts of their own and prefer shorter answers."""
         draw = random.Random(seed)
         for n in range(comparisons):
             prompt = tuple(draw.randrange(200) for _ in range(6))
             ids = [f"c{seed}-{n}-{side}:0" for side in "ab"]
-            for answer in [_completion(id, prompt, draw.randrange(2, 9)) for id in ids]:
+            for answer in [_completion(id, prompt, draw.randrange(2, 9), rater) for id in ids]:
                 self.ledger.append_answer(answer.frame(model="m"), [answer])
             known = self.ledger.completions(tuple(ids))
             shorter = min(ids, key=lambda id: len(known[id].completion_token_ids))
             winner = "left" if shorter == ids[0] else "right"
-            self._say(Comparison(left=ids[0], right=ids[1], winner=winner))
+            self._say(Comparison(left=ids[0], right=ids[1], winner=winner), rater)
             if n < demonstrations:
-                self._say(Demonstration(completion_id=ids[0], content=f"Answer {n}."))
+                self._say(Demonstration(completion_id=ids[0], content=f"Answer {n}."), rater)
 
-    def _say(self, judgement: Comparison | Demonstration) -> None:
-        record = Feedback(id=new_id("f_"), judgement=judgement, rater="r", split="train", created=time.time())
+    def _say(self, judgement: Comparison | Demonstration, rater: str = "r") -> None:
+        record = Feedback(id=new_id("f_"), judgement=judgement, rater=rater, split="train", created=time.time())
         self.ledger.append_feedback(record)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -151,10 +151,10 @@ class Installation:
                 process.wait()
 
 
-def _completion(id: str, prompt: tuple[int, ...], length: int) -> Completion:
+def _completion(id: str, prompt: tuple[int, ...], length: int, rater: str) -> Completion:
     tokens = tuple(range(10, 10 + length))
     return Completion(
-        id=id, response_id=id.removesuffix(":0"), choice=0, conversation_id=id, rater="r", text="text",
+        id=id, response_id=id.removesuffix(":0"), choice=0, conversation_id=id, rater=rater, text="text",
         messages=(Message(role="user", content=f"Prompt {prompt}?"),), prompt_token_ids=prompt,
         completion_token_ids=tokens,
         logprobs=(-1.0,) * length, sampling={}, finish_reason="stop", policy_version=0, created=0.0,

@@ -1,0 +1,102 @@
+"""`ratchet raters`: whose judgements train, what they weigh, and who is put aside."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from redis import Redis
+from rich.markup import escape
+from rich.table import Table
+
+from feedback.erasure import traces
+from feedback.keys import source_of
+from feedback.raters import Raters
+from feedback.registry import PolicyRegistry
+from feedback.store import Ledger
+from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
+
+app = typer.Typer(cls=OneLineErrors, invoke_without_command=True, help="Show who judges; put raters aside.")
+
+Rater = Annotated[str, typer.Argument(help="The pseudonym, as `ratchet raters` shows it.")]
+Reason = Annotated[str, typer.Option(help="For the audit.")]
+
+
+@app.callback()
+def list_raters(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> None:
+    """Show all raters: what stands of them now, and what the last round made of it; most judgements first."""
+    if ctx.invoked_subcommand is not None:
+        return
+    _, redis = installation(home)
+    rows = described(redis)
+    if as_json:
+        console().print_json(data=rows)
+        return
+    table = Table("source", "split", "judgements", "agreement", "reliability", "share", "quarantined")
+    table.add_column("rater", no_wrap=True)  # it is to be copied
+    for row in rows:
+        aside = row["quarantined"]
+        why = (
+            f"{datetime.fromtimestamp(aside['time']):%Y-%m-%d %H:%M} by {aside['actor']}: {aside['reason']}"
+            if aside
+            else ""
+        )
+        figures = (_figure(row[name]) for name in ("agreement", "reliability", "share"))
+        capped = " (capped)" if row["capped"] else ""
+        cells = (row["source"], row["split"], f"{row['judgements']:,}", *figures)
+        table.add_row(*cells[:-1], cells[-1] + capped, escape(why), row["rater"])
+    console().print(table)
+
+
+@app.command()
+def quarantine(rater: Rater, reason: Reason = "put aside by hand", home: Home = None) -> None:
+    """Put a rater aside: the next rounds train and prove without them, and without what they asked."""
+    settings, redis = installation(home)
+    if not redis.exists(f"feedback:by:{rater}", f"responses:{rater}"):
+        raise Failure(f"nobody is called {rater}; `ratchet raters` shows them")
+    if not Raters(redis).quarantine(rater, actor=actor(), reason=reason):
+        raise Failure(f"{rater} is in quarantine already")
+    typer.echo(f"{rater} is in quarantine")
+    learned = traces(PolicyRegistry(redis, settings.policies_dir), rater, ()).policies
+    if learned:
+        typer.echo(
+            f"learned from them: {', '.join(learned)}; the next round's reward model does not go on from these, its "
+            "policy goes on from the stable one: see `ratchet rollback`"
+        )
+
+
+@app.command()
+def release(rater: Rater, reason: Reason = "released by hand", home: Home = None) -> None:
+    """Let a rater train again, from the next round on."""
+    _, redis = installation(home)
+    if not Raters(redis).release(rater, actor=actor(), reason=reason):
+        raise Failure(f"{rater} is not in quarantine")
+    typer.echo(f"{rater} trains again")
+
+
+def described(redis: Redis) -> list[dict[str, Any]]:
+    """One row for each rater of whom a judgement stands, who is aside, or who trained in the last round."""
+    ledger, raters = Ledger(redis), Raters(redis)
+    weights, aside = raters.weights(), raters.quarantined()
+    counts: dict[str, int] = dict.fromkeys([*weights, *aside], 0)
+    splits: dict[str, str] = {}
+    for item in ledger.standing(ledger.watermark()):
+        counts[item.rater] = counts.get(item.rater, 0) + 1
+        splits[item.rater] = item.split
+    return [
+        {
+            "rater": rater,
+            "source": source_of(rater),
+            "split": splits.get(rater, ""),
+            "judgements": count,
+            "agreement": weights[rater].agreement if rater in weights else None,
+            "reliability": weights[rater].reliability if rater in weights else None,
+            "share": weights[rater].share if rater in weights else None,
+            "capped": rater in weights and weights[rater].capped,
+            "quarantined": aside[rater].model_dump() if rater in aside else None,
+        }
+        for rater, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,33 @@
+"""Which reward model a round goes on from: never one that learned from somebody who was put aside or erased since."""
+
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+
+from feedback.manifest import BrokenPolicy, Manifest
+from feedback.registry import PolicyRegistry
+
+#: Those of some judgements that the ledger no longer has.
+Gone = Callable[[Iterable[str]], set[str]]
+
+
+def reward_origin(registry: PolicyRegistry, parent: int, *, quarantined: Collection[str], gone: Gone) -> int:
+    """The newest of the versions that the parent's reward model descends from which is clean, as are all before it.
+
+    0 is the base, which learned from nobody. What a rater taught is still in what went on from it.
+    """
+    clean = 0
+    for manifest in reversed(_descent(registry, parent)):
+        if set(manifest.lineage.get("raters", ())) & set(quarantined) or gone(manifest.lineage.get("feedback_ids", ())):
+            break
+        clean = manifest.version
+    return clean
+
+
+def _descent(registry: PolicyRegistry, version: int | None) -> list[Manifest]:
+    """The version and all before it, each the one that the reward model of the next went on from; newest first."""
+    descent: list[Manifest] = []
+    with suppress(BrokenPolicy):  # what lies before one that is lost cannot be gone on from either
+        while version:
+            descent.append(manifest := registry.manifest(version))
+            version = manifest.lineage.get("reward_origin", manifest.parent)
+    return descent
