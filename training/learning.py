@@ -98,7 +98,7 @@ def reward(job: Job) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Predecessor:
-    """The reward model that the round goes on from, if any, on the held-out rankings: prompts of which none ever trained."""
+    """The reward model that the round goes on from, if any, on held-out rankings: of prompts that never trained."""
 
     version: int | None
     rankings: list[RankedSamples]
