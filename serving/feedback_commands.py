@@ -13,12 +13,12 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from feedback.exchange import importing
 from feedback.exchange.exporting import Wanted, export, seconds
 from feedback.exchange.formats import EXPORTED, FORMATS, UnknownFormat
 from feedback.exchange.importing import Importer, Tally
 from feedback.exchange.judged import Origin
 from feedback.exchange.lines import BrokenFile, encode
+from feedback.exchange.reading import recognise
 from feedback.keys import KeyRing
 from feedback.settings import Settings
 from feedback.store import Ledger
@@ -85,7 +85,7 @@ def import_feedback(
         importer = Importer(redis, ledger, origin(name, split, keys, settings))
         report = (reports or file.parent) / f"{file.name}.rejected.jsonl"
         try:
-            kind = importing.recognise(file) if format == "auto" else format
+            kind = recognise(file) if format == "auto" else format
             _import(importer, file, kind, report, dry_run)
         except UnknownFormat as error:
             raise Failure(f"{file}: not recognised; with --format, {error}") from error

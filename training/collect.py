@@ -11,14 +11,21 @@ is taken at all: neither what they said nor what they asked.
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from feedback.judgements import Comparison, Demonstration, Feedback, Ranking, rates
-from feedback.keys import source_of
+from feedback.judgements import Feedback
 from feedback.raters import RaterWeight
 from feedback.records import Completion, Record, digest
 from feedback.store import Ledger
 from training.answers import Answers, Encode, Ids
 from training.config import RoundConfig
-from training.judged import RankedAnswers, RatedAnswer, WrittenAnswer
+from training.judged import (
+    RankedAnswers,
+    RatedAnswer,
+    WrittenAnswer,
+    edited_answers,
+    ranked_answers,
+    rated_answers,
+    written_answer,
+)
 from training.prompts import MIN_HELD_OUT, SidesOf, asked_prompts, shuffled, split
 from training.weights import weighted
 
@@ -126,8 +133,8 @@ def collect(
     answers = Answers(ledger, encode)
     known = _without(quarantined, answers.usable({target for item in standing for target in item.judgement.targets}))
     training = [item for item in standing if item.split == "train"]
-    rankings = [ranked for item in training for ranked in _ranked(item, known)]
-    proofs = [ranked for item in standing if item.split == "eval" for ranked in _ranked(item, known)]
+    rankings = [ranked for item in training for ranked in ranked_answers(item, known)]
+    proofs = [ranked for item in standing if item.split == "eval" for ranked in ranked_answers(item, known)]
     completions = list(_without(quarantined, _newest(ledger, answers)).values())
     asked = asked_prompts(completions, config.reward.max_tokens - config.ppo.max_new_tokens)  # longer has no score
     sides = split(
@@ -139,11 +146,11 @@ def collect(
         sides_of=sides_of,
     )
     seen = {id: completion for id, completion in known.items() if completion.prompt_token_ids in sides.train}
-    demonstrations = [written for item in training if (written := _written(item, seen))]
+    demonstrations = [written for item in training if (written := written_answer(item, seen))]
     fresh = {item.id for _, item in ledger.feedback_between(since, watermark)} if since != watermark else set()
     taught = [ranked for ranked in rankings if ranked.prompt_ids in sides.train]
-    taught += [edited for item in training if (edited := _edited(item, seen, encode))]
-    rated = [rated for item in training for rated in _rated(item, seen)]
+    taught += [edited for item in training if (edited := edited_answers(item, seen, encode))]
+    rated = [rated for item in training for rated in rated_answers(item, seen)]
     created = {item.id: item.created for item in training}
     taught, rated, weights = weighted(taught, rated, created, config.weights)
     data = TrainingData(
@@ -203,90 +210,3 @@ def _newest(ledger: Ledger, answers: Answers) -> dict[str, Completion]:
 
 def _prompts(rankings: Iterable[RankedAnswers]) -> set[Ids]:
     return {ranked.prompt_ids for ranked in rankings}
-
-
-def _ranked(item: Feedback, known: dict[str, Completion]) -> list[RankedAnswers]:
-    """A ranking or a comparison over the completions that are known; nothing when it compares none of them."""
-    judgement = item.judgement
-    if not isinstance(judgement, Ranking | Comparison) or _both_bad(item):
-        return []
-    shown = [(known[id], tier) for id, tier in zip(judgement.targets, judgement.tiers, strict=True) if id in known]
-    # The same messages become other tokens when the chat template changes; tokens of two templates do not compare.
-    shown = [place for place in shown if place[0].prompt_token_ids == shown[0][0].prompt_token_ids]
-    last = judgement.unplaced if isinstance(judgement, Ranking) and judgement.partial else None
-    if len(shown) < 2 or all(tier == last for _, tier in shown):
-        return []
-    return [
-        RankedAnswers(
-            feedback_id=item.id,
-            prompt_ids=shown[0][0].prompt_token_ids,
-            completions=tuple(completion.completion_token_ids for completion, _ in shown),
-            tiers=tuple(tier for _, tier in shown),
-            unplaced=last,
-            rater=item.rater,
-            source=source_of(item.rater),
-            kind=judgement.type,
-        )
-    ]
-
-
-def _both_bad(item: Feedback) -> bool:
-    return isinstance(item.judgement, Comparison) and item.judgement.winner == "both_bad"
-
-
-def _none_acceptable(item: Feedback) -> bool:
-    return isinstance(item.judgement, Ranking) and item.judgement.none_acceptable
-
-
-def _rated(item: Feedback, known: dict[str, Completion]) -> list[RatedAnswer]:
-    """A rating as it is; "both bad" and "none acceptable" as thumbs down for each. No half answer, no other metric."""
-    judgement = item.judgement
-    if not rates(judgement) and not _both_bad(item) and not _none_acceptable(item):
-        return []
-    label = judgement.label if rates(judgement) else 0.0
-    return [
-        RatedAnswer(
-            feedback_id=item.id,
-            prompt_ids=known[id].prompt_token_ids,
-            completion_ids=known[id].completion_token_ids,
-            label=label,
-            rater=item.rater,
-            source=source_of(item.rater),
-            kind=judgement.type,
-        )
-        for id in judgement.targets
-        if id in known and not known[id].partial
-    ]
-
-
-def _written(item: Feedback, known: dict[str, Completion]) -> WrittenAnswer | None:
-    judgement = item.judgement
-    if not isinstance(judgement, Demonstration) or judgement.completion_id not in known:
-        return None
-    messages = known[judgement.completion_id].messages
-    return WrittenAnswer(feedback_id=item.id, messages=messages, content=judgement.content)
-
-
-def _edited(item: Feedback, known: dict[str, Completion], encode: Encode) -> RankedAnswers | None:
-    """A demonstration is better than the finished answer that it stands for; nothing when it says the same."""
-    written = item.judgement
-    if not isinstance(written, Demonstration) or written.completion_id not in known:
-        return None
-    original = known[written.completion_id]
-    # Half an answer would teach no more than that answers end.
-    finished = not original.partial and original.finish_reason != "length"
-    if not finished or written.content.strip() == original.text.strip():
-        return None
-    try:
-        _, better = encode(original.messages, written.content)
-    except ValueError:
-        return None
-    return RankedAnswers(
-        feedback_id=item.id,
-        prompt_ids=original.prompt_token_ids,
-        completions=(better, original.completion_token_ids),
-        tiers=(0, 1),
-        rater=item.rater,
-        source=source_of(item.rater),
-        kind="edit",
-    )

@@ -1,7 +1,11 @@
-"""What people said of answers, as records that a round trains on."""
+"""What people said of answers, as records that a round trains on, and how a judgement becomes one."""
 
-from feedback.records import Message, Record
-from training.answers import Ids
+from collections.abc import Mapping
+
+from feedback.judgements import Comparison, Demonstration, Feedback, Ranking, rates
+from feedback.keys import source_of
+from feedback.records import Completion, Message, Record
+from training.answers import Encode, Ids
 
 
 class RankedAnswers(Record):
@@ -40,3 +44,90 @@ class WrittenAnswer(Record):
     feedback_id: str
     messages: tuple[Message, ...]
     content: str
+
+
+def ranked_answers(item: Feedback, known: Mapping[str, Completion]) -> list[RankedAnswers]:
+    """A ranking or a comparison over the completions that are known; nothing when it compares none of them."""
+    judgement = item.judgement
+    if not isinstance(judgement, Ranking | Comparison) or _both_bad(item):
+        return []
+    shown = [(known[id], tier) for id, tier in zip(judgement.targets, judgement.tiers, strict=True) if id in known]
+    # The same messages become other tokens when the chat template changes; tokens of two templates do not compare.
+    shown = [place for place in shown if place[0].prompt_token_ids == shown[0][0].prompt_token_ids]
+    last = judgement.unplaced if isinstance(judgement, Ranking) and judgement.partial else None
+    if len(shown) < 2 or all(tier == last for _, tier in shown):
+        return []
+    return [
+        RankedAnswers(
+            feedback_id=item.id,
+            prompt_ids=shown[0][0].prompt_token_ids,
+            completions=tuple(completion.completion_token_ids for completion, _ in shown),
+            tiers=tuple(tier for _, tier in shown),
+            unplaced=last,
+            rater=item.rater,
+            source=source_of(item.rater),
+            kind=judgement.type,
+        )
+    ]
+
+
+def _both_bad(item: Feedback) -> bool:
+    return isinstance(item.judgement, Comparison) and item.judgement.winner == "both_bad"
+
+
+def _none_acceptable(item: Feedback) -> bool:
+    return isinstance(item.judgement, Ranking) and item.judgement.none_acceptable
+
+
+def rated_answers(item: Feedback, known: Mapping[str, Completion]) -> list[RatedAnswer]:
+    """A rating as it is; "both bad" and "none acceptable" as thumbs down for each. No half answer, no other metric."""
+    judgement = item.judgement
+    if not rates(judgement) and not _both_bad(item) and not _none_acceptable(item):
+        return []
+    label = judgement.label if rates(judgement) else 0.0
+    return [
+        RatedAnswer(
+            feedback_id=item.id,
+            prompt_ids=known[id].prompt_token_ids,
+            completion_ids=known[id].completion_token_ids,
+            label=label,
+            rater=item.rater,
+            source=source_of(item.rater),
+            kind=judgement.type,
+        )
+        for id in judgement.targets
+        if id in known and not known[id].partial
+    ]
+
+
+def written_answer(item: Feedback, known: Mapping[str, Completion]) -> WrittenAnswer | None:
+    judgement = item.judgement
+    if not isinstance(judgement, Demonstration) or judgement.completion_id not in known:
+        return None
+    messages = known[judgement.completion_id].messages
+    return WrittenAnswer(feedback_id=item.id, messages=messages, content=judgement.content)
+
+
+def edited_answers(item: Feedback, known: Mapping[str, Completion], encode: Encode) -> RankedAnswers | None:
+    """A demonstration is better than the finished answer that it stands for; nothing when it says the same."""
+    written = item.judgement
+    if not isinstance(written, Demonstration) or written.completion_id not in known:
+        return None
+    original = known[written.completion_id]
+    # Half an answer would teach no more than that answers end.
+    finished = not original.partial and original.finish_reason != "length"
+    if not finished or written.content.strip() == original.text.strip():
+        return None
+    try:
+        _, better = encode(original.messages, written.content)
+    except ValueError:
+        return None
+    return RankedAnswers(
+        feedback_id=item.id,
+        prompt_ids=original.prompt_token_ids,
+        completions=(better, original.completion_token_ids),
+        tiers=(0, 1),
+        rater=item.rater,
+        source=source_of(item.rater),
+        kind="edit",
+    )

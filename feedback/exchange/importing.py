@@ -10,23 +10,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
 from redis import Redis
 
-from feedback.exchange.formats import FORMATS, UnknownFormat, recognised
-from feedback.exchange.judged import Judged, Line, Origin, model_of
-from feedback.exchange.lines import RawLine, decode, digest_of, read_lines
+from feedback.exchange.judged import Judged, Origin, model_of
+from feedback.exchange.lines import RawLine, digest_of
+from feedback.exchange.reading import Group, Rejected, read_judgements, reason
 from feedback.judgements import Judgement
 from feedback.records import Completion
 from feedback.store import Ledger
 
 CHUNK_LINES = 500
 CHUNK_BYTES = 8 * 2**20
-LINES_TO_RECOGNISE = 100
-#: The pairs of the longest ranking.
-MAX_GROUP = 120
-#: What a line of another shape than its format's may raise while it is read.
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -49,50 +43,26 @@ class Progress(NamedTuple):
     size: int
 
 
-class Rejected(NamedTuple):
-    line: int
-    reason: str
-
-
-class _Group(NamedTuple):
-    """Lines that were read as one."""
-
-    lines: Sequence[int]
-    judged: Sequence[Judged]
-
-
-class _Read(NamedTuple):
-    """A line as it was read: an object, or what is wrong with it."""
-
-    raw: RawLine
-    line: Line | None
-    error: str | None
-    group: str | None
-
-
 @dataclass
 class _Chunk:
     """What is stored at once."""
 
-    groups: list[_Group] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     last: RawLine | None = None
     bytes: int = 0
 
+    def add(self, group: Group) -> None:
+        if group.rejected:
+            self.rejected += group.rejected
+        else:
+            self.groups.append(group)
+        self.last = group.lines[-1]
+        self.bytes += sum(len(raw.text) for raw in group.lines)
+
     @property
     def is_full(self) -> bool:
         return len(self.groups) + len(self.rejected) >= CHUNK_LINES or self.bytes >= CHUNK_BYTES
-
-
-def recognise(path: Path) -> str:
-    """The format of a file, by its first good line. Raises UnknownFormat, BrokenFile or OSError."""
-    for raw, _ in zip(read_lines(path), range(LINES_TO_RECOGNISE), strict=False):
-        try:
-            line = decode(raw.text)
-        except ValueError:
-            continue
-        return recognised(line)
-    raise UnknownFormat(tuple(FORMATS))
 
 
 class Importer:
@@ -141,23 +111,13 @@ class Importer:
 
     def _chunks(self, path: Path, format: str, tally: Tally) -> Iterator[_Chunk]:
         chunk = _Chunk()
-        for group in _groups(read_lines(path, after=tally.offset, number=tally.line), format):
-            self._read(group, format, chunk)
+        for group in read_judgements(path, format, self._origin, after=tally.offset, number=tally.line):
+            chunk.add(group)
             if chunk.is_full:
                 yield chunk
                 chunk = _Chunk()
         if chunk.last:
             yield chunk
-
-    def _read(self, group: Sequence[_Read], format: str, chunk: _Chunk) -> None:
-        numbers = [item.raw.number for item in group]
-        try:
-            judged = FORMATS[format].read([item.line for item in group if item.line is not None], self._origin)
-            chunk.groups.append(_Group(numbers, judged))
-        except UNREADABLE as error:
-            chunk.rejected += [Rejected(item.raw.number, item.error or reason(error)) for item in group]
-        chunk.last = group[-1].raw
-        chunk.bytes += sum(len(item.raw.text) for item in group)
 
     def _compare(self, chunk: _Chunk) -> tuple[int, int]:
         """How many judgements would be new, and how many are known."""
@@ -179,7 +139,7 @@ class Importer:
                 for item in group.judged:
                     _check(item, answers, said)
             except ValueError as error:
-                chunk.rejected += [Rejected(line, reason(error)) for line in group.lines]
+                chunk.rejected += [Rejected(raw.number, reason(error)) for raw in group.lines]
                 continue
             for item in group.judged:
                 fresh = item.feedback.id not in said and self._ledger.append_feedback(item.feedback).status != "same"
@@ -209,40 +169,6 @@ def _check(judged: Judged, answers: Mapping[str, Completion], said: Mapping[str,
             raise ValueError(f"completion {completion.id} is another one in this ledger")
     if said.get(judged.feedback.id, judged.feedback.judgement) != judged.feedback.judgement:
         raise ValueError(f"feedback {judged.feedback.id} is another one in this ledger")
-
-
-def _groups(lines: Iterator[RawLine], format: str) -> Iterator[list[_Read]]:
-    """Lines that follow each other and belong together."""
-    pending: list[_Read] = []
-    for raw in lines:
-        item = _decoded(raw, format)
-        together = pending and item.group is not None and item.group == pending[0].group
-        if pending and not (together and len(pending) < MAX_GROUP):
-            yield pending
-            pending = []
-        pending.append(item)
-    if pending:
-        yield pending
-
-
-def _decoded(raw: RawLine, format: str) -> _Read:
-    try:
-        line = decode(raw.text)
-    except ValueError as error:
-        return _Read(raw, None, reason(error), None)
-    return _Read(raw, line, None, FORMATS[format].group(line))
-
-
-def reason(error: Exception) -> str:
-    """Why a line was refused, in one line."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        text = f"{place}: {first['msg']}" if place else first["msg"]
-        return text.replace("Value error, ", "")[:300]
-    if isinstance(error, ValueError):
-        return " ".join(str(error).split())[:300]
-    return "the line is not of this format"
 
 
 def _cut_report(report: Path, line: int) -> None:

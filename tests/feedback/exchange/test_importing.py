@@ -15,9 +15,10 @@ import pytest
 
 from feedback.exchange import importing
 from feedback.exchange.exporting import Wanted, export
-from feedback.exchange.importing import Importer, Tally, recognise
+from feedback.exchange.importing import Importer, Tally
 from feedback.exchange.judged import Line, Origin
 from feedback.exchange.lines import MAX_LINE, BrokenFile, read_lines
+from feedback.exchange.reading import recognise
 from feedback.judgements import Comparison, Demonstration, Feedback, Ranking, Rating
 from feedback.records import Completion, Message
 from feedback.store import ERASED, Ledger, connect
