@@ -8,8 +8,8 @@ a fixed share of all others. They are kept apart for good, and the gate decides 
 is taken at all: neither what they said nor what they asked.
 """
 
-from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from feedback.judgements import Feedback
 from feedback.raters import RaterWeight
@@ -132,31 +132,69 @@ def collect(
     standing = [item for item in standing if item.rater not in aside]
     answers = Answers(ledger, encode)
     known = _without(quarantined, answers.usable({target for item in standing for target in item.judgement.targets}))
+    completions = list(_without(quarantined, _newest(ledger, answers)).values())
+    data = divided(
+        standing,
+        known,
+        origin=Origin(watermark, since, parent, seed, config),
+        asked=asked_prompts(completions, config.reward.max_tokens - config.ppo.max_new_tokens),  # longer has no score
+        evaluated={each.prompt_token_ids for each in completions if is_held_out(each.rater)},
+        fresh={item.id for _, item in ledger.feedback_between(since, watermark)} if since != watermark else set(),
+        encode=encode,
+        sides_of=sides_of,
+    )
+    more = {"quarantined": len(aside), "unencodable": len(answers.unencodable)}
+    return data.model_copy(update={**more, **_sources(data, standing, known, completions)})
+
+
+class Origin(NamedTuple):
+    """Where training data comes from, as it is told in it."""
+
+    watermark: str
+    since: str
+    parent: int
+    seed: int
+    config: RoundConfig
+
+
+def divided(
+    standing: Sequence[Feedback],
+    known: Mapping[str, Completion],
+    *,
+    origin: Origin,
+    encode: Encode,
+    sides_of: SidesOf = lambda _: {},
+    asked: Collection[Ids] = (),
+    evaluated: Collection[Ids] = (),
+    fresh: Collection[str] = (),
+) -> TrainingData:
+    """What the judgements say of the completions that are known, by side and with their weights.
+
+    `asked` are the prompts to practise on; all that is said of `evaluated` ones is held out.
+    """
+    config, seed = origin.config, origin.seed
     training = [item for item in standing if item.split == "train"]
     rankings = [ranked for item in training for ranked in ranked_answers(item, known)]
     proofs = [ranked for item in standing if item.split == "eval" for ranked in ranked_answers(item, known)]
-    completions = list(_without(quarantined, _newest(ledger, answers)).values())
-    asked = asked_prompts(completions, config.reward.max_tokens - config.ppo.max_new_tokens)  # longer has no score
     sides = split(
-        evaluated=_prompts(proofs) | {each.prompt_token_ids for each in completions if is_held_out(each.rater)},
+        evaluated=_prompts(proofs) | {*evaluated},
         ranked=_prompts(rankings + proofs),
-        asked=asked,
+        asked={*asked},
         others={completion.prompt_token_ids for completion in known.values()},
         fraction=config.reward.held_out_fraction,
         sides_of=sides_of,
     )
     seen = {id: completion for id, completion in known.items() if completion.prompt_token_ids in sides.train}
     demonstrations = [written for item in training if (written := written_answer(item, seen))]
-    fresh = {item.id for _, item in ledger.feedback_between(since, watermark)} if since != watermark else set()
     taught = [ranked for ranked in rankings if ranked.prompt_ids in sides.train]
     taught += [edited for item in training if (edited := edited_answers(item, seen, encode))]
     rated = [rated for item in training for rated in rated_answers(item, seen)]
     created = {item.id: item.created for item in training}
     taught, rated, weights = weighted(taught, rated, created, config.weights)
-    data = TrainingData(
-        watermark=watermark,
-        since=since,
-        parent=parent,
+    return TrainingData(
+        watermark=origin.watermark,
+        since=origin.since,
+        parent=origin.parent,
         seed=seed,
         config=config.to_dict(),
         rankings=tuple(taught),
@@ -164,16 +202,13 @@ def collect(
         ratings=tuple(rated),
         demonstrations=tuple(demonstrations),
         new_demonstrations=sum(written.feedback_id in fresh for written in demonstrations),
-        prompts=shuffled(asked & sides.train, seed),
+        prompts=shuffled({*asked} & sides.train, seed),
         # By digest, so that the first so many, which are all that the gate takes, are a sample.
-        held_out_prompts=tuple(sorted(asked & sides.held_out, key=digest)),
+        held_out_prompts=tuple(sorted({*asked} & sides.held_out, key=digest)),
         trained=tuple(sorted(map(digest, sides.train))),
         held_out=tuple(sorted(map(digest, sides.held_out))),
         weights=tuple(weights),
-        quarantined=len(aside),
-        unencodable=len(answers.unencodable),
     )
-    return data.model_copy(update=_sources(data, standing, known, completions))
 
 
 def _without(quarantined: Collection[str], known: dict[str, Completion]) -> dict[str, Completion]:
