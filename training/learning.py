@@ -18,7 +18,7 @@ from training.collect import Refused
 from training.data import RankedSamples, RatedSample, Sample, encode_demonstration
 from training.fit import MIN_PROMPTS, compare, evaluate, score
 from training.gate import judge, not_worse
-from training.judged import RankedAnswers, RatedAnswer
+from training.judged import RankedAnswers, RatedAnswer, WrittenAnswer
 from training.likelihoods import Labels
 from training.models import Role, Trunk
 from training.optimization import NonFinite
@@ -75,8 +75,8 @@ def reward(job: Job) -> dict[str, Any]:
     report = train_reward_model(
         replace(job.config.reward, held_out_fraction=0.0),
         trunk,
-        _rankings(job.data.rankings),
-        _ratings(job.data.ratings),
+        ranked_samples(job.data.rankings),
+        rated_samples(job.data.ratings),
         checkpoint_dir=checkpoints(job),
         demonstrations=demonstrations,
         progress=job.progress,
@@ -85,7 +85,7 @@ def reward(job: Job) -> dict[str, Any]:
     width = report.tie_width
     labels = None if width is None else Labels(job.config.reward.ties, width)
     scorer = Scorer(trunk, [], job.config.reward)
-    fit = evaluate(scorer, _rankings(job.data.held_out_rankings), labels)
+    fit = evaluate(scorer, ranked_samples(job.data.held_out_rankings), labels)
     change = predecessor.change(scorer, job.config.gate.confidence)
     _save(job, trunk, "reward", REWARD)
     numbers = {name: value for name, value in vars(report).items() if name != "held_out"}
@@ -110,7 +110,7 @@ class Predecessor:
         saved = _saved(job, "reward")
         if saved is None:
             return cls(None, [], [])
-        rankings = _rankings(job.data.held_out_rankings)
+        rankings = ranked_samples(job.data.held_out_rankings)
         return cls(int(saved.parent.name), rankings, score(scorer, rankings))
 
     def change(self, scorer: Scorer, confidence: float) -> Change | None:
@@ -154,7 +154,7 @@ def gate(job: Job) -> dict[str, Any]:
         job.config.gate,
         trunk,
         job.data.held_out_prompts,
-        _rankings(job.data.held_out_rankings),
+        ranked_samples(job.data.held_out_rankings),
         eos_ids=stop_tokens(trunk),
         max_new_tokens=job.config.ppo.max_new_tokens,
         temperature=job.config.ppo.temperature,
@@ -232,7 +232,8 @@ def _save(job: Job, trunk: Trunk, role: Role, name: str) -> None:
         trunk.save_adapter(role, directory)
 
 
-def _rankings(rankings: Sequence[RankedAnswers]) -> list[RankedSamples]:
+def ranked_samples(rankings: Sequence[RankedAnswers]) -> list[RankedSamples]:
+    """The same for the model's eyes."""
     return [
         RankedSamples(
             tuple(Sample(r.prompt_ids, c) for c in r.completions), r.tiers, r.unplaced, r.weight, r.rater, r.source
@@ -241,21 +242,26 @@ def _rankings(rankings: Sequence[RankedAnswers]) -> list[RankedSamples]:
     ]
 
 
-def _ratings(ratings: Sequence[RatedAnswer]) -> list[RatedSample]:
+def rated_samples(ratings: Sequence[RatedAnswer]) -> list[RatedSample]:
+    """The same for the model's eyes."""
     return [RatedSample(Sample(r.prompt_ids, r.completion_ids), r.label, r.weight, r.rater, r.source) for r in ratings]
 
 
 def _demonstrations(job: Job) -> tuple[list[Sample], int]:
+    return written_samples(job.data.demonstrations, job.base_directory)
+
+
+def written_samples(demonstrations: Sequence[WrittenAnswer], base_directory: Path) -> tuple[list[Sample], int]:
     """Demonstrations as samples, and how many could not be: text that the tokenizer would make a control token of."""
-    tokenizer = AutoTokenizer.from_pretrained(job.base_directory)
+    tokenizer = AutoTokenizer.from_pretrained(base_directory)
     samples: list[Sample] = []
-    for written in job.data.demonstrations:
+    for written in demonstrations:
         messages = [message.model_dump() for message in written.messages]
         try:
             samples.append(encode_demonstration(tokenizer, messages, written.content))
         except ValueError:
             continue
-    return samples, len(job.data.demonstrations) - len(samples)
+    return samples, len(demonstrations) - len(samples)
 
 
 def _json(record: Record | None) -> dict[str, Any] | None:

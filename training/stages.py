@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -179,22 +179,18 @@ def collect_stage(job: Job) -> dict[str, Any]:
         raise StageFailed("the round has no watermark")
     # What a round saw that was refused is still new: the parent has learned nothing since its own round.
     since = job.registry.manifest(parent).lineage.get("watermark", "0")
-    ledger, raters = Ledger(job.redis), Raters(job.redis)
-    keys = KeyRing(job.redis, job.settings.secrets().pepper)
-    sides = Sides(job.redis, keys.salt("sides"))
-    quarantined = raters.quarantined()
+    ledger, raters, sides = Ledger(job.redis), Raters(job.redis), _sides(job.settings, job.redis)
+    quarantined, watermark = raters.quarantined(), job.record.watermark
 
     def collected() -> TrainingData:
-        return collect(
-            ledger,
-            watermark=job.record.watermark or "0",
+        return collect_from(
+            job.settings,
+            job.redis,
+            job.base_directory,
+            watermark=watermark,
             since=since,
             parent=parent,
-            seed=config.seed,
             config=config,
-            is_held_out=lambda rater: keys.split(rater, job.settings.evaluation_share) == "eval",
-            encode=TextEncoder(job.base_directory).encode,
-            sides_of=sides.of,
             quarantined=quarantined,
         )
 
@@ -209,6 +205,37 @@ def collect_stage(job: Job) -> dict[str, Any]:
     sides.fix(data.trained, "train")
     known = {"parent": parent, "reward_origin": origin, "watermark": data.watermark, "seed": data.seed}
     return {**data.counts, **known, "raters": {"quarantined": data.quarantined, **in_short(data.weights)}}
+
+
+def collect_from(
+    settings: Settings,
+    redis: Redis,
+    base_directory: Path,
+    *,
+    watermark: str,
+    since: str,
+    parent: int,
+    config: RoundConfig,
+    quarantined: Collection[str] | None = None,
+) -> TrainingData:
+    """`collect` on an installation's ledger, by its keys, its sides and its quarantine, or by that which is given."""
+    keys = KeyRing(redis, settings.secrets().pepper)
+    return collect(
+        Ledger(redis),
+        watermark=watermark,
+        since=since,
+        parent=parent,
+        seed=config.seed,
+        config=config,
+        is_held_out=lambda rater: keys.split(rater, settings.evaluation_share) == "eval",
+        encode=TextEncoder(base_directory).encode,
+        sides_of=_sides(settings, redis).of,
+        quarantined=Raters(redis).quarantined() if quarantined is None else quarantined,
+    )
+
+
+def _sides(settings: Settings, redis: Redis) -> Sides:
+    return Sides(redis, KeyRing(redis, settings.secrets().pepper).salt("sides"))
 
 
 def _none_of_it_erased(job: Job, collected: Callable[[], TrainingData]) -> TrainingData:

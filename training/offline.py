@@ -1,0 +1,210 @@
+"""Reward models outside of rounds: trained on a file or on the ledger, measured, and asked for scores.
+
+The same judgements by the same rules as a round's: who consented, what is held out, quarantine, weights.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from transformers import AutoTokenizer
+
+from feedback.exchange.judged import Line, answer_from, messages_from
+from feedback.exchange.lines import decode, digest_of
+from feedback.exchange.reading import UNREADABLE, Rejected, reason
+from feedback.fit import Fit
+from feedback.records import digest
+from feedback.settings import Settings
+from training.answers import Encode
+from training.checkpoints import atomic_directory
+from training.classifier import export_classifier, padding_id
+from training.collect import MIN_RANKINGS, Origin, TrainingData, divided
+from training.config import RoundConfig
+from training.data import RankedSamples, Sample
+from training.datafile import OnLines, read_file
+from training.fit import measure, score
+from training.judged import RankedAnswers
+from training.learning import ranked_samples, rated_samples, written_samples
+from training.likelihoods import Labels
+from training.models import Trunk
+from training.optimization import OnProgress, silent
+from training.reward import RewardReport, train_reward_model
+from training.reward_models import RewardModel, load_trunk
+from training.run_directory import REPORT, SPLIT, CannotTrain, Plan, Report, SplitFile, begun, place
+from training.scoring import Scorer
+from training.stages import TextEncoder, collect_from
+from training.version import REWARD
+from training.workspace import CHECKPOINTS
+
+CLASSIFIER = "classifier"
+CHUNK = 64
+
+
+def of_file(
+    path: Path,
+    format: str,
+    *,
+    base: Path,
+    config: RoundConfig,
+    on_lines: OnLines = lambda lines, rejected: None,
+    strict: bool = False,
+) -> TrainingData:
+    """What a file says, by side and with weights. Raises what `read_file` raises."""
+    encode = TextEncoder(base).encode
+    said = read_file(path, format, encode, on_lines=on_lines, strict=strict)
+    origin = Origin(f"sha256:{digest_of(path)}", "", 0, config.seed, config)
+    data = divided(said.standing, said.known, origin=origin, encode=encode)
+    return data.model_copy(update={"unencodable": said.unencodable})
+
+
+def of_ledger(settings: Settings, redis: Redis, *, base: Path, config: RoundConfig, watermark: str) -> TrainingData:
+    """What a round would train on and measure by, had the ledger ended at `watermark`."""
+    return collect_from(settings, redis, base, watermark=watermark, since=watermark, parent=0, config=config)
+
+
+def train_on(
+    data: TrainingData, *, source: str, base: Path, out: Path, classifier: bool = False, progress: OnProgress = silent
+) -> Report:
+    """Fit a reward model to `data`, by the config and seed in it, and leave it in `out`; goes on where it was stopped.
+
+    `out` then holds the adapter with its head as a round saves it, the report, and by wish a sequence classifier.
+    Raises CannotTrain or UnsupportedModel before anything is trained.
+    """
+    _require_enough(data)
+    if classifier:
+        padding_id(AutoTokenizer.from_pretrained(base))
+    config = RoundConfig.from_dict(data.config).reward
+    plan = Plan(
+        base=str(base), config=_told(data), seed=data.seed, source=source, watermark=data.watermark, data=_digest(data)
+    )
+    with begun(out, plan):
+        trunk = load_trunk(base, config, data.seed)
+        fitted = train_reward_model(
+            replace(config, held_out_fraction=0.0),  # that is done already
+            trunk,
+            ranked_samples(data.rankings),
+            rated_samples(data.ratings),
+            checkpoint_dir=out / CHECKPOINTS,
+            demonstrations=written_samples(data.demonstrations, base)[0],
+            progress=progress,
+            seed=data.seed,
+        )
+        labels = None if fitted.tie_width is None else Labels(config.ties, fitted.tie_width)
+        held_out = ranked_samples(data.held_out_rankings)
+        fit = _measured(Scorer(trunk, [], config), held_out, labels, progress)
+        report = _report(data, plan, fitted, fit)
+        _leave(out, trunk, data, report, base if classifier else None)
+    return report
+
+
+def evaluate_on(
+    model: RewardModel, rankings: Sequence[RankedAnswers], *, progress: OnProgress = silent
+) -> tuple[Fit | None, int]:
+    """How the model's scores fit those of prompts that it has not learned from, and how many others were left out."""
+    learned = model.trained({digest(ranked.prompt_ids) for ranked in rankings})
+    unseen = [ranked for ranked in rankings if digest(ranked.prompt_ids) not in learned]
+    if not unseen:
+        return None, len(rankings)
+    fit = _measured(model.scorer(), ranked_samples(unseen), model.labels, progress)
+    return fit, len(rankings) - len(unseen)
+
+
+def score_lines(
+    model: RewardModel, lines: Iterable[tuple[int, bytes]], *, batch_size: int = CHUNK
+) -> Iterator[Line | Rejected]:
+    """Each numbered line with its `score`, or why it has none; in order, `batch_size` lines at once.
+
+    A line has `messages` or a `prompt`, and a `completion` or a `response`; texts, or turns as OpenAI writes them.
+    """
+    scorer, encode = model.scorer(), TextEncoder(model.base).encode
+    rest = iter(lines)
+    while batch := list(islice(rest, batch_size)):
+        read = [_line(number, text, encode) for number, text in batch]
+        samples = [item[1] for item in read if not isinstance(item, Rejected)]
+        scores = iter(scorer.all(samples) if samples else [])
+        yield from (item if isinstance(item, Rejected) else {**item[0], "score": next(scores)} for item in read)
+
+
+def _line(number: int, text: bytes, encode: Encode) -> tuple[Line, Sample] | Rejected:
+    try:
+        line = decode(text)
+        asked = next((name for name in ("messages", "prompt") if line.get(name) is not None), "messages")
+        answered = next((name for name in ("completion", "response") if line.get(name) is not None), "completion")
+        messages = messages_from(line.get(asked), asked)
+        answer = answer_from(line.get(answered), answered)
+        if answer.tool_calls:
+            raise ValueError("calls of tools cannot be encoded")
+        return line, Sample(*encode(messages, answer.content))
+    except UNREADABLE as error:
+        return Rejected(number, reason(error))
+
+
+def _measured(
+    scorer: Scorer, rankings: Sequence[RankedSamples], labels: Labels | None, progress: OnProgress
+) -> Fit | None:
+    scores: list[list[float]] = []
+    for start in range(0, len(rankings), CHUNK):
+        scores += score(scorer, rankings[start : start + CHUNK])
+        progress("measuring", len(scores), len(rankings), {})
+    return measure(rankings, scores, labels)
+
+
+def _require_enough(data: TrainingData) -> None:
+    count = len(data.rankings) + len(data.ratings)
+    if count < MIN_RANKINGS:
+        held_out = len(data.held_out_rankings)
+        raise CannotTrain(
+            f"too little to learn from: {count} judgements may train, {held_out} are held out; "
+            f"{MIN_RANKINGS} must be able to train"
+        )
+
+
+def _leave(out: Path, trunk: Trunk, data: TrainingData, report: Report, base: Path | None) -> None:
+    """The report comes last: what is there without one is made again."""
+    for name in (REWARD, CLASSIFIER):
+        shutil.rmtree(out / name, ignore_errors=True)
+    with atomic_directory(out / REWARD) as directory:
+        trunk.save_adapter("reward", directory)
+    if base is not None:
+        export_classifier(trunk, out / CLASSIFIER, base_directory=base)
+    place(out / SPLIT, SplitFile(trained=data.trained, held_out=data.held_out))
+    place(out / REPORT, report)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+
+
+def _report(data: TrainingData, plan: Plan, fitted: RewardReport, fit: Fit | None) -> Report:
+    return Report(
+        base=plan.base,
+        config=plan.config,
+        seed=plan.seed,
+        source=plan.source,
+        watermark=plan.watermark,
+        data=plan.data,
+        split=digest([data.trained, data.held_out]),
+        counts={
+            **{name: data.counts[name] for name in ("rankings", "ratings", "held_out_rankings", "demonstrations")},
+            "unencodable": data.unencodable,
+            "quarantined": data.quarantined,
+            "prompts": len(data.trained),
+            "held_out_prompts": len(data.held_out),
+        },
+        fitted={name: value for name, value in vars(fitted).items() if name != "held_out"},
+        held_out=fit,
+    )
+
+
+def _told(data: TrainingData) -> dict[str, Any]:
+    return {name: data.config[name] for name in ("reward", "weights")}
+
+
+def _digest(data: TrainingData) -> str:
+    said = [data.rankings, data.held_out_rankings, data.ratings, data.demonstrations]
+    whole = hashlib.sha256()
+    for record in (record for records in said for record in records):
+        whole.update(record.model_dump_json().encode() + b"\n")
+    return whole.hexdigest()

@@ -1,0 +1,105 @@
+"""Reward models that are finished: in a directory of `ratchet rm train`, or of a policy version."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from redis import Redis
+
+from feedback.keys import KeyRing
+from feedback.registry import PolicyRegistry
+from feedback.settings import Settings
+from feedback.sides import Sides
+from training.config import RewardConfig
+from training.likelihoods import Labels
+from training.models import Trunk
+from training.run_directory import REPORT, SPLIT, Report, SplitFile
+from training.scoring import Scorer
+from training.version import REWARD
+
+
+class NoRewardModel(ValueError):
+    """There is none, or it cannot be loaded; the message is one line."""
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A reward model on disk. `trained` finds, among digests of prompts, those that it has learned from."""
+
+    name: str
+    directory: Path  # of the adapter and the head
+    base: Path
+    config: RewardConfig
+    labels: Labels | None
+    trained: Callable[[Iterable[str]], set[str]]
+
+    def scorer(self) -> Scorer:
+        """Ready to score. Raises NoRewardModel when the weights are not those of the config."""
+        trunk = load_trunk(self.base, self.config)
+        try:
+            trunk.load_adapter("reward", self.directory)
+        except (OSError, ValueError) as error:
+            raise NoRewardModel(f"{self.directory}: {error}") from error
+        return Scorer(trunk, [], self.config)
+
+
+def load_trunk(base: Path, config: RewardConfig, seed: int = 0) -> Trunk:
+    """The base model, ready for a reward adapter."""
+    return Trunk.load(base, config, seed=seed)
+
+
+def in_directory(directory: Path, base: Path | None = None) -> RewardModel:
+    """What `ratchet rm train` left there; `base` when the base model has moved. Raises NoRewardModel."""
+    if not (directory / REPORT).exists():
+        raise NoRewardModel(
+            f"{directory} holds no finished reward model: `ratchet rm train --out {directory}` makes one"
+        )
+    try:
+        report = Report.model_validate_json((directory / REPORT).read_text())
+        split = SplitFile.model_validate_json((directory / SPLIT).read_text())
+        config = RewardConfig.from_dict(report.config["reward"])
+    except (OSError, ValidationError) as error:
+        raise NoRewardModel(f"{directory}: {str(error).splitlines()[0]}; another release made it") from error
+    found, seen = base or Path(report.base), set(split.trained)
+    return RewardModel(
+        name=str(directory),
+        directory=directory / REWARD,
+        base=_existing(found),
+        config=config,
+        labels=_labels(config, report.fitted),
+        trained=lambda digests: seen.intersection(digests),
+    )
+
+
+def of_version(settings: Settings, redis: Redis, version: int, base: Path | None = None) -> RewardModel:
+    """A policy version's. Raises NoRewardModel, UnknownPolicy or BrokenPolicy."""
+    registry = PolicyRegistry(redis, settings.policies_dir)
+    manifest = registry.manifest(version)
+    if manifest.kind == "base":
+        raise NoRewardModel(f"{manifest.name} is the base model: it has no reward model yet")
+    try:
+        config = RewardConfig.from_dict(manifest.config["reward"])
+    except (KeyError, ValidationError) as error:
+        raise NoRewardModel(f"{manifest.name}: another release of Ratchet trained it") from error
+    sides = Sides(redis, KeyRing(redis, settings.secrets().pepper).salt("sides"))
+    return RewardModel(
+        name=manifest.name,
+        directory=registry.directory(version) / REWARD,
+        base=_existing(base or Path(registry.manifest(0).model_path)),
+        config=config,
+        labels=_labels(config, manifest.metrics.get("reward", {})),
+        trained=lambda digests: {each for each, side in sides.of(digests).items() if side == "train"},
+    )
+
+
+def _labels(config: RewardConfig, fitted: dict[str, Any]) -> Labels | None:
+    width = fitted.get("tie_width")
+    return None if width is None else Labels(config.ties, width)
+
+
+def _existing(base: Path) -> Path:
+    if not base.is_dir():
+        raise NoRewardModel(f"the base model is not in {base} any more: tell where with --base")
+    return base

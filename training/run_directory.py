@@ -1,0 +1,117 @@
+"""A directory of `ratchet rm train`: what it was begun with, how it goes on, and what it holds in the end.
+
+`run.json` and `checkpoints/` while it trains; then `reward/` (as in a policy version), `split.json`, and `report.json`,
+which comes last: with it the run is finished and never overwritten.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from feedback.fit import Fit
+from feedback.manifest import fsync_directory
+from feedback.records import Record
+from training.workspace import write_durably
+
+PLAN, SPLIT, REPORT, LOCK = "run.json", "split.json", "report.json", ".lock"
+
+
+class CannotTrain(ValueError):
+    """There is too little to learn from, or the directory is not for this run; the message is one line."""
+
+
+class Plan(Record):
+    """What a run was begun with: one that goes on must be the same."""
+
+    schema_version: Literal[1] = 1
+    base: str
+    config: dict[str, Any]
+    seed: int
+    source: str
+    watermark: str
+    data: str
+
+    @classmethod
+    def kept(cls, out: Path) -> "Plan | None":
+        """Of the run that was begun in a directory, if any. Raises CannotTrain."""
+        try:
+            return cls.model_validate_json((out / PLAN).read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            raise CannotTrain(f"{out / PLAN} cannot be read: remove {out}, or give another --out") from error
+
+    def differences(self, other: "Plan") -> list[str]:
+        """What this one has otherwise, in words; the data's digest only where nothing else explains it."""
+        mine, others = _flat(self), _flat(other)
+        found = [f"{name} {mine[name]}, not {others[name]}" for name in mine if mine[name] != others[name]]
+        return found or (["other judgements, some of which are gone or new by now"] if self.data != other.data else [])
+
+
+class Report(Record):
+    """What a training run came to, and from what."""
+
+    schema_version: Literal[1] = 1
+    base: str
+    config: dict[str, Any]  # of the reward model and of the weights
+    seed: int
+    source: str  # the file, or "ledger"
+    watermark: str  # its sha256, or up to where the ledger was read
+    data: str  # digest of all that trained and measured
+    split: str  # digest of which prompts did which
+    counts: dict[str, int]
+    fitted: dict[str, Any]  # as training ended
+    held_out: Fit | None  # None where nothing was held out in which somebody preferred an answer
+
+
+class SplitFile(Record):
+    """The digests of a run's prompts by side."""
+
+    schema_version: Literal[1] = 1
+    trained: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+@contextmanager
+def begun(out: Path, plan: Plan) -> Iterator[None]:
+    """The directory of a run, for this process alone. Raises CannotTrain when it is another's, or finished."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotTrain(f"somebody trains in {out} just now") from None
+        if (out / REPORT).exists():
+            raise CannotTrain(f"{out} holds a finished reward model, which is never overwritten: give another --out")
+        kept = Plan.kept(out)
+        if kept is None:
+            if {path.name for path in out.iterdir()} - {LOCK, _beside(out / PLAN).name}:
+                raise CannotTrain(f"{out} is not empty, and no training run: give another --out")
+            place(out / PLAN, plan)
+        elif differences := kept.differences(plan):
+            raise CannotTrain(f"{out} was begun with {'; '.join(differences)}: remove it, or give another --out")
+        yield
+
+
+def place(path: Path, record: Record) -> None:
+    """A file that exists whole or not at all."""
+    temporary = _beside(path)
+    write_durably(temporary, record.model_dump_json(indent=1))
+    temporary.replace(path)
+    fsync_directory(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}")
+
+
+def _flat(plan: Plan) -> dict[str, str]:
+    """What can be told of a plan. Where a file lies does not matter, what is in it does."""
+    fields = {name: value for section in plan.config.values() for name, value in section.items()}
+    fields |= {"base": plan.base, "seed": plan.seed, "judgements": plan.watermark}
+    return {name: json.dumps(value) for name, value in fields.items()}
