@@ -218,3 +218,10 @@ class RoundConfig(Config):
         _require(self.min_demonstrations > 0, "min_demonstrations: at least 1")
         shapes = [(c.lora_rank, c.lora_alpha, c.lora_layers) for c in (self.sft, self.reward, self.ppo)]
         _require(len(set(shapes)) == 1, "all stages share one trunk: their lora fields must agree")
+
+
+def shaped_by_reward(overrides: dict[str, Any]) -> dict[str, Any]:
+    """What `RoundConfig.from_dict` takes, where only the reward model matters: the other stages get its lora fields."""
+    reward = overrides.get("reward", {})
+    shape = {name: reward[name] for name in ("lora_rank", "lora_alpha", "lora_layers") if name in reward}
+    return {**overrides, "sft": {**overrides.get("sft", {}), **shape}, "ppo": {**overrides.get("ppo", {}), **shape}}

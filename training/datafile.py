@@ -18,8 +18,12 @@ from training.answers import Encode, Ids
 
 AUTO = "auto"
 
-#: Told how many lines are read, and what was wrong with some of them.
+#: Told the number of the last line that was read, and what was wrong with some since the one before.
 OnLines = Callable[[int, tuple[Rejected, ...]], None]
+
+
+def unheard(line: int, rejected: tuple[Rejected, ...]) -> None:
+    """Who is told, and does nothing."""
 
 
 class BadLines(ValueError):
@@ -35,9 +39,7 @@ class Said(NamedTuple):
     rejected: int = 0  # lines
 
 
-def read_file(
-    path: Path, format: str, encode: Encode, *, on_lines: OnLines = lambda lines, rejected: None, strict: bool = False
-) -> Said:
+def read_file(path: Path, format: str, encode: Encode, *, on_lines: OnLines = unheard, strict: bool = False) -> Said:
     """All that a file says. Of what one rater says of the same answers, the last word counts.
 
     A line's own `split` is kept, all others may train. Raises UnknownFormat, BrokenFile, OSError, BadLines if `strict`.

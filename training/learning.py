@@ -35,13 +35,18 @@ FEW_CORES = 4
 
 def run(name: str, job: Job) -> dict[str, Any]:
     """One stage; errors that trying again cannot mend become StageFailed."""
-    logging.disable_progress_bar()
-    torch.set_num_threads(training_threads(len(os.sched_getaffinity(0))))
-    torch.manual_seed(job.config.seed)
+    prepare(job.config.seed)
     try:
         return STAGES[name](job)
     except (NonFinite, StalePolicy) as error:
         raise StageFailed(str(error)) from error
+
+
+def prepare(seed: int) -> None:
+    """This process for training."""
+    logging.disable_progress_bar()
+    torch.set_num_threads(training_threads(len(os.sched_getaffinity(0))))
+    torch.manual_seed(seed)
 
 
 def training_threads(cores: int) -> int:

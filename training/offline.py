@@ -20,15 +20,16 @@ from feedback.exchange.reading import UNREADABLE, Rejected, reason
 from feedback.fit import Fit
 from feedback.records import digest
 from feedback.settings import Settings
+from feedback.store import Ledger
 from training.answers import Encode
 from training.checkpoints import atomic_directory
 from training.classifier import export_classifier, padding_id
 from training.collect import MIN_RANKINGS, Origin, TrainingData, divided
-from training.config import RoundConfig
+from training.config import RoundConfig, shaped_by_reward
 from training.data import RankedSamples, Sample
-from training.datafile import OnLines, read_file
+from training.datafile import OnLines, read_file, unheard
 from training.fit import measure, score
-from training.judged import RankedAnswers
+from training.judged import RankedAnswers, ranked_answers
 from training.learning import ranked_samples, rated_samples, written_samples
 from training.likelihoods import Labels
 from training.models import Trunk
@@ -51,7 +52,7 @@ def of_file(
     *,
     base: Path,
     config: RoundConfig,
-    on_lines: OnLines = lambda lines, rejected: None,
+    on_lines: OnLines = unheard,
     strict: bool = False,
 ) -> TrainingData:
     """What a file says, by side and with weights. Raises what `read_file` raises."""
@@ -65,6 +66,25 @@ def of_file(
 def of_ledger(settings: Settings, redis: Redis, *, base: Path, config: RoundConfig, watermark: str) -> TrainingData:
     """What a round would train on and measure by, had the ledger ended at `watermark`."""
     return collect_from(settings, redis, base, watermark=watermark, since=watermark, parent=0, config=config)
+
+
+def rankings_of_file(
+    path: Path, format: str, *, base: Path, on_lines: OnLines = unheard, strict: bool = False
+) -> list[RankedAnswers]:
+    """All in a file that compares answers, whoever said it. Raises what `read_file` raises."""
+    said = read_file(path, format, TextEncoder(base).encode, on_lines=on_lines, strict=strict)
+    return [ranked for item in said.standing for ranked in ranked_answers(item, said.known)]
+
+
+def held_out_of_ledger(settings: Settings, redis: Redis, model: RewardModel, base: Path) -> list[RankedAnswers]:
+    """The rankings by which a round would measure now. Raises ValueError when the ledger is of another base model."""
+    if base.resolve() != model.base.resolve():
+        raise ValueError(
+            f"{model.name} reads tokens of {model.base}, not of the ledger's {base}: give --from FILE"
+        )
+    config = RoundConfig.from_dict(shaped_by_reward({"reward": model.config.to_dict()}))
+    watermark = Ledger(redis).watermark()
+    return list(of_ledger(settings, redis, base=base, config=config, watermark=watermark).held_out_rankings)
 
 
 def train_on(

@@ -18,7 +18,7 @@ from feedback.manifest import fsync_directory
 from feedback.records import Record
 from training.workspace import write_durably
 
-PLAN, SPLIT, REPORT, LOCK = "run.json", "split.json", "report.json", ".lock"
+PLAN, SPLIT, REPORT, REJECTED, LOCK = "run.json", "split.json", "report.json", "rejected.jsonl", ".lock"
 
 
 class CannotTrain(ValueError):

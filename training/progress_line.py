@@ -1,0 +1,72 @@
+"""How far a command is, on stderr: one line that changes on a terminal, elsewhere a line now and then."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+EVERY_S = 0.2
+PLAIN_LINE_EVERY_S = 20.0
+
+
+class ProgressLine:
+    """Call it with (stage, step, total, metrics) as often as you like, or show what is done before there are steps."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown, self._phase, self._width = 0.0, "", 0
+        self._stage, self._start = "", (0.0, 0)  # (time, step) where this process began it: a run may go on midway
+        self.where = "before the first step"
+
+    def __call__(self, stage: str, step: int, total: int, metrics: dict[str, float]) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            # The first step is told when it is done, and what came before it is no measure of its time.
+            self._stage, self._start = stage, (now, step)
+        self.where = f"after step {step} of {total} ({stage})"
+        self.show(described(stage, step, total, metrics, elapsed_s=now - self._start[0], first=self._start[1]))
+
+    def show(self, text: str) -> None:
+        """What is done now; the first word is its phase."""
+        now, phase = time.monotonic(), text.split()[0]
+        pause = EVERY_S if self._terminal else PLAIN_LINE_EVERY_S
+        if phase == self._phase and now - self._shown < pause:
+            return
+        self._phase, self._shown = phase, now
+        if self._terminal:
+            sys.stderr.write(f"\r{text.ljust(self._width)}")
+            self._width = len(text)
+        else:
+            sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def tell(self, text: str) -> None:
+        """Something that stays to be read."""
+        self.end()
+        sys.stderr.write(f"{text}\n")
+
+    def end(self) -> None:
+        """Leave the line, so that something else can be written."""
+        if self._width:
+            sys.stderr.write(f"\r{' ' * self._width}\r")
+            sys.stderr.flush()
+            self._width = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+
+def described(stage: str, step: int, total: int, metrics: dict[str, float], *, elapsed_s: float, first: int) -> str:
+    """`reward 12/48, loss 0.612, 1.32/s, 0:27 to go`; without a rate where nothing is known of one yet."""
+    parts = [f"{stage} {step}/{total}"]
+    parts += [f"{name.rpartition('/')[2]} {value:.3f}" for name, value in metrics.items()]
+    if step > first and elapsed_s > 0:
+        rate = (step - first) / elapsed_s
+        left = round((total - step) / rate)
+        parts += [f"{rate:.2f}/s", f"{left // 60}:{left % 60:02d} to go"]
+    return ", ".join(parts)
