@@ -19,6 +19,7 @@ from serving import (
     policy_commands,
     rater_commands,
     report_command,
+    rm_commands,
     round_commands,
 )
 from serving.commands import AsJson, Home, OneLineErrors, console, installation
@@ -118,6 +119,7 @@ app.add_typer(model_app, name="model")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(feedback_commands.app, name="feedback")
 app.add_typer(rater_commands.app, name="raters")
+app.add_typer(rm_commands.app, name="rm")
 app.command()(policy_commands.policies)
 app.command()(policy_commands.rollback)
 app.command()(policy_commands.promote)

@@ -1,6 +1,6 @@
 """`ratchet report`: how well a version's reward model fits what people said of prompts that it never saw."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -28,11 +28,17 @@ def report(
     """Show a version's reward model: accuracy, calibration, agreement of raters, and the version before."""
     settings, redis = installation(home)
     registry = PolicyRegistry(redis, settings.policies_dir)
-    found = read(registry, chosen(registry, version))
+    number = chosen(registry, version)
+    found = read(registry, number)
+    tell(found, {"version": number, **as_kept(found)}, html, as_json)
+
+
+def tell(found: Report, as_data: Mapping[str, object], html: Path | None, as_json: bool) -> None:
+    """As a page, as JSON, or as tables. Raises Failure when the file cannot be written."""
     if html is not None:
         write(html, page(found))
     if as_json:
-        console().print_json(data={"version": found.version, **as_kept(found)})
+        console().print_json(data=as_data)
     elif html is None:
         show(found, console())
     else:
@@ -65,7 +71,7 @@ def read(registry: PolicyRegistry, version: int) -> Report:
         change = None if kept.get("change") is None else Change.model_validate(kept["change"])
     except ValidationError as error:
         raise Failure(f"{manifest.name} has no report: another release of Ratchet trained it") from error
-    return Report(version, fit, change, kept.get("no_change"))
+    return Report(manifest.name, fit, change, kept.get("no_change"))
 
 
 def as_kept(found: Report) -> dict[str, object]:

@@ -14,18 +14,18 @@ RATER_HEADINGS = ("rater", "pairs", "accuracy")
 
 
 class Report(NamedTuple):
-    """What there is to tell of the reward model of one policy version."""
+    """What there is to tell of one reward model."""
 
-    version: int
+    name: str  # of its policy version, or its directory
     fit: Fit
-    change: Change | None
-    no_change: str | None  # why there is none
+    change: Change | None = None
+    no_change: str | None = None  # why there is none
 
     @property
     def title(self) -> str:
         fit = self.fit
         return (
-            f"reward model of policy-v{self.version}: {_count(fit.pairs, 'pair')} and {_count(fit.ties, 'tie')} in "
+            f"reward model of {self.name}: {_count(fit.pairs, 'pair')} and {_count(fit.ties, 'tie')} in "
             f"{_count(fit.rankings, 'ranking')} of {_count(fit.prompts, 'prompt')} that it never saw"
         )
 

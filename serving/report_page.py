@@ -34,7 +34,7 @@ def page(report: Report) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>policy-v{report.version}</title>\n<style>{STYLE}</style>\n<h1>{escape(_capital(report.title))}</h1>\n"
+        f"<title>{escape(report.name)}</title>\n<style>{STYLE}</style>\n<h1>{escape(_capital(report.title))}</h1>\n"
         + "\n".join(sections)
         + "\n</html>\n"
     )

@@ -79,9 +79,7 @@ def rankings_of_file(
 def held_out_of_ledger(settings: Settings, redis: Redis, model: RewardModel, base: Path) -> list[RankedAnswers]:
     """The rankings by which a round would measure now. Raises ValueError when the ledger is of another base model."""
     if base.resolve() != model.base.resolve():
-        raise ValueError(
-            f"{model.name} reads tokens of {model.base}, not of the ledger's {base}: give --from FILE"
-        )
+        raise ValueError(f"{model.name} reads tokens of {model.base}, not of the ledger's {base}: give --from FILE")
     config = RoundConfig.from_dict(shaped_by_reward({"reward": model.config.to_dict()}))
     watermark = Ledger(redis).watermark()
     return list(of_ledger(settings, redis, base=base, config=config, watermark=watermark).held_out_rankings)

@@ -48,6 +48,7 @@ def train(arguments: argparse.Namespace) -> int:
         lines = Lines(arguments.file, progress)
         data = lessons(arguments, here, base, config, lines)
         source = str(arguments.file.absolute()) if arguments.file else LEDGER
+        progress.show("preparing: the base model runs over everything once")
         try:
             report = offline.train_on(
                 data, source=source, base=base, out=arguments.out, classifier=arguments.classifier, progress=progress

@@ -157,7 +157,7 @@ def test_the_page_is_one_file_that_loads_and_runs_nothing(publish: Publish, tmp_
 
 
 def test_nothing_of_a_manifest_is_markup() -> None:
-    text = page(Report(2, FIT, None, "<b>bold</b> & so on"))
+    text = page(Report("policy-v2", FIT, None, "<b>bold</b> & so on"))
     assert "&lt;b&gt;bold&lt;/b&gt; &amp; so on" in text
     assert "<b>" not in text
 
