@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from feedback.exchange.formats import FORMATS
+from feedback.exchange.formats import FORMATS, UnknownFormat
 from feedback.fit import Fit
 from feedback.settings import Settings
 from serving.commands import AsJson, Failure, Home, OneLineErrors
@@ -20,16 +20,17 @@ from serving.installation import environment, settings_as_started
 from serving.report_command import tell
 from serving.report_figures import Report
 
+AUTO = "auto"
 #: Threads that wait for work by spinning take the cores from each other.
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 File = Annotated[
-    Path | None, typer.Option("--from", help="JSON lines, gzip or plain [default: the installation's ledger]")
+    Path | None, typer.Option("--from", help="JSON lines, gzip or plain (default: the installation's ledger)")
 ]
 Format = Annotated[str, typer.Option(help="Of --from: auto | " + " | ".join(sorted(FORMATS)))]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first line that cannot be used.")]
 Base = Annotated[
-    Path | None, typer.Option("--base", help="Directory of the base model [default: what the model was trained on]")
+    Path | None, typer.Option("--base", help="Directory of the base model (default: what the model was trained on)")
 ]
 Model = Annotated[str, typer.Argument(metavar="DIR|VERSION", help="What `rm train` left, or a policy version.")]
 
@@ -39,23 +40,21 @@ app = typer.Typer(
 
 
 @app.command(
-    epilog="Examples: ratchet rm train --from pairs.jsonl.gz --out rm1   |   "
-    "ratchet rm train --from rankings.jsonl --base models/mine --out rm2 --epochs 1 --classifier   |   "
-    "ratchet rm train --out rm3 (on the ledger)"
+    epilog="On a file: ratchet rm train --from pairs.jsonl.gz --out rm1\n\n"
+    "On the ledger: ratchet rm train --out rm2 --epochs 1\n\n"
+    "Without an installation: ratchet rm train --from rankings.jsonl --base models/mine --out rm3 --classifier"
 )
 def train(
     out: Annotated[Path, typer.Option(help="Directory for the model, new or of a run that was stopped.")],
     file: File = None,
-    format: Format = "auto",
-    base: Annotated[Path | None, typer.Option(help="Directory of the base model [default: the installation's]")] = None,
+    format: Format = AUTO,
+    base: Annotated[Path | None, typer.Option(help="Directory of the base model (default: the installation's)")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="JSON like round.json [default: the defaults; for the ledger its round.json]")
+        Path | None, typer.Option(help="JSON like round.json (default: the defaults; for the ledger its round.json)")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the judgements.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's.")] = None,
-    held_out: Annotated[
-        float | None, typer.Option(help="Share of the prompts that only measure [default: 0.2]")
-    ] = None,
+    held_out: Annotated[float | None, typer.Option(help="Share of prompts that only measure (default: 0.2)")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the order and of the weights to begin with.")] = None,
     classifier: Annotated[bool, typer.Option("--classifier", help="Also write DIR/classifier, for others.")] = False,
     strict: Strict = False,
@@ -64,6 +63,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Fit a reward model to a file of judgements, or to the ledger. Stopped, the same command goes on."""
+    check(file, format)
     arguments = options(**{
         "--out": out, "--from": file, "--format": format, "--base": base, "--config": config, "--epochs": epochs,
         "--learning-rate": learning_rate, "--held-out": held_out, "--seed": seed, "--classifier": classifier,
@@ -77,12 +77,13 @@ def train(
 
 @app.command(
     "eval",
-    epilog="Examples: ratchet rm eval rm1 --from test.jsonl   |   ratchet rm eval 3 --html report.html",
+    epilog="On a file: ratchet rm eval rm1 --from test.jsonl\n\n"
+    "A version, on the ledger: ratchet rm eval 3 --html report.html",
 )
 def evaluate(
     model: Model,
     file: File = None,
-    format: Format = "auto",
+    format: Format = AUTO,
     base: Base = None,
     strict: Strict = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page with a plot to this file.")] = None,
@@ -90,6 +91,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a reward model on a file, or on the ledger's held-out prompts. What it has learned from is left out."""
+    check(file, format)
     arguments = options(**{"--from": file, "--format": format, "--base": base, "--strict": strict})
     found = answer(settings_as_started(home), "eval", *arguments, "--", model)
     show(found, html, as_json)
@@ -98,8 +100,9 @@ def evaluate(
 
 
 @app.command(
-    epilog='Example: echo \'{"messages": [{"role": "user", "content": "Hi"}], "completion": "Hello!"}\' '
-    "| ratchet rm score rm1"
+    epilog='One answer: echo \'{"messages": [{"role": "user", "content": "Hi"}], "completion": "Hello!"}\' '
+    "| ratchet rm score rm1\n\n"
+    "A file: ratchet rm score 3 answers.jsonl.gz > scored.jsonl"
 )
 def score(
     model: Model,
@@ -108,8 +111,17 @@ def score(
     home: Home = None,
 ) -> None:
     """Add a score to JSON lines of {messages or prompt, completion or response}. Exit code 1 if one could have none."""
-    with_child = Child(settings_as_started(home), "score", *options(**{"--base": base}), "--", model, str(file))
-    raise typer.Exit(with_child.wait())
+    check(None if file == Path("-") else file, AUTO)
+    child = Child(settings_as_started(home), "score", *options(**{"--base": base}), "--", model, str(file))
+    raise typer.Exit(child.wait())
+
+
+def check(file: Path | None, format: str) -> None:
+    """Raises Failure at once for what would be found out only after training has been loaded."""
+    if format != AUTO and format not in FORMATS:
+        raise Failure(str(UnknownFormat((AUTO, *FORMATS))))
+    if file is not None and not file.is_file():
+        raise Failure(f"{file}: no such file")
 
 
 def options(**given: Any) -> list[str]:

@@ -84,8 +84,7 @@ def perturbed() -> Trunk:
     return _tiny_trunk(perturbed=True)
 
 
-@pytest.fixture
-def tokenizer() -> PreTrainedTokenizerFast:
+def _tiny_tokenizer() -> PreTrainedTokenizerFast:
     """Bytes and three control tokens; as in SmolLM2, padding and end of turn are one token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *alphabet])}
@@ -105,9 +104,19 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture
-def base_directory(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A new one each time: tests change it."""
+    return _tiny_tokenizer()
+
+
+def write_tiny_base(directory: Path) -> Path:
     """The tiny model in Hugging Face format, bf16 as most are."""
-    directory = tmp_path / "base"
     _tiny_model(torch.bfloat16).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    _tiny_tokenizer().save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def base_directory(tmp_path: Path) -> Path:
+    """What `write_tiny_base` writes."""
+    return write_tiny_base(tmp_path / "base")

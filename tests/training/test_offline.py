@@ -1,0 +1,450 @@
+"""Reward models outside of rounds, on a tiny base: what a file says, what comes of it, and that it is a round's."""
+
+import gzip
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+
+from feedback.exchange.exporting import Wanted, export
+from feedback.exchange.reading import Rejected
+from feedback.judgements import Comparison, Feedback, Judgement
+from feedback.manifest import Manifest, describe_files, write_manifest
+from feedback.raters import Raters
+from feedback.records import Completion, Message, digest
+from feedback.registry import PolicyRegistry
+from feedback.settings import Settings
+from feedback.sides import Sides
+from feedback.store import Ledger, connect
+from training import offline
+from training.collect import TrainingData
+from training.config import RoundConfig
+from training.data import collate, encode_demonstration
+from training.datafile import BadLines, read_file
+from training.reward_models import NoRewardModel, in_directory, load_trunk, of_version
+from training.run_directory import REPORT, CannotTrain, Plan
+from training.stages import TextEncoder
+
+USER = {"role": "user", "content": "hi"}
+GOOD, BAD = {"role": "assistant", "content": "good"}, {"role": "assistant", "content": "bad"}
+HH = "\n\nHuman: hi\n\nAssistant: "
+TREE = {
+    "message_tree_id": "t",
+    "prompt": {
+        "message_id": "p", "role": "prompter", "text": "hi", "replies": [
+            {"message_id": "a", "role": "assistant", "text": "good", "rank": 0, "replies": []},
+            {"message_id": "b", "role": "assistant", "text": "bad", "rank": 1, "replies": []},
+        ],
+    },
+}  # fmt: skip
+
+RM = {"learning_rate": 1e-2, "epochs": 4, "lora_rank": 8, "lora_alpha": 16, "lora_layers": 2, "checkpoint_every": 2}
+SHAPE = {"lora_rank": 8, "lora_alpha": 16, "lora_layers": 2}
+CONFIG = RoundConfig.from_dict({"reward": RM, "sft": SHAPE, "ppo": SHAPE})
+
+
+def file_of(path: Path, lines: Sequence[Any]) -> Path:
+    raw = b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    return path
+
+
+def planted(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Rankings by how many of four letters are z; like counts are ties."""
+    draw = random.Random(seed)
+    lines = []
+    for _ in range(count):
+        prompt = "".join(draw.choice("abcdef") for _ in range(6))
+        goods = [draw.randrange(5) for _ in range(3)]
+        answers = ["".join(draw.sample("z" * good + "xyxy"[: 4 - good], 4)) for good in goods]
+        lines.append({"messages": [{"role": "user", "content": prompt}], "responses": answers,
+                      "ranks": [4 - good for good in goods]})  # fmt: skip
+    return lines
+
+
+def said_in(path: Path, base: Path, config: RoundConfig = CONFIG, format: str = "auto", **options: Any) -> TrainingData:
+    return offline.of_file(path, format, base=base, config=config, **options)
+
+
+@pytest.fixture
+def data(tmp_path: Path, base_directory: Path) -> TrainingData:
+    return said_in(file_of(tmp_path / "planted.jsonl.gz", planted(40)), base_directory)
+
+
+@pytest.mark.parametrize(
+    ("format", "line", "ranked", "rated"),
+    [
+        ("trl", {"prompt": "hi", "chosen": "good", "rejected": "bad"}, {"good": 0, "bad": 1}, {}),
+        ("hh", {"chosen": HH + "good", "rejected": HH + "bad"}, {"good": 0, "bad": 1}, {}),
+        (
+            "openai_dpo",
+            {"input": {"messages": [USER]}, "preferred_output": [GOOD], "non_preferred_output": [BAD]},
+            {"good": 0, "bad": 1},
+            {},
+        ),
+        (
+            "arena",
+            {"winner": "tie", "conversation_a": [USER, GOOD], "conversation_b": [USER, BAD]},
+            {"good": 0, "bad": 0},
+            {},
+        ),
+        (
+            "arena",
+            {"winner": "both_bad", "conversation_a": [USER, GOOD], "conversation_b": [USER, BAD]},
+            {},
+            {"good": 0.0, "bad": 0.0},
+        ),
+        ("oasst", TREE, {"good": 0, "bad": 1}, {}),
+        ("pairwise", {"messages": [USER], "a": "bad", "b": "good", "label": "b"}, {"good": 0, "bad": 1}, {}),
+        (
+            "kwise",
+            {"messages": [USER], "responses": ["bad", "good", "best"], "ranks": [7, 5, 5]},
+            {"bad": 1, "good": 0, "best": 0},
+            {},
+        ),
+        ("kto", {"prompt": "hi", "completion": "good", "label": True}, {}, {"good": 1.0}),
+        ("thumbs", {"messages": [USER], "response": "good", "up": 3, "down": 1}, {}, {"good": 0.75}),
+        (
+            "trl",
+            {"prompt": "hi", "chosen": "good", "rejected": "bad", "kind": "demonstration"},
+            {"good": 0, "bad": 1},
+            {},
+        ),
+        ("sft", {"messages": [USER, GOOD]}, {}, {}),
+        ("demonstrations", {"messages": [USER], "demonstration": "good"}, {}, {}),
+    ],
+)
+def test_a_line_of_each_format_in_tokens(
+    format: str, line: dict[str, Any], ranked: dict[str, int], rated: dict[str, float],
+    tmp_path: Path, base_directory: Path, tokenizer: PreTrainedTokenizerFast,
+) -> None:  # fmt: skip
+    path = file_of(tmp_path / "one.jsonl", [line])
+    found = said_in(path, base_directory)
+    tokens = {text: encode_demonstration(tokenizer, [USER], text) for text in (*ranked, *rated)}
+    assert {c: tier for r in found.rankings for c, tier in zip(r.completions, r.tiers, strict=True)} == {
+        tokens[text].completion_ids: tier for text, tier in ranked.items()
+    }
+    assert {r.completion_ids: r.label for r in found.ratings} == {
+        tokens[text].completion_ids: label for text, label in rated.items()
+    }
+    assert {r.prompt_ids for r in (*found.rankings, *found.ratings)} <= {s.prompt_ids for s in tokens.values()}
+    assert {r.source for r in (*found.rankings, *found.ratings)} <= {"import"}
+    written = format in ("sft", "demonstrations") or line.get("kind") == "demonstration"
+    assert [each.content for each in found.demonstrations] == ["good"] * written
+    assert said_in(path, base_directory, format=format) == found
+
+
+def test_lines_that_cannot_be_used_are_named_and_only_strictly_fatal(tmp_path: Path, base_directory: Path) -> None:
+    good = {"prompt": "hi", "chosen": "good", "rejected": "bad"}
+    path = file_of(tmp_path / "mixed.jsonl", [good, b'{"prompt"\n', b"\n", {"prompt": "hi", "chosen": "x"}, good])
+    seen: list[tuple[int, tuple[Rejected, ...]]] = []
+    said = read_file(path, "trl", TextEncoder(base_directory).encode, on_lines=lambda *each: seen.append(each))
+    assert [number for number, _ in seen] == [1, 2, 4, 5]
+    assert [item for _, items in seen for item in items] == [
+        Rejected(2, "the line is not JSON: Expecting ':' delimiter at character 11"),
+        Rejected(4, "rejected is missing"),
+    ]
+    assert (said.rejected, len(said.standing), len(said.known)) == (2, 1, 2)  # the last line says the first again
+    with pytest.raises(BadLines, match=r"mixed.jsonl, line 2: the line is not JSON"):
+        said_in(path, base_directory, strict=True)
+
+
+def test_an_answer_that_has_no_tokens_is_left_out_and_counted(tmp_path: Path, base_directory: Path) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    calling = {"role": "assistant", "content": "", "tool_calls": [call]}
+    lines = [{"prompt": "hi", "chosen": [GOOD], "rejected": [each]} for each in (calling, BAD)]
+    found = said_in(file_of(tmp_path / "tools.jsonl", lines), base_directory)
+    assert (len(found.rankings), found.unencodable) == (1, 1)
+
+
+def test_the_last_word_counts_and_who_only_evaluates_never_trains(tmp_path: Path, base_directory: Path) -> None:
+    def line(prompt: str, rater: str, label: str = "a", **more: str) -> dict[str, Any]:
+        asked = [{"role": "user", "content": prompt}]
+        return {"messages": asked, "a": "one", "b": "two", "label": label, "rater": rater, **more}
+
+    lines = [line(f"p{n}", "ann") for n in range(12)] + [line("p0", "ann", label="tie")]
+    lines += [line("p1", "judge", split="eval"), line("p2", "bob"), line("p2", "ann")]
+    found = said_in(file_of(tmp_path / "pairs.jsonl", lines), base_directory, replace_held_out(0.01))
+    prompts = {
+        n: TextEncoder(base_directory).encode((Message(role="user", content=f"p{n}"),), "x")[0] for n in (0, 1, 2)
+    }
+    held_out = {ranked.prompt_ids for ranked in found.held_out_rankings}
+    assert prompts[1] in held_out
+    assert not held_out & {ranked.prompt_ids for ranked in found.rankings}
+    everything = [*found.rankings, *found.held_out_rankings]
+    assert [ranked.tiers for ranked in everything if ranked.prompt_ids == prompts[0]] == [(0, 0)]
+    assert len([ranked for ranked in everything if ranked.prompt_ids == prompts[2]]) == 2
+    assert set(found.trained) == {digest(ranked.prompt_ids) for ranked in found.rankings}
+    assert {digest(prompt) for prompt in held_out} == set(found.held_out)
+
+
+def replace_held_out(fraction: float) -> RoundConfig:
+    return replace(CONFIG, reward=replace(CONFIG.reward, held_out_fraction=fraction))
+
+
+def test_it_learns_and_leaves_what_a_round_leaves(
+    data: TrainingData, base_directory: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    out = tmp_path / "rm"
+    report = offline.train_on(
+        data, source="planted", base=base_directory, out=out, classifier=True,
+        progress=lambda stage, step, total, _: seen.append((stage, step, total)),
+    )  # fmt: skip
+    assert report.held_out is not None and report.held_out.accuracy.mean > 0.85
+    assert report.counts["rankings"] + report.counts["held_out_rankings"] == 40
+    steps = 4 * -(-report.counts["rankings"] // 8)
+    assert ("reward", steps, steps) in seen
+    assert {path.name for path in out.iterdir()} == {
+        ".lock", "run.json", "reward", "split.json", "report.json", "classifier"
+    }  # fmt: skip
+    assert json.loads((out / REPORT).read_text()) == report.model_dump(mode="json")
+    trunk = load_trunk(base_directory, CONFIG.reward)
+    trunk.load_adapter("reward", out / "reward")
+    sample = encode_demonstration(tokenizer, [USER], "zzzz")
+    line = json.dumps({"messages": [USER], "completion": "zzzz"}).encode()
+    [scored] = offline.score_lines(in_directory(out), [(1, line)])
+    assert not isinstance(scored, Rejected)
+    assert scored["score"] == pytest.approx(trunk.score(collate([sample], trunk.pad_id)).item(), abs=1e-5)
+    classifier = AutoModelForSequenceClassification.from_pretrained(out / "classifier")
+    ids = AutoTokenizer.from_pretrained(out / "classifier")
+    assert classifier.config.num_labels == 1 and ids.pad_token_id == classifier.config.pad_token_id
+    with pytest.raises(CannotTrain, match="never overwritten"):
+        offline.train_on(data, source="planted", base=base_directory, out=out)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_run_that_was_killed_goes_on_to_the_very_same_weights(
+    data: TrainingData, base_directory: Path, tmp_path: Path
+) -> None:
+    def kill_at(stage: str, step: int, total: int, metrics: dict[str, float]) -> None:
+        if step == 7:
+            raise Killed
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = offline.train_on(data, source="f", base=base_directory, out=whole)
+    with pytest.raises(Killed):
+        offline.train_on(data, source="f", base=base_directory, out=broken, progress=kill_at)
+    assert not (broken / REPORT).exists()
+    assert [path.name for path in sorted((broken / "checkpoints").iterdir())][-1] == "step-00000006"
+    with pytest.raises(NoRewardModel, match="no finished reward model"):
+        in_directory(broken)
+    first: list[int] = []
+    again = offline.train_on(
+        data, source="f", base=base_directory, out=broken,
+        progress=lambda stage, step, total, _: first.append(step) if stage == "reward" else None,
+    )  # fmt: skip
+    assert first[0] == 7
+    assert again == expected
+    for name in ("adapter_model.safetensors", "head.safetensors"):
+        ours, theirs = (load_file(out / "reward" / name) for out in (broken, whole))
+        assert ours.keys() == theirs.keys()
+        assert all(bool((ours[key] == theirs[key]).all()) for key in ours)
+
+
+def test_a_run_goes_on_with_nothing_else(data: TrainingData, base_directory: Path, tmp_path: Path) -> None:
+    def stop(*_: Any) -> None:
+        raise Killed
+
+    out = tmp_path / "rm"
+    with pytest.raises(Killed):
+        offline.train_on(data, source="f", base=base_directory, out=out, progress=stop)
+    config = replace(CONFIG, reward=replace(CONFIG.reward, learning_rate=0.5))
+    other = data.model_copy(update={"config": config.to_dict()})
+    with pytest.raises(CannotTrain, match=r"was begun with learning_rate 0.01, not 0.5: remove it"):
+        offline.train_on(other, source="f", base=base_directory, out=out)
+    fewer = data.model_copy(update={"rankings": data.rankings[:-1]})
+    with pytest.raises(CannotTrain, match="other judgements, some of which are gone or new by now"):
+        offline.train_on(fewer, source="f", base=base_directory, out=out)
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "letter.txt").write_text("dear")
+    with pytest.raises(CannotTrain, match="not empty"):
+        offline.train_on(data, source="f", base=base_directory, out=taken)
+    assert Plan.kept(taken) is None
+    few = data.model_copy(update={"rankings": data.rankings[:7]})
+    with pytest.raises(CannotTrain, match="7 judgements may train"):
+        offline.train_on(few, source="f", base=base_directory, out=tmp_path / "few")
+    assert not (tmp_path / "few").exists()
+
+
+def test_what_it_learned_from_measures_nothing(data: TrainingData, base_directory: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rm"
+    report = offline.train_on(data, source="f", base=base_directory, out=out)
+    model = in_directory(out)
+    everything = offline.rankings_of_file(tmp_path / "planted.jsonl.gz", "auto", base=base_directory)
+    fit, left_out = offline.evaluate_on(model, everything)
+    assert left_out == len(data.rankings) and len(everything) == 40
+    assert fit is not None and report.held_out is not None
+    assert (fit.pairs, fit.ties, fit.raters) == (report.held_out.pairs, report.held_out.ties, report.held_out.raters)
+    for name in ("accuracy", "log_loss", "brier", "kendall_tau"):
+        assert getattr(fit, name).mean == pytest.approx(getattr(report.held_out, name).mean, abs=1e-5), name
+    assert offline.evaluate_on(model, data.rankings) == (None, len(data.rankings))
+
+
+def test_lines_get_their_scores_in_order_however_they_are_batched(
+    data: TrainingData, base_directory: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rm"
+    offline.train_on(data, source="f", base=base_directory, out=out)
+    texts = ["z", "zzzz", "x" * 40, "zz", "yyyy"]
+    lines = [{"messages": [USER], "completion": text, "n": n} for n, text in enumerate(texts)]
+    lines += [{"prompt": "hi", "response": [{"role": "assistant", "content": "zzzz"}]}]
+    numbered = [(n, json.dumps(line).encode()) for n, line in enumerate(lines, start=1)]
+    numbered[3:3] = [(90, b"{"), (91, b'{"messages": [], "completion": "x"}'), (92, b'{"prompt": "hi"}')]
+    by_size = [list(offline.score_lines(in_directory(out), numbered, batch_size=size)) for size in (1, 2, 100)]
+    for found in by_size:
+        bad = [(item.line, item.reason) for item in found if isinstance(item, Rejected)]
+        assert [number for number, _ in bad] == [90, 91, 92]
+        assert bad[1:] == [(91, "messages must be a list of messages"), (92, "completion must be a list of messages")]
+        good = [item for item in found if not isinstance(item, Rejected)]
+        assert [{name: line[name] for name in line if name != "score"} for line in good] == lines
+        assert [line["score"] for line in good] == pytest.approx(
+            [line["score"] for line in by_size[0] if not isinstance(line, Rejected)], abs=1e-5
+        )
+        assert good[1]["score"] == pytest.approx(good[5]["score"], abs=1e-6)
+        assert good[1]["score"] > good[4]["score"]
+
+
+# From here on with a ledger.
+
+
+class People:
+    """Writes into a ledger with tokens of the tiny base; who is asked of prefers more z."""
+
+    def __init__(self, url: str, base: Path, home: Path) -> None:
+        self.settings = Settings(home=home, redis_url=url, evaluation_share=0.0)
+        self.settings.secrets()
+        self.redis = connect(url)
+        self.ledger, self.encode = Ledger(self.redis), TextEncoder(base).encode
+        self.base, self._said = base, 0
+
+    def ask(self, prompt: str, answers: Sequence[str], rater: str, **fields: Any) -> list[Completion]:
+        messages = (Message(role="user", content=prompt),)
+        found = []
+        for choice, answer in enumerate(answers):
+            asked, tokens = self.encode(messages, answer)
+            one = Completion(
+                id=f"{rater}-{prompt}-{choice}:0", response_id=f"{rater}-{prompt}-{choice}", choice=0,
+                conversation_id=prompt, rater=rater, messages=messages, text=answer, prompt_token_ids=asked,
+                completion_token_ids=tokens, logprobs=(-1.0,) * len(tokens), sampling={}, finish_reason="stop",
+                policy_version=0, created=0.0,
+            ).model_copy(update=fields)  # fmt: skip
+            self.ledger.append_answer(one.frame(model="m"), [one])
+            found.append(one)
+        return found
+
+    def say(self, judgement: Judgement, rater: str, split: Any = "train") -> None:
+        self._said += 1
+        item = Feedback(id=f"f{self._said}", judgement=judgement, rater=rater, split=split, created=time.time())
+        self.ledger.append_feedback(item)
+
+    def compare(self, prompt: str, rater: str = "ann", split: Any = "train", **fields: Any) -> tuple[int, ...]:
+        """Returns the prompt's tokens."""
+        good, bad = self.ask(prompt, ["zzzz", "yyyy"], rater, **fields)
+        self.say(Comparison(left=good.id, right=bad.id, winner="left"), rater, split)
+        return good.prompt_token_ids
+
+    def data(self) -> TrainingData:
+        return offline.of_ledger(
+            self.settings, self.redis, base=self.base, config=CONFIG, watermark=self.ledger.watermark()
+        )
+
+
+@pytest.fixture
+def people(valkey_url: str, base_directory: Path, tmp_path: Path) -> People:
+    return People(valkey_url, base_directory, tmp_path / "home")
+
+
+def prompts_of(data: TrainingData) -> tuple[set[tuple[int, ...]], set[tuple[int, ...]]]:
+    return {r.prompt_ids for r in data.rankings}, {r.prompt_ids for r in data.held_out_rankings}
+
+
+def test_the_ledger_is_read_by_the_rules_of_a_round(people: People) -> None:
+    asked = {n: people.compare(f"p{n}") for n in range(20)}
+    private = people.compare("private", consent=False)
+    proof = people.compare("proof", rater="judge", split="eval")
+    spam = people.compare("spam", rater="troll")
+    Raters(people.redis).quarantine("troll", reason="test", actor="test")
+    sides = Sides(people.redis, offline_salt(people))
+    before = people.data()
+    moved = next(r.prompt_ids for r in before.held_out_rankings if r.prompt_ids != proof)
+    sides.fix([digest(moved)], "train")
+    training, held_out = prompts_of(people.data())
+    assert moved in training and proof in held_out
+    assert not {private, spam} & (training | held_out)
+    assert training | held_out == {*asked.values(), proof}
+    assert (people.data().quarantined, people.data().trained == before.trained) == (1, False)
+    # Nothing that was asked here fixes a side for the rounds.
+    assert sides.of(map(digest, asked.values())) == {digest(moved): "train"}
+
+
+def offline_salt(people: People) -> bytes:
+    from feedback.keys import KeyRing
+
+    return KeyRing(people.redis, people.settings.secrets().pepper).salt("sides")
+
+
+def test_a_version_is_measured_by_what_no_round_trained_on(people: People, tmp_path: Path) -> None:
+    for n in range(30):
+        people.compare(f"p{n}")
+    data = people.data()
+    out = tmp_path / "rm"
+    report = offline.train_on(data, source="ledger", base=people.base, out=out)
+    registry = PolicyRegistry(people.redis, people.settings.policies_dir)
+    for version in (0, 1):
+        directory = registry.directory(version)
+        directory.mkdir(parents=True)
+        if version:
+            (out / "reward").rename(directory / "reward")
+        write_manifest(directory, Manifest(
+            version=version, parent=0 if version else None, kind="trained" if version else "base", base_model="tiny",
+            dtype="float32", model_path=str(people.base), created=0.0, files=describe_files(directory), weights={},
+            golden=(), golden_logprobs=(), config=data.config, metrics={"reward": report.fitted},
+        ))  # fmt: skip
+        registry.publish(version, actor="test", reason="test")
+    model = of_version(people.settings, people.redis, 1)
+    sides = Sides(people.redis, offline_salt(people))
+    sides.fix(data.trained, "train")
+    fit, left_out = offline.evaluate_on(model, [*data.rankings, *data.held_out_rankings])
+    assert left_out == len(data.rankings)
+    assert fit is not None and report.held_out is not None
+    assert fit.accuracy.mean == pytest.approx(report.held_out.accuracy.mean)
+    rankings = offline.held_out_of_ledger(people.settings, people.redis, model, people.base)
+    assert {r.feedback_id for r in rankings} == {r.feedback_id for r in data.held_out_rankings}
+    with pytest.raises(ValueError, match="not of the ledger's"):
+        offline.held_out_of_ledger(people.settings, people.redis, model, tmp_path)
+    with pytest.raises(NoRewardModel, match="policy-v0 is the base model"):
+        of_version(people.settings, people.redis, 0)
+
+
+def test_a_backup_keeps_its_tokens_only_under_the_template_that_made_them(
+    people: People, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    left, right = people.ask("cut", ["zzzz", "yyyy"], "ann", finish_reason="length")
+    people.say(Comparison(left=left.id, right=right.id, winner="left"), "ann")
+    lines = list(export(people.ledger, Wanted("ratchet"), b"salt"))
+    cut = [line | {"completions": [_cut(each) for each in line["completions"]]} for line in lines]
+    path = file_of(tmp_path / "backup.jsonl", cut)
+    [ranked] = offline.rankings_of_file(path, "ratchet", base=people.base)
+    assert ranked.completions == tuple(each.completion_token_ids[:-1] for each in (left, right))
+    tokenizer.chat_template = str(tokenizer.chat_template).replace("assistant\n", "assistant\n\n")
+    tokenizer.save_pretrained(people.base)
+    found = said_in(path, people.base)
+    assert (found.rankings, found.held_out_rankings, found.unencodable) == ((), (), 2)
+
+
+def _cut(completion: dict[str, Any]) -> dict[str, Any]:
+    """Without its last token: it met its bound."""
+    shorter = {name: completion[name][:-1] for name in ("completion_token_ids", "logprobs")}
+    return completion | shorter
