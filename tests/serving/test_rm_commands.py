@@ -1,0 +1,216 @@
+"""`ratchet rm` as people start it: real processes on a tiny base model, without Redis or an installation."""
+
+import fcntl
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feedback.fit import Fit
+from tests.conftest import wait_for
+from tests.training.conftest import write_tiny_base
+
+SHAPE = {"lora_rank": 4, "lora_alpha": 8, "lora_layers": 2}
+CONFIG = {"reward": {**SHAPE, "checkpoint_every": 1, "batch_rankings": 4}}
+WEIGHTS = ("adapter_model.safetensors", "head.safetensors")
+SECONDS = 240  # a process imports torch and transformers, on slow machines beside others
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_base(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """Where there is no installation, and no Redis."""
+    told = {"RATCHET_HOME": str(tmp_path / "home"), "RATCHET_REDIS_URL": "redis://127.0.0.1:1/0"}
+    return {**os.environ, **told, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+
+
+@pytest.fixture
+def rm(env: dict[str, str], tmp_path: Path) -> Run:
+    def run(*arguments: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments), env=env, input=stdin, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+
+    return run
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "serving.cli", "rm", *map(str, arguments)]
+
+
+def judgements(path: Path, count: int) -> Path:
+    """Rankings of three answers by how many of four letters are z, two lines that are none, gzipped."""
+    draw = random.Random(0)
+    lines: list[Any] = []
+    for _ in range(count):
+        goods = [draw.randrange(5) for _ in range(3)]
+        answers = ["".join(draw.sample("z" * good + "xyxy"[: 4 - good], 4)) for good in goods]
+        asked = [{"role": "user", "content": "".join(draw.choice("abcdef") for _ in range(6))}]
+        lines.append({"messages": asked, "responses": answers, "ranks": [4 - good for good in goods]})
+    texts = [json.dumps(line) for line in lines]
+    texts[2:2] = ['{"messages": ', '{"messages": [], "responses": ["a", "b"], "ranks": [0, 1]}']
+    path.write_bytes(gzip.compress("\n".join(texts).encode()))
+    return path
+
+
+@pytest.fixture
+def given(tmp_path: Path, base: Path) -> list[object]:
+    """What names the judgements, the base and the config."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(CONFIG))
+    file = judgements(tmp_path / "rankings.jsonl.gz", 40)
+    return ["--from", file, "--base", base, "--config", config, "--learning-rate", 0.01]
+
+
+def weights(out: Path) -> list[bytes]:
+    return [(out / "reward" / name).read_bytes() for name in WEIGHTS]
+
+
+def test_from_a_file_to_scores(rm: Run, given: list[object], tmp_path: Path) -> None:
+    out, html = tmp_path / "rm", tmp_path / "rm.html"
+    result = rm("train", *given, "--out", out, "--epochs", 6, "--classifier", "--html", html)
+    assert result.returncode == 0, result.stderr
+    assert "rankings.jsonl.gz, line 3: the line is not JSON: Expecting value at character 14" in result.stderr
+    assert "rankings.jsonl.gz, line 4: messages must be a list of messages" in result.stderr
+    assert "reward 1/" in result.stderr and "loss" in result.stderr
+    report = json.loads((out / "report.json").read_text())
+    counts = report["counts"]
+    assert (counts["rankings"] + counts["held_out_rankings"], report["config"]["reward"]["epochs"]) == (40, 6)
+    trained = f"{counts['rankings']} rankings and 0 ratings of {counts['prompts']} prompts trained"
+    measured = f"{counts['held_out_rankings']} rankings of {counts['held_out_prompts']} others measured"
+    assert result.stdout.splitlines() == [
+        f"written to {html}", f"{out}: {trained}, {measured}, 2 lines refused"
+    ]  # fmt: skip
+    rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    assert [each["line"] for each in rejected] == [3, 4]
+    assert (out / "classifier" / "model.safetensors").exists()
+    assert html.read_text().startswith("<!doctype html>")
+
+    again = rm("train", *given, "--out", out, "--epochs", 6)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "holds a finished reward model, which is never overwritten: give another --out" in again.stderr
+
+    evaluated = rm("eval", out, *given[:2], "--json")
+    found = json.loads(evaluated.stdout)
+    assert (found["left_out"], found["rejected"], found["name"]) == (counts["rankings"], 2, str(out))
+    ours, theirs = Fit.model_validate(found["held_out"]), Fit.model_validate(report["held_out"])
+    assert (ours.pairs, ours.accuracy.mean) == (theirs.pairs, pytest.approx(theirs.accuracy.mean))
+    assert ours.accuracy.mean > 0.8
+
+    lines = [json.dumps({"prompt": "abc", "response": text, "n": n}) for n, text in enumerate(["zzzz", "xyxy"])]
+    scored = rm("score", out, stdin="\n".join([lines[0], "no line", lines[1]]) + "\n")
+    assert scored.returncode == 1
+    assert scored.stderr.startswith("line 2: the line is not JSON")
+    first, second = (json.loads(line) for line in scored.stdout.splitlines())
+    assert (first["n"], second["n"], second["response"]) == (0, 1, "xyxy")
+    assert first["score"] > second["score"]
+    file = tmp_path / "answers.jsonl.gz"
+    file.write_bytes(gzip.compress("\n".join(lines).encode()))
+    from_file = rm("score", out, file)
+    assert (from_file.returncode, from_file.stderr) == (0, "")
+    assert [json.loads(line)["score"] for line in from_file.stdout.splitlines()] == pytest.approx(
+        [first["score"], second["score"]], abs=1e-5
+    )
+
+
+def test_the_table_is_shown(rm: Run, given: list[object], tmp_path: Path) -> None:
+    result = rm("train", *given, "--out", tmp_path / "rm", "--epochs", 1, "--seed", 3, "--held-out", 0.5)
+    assert result.returncode == 0, result.stderr
+    lines = [" ".join(line.replace("│", " ").split()) for line in result.stdout.splitlines()]
+    assert lines[0].startswith(f"reward model of {tmp_path / 'rm'}: ")
+    assert any(line.startswith("accuracy 0.") for line in lines)
+    assert any(line.startswith("calibration error 0.") for line in lines)
+    report = json.loads((tmp_path / "rm" / "report.json").read_text())
+    assert (report["seed"], report["config"]["reward"]["held_out_fraction"]) == (3, 0.5)
+
+
+def test_killed_or_interrupted_the_same_command_goes_on_to_the_same_weights(
+    rm: Run, given: list[object], env: dict[str, str], tmp_path: Path
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    arguments = [*given, "--epochs", 12]
+    assert rm("train", *arguments, "--out", whole).returncode == 0
+
+    def steps() -> int:
+        return max((int(path.name.removeprefix("step-")) for path in broken.glob("checkpoints/step-*")), default=0)
+
+    def begin() -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command("train", *arguments, "--out", broken), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        before = steps()
+        wait_for(lambda: steps() > before or process.poll() is not None, seconds=SECONDS, what="a checkpoint")
+        return process
+
+    killed = begin()
+    killed.kill()
+    killed.communicate()
+    wait_for(lambda: is_free(broken / ".lock"), seconds=30, what="the end of the child")
+    reached = steps()
+    assert reached > 0 and not (broken / "report.json").exists()
+
+    interrupted = begin()
+    interrupted.send_signal(signal.SIGINT)
+    _, told = interrupted.communicate(timeout=SECONDS)
+    assert interrupted.returncode == 130, told
+    assert "stopped after step" in told and "the same command goes on from the last checkpoint" in told
+    assert steps() > reached and not (broken / "report.json").exists()
+
+    last = rm("train", *arguments, "--out", broken, "--json")
+    assert last.returncode == 0, last.stderr
+    assert weights(broken) == weights(whole)
+    reports = [json.loads((out / "report.json").read_text()) for out in (broken, whole)]
+    assert reports[0] == reports[1]
+    assert json.loads(last.stdout)["held_out"] == reports[0]["held_out"]
+
+
+def is_free(path: Path) -> bool:
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["train", "--out", "{tmp}/rm", "--from", "{tmp}/none.jsonl"], "none.jsonl: no such file"),
+        (["train", "--out", "{tmp}/rm", "--format", "csv"], "format must be one of arena, auto"),
+        (["train", "--out", "{tmp}/rm"], "there is no installation in {tmp}/home"),
+        (["train", "--out", "{tmp}/rm", "--from", "{few}"], "there is no base model in {tmp}/home/models/"),
+        (["train", "--out", "{tmp}/rm", "--from", "{few}", "--base", "{tmp}/none"], "{tmp}/none is no directory"),
+        (["train", "--out", "{tmp}/rm", "--from", "{few}", "--base", "{base}"], "too little to learn from"),
+        (["train", "--out", "{tmp}/rm", "--from", "{few}", "--base", "{base}", "--strict"], "few.jsonl.gz, line 3:"),
+        (["train", "--out", "{tmp}/rm", "--from", "{few}", "--base", "{base}", "--epochs", "0"], "config: reward"),
+        (["eval", "{tmp}"], "{tmp} holds no finished reward model"),
+        (["score", "rm-of-mine"], "rm-of-mine is neither a directory of `ratchet rm train` nor a version"),
+        (["score", "3"], "there is no installation in {tmp}/home"),
+    ],
+)  # fmt: skip
+def test_faults_are_one_line(arguments: list[str], complaint: str, rm: Run, base: Path, tmp_path: Path) -> None:
+    few = judgements(tmp_path / "few.jsonl.gz", 4)
+    places = {"tmp": tmp_path, "base": base, "few": few}
+    result = rm(*(each.format(**places) for each in arguments))
+    assert result.returncode in (1, 2)
+    assert result.stdout == ""
+    *_, last = result.stderr.splitlines()
+    assert last.startswith("ratchet: ") and complaint.format(**places) in last
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "rm").exists()
