@@ -19,7 +19,7 @@ class Report(NamedTuple):
     name: str  # of its policy version, or its directory
     fit: Fit
     change: Change | None = None
-    no_change: str | None = None  # why there is none
+    no_change: str | None = None  # why there is none, where one might be
 
     @property
     def title(self) -> str:
@@ -32,11 +32,9 @@ class Report(NamedTuple):
     @property
     def rows(self) -> list[Row]:
         """The figures in order, each with its interval and what to hold it against."""
-        return [*_own(self.fit), *(_beside(self.change) if self.change else [("beside the last", "-", "", self.none)])]
-
-    @property
-    def none(self) -> str:
-        return self.no_change or "not compared"
+        if self.change is not None:
+            return [*_own(self.fit), *_beside(self.change)]
+        return [*_own(self.fit), *([("beside the last", "-", "", self.no_change)] if self.no_change else [])]
 
 
 def bin_rows(bins: Iterable[Bin]) -> list[tuple[str, str, str]]:

@@ -39,6 +39,7 @@ COMMANDS = [
     "keys",
     "model",
     "raters",
+    "rm",
 ]
 
 # As training/version.py writes them: by stage; a mean that is not finite is None.

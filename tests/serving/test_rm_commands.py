@@ -84,7 +84,7 @@ def test_from_a_file_to_scores(rm: Run, given: list[object], tmp_path: Path) -> 
     out, html = tmp_path / "rm", tmp_path / "rm.html"
     result = rm("train", *given, "--out", out, "--epochs", 6, "--classifier", "--html", html)
     assert result.returncode == 0, result.stderr
-    assert "rankings.jsonl.gz, line 3: the line is not JSON: Expecting value at character 14" in result.stderr
+    assert "rankings.jsonl.gz, line 3: the line is not JSON" in result.stderr
     assert "rankings.jsonl.gz, line 4: messages must be a list of messages" in result.stderr
     assert "reward 1/" in result.stderr and "loss" in result.stderr
     report = json.loads((out / "report.json").read_text())
@@ -132,8 +132,8 @@ def test_the_table_is_shown(rm: Run, given: list[object], tmp_path: Path) -> Non
     assert result.returncode == 0, result.stderr
     lines = [" ".join(line.replace("│", " ").split()) for line in result.stdout.splitlines()]
     assert lines[0].startswith(f"reward model of {tmp_path / 'rm'}: ")
-    assert any(line.startswith("accuracy 0.") for line in lines)
-    assert any(line.startswith("calibration error 0.") for line in lines)
+    assert any(line.startswith("accuracy ") and "a coin has 0.5" in line for line in lines), result.stdout
+    assert not any(line.startswith("beside the last") for line in lines)
     report = json.loads((tmp_path / "rm" / "report.json").read_text())
     assert (report["seed"], report["config"]["reward"]["held_out_fraction"]) == (3, 0.5)
 
@@ -191,26 +191,15 @@ def is_free(path: Path) -> bool:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["train", "--out", "{tmp}/rm", "--from", "{tmp}/none.jsonl"], "none.jsonl: no such file"),
-        (["train", "--out", "{tmp}/rm", "--format", "csv"], "format must be one of arena, auto"),
-        (["train", "--out", "{tmp}/rm"], "there is no installation in {tmp}/home"),
-        (["train", "--out", "{tmp}/rm", "--from", "{few}"], "there is no base model in {tmp}/home/models/"),
-        (["train", "--out", "{tmp}/rm", "--from", "{few}", "--base", "{tmp}/none"], "{tmp}/none is no directory"),
-        (["train", "--out", "{tmp}/rm", "--from", "{few}", "--base", "{base}"], "too little to learn from"),
-        (["train", "--out", "{tmp}/rm", "--from", "{few}", "--base", "{base}", "--strict"], "few.jsonl.gz, line 3:"),
-        (["train", "--out", "{tmp}/rm", "--from", "{few}", "--base", "{base}", "--epochs", "0"], "config: reward"),
-        (["eval", "{tmp}"], "{tmp} holds no finished reward model"),
-        (["score", "rm-of-mine"], "rm-of-mine is neither a directory of `ratchet rm train` nor a version"),
-        (["score", "3"], "there is no installation in {tmp}/home"),
+        (["train", "--out", "{tmp}/rm", "--from", "{tmp}/none.jsonl"], "{tmp}/none.jsonl: no such file"),
+        (["eval", "{tmp}", "--format", "csv"], "format must be one of arena, auto, "),
+        (["score", "{tmp}", "{tmp}/none.jsonl"], "{tmp}/none.jsonl: no such file"),
+        (["train", "--out", "{tmp}/rm"], "there is no installation in {tmp}/home: "),
     ],
-)  # fmt: skip
-def test_faults_are_one_line(arguments: list[str], complaint: str, rm: Run, base: Path, tmp_path: Path) -> None:
-    few = judgements(tmp_path / "few.jsonl.gz", 4)
-    places = {"tmp": tmp_path, "base": base, "few": few}
-    result = rm(*(each.format(**places) for each in arguments))
+)
+def test_faults_are_one_line(arguments: list[str], complaint: str, rm: Run, tmp_path: Path) -> None:
+    result = rm(*(each.format(tmp=tmp_path) for each in arguments))
     assert result.returncode in (1, 2)
     assert result.stdout == ""
-    *_, last = result.stderr.splitlines()
-    assert last.startswith("ratchet: ") and complaint.format(**places) in last
-    assert "Traceback" not in result.stderr
-    assert not (tmp_path / "rm").exists()
+    assert result.stderr.startswith(f"ratchet: {complaint.format(tmp=tmp_path)}")
+    assert result.stderr.count("\n") == 1

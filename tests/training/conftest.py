@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tests.training.people import People
 from training.config import AdapterConfig
 from training.models import Trunk
 
@@ -120,3 +121,9 @@ def write_tiny_base(directory: Path) -> Path:
 def base_directory(tmp_path: Path) -> Path:
     """What `write_tiny_base` writes."""
     return write_tiny_base(tmp_path / "base")
+
+
+@pytest.fixture
+def people(valkey_url: str, base_directory: Path, tmp_path: Path) -> People:
+    """A ledger, and no base model registered."""
+    return People(valkey_url, base_directory, tmp_path / "home")

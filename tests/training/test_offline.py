@@ -1,10 +1,6 @@
 """Reward models outside of rounds, on a tiny base: what a file says, what comes of it, and that it is a round's."""
 
-import gzip
 import json
-import random
-import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +11,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from feedback.exchange.exporting import Wanted, export
 from feedback.exchange.reading import Rejected
-from feedback.judgements import Comparison, Feedback, Judgement
+from feedback.judgements import Comparison
 from feedback.manifest import Manifest, describe_files, write_manifest
 from feedback.raters import Raters
-from feedback.records import Completion, Message, digest
+from feedback.records import Message, digest
 from feedback.registry import PolicyRegistry
-from feedback.settings import Settings
-from feedback.sides import Sides
-from feedback.store import Ledger, connect
+from tests.training.people import CONFIG, People, file_of, planted
 from training import offline
 from training.collect import TrainingData
 from training.config import RoundConfig
@@ -44,29 +38,6 @@ TREE = {
         ],
     },
 }  # fmt: skip
-
-RM = {"learning_rate": 1e-2, "epochs": 4, "lora_rank": 8, "lora_alpha": 16, "lora_layers": 2, "checkpoint_every": 2}
-SHAPE = {"lora_rank": 8, "lora_alpha": 16, "lora_layers": 2}
-CONFIG = RoundConfig.from_dict({"reward": RM, "sft": SHAPE, "ppo": SHAPE})
-
-
-def file_of(path: Path, lines: Sequence[Any]) -> Path:
-    raw = b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
-    return path
-
-
-def planted(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Rankings by how many of four letters are z; like counts are ties."""
-    draw = random.Random(seed)
-    lines = []
-    for _ in range(count):
-        prompt = "".join(draw.choice("abcdef") for _ in range(6))
-        goods = [draw.randrange(5) for _ in range(3)]
-        answers = ["".join(draw.sample("z" * good + "xyxy"[: 4 - good], 4)) for good in goods]
-        lines.append({"messages": [{"role": "user", "content": prompt}], "responses": answers,
-                      "ranks": [4 - good for good in goods]})  # fmt: skip
-    return lines
 
 
 def said_in(path: Path, base: Path, config: RoundConfig = CONFIG, format: str = "auto", **options: Any) -> TrainingData:
@@ -319,53 +290,6 @@ def test_lines_get_their_scores_in_order_however_they_are_batched(
 # From here on with a ledger.
 
 
-class People:
-    """Writes into a ledger with tokens of the tiny base; who is asked of prefers more z."""
-
-    def __init__(self, url: str, base: Path, home: Path) -> None:
-        self.settings = Settings(home=home, redis_url=url, evaluation_share=0.0)
-        self.settings.secrets()
-        self.redis = connect(url)
-        self.ledger, self.encode = Ledger(self.redis), TextEncoder(base).encode
-        self.base, self._said = base, 0
-
-    def ask(self, prompt: str, answers: Sequence[str], rater: str, **fields: Any) -> list[Completion]:
-        messages = (Message(role="user", content=prompt),)
-        found = []
-        for choice, answer in enumerate(answers):
-            asked, tokens = self.encode(messages, answer)
-            one = Completion(
-                id=f"{rater}-{prompt}-{choice}:0", response_id=f"{rater}-{prompt}-{choice}", choice=0,
-                conversation_id=prompt, rater=rater, messages=messages, text=answer, prompt_token_ids=asked,
-                completion_token_ids=tokens, logprobs=(-1.0,) * len(tokens), sampling={}, finish_reason="stop",
-                policy_version=0, created=0.0,
-            ).model_copy(update=fields)  # fmt: skip
-            self.ledger.append_answer(one.frame(model="m"), [one])
-            found.append(one)
-        return found
-
-    def say(self, judgement: Judgement, rater: str, split: Any = "train") -> None:
-        self._said += 1
-        item = Feedback(id=f"f{self._said}", judgement=judgement, rater=rater, split=split, created=time.time())
-        self.ledger.append_feedback(item)
-
-    def compare(self, prompt: str, rater: str = "ann", split: Any = "train", **fields: Any) -> tuple[int, ...]:
-        """Returns the prompt's tokens."""
-        good, bad = self.ask(prompt, ["zzzz", "yyyy"], rater, **fields)
-        self.say(Comparison(left=good.id, right=bad.id, winner="left"), rater, split)
-        return good.prompt_token_ids
-
-    def data(self) -> TrainingData:
-        return offline.of_ledger(
-            self.settings, self.redis, base=self.base, config=CONFIG, watermark=self.ledger.watermark()
-        )
-
-
-@pytest.fixture
-def people(valkey_url: str, base_directory: Path, tmp_path: Path) -> People:
-    return People(valkey_url, base_directory, tmp_path / "home")
-
-
 def prompts_of(data: TrainingData) -> tuple[set[tuple[int, ...]], set[tuple[int, ...]]]:
     return {r.prompt_ids for r in data.rankings}, {r.prompt_ids for r in data.held_out_rankings}
 
@@ -376,7 +300,7 @@ def test_the_ledger_is_read_by_the_rules_of_a_round(people: People) -> None:
     proof = people.compare("proof", rater="judge", split="eval")
     spam = people.compare("spam", rater="troll")
     Raters(people.redis).quarantine("troll", reason="test", actor="test")
-    sides = Sides(people.redis, offline_salt(people))
+    sides = people.sides
     before = people.data()
     moved = next(r.prompt_ids for r in before.held_out_rankings if r.prompt_ids != proof)
     sides.fix([digest(moved)], "train")
@@ -387,12 +311,6 @@ def test_the_ledger_is_read_by_the_rules_of_a_round(people: People) -> None:
     assert (people.data().quarantined, people.data().trained == before.trained) == (1, False)
     # Nothing that was asked here fixes a side for the rounds.
     assert sides.of(map(digest, asked.values())) == {digest(moved): "train"}
-
-
-def offline_salt(people: People) -> bytes:
-    from feedback.keys import KeyRing
-
-    return KeyRing(people.redis, people.settings.secrets().pepper).salt("sides")
 
 
 def test_a_version_is_measured_by_what_no_round_trained_on(people: People, tmp_path: Path) -> None:
@@ -414,7 +332,7 @@ def test_a_version_is_measured_by_what_no_round_trained_on(people: People, tmp_p
         ))  # fmt: skip
         registry.publish(version, actor="test", reason="test")
     model = of_version(people.settings, people.redis, 1)
-    sides = Sides(people.redis, offline_salt(people))
+    sides = people.sides
     sides.fix(data.trained, "train")
     fit, left_out = offline.evaluate_on(model, [*data.rankings, *data.held_out_rankings])
     assert left_out == len(data.rankings)
