@@ -84,6 +84,7 @@ class RewardConfig(AdapterConfig):
     ties: Ties = "davidson"  # a tie has a learned width (Davidson 1970, Rao & Kupper 1967), or is half a win for each
     margin: float = 0.0  # score units by which the better completion must lead
     center_coef: float = 0.0  # weight of (a + b)^2 of the scores of each pair
+    reward_heads: int = 1  # on one trunk, each fitted to a bootstrap sample; the score is their mean
     label_smoothing: float = 0.0  # assumed chance that a rater ordered a pair the wrong way round
     max_tokens: int = 512  # prompt and completion together; longer prompts lose their oldest tokens
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
@@ -95,6 +96,7 @@ class RewardConfig(AdapterConfig):
         _require(self.learning_rate > 0, "learning_rate must be positive")
         counts = (self.epochs, self.batch_rankings, self.max_tokens, self.token_budget, self.checkpoint_every)
         _require(min(counts) > 0, "counts and batch sizes must be at least 1")
+        _require(self.reward_heads > 0, "reward_heads must be at least 1")
         _require(0 <= self.held_out_fraction < 1, "held_out_fraction must lie in [0, 1)")
         _require(0 <= self.label_smoothing < 0.5, "label_smoothing must lie in [0, 0.5)")
         _require(min(self.margin, self.center_coef) >= 0, "margin and center_coef must not be negative")
