@@ -131,6 +131,7 @@ class PPOConfig(AdapterConfig):
     dual_clip: float | None = 3.0  # bound on a bad token's loss, in units of |advantage|; None = none
     entropy_coef: float = 0.0  # weight of an entropy bonus
     max_kl_step: float = 0.05  # nats per token from the rollouts' policy; beyond, the iteration stops
+    uncertainty_coef: float = 0.0  # standard deviations over the reward heads that a score is lowered by
     missing_eos: Literal["replace", "subtract"] | None = None  # how the unfinished pay; None = as people judged them
     missing_eos_penalty: float = 1.0  # score units: 'replace' makes the score -1, 'subtract' takes 1 off
     whiten_advantages: bool = True  # to mean 0 and variance 1 over the rollouts of an iteration
@@ -155,6 +156,7 @@ class PPOConfig(AdapterConfig):
         )
         _require(self.dual_clip is None or self.dual_clip > 1, "dual_clip must be above 1, or None")
         _require(self.missing_eos_penalty >= 0, "missing_eos_penalty must not be negative")
+        _require(self.uncertainty_coef >= 0, "uncertainty_coef must not be negative")
 
 
 @dataclass(frozen=True)
@@ -220,3 +222,7 @@ class RoundConfig(Config):
         _require(self.min_demonstrations > 0, "min_demonstrations: at least 1")
         shapes = [(c.lora_rank, c.lora_alpha, c.lora_layers) for c in (self.sft, self.reward, self.ppo)]
         _require(len(set(shapes)) == 1, "all stages share one trunk: their lora fields must agree")
+        _require(
+            self.ppo.uncertainty_coef == 0 or self.reward.reward_heads > 1,
+            "ppo.uncertainty_coef: one head never disagrees; reward.reward_heads must be at least 2",
+        )
