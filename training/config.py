@@ -85,6 +85,7 @@ class RewardConfig(AdapterConfig):
     margin: float = 0.0  # score units by which the better completion must lead
     center_coef: float = 0.0  # weight of (a + b)^2 of the scores of each pair
     reward_heads: int = 1  # on one trunk, each fitted to a bootstrap sample; the score is their mean
+    carry_scale: bool = True  # scores spread as the last reward model's did, so that PPO's kl_coef means the same
     label_smoothing: float = 0.0  # assumed chance that a rater ordered a pair the wrong way round
     max_tokens: int = 512  # prompt and completion together; longer prompts lose their oldest tokens
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm

@@ -5,7 +5,7 @@ They begin apart and are fitted to different bootstrap samples of what people sa
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,21 @@ def fitted(saved: Mapping[str, Tensor], own: nn.Linear) -> dict[str, Tensor]:
         return dict(saved)
     ours = {name: tensor.cpu() for name, tensor in own.state_dict().items()}
     return {n: saved[n].cpu().mean(0, keepdim=True) + t - t.mean(0, keepdim=True) for n, t in ours.items()}
+
+
+def spread(scores: Tensor, groups: Sequence[Hashable]) -> float:
+    """Standard deviation of scores (N,) within their groups, all together; over all where no group has two, 0 of one.
+
+    Within, because the scores of two prompts' completions are never compared.
+    """
+    if len(set(groups)) == len(groups):
+        groups = [0] * len(groups)
+    places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    index = torch.tensor([places[group] for group in groups])
+    counts = torch.bincount(index)  # (G,)
+    means = scores.new_zeros(len(counts)).index_add(0, index, scores) / counts
+    squares = (scores - means[index]).square().sum().item()
+    return math.sqrt(squares / max(1, len(scores) - len(counts)))
 
 
 def bootstrap_weights(judgement: Judgement, heads: int, seed: int) -> tuple[float, ...]:

@@ -79,6 +79,7 @@ def reward(job: Job) -> dict[str, Any]:
         _ratings(job.data.ratings),
         checkpoint_dir=checkpoints(job),
         demonstrations=demonstrations,
+        successor=predecessor.version is not None,
         progress=job.progress,
         seed=job.config.seed,
     )

@@ -79,6 +79,9 @@ class Trunk:
             "reward": new_head(width, reward_heads, generator).to(self.device),
             "value": new_head(width, 1, generator).to(self.device),
         }
+        self.temperature = (
+            1.0  # scores over log-odds: a is preferred to b with probability sigmoid((a - b) / temperature)
+        )
         self._check_split()
 
     @classmethod
@@ -200,11 +203,11 @@ class Trunk:
         return batch.spread(self.heads["value"](states.float()).squeeze(-1))
 
     def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Scores (B,): the reward heads' mean at the last real token, found by length and not by pad id."""
+        """Scores (B,): the mean of the reward heads."""
         return self.head_scores(hidden, batch).mean(-1)
 
     def head_scores(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Scores (B, K) of each reward head."""
+        """Scores (B, K) of each reward head at the last real token, found by length and not by pad id."""
         rows = torch.arange(len(hidden), device=hidden.device)
         return self.head_scores_at(hidden, batch.attention_mask, rows, batch.lengths - 1)
 
@@ -217,6 +220,13 @@ class Trunk:
         """Scores (B,) from token ids, without gradients."""
         with torch.no_grad():
             return self.scores(self.lower(batch.input_ids, batch.attention_mask), batch)
+
+    @torch.no_grad()
+    def set_temperature(self, temperature: float) -> None:
+        """Rescale the reward heads, and with them all scores; the log-odds stay as they are."""
+        for parameter in self.heads["reward"].parameters():
+            parameter.mul_(temperature / self.temperature)
+        self.temperature = temperature
 
     def parameters(self, role: Role) -> dict[str, nn.Parameter]:
         """The trainable weights of `role`: its adapter, and its head if it has one."""
@@ -245,7 +255,7 @@ class Trunk:
         self.load_state(target, state)
 
     def save_adapter(self, role: Role, directory: Path) -> None:
-        """Write the adapter in PEFT format, and the head, where there is one, as head.safetensors."""
+        """Write the adapter in PEFT format, and its head, if any, with the scores' temperature as head.safetensors."""
         directory.mkdir(parents=True, exist_ok=True)
         weights = get_peft_model_state_dict(self._peft, adapter_name=role)
         save_file({n: t.contiguous().cpu() for n, t in weights.items()}, directory / "adapter_model.safetensors")
@@ -253,7 +263,8 @@ class Trunk:
         config.inference_mode = True
         config.save_pretrained(str(directory))
         if role in self.heads:
-            save_file(self.heads[role].state_dict(), directory / "head.safetensors")
+            temperature = torch.tensor(self.temperature, dtype=torch.float64)
+            save_file({**self.heads[role].state_dict(), "temperature": temperature}, directory / "head.safetensors")
 
     def load_adapter(self, role: Role, directory: Path) -> None:
         """Read what `save_adapter` wrote, for this or another role. A head is read only where `role` has one.
@@ -263,15 +274,14 @@ class Trunk:
         weights = load_file(directory / "adapter_model.safetensors")
         state = {name.removeprefix("base_model.model."): t for name, t in weights.items()}
         if (own := self.heads.get(role)) is not None:
-            saved = load_file(directory / "head.safetensors")
-            state |= {f"head.{n}": t for n, t in fitted(saved, own).items()}
+            head = load_file(directory / "head.safetensors")
+            temperature = head.pop("temperature", torch.tensor(1.0)).item()
+            state |= {f"head.{n}": t for n, t in fitted(head, own).items()}
+            self.temperature = temperature if role == "reward" else self.temperature
         self.load_state(role, state)
 
     def merged(self, role: Role = "policy", dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
-        """The weights of base + adapter under the base's own names, in `dtype` (default: `base_dtype`).
-
-        The live model stays as it is.
-        """
+        """The weights of base + adapter as new ones under the base's own names, in `dtype` (default: `base_dtype`)."""
         layers = dict(self.model.named_modules())
         tied = self.model.config.tie_word_embeddings
         for name, weight in self.model.state_dict().items():

@@ -11,7 +11,7 @@ from training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint,
 from training.config import RewardConfig
 from training.data import Judgement, RankedSamples, RatedSample, Sample, shuffled
 from training.fit import evaluate
-from training.heads import bootstrap_weights
+from training.heads import bootstrap_weights, spread
 from training.likelihoods import Labels, log_likelihood, weighted_loss
 from training.models import Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
@@ -29,6 +29,7 @@ class RewardReport:
     bias: float  # of the heads, mean, so that demonstrations (or the training completions) score mean 0
     threshold: float  # score of an even chance of a thumb up
     tie_width: float | None  # log nu (Davidson), log(theta - 1) (Rao-Kupper); None = soft ties, or nobody gave one
+    temperature: float  # scores over log-odds, which the likelihood and `tie_width` are about
     held_out: Fit | None
 
 
@@ -89,13 +90,16 @@ def train_reward_model(
     *,
     checkpoint_dir: Path,
     demonstrations: Sequence[Sample] = (),
+    successor: bool = False,
     progress: OnProgress = silent,
     seed: int = 0,
 ) -> RewardReport:
     """Fit the reward adapter and heads; goes on from the last checkpoint, if any.
 
     Every distinct completion is forwarded once per optimizer step, and a prompt once for its completions. Afterwards
-    each head's bias is set so that `demonstrations`, or without them all training completions, score mean 0.
+    each head's bias is set so that `demonstrations`, or without them all training completions, score mean 0. The
+    `successor` of the reward model that the trunk holds has its scale, too: both spread alike within the prompts of the
+    training completions. The fit itself is always in log-odds.
     """
     if trunk.heads["reward"].out_features != config.reward_heads:
         raise ValueError(f"the trunk has {trunk.heads['reward'].out_features} reward heads, not {config.reward_heads}")
@@ -107,9 +111,14 @@ def train_reward_model(
     labels = Labels(config.ties if any(j.has_ties for j in training) else "soft").to(trunk.device)
     everything = [s for j in [*training, *held_out] for s in j.samples]
     scorer = Scorer(trunk, [*everything, *demonstrations], config)
+    completions = list(dict.fromkeys(s for j in training for s in j.samples))
+    before = _spread(scorer, completions) if successor and config.carry_scale else None
+    trunk.set_temperature(1.0)
     loss, steps = _fit(config, trunk, training, scorer, labels, checkpoint_dir, progress, seed)
     ranked = [j for j in held_out if isinstance(j, RankedSamples)]
     fit = evaluate(scorer, ranked, labels)
+    if before and (after := _spread(scorer, completions)):
+        trunk.set_temperature(before / after)
     mean = _center(trunk, scorer, demonstrations or [s for j in training for s in j.samples])
     return RewardReport(
         steps=steps,
@@ -117,8 +126,9 @@ def train_reward_model(
         ratings=sum(isinstance(j, RatedSample) for j in judgements),
         loss=loss,
         bias=trunk.heads["reward"].bias.mean().item(),
-        threshold=labels.threshold.item() - mean,
+        threshold=labels.threshold.item() * trunk.temperature - mean,
         tie_width=None if labels.tie_width is None else labels.tie_width.item(),
+        temperature=trunk.temperature,
         held_out=fit,
     )
 
@@ -163,6 +173,10 @@ def _snapshot(trunk: Trunk, optimizer: torch.optim.Optimizer, labels: Labels, st
     checkpoint = snapshot(trunk, ["reward"], optimizer, step, {"loss": loss})
     extra = {f"labels/{name}": tensor for name, tensor in labels.state_dict().items()}
     return Checkpoint(step, {**checkpoint.tensors, **extra}, checkpoint.state)
+
+
+def _spread(scorer: Scorer, samples: Sequence[Sample]) -> float:
+    return spread(torch.tensor(scorer.all(samples)), [sample.prompt_ids for sample in samples])
 
 
 @torch.no_grad()

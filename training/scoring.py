@@ -80,6 +80,10 @@ class Scorer:
         scores: list[float] = self.all_by_head(samples).mean(-1).tolist() if samples else []
         return scores
 
+    def log_odds(self, samples: Sequence[Sample]) -> list[float]:
+        """Scores as the likelihood knows them: one that is higher by g is preferred with probability sigmoid(g)."""
+        return [score / self._trunk.temperature for score in self.all(samples)]
+
     @torch.no_grad()
     def all_by_head(self, samples: Sequence[Sample]) -> Tensor:
         """Scores (N, K) of each reward head, on the CPU, of any number of samples but none."""

@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from training.config import AdapterConfig, RewardConfig
 from training.data import Judgement, RankedSamples, RatedSample, Sample, collate
-from training.heads import bootstrap_weights, fitted, poisson
+from training.heads import bootstrap_weights, fitted, poisson, spread
 from training.likelihoods import Labels, log_likelihood
 from training.models import Trunk
 from training.reward import Weighed, _backward, train_reward_model
@@ -149,3 +149,12 @@ def test_fitted_heads_differ_and_each_is_centred(tiny_model: Maker, tmp_path: Pa
 def test_a_trunk_with_another_number_of_heads_is_refused(tiny_model: Maker, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the trunk has 2 reward heads, not 3"):
         train_reward_model(RewardConfig(reward_heads=3), trunk_of(tiny_model, 2), [ranking(1)], checkpoint_dir=tmp_path)
+
+
+def test_spread_is_pooled_within_groups() -> None:
+    """By hand: 1, 3 and 10, 14, 18 lie 2 * 1 + 2 * 16 from their means, with 3 degrees of freedom; 99 has no other."""
+    scores = torch.tensor([1.0, 10.0, 99.0, 14.0, 3.0, 18.0])
+    groups = ["a", "b", "c", "b", "a", "b"]
+    assert spread(scores, groups) == pytest.approx(math.sqrt(34 / 3), abs=1e-5)
+    assert spread(scores[:2], ["a", "b"]) == pytest.approx(math.sqrt(2 * 4.5**2), abs=1e-5)  # no group has two
+    assert spread(scores[:1], ["a"]) == 0
