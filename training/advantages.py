@@ -1,4 +1,4 @@
-"""From scores to advantages: token rewards, GAE, the KL controller and the rule for unfinished completions.
+"""From scores to advantages: token rewards, GAE, the KL controller, and what uncertainty and a missing end cost.
 
 Letters: B batch, T completion tokens. A mask is boolean, True = a real completion token; NaN in the padding
 is harmless.
@@ -52,6 +52,15 @@ def adapt_kl_coef(kl_coef: float, kl: float, target: float, samples: int, horizo
     """
     error = min(max(kl / target - 1.0, -0.2), 0.2)
     return kl_coef * (1.0 + error * samples / horizon)
+
+
+def certain_scores(scores: Tensor, uncertainty: Tensor, coef: float) -> Tensor:
+    """scores - coef * uncertainty, both (B,): uncertainty-weighted optimisation (Coste et al. 2023).
+
+    `uncertainty` is a standard deviation over an ensemble. There it is the variance; this one has the scores' unit, so
+    that `coef` means the same whatever their scale.
+    """
+    return scores - coef * uncertainty
 
 
 def apply_missing_eos(scores: Tensor, finished: Tensor, penalty: float, mode: Literal["replace", "subtract"]) -> Tensor:

@@ -8,16 +8,30 @@ they may see, H heads, E their size.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 SHARED = "shared_prompts"  # what configs call this attention
 MAX_PADDING = 1.5  # computed pairs of tokens, over real ones
+
+
+@contextmanager
+def shared_prompts(*configs: PreTrainedConfig) -> Iterator[None]:
+    """Models of these configs attend by blocks."""
+    before = [config._attn_implementation for config in configs]
+    try:
+        for config in configs:
+            config._attn_implementation = SHARED
+        yield
+    finally:
+        for config, kind in zip(configs, before, strict=True):
+            config._attn_implementation = kind
 
 
 class Segment(NamedTuple):

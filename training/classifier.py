@@ -1,8 +1,9 @@
 """A reward model as a directory that TRL, vLLM's pooling and everybody else can load: one label, one logit, the score.
 
 `AutoModelForSequenceClassification` has no bias, so its logit is the score less the head's bias, which stands in the
-config as `score_bias`. It looks for the last token that is not padding, by id: the padding written here is a token
-that ends no chat, since a model whose pad is its end token would be read one token too early.
+config as `score_bias`, beside `score_temperature`, by which differences of scores are divided to be log-odds. It looks
+for the last token that is not padding, by id: the padding written here is a token that ends no chat, since a model
+whose pad is its end token would be read one token too early.
 """
 
 import json
@@ -64,6 +65,7 @@ def _config(trunk: Trunk, architecture: str, padding: int) -> dict[str, Any]:
         "pad_token_id": padding,
         "problem_type": "regression",  # a score is no probability: whoever serves it applies no sigmoid
         "score_bias": trunk.heads["reward"].bias.mean().item(),
+        "score_temperature": trunk.temperature,
         "tie_word_embeddings": False,  # there is no output matrix to tie
     }
 

@@ -84,6 +84,8 @@ class RewardConfig(AdapterConfig):
     ties: Ties = "davidson"  # a tie has a learned width (Davidson 1970, Rao & Kupper 1967), or is half a win for each
     margin: float = 0.0  # score units by which the better completion must lead
     center_coef: float = 0.0  # weight of (a + b)^2 of the scores of each pair
+    reward_heads: int = 1  # on one trunk, each fitted to a bootstrap sample; the score is their mean
+    carry_scale: bool = True  # scores spread as the last reward model's did, so that PPO's kl_coef means the same
     label_smoothing: float = 0.0  # assumed chance that a rater ordered a pair the wrong way round
     max_tokens: int = 512  # prompt and completion together; longer prompts lose their oldest tokens
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
@@ -95,6 +97,7 @@ class RewardConfig(AdapterConfig):
         _require(self.learning_rate > 0, "learning_rate must be positive")
         counts = (self.epochs, self.batch_rankings, self.max_tokens, self.token_budget, self.checkpoint_every)
         _require(min(counts) > 0, "counts and batch sizes must be at least 1")
+        _require(self.reward_heads > 0, "reward_heads must be at least 1")
         _require(0 <= self.held_out_fraction < 1, "held_out_fraction must lie in [0, 1)")
         _require(0 <= self.label_smoothing < 0.5, "label_smoothing must lie in [0, 0.5)")
         _require(min(self.margin, self.center_coef) >= 0, "margin and center_coef must not be negative")
@@ -129,6 +132,7 @@ class PPOConfig(AdapterConfig):
     dual_clip: float | None = 3.0  # bound on a bad token's loss, in units of |advantage|; None = none
     entropy_coef: float = 0.0  # weight of an entropy bonus
     max_kl_step: float = 0.05  # nats per token from the rollouts' policy; beyond, the iteration stops
+    uncertainty_coef: float = 0.0  # standard deviations over the reward heads that a score is lowered by
     missing_eos: Literal["replace", "subtract"] | None = None  # how the unfinished pay; None = as people judged them
     missing_eos_penalty: float = 1.0  # score units: 'replace' makes the score -1, 'subtract' takes 1 off
     whiten_advantages: bool = True  # to mean 0 and variance 1 over the rollouts of an iteration
@@ -153,6 +157,7 @@ class PPOConfig(AdapterConfig):
         )
         _require(self.dual_clip is None or self.dual_clip > 1, "dual_clip must be above 1, or None")
         _require(self.missing_eos_penalty >= 0, "missing_eos_penalty must not be negative")
+        _require(self.uncertainty_coef >= 0, "uncertainty_coef must not be negative")
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,10 @@ class RoundConfig(Config):
         _require(self.min_demonstrations > 0, "min_demonstrations: at least 1")
         shapes = [(c.lora_rank, c.lora_alpha, c.lora_layers) for c in (self.sft, self.reward, self.ppo)]
         _require(len(set(shapes)) == 1, "all stages share one trunk: their lora fields must agree")
+        _require(
+            self.ppo.uncertainty_coef == 0 or self.reward.reward_heads > 1,
+            "ppo.uncertainty_coef: one head never disagrees; reward.reward_heads must be at least 2",
+        )
 
 
 def shaped_by_reward(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -35,14 +35,14 @@ BIN = "bin "
 
 
 class Scoring(Protocol):
-    """What can score samples."""
+    """What can score samples, in log-odds: probabilities must not depend on the scale that a version carries on."""
 
-    def all(self, samples: Sequence[Sample]) -> list[float]: ...
+    def log_odds(self, samples: Sequence[Sample]) -> list[float]: ...
 
 
 def score(scorer: Scoring, rankings: Sequence[RankedSamples]) -> list[list[float]]:
-    """The scores of each ranking's completions."""
-    flat = iter(scorer.all([sample for ranking in rankings for sample in ranking.samples]) if rankings else [])
+    """The scores of each ranking's completions, in log-odds."""
+    flat = iter(scorer.log_odds([sample for ranking in rankings for sample in ranking.samples]) if rankings else [])
     return [[next(flat) for _ in ranking.samples] for ranking in rankings]
 
 

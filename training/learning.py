@@ -84,6 +84,7 @@ def reward(job: Job) -> dict[str, Any]:
         rated_samples(job.data.ratings),
         checkpoint_dir=checkpoints(job),
         demonstrations=demonstrations,
+        successor=predecessor.version is not None,
         progress=job.progress,
         seed=job.config.seed,
     )
@@ -188,7 +189,8 @@ STAGES: dict[str, Stage] = {"sft": sft, "reward": reward, "ppo": ppo, "gate": ga
 def load_trunk(job: Job, *roles: Role) -> Trunk:
     """The base model with the adapters that `roles` start from; a role without one is the base itself."""
     dtype = getattr(torch, job.registry.manifest(0).dtype)
-    trunk = Trunk.load(job.base_directory, job.config.ppo, base_dtype=dtype, seed=job.config.seed)
+    heads, seed = job.config.reward.reward_heads, job.config.seed
+    trunk = Trunk.load(job.base_directory, job.config.ppo, base_dtype=dtype, reward_heads=heads, seed=seed)
     for role in roles:
         if (saved := _saved(job, role)) is not None:
             try:

@@ -3,12 +3,11 @@
 The adapters sit in the top layers only. What lies below is the same for every role, so it runs once per batch
 (`Trunk.lower`), and each role pays for its own layers alone (`Trunk.upper`).
 
-Letters: B batch, T tokens, C completion tokens, D hidden size, V vocabulary.
+Letters: B batch, T tokens, C completion tokens, D hidden size, V vocabulary, K reward heads.
 """
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,18 +16,18 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from feedback.hardware import local_dtype
-from training.attention import SHARED, Blocks
+from training.attention import Blocks, shared_prompts
 from training.config import AdapterConfig
 from training.data import Batch
+from training.heads import fitted, new_head
 from training.losses import completion_log_probs, entropy
 
 # "ref" is what KL is measured from, "stable" what a candidate must beat; where they are the base, None stands for it.
 Role = Literal["policy", "ref", "stable", "reward", "value"]
 ROLES: tuple[Role, ...] = get_args(Role)
-HEADS: tuple[Role, ...] = ("reward", "value")
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -55,23 +54,17 @@ def position_ids(attention_mask: Tensor) -> Tensor:
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
-@contextmanager
-def _attending(kind: str, *configs: PreTrainedConfig) -> Iterator[None]:
-    before = [config._attn_implementation for config in configs]
-    try:
-        for config in configs:
-            config._attn_implementation = kind
-        yield
-    finally:
-        for config, kind in zip(configs, before, strict=True):
-            config._attn_implementation = kind
-
-
 class Trunk:
     """The base model with one adapter per role. Base weights are frozen; adapters and heads are fp32 and trainable."""
 
     def __init__(
-        self, model: PreTrainedModel, adapter: AdapterConfig, *, base_dtype: torch.dtype | None = None, seed: int = 0
+        self,
+        model: PreTrainedModel,
+        adapter: AdapterConfig,
+        *,
+        base_dtype: torch.dtype | None = None,
+        reward_heads: int = 1,
+        seed: int = 0,
     ):
         """Takes over `model` and puts adapters into it. `base_dtype` is what merged weights are written in."""
         self.adapter, self.base_dtype = adapter, base_dtype or model.dtype
@@ -81,19 +74,32 @@ class Trunk:
         self._inject(range(split, depth), seed)
         self._lower = _view(model.model, 0, split, nn.Identity())
         self._upper = _view(model.model, split, depth, model.model.norm)
-        self._init_heads(model.config.hidden_size, seed)
+        generator, width = torch.Generator().manual_seed(seed), model.config.hidden_size
+        self.heads: dict[Role, nn.Linear] = {
+            "reward": new_head(width, reward_heads, generator).to(self.device),
+            "value": new_head(width, 1, generator).to(self.device),
+        }
+        self.temperature = (
+            1.0  # scores over log-odds: a is preferred to b with probability sigmoid((a - b) / temperature)
+        )
         self._check_split()
 
     @classmethod
     def load(
-        cls, directory: str | Path, adapter: AdapterConfig, *, base_dtype: torch.dtype | None = None, seed: int = 0
+        cls,
+        directory: str | Path,
+        adapter: AdapterConfig,
+        *,
+        base_dtype: torch.dtype | None = None,
+        reward_heads: int = 1,
+        seed: int = 0,
     ) -> "Trunk":
         """The base model in `directory` (Hugging Face format), in the dtype native to this machine."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = AutoModelForCausalLM.from_pretrained(directory, dtype="auto", local_files_only=True)
         base_dtype = base_dtype or model.dtype
         model = model.to(device=device, dtype=getattr(torch, local_dtype()))
-        return cls(model, adapter, base_dtype=base_dtype, seed=seed)
+        return cls(model, adapter, base_dtype=base_dtype, reward_heads=reward_heads, seed=seed)
 
     def _inject(self, layers: range, seed: int) -> None:
         config = LoraConfig(
@@ -111,20 +117,6 @@ class Trunk:
                 self._peft.add_adapter(role, config)
         self._lora = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
         self._weights = [p for name, p in self.model.named_parameters() if "lora_" in name]
-
-    def _init_heads(self, width: int, seed: int) -> None:
-        """Normal with standard deviation 1/(d+1), bias 0: scores start near 0.
-
-        With Stiennon et al.'s 1/sqrt(d+1) they start with a spread above 1, which a few dozen rankings cannot unlearn:
-        accuracy on unseen prompts after 38 rankings of a length preference was .72, against .78 from here.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        self.heads: dict[Role, nn.Linear] = {}
-        for role in HEADS:
-            head = nn.Linear(width, 1)
-            nn.init.normal_(head.weight, std=1 / (width + 1), generator=generator)
-            nn.init.zeros_(head.bias)
-            self.heads[role] = head.to(self.device)
 
     @torch.no_grad()
     def _check_split(self) -> None:
@@ -157,7 +149,7 @@ class Trunk:
         if isinstance(attention, Tensor):
             positions = position_ids(attention)
             return view(attention_mask=attention, position_ids=positions, use_cache=False, **inputs).last_hidden_state
-        with _attending(SHARED, self.model.config, view.config):
+        with shared_prompts(self.model.config, view.config):
             return view(
                 position_ids=attention.position_ids, blocks=attention, use_cache=False, **inputs
             ).last_hidden_state
@@ -211,19 +203,30 @@ class Trunk:
         return batch.spread(self.heads["value"](states.float()).squeeze(-1))
 
     def scores(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Scores (B,): the reward head at the last real token, found by length and not by pad id."""
-        rows = torch.arange(len(hidden), device=hidden.device)
-        return self.scores_at(hidden, batch.attention_mask, rows, batch.lengths - 1)
+        """Scores (B,): the mean of the reward heads."""
+        return self.head_scores(hidden, batch).mean(-1)
 
-    def scores_at(self, hidden: Tensor, attention: Tensor | Blocks, rows: Tensor, ends: Tensor) -> Tensor:
-        """Scores (N,): the reward head at the tokens `ends` (N,) of `rows` (N,)."""
+    def head_scores(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Scores (B, K) of each reward head at the last real token, found by length and not by pad id."""
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return self.head_scores_at(hidden, batch.attention_mask, rows, batch.lengths - 1)
+
+    def head_scores_at(self, hidden: Tensor, attention: Tensor | Blocks, rows: Tensor, ends: Tensor) -> Tensor:
+        """Scores (N, K) of each reward head at the tokens `ends` (N,) of `rows` (N,)."""
         states = self.upper(hidden, attention, "reward")
-        return self.heads["reward"](states[rows, ends].float()).squeeze(-1)
+        return self.heads["reward"](states[rows, ends].float())
 
     def score(self, batch: Batch) -> Tensor:
         """Scores (B,) from token ids, without gradients."""
         with torch.no_grad():
             return self.scores(self.lower(batch.input_ids, batch.attention_mask), batch)
+
+    @torch.no_grad()
+    def set_temperature(self, temperature: float) -> None:
+        """Rescale the reward heads, and with them all scores; the log-odds stay as they are."""
+        for parameter in self.heads["reward"].parameters():
+            parameter.mul_(temperature / self.temperature)
+        self.temperature = temperature
 
     def parameters(self, role: Role) -> dict[str, nn.Parameter]:
         """The trainable weights of `role`: its adapter, and its head if it has one."""
@@ -245,15 +248,14 @@ class Trunk:
             parameter.copy_(state[name])
 
     def copy_role(self, source: Role, target: Role) -> None:
-        """Give `target` the adapter of `source`, and its head where both have one (reward -> value)."""
-        own_head = {n: t for n, t in self.state(target).items() if n.startswith("head.")}
-        state = self.state(source)
-        body = {n: t for n, t in state.items() if not n.startswith("head.")}
-        head = {n: t for n, t in state.items() if n.startswith("head.")}
-        self.load_state(target, body | ((head or own_head) if own_head else {}))
+        """Give `target` the adapter of `source`, and its heads' mean where both have one (reward -> value)."""
+        state = {n: t for n, t in self.state(source).items() if not n.startswith("head.")}
+        if (own := self.heads.get(target)) is not None:
+            state |= {f"head.{n}": t for n, t in fitted(self.heads.get(source, own).state_dict(), own).items()}
+        self.load_state(target, state)
 
     def save_adapter(self, role: Role, directory: Path) -> None:
-        """Write the adapter in PEFT format, and the head, where there is one, as head.safetensors."""
+        """Write the adapter in PEFT format, and its head, if any, with the scores' temperature as head.safetensors."""
         directory.mkdir(parents=True, exist_ok=True)
         weights = get_peft_model_state_dict(self._peft, adapter_name=role)
         save_file({n: t.contiguous().cpu() for n, t in weights.items()}, directory / "adapter_model.safetensors")
@@ -261,21 +263,25 @@ class Trunk:
         config.inference_mode = True
         config.save_pretrained(str(directory))
         if role in self.heads:
-            save_file(self.heads[role].state_dict(), directory / "head.safetensors")
+            temperature = torch.tensor(self.temperature, dtype=torch.float64)
+            save_file({**self.heads[role].state_dict(), "temperature": temperature}, directory / "head.safetensors")
 
     def load_adapter(self, role: Role, directory: Path) -> None:
-        """Read what `save_adapter` wrote, for this or another role. A head is read only where `role` has one."""
+        """Read what `save_adapter` wrote, for this or another role. A head is read only where `role` has one.
+
+        Another number of reward heads than was saved begins as `heads.fitted` says.
+        """
         weights = load_file(directory / "adapter_model.safetensors")
         state = {name.removeprefix("base_model.model."): t for name, t in weights.items()}
-        if role in self.heads:
-            state |= {f"head.{n}": t for n, t in load_file(directory / "head.safetensors").items()}
+        if (own := self.heads.get(role)) is not None:
+            head = load_file(directory / "head.safetensors")
+            temperature = head.pop("temperature", torch.tensor(1.0)).item()
+            state |= {f"head.{n}": t for n, t in fitted(head, own).items()}
+            self.temperature = temperature if role == "reward" else self.temperature
         self.load_state(role, state)
 
     def merged(self, role: Role = "policy", dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
-        """The weights of base + adapter under the base's own names, in `dtype` (default: `base_dtype`).
-
-        The live model stays as it is.
-        """
+        """The weights of base + adapter as new ones under the base's own names, in `dtype` (default: `base_dtype`)."""
         layers = dict(self.model.named_modules())
         tied = self.model.config.tie_word_embeddings
         for name, weight in self.model.state_dict().items():

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.advantages import adapt_kl_coef, apply_missing_eos, generalized_advantages, token_rewards
+from training.advantages import adapt_kl_coef, apply_missing_eos, certain_scores, generalized_advantages, token_rewards
 from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import PPOConfig
 from training.data import endless, shuffled
@@ -51,7 +51,7 @@ def estimate_advantages(config: PPOConfig, rollouts: Sequence[Rollout], kl_coef:
     found = []
     for rollout in rollouts:
         mask = rollout.batch.completion_mask
-        scores = rollout.scores
+        scores = certain_scores(rollout.scores, rollout.uncertainty, config.uncertainty_coef)
         if config.missing_eos is not None:
             scores = apply_missing_eos(scores, rollout.finished, config.missing_eos_penalty, config.missing_eos)
         kl = kl_estimate(rollout.log_probs - rollout.ref_log_probs, config.kl_estimator)
@@ -71,10 +71,12 @@ def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
     surprise = torch.cat([-r.log_probs.sum(-1) for r in rollouts])
     lengths = torch.cat([r.batch.completion_mask.sum(-1) for r in rollouts]).float()
     scores = torch.cat([r.scores for r in rollouts])
+    uncertainty = torch.cat([r.uncertainty for r in rollouts])
     return {
         "objective/kl": float(kl.mean()),
         "objective/score": float(scores.mean()),
         "objective/score_std": float(scores.std(correction=0)),
+        "objective/uncertainty": float(uncertainty.mean()),  # standard deviation over the reward heads
         "objective/entropy": float(surprise.sum() / lengths.sum()),  # sampled estimate, nats per token
         "completion/length": float(lengths.mean()),
         "completion/finished": float(torch.cat([r.finished for r in rollouts]).float().mean()),
@@ -169,8 +171,11 @@ def train_ppo(
     """Improve the policy adapter on `prompts`; goes on from the last checkpoint, if any.
 
     `ref` is the role that KL is measured from, None the base model. The value adapter and head start as the reward
-    model's. Raises NonFinite on NaN, and StalePolicy when the old log-probs are not those of the policy.
+    model's. Raises NonFinite on NaN, StalePolicy when the old log-probs are not those of the policy, and ValueError
+    when one head is to say how certain it is.
     """
+    if config.uncertainty_coef > 0 and trunk.heads["reward"].out_features == 1:
+        raise ValueError("uncertainty_coef: one head never disagrees; the trunk needs at least 2 reward heads")
     optimizer = torch.optim.Adam([{"params": list(trunk.parameters(role).values())} for role in TRAINED])
     kl_coef, history = _resume(config, trunk, optimizer, checkpoint_dir)
     order = islice(endless(len(prompts), seed), len(history) * config.rollouts_per_iteration, None)

@@ -1,6 +1,6 @@
-"""Fitting the reward adapter and head to what people said, and measuring the fit on prompts it never saw."""
+"""Fitting the reward adapter and heads to what people said, and measuring the fit on prompts it never saw."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint,
 from training.config import RewardConfig
 from training.data import Judgement, RankedSamples, RatedSample, Sample, shuffled
 from training.fit import evaluate
+from training.heads import bootstrap_weights, spread
 from training.likelihoods import Labels, log_likelihood, weighted_loss
 from training.models import Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
@@ -25,9 +26,10 @@ class RewardReport:
     rankings: int
     ratings: int
     loss: float  # of the last optimizer step
-    bias: float  # of the head, so that demonstrations (or the training completions) score mean 0
+    bias: float  # of the heads, mean, so that demonstrations (or the training completions) score mean 0
     threshold: float  # score of an even chance of a thumb up
     tie_width: float | None  # log nu (Davidson), log(theta - 1) (Rao-Kupper); None = soft ties, or nobody gave one
+    temperature: float  # scores over log-odds, which the likelihood and `tie_width` are about
     held_out: Fit | None
 
 
@@ -42,24 +44,39 @@ def split_by_prompt(
     return training, [j for j in judgements if j.prompt_ids in held_out]
 
 
-def _backward(config: RewardConfig, scorer: Scorer, labels: Labels, judgements: Sequence[Judgement]) -> float:
-    """Accumulate the gradient of the weighted mean loss (a judgement is one element, InstructGPT eq. 1).
+@dataclass(frozen=True)
+class Weighed:
+    """A judgement and what it weighs with each head: its weight, as often as the head's bootstrap sample has it."""
 
-    Batches of `scorer` bound the memory and leave the result alone: the mean is over all of them.
+    judgement: Judgement
+    by_head: tuple[float, ...]
+
+    @classmethod
+    def of(cls, judgement: Judgement, heads: int, seed: int) -> "Weighed":
+        return cls(judgement, tuple(judgement.weight * n for n in bootstrap_weights(judgement, heads, seed)))
+
+
+def _backward(config: RewardConfig, scorer: Scorer, labels: Labels, step: Sequence[Weighed]) -> float:
+    """Accumulate the gradient of the weighted mean loss (a judgement is one element, InstructGPT eq. 1) of all heads.
+
+    Batches of `scorer` bound the memory and leave the result alone: the mean is over all of them. What it divides by
+    is the judgements' weight and not what a head has drawn, which is that on average and may be nothing in a step.
     """
-    total, total_weight = 0.0, sum(j.weight for j in judgements)
-    for indices in scorer.batches([j.samples for j in judgements]):
-        batch = [judgements[i] for i in indices]
+    total, total_weight = 0.0, config.reward_heads * sum(each.judgement.weight for each in step)
+    for indices in scorer.batches([each.judgement.samples for each in step]):
+        batch = [step[i].judgement for i in indices]
+        scores = scorer.by_head([s for j in batch for s in j.samples])  # (N, K)
         values = log_likelihood(
-            batch,
-            scorer([s for j in batch for s in j.samples]),
+            batch * config.reward_heads,
+            scores.T.flatten(),
             labels,
             config.likelihood,
             margin=config.margin,
             label_smoothing=config.label_smoothing,
             center_coef=config.center_coef,
         )
-        loss = weighted_loss(values, values.new_tensor([j.weight for j in batch]), total_weight)
+        weights = values.new_tensor([step[i].by_head for i in indices])  # (J, K)
+        loss = weighted_loss(values, weights.T.flatten(), total_weight)
         loss.backward()
         total += loss.item()
     return total
@@ -73,14 +90,19 @@ def train_reward_model(
     *,
     checkpoint_dir: Path,
     demonstrations: Sequence[Sample] = (),
+    successor: bool = False,
     progress: OnProgress = silent,
     seed: int = 0,
 ) -> RewardReport:
-    """Fit the reward adapter and head; goes on from the last checkpoint, if any.
+    """Fit the reward adapter and heads; goes on from the last checkpoint, if any.
 
     Every distinct completion is forwarded once per optimizer step, and a prompt once for its completions. Afterwards
-    the head's bias is set so that `demonstrations`, or without them all training completions, score mean 0.
+    each head's bias is set so that `demonstrations`, or without them all training completions, score mean 0. The
+    `successor` of the reward model that the trunk holds has its scale, too: both spread alike within the prompts of the
+    training completions. The fit itself is always in log-odds.
     """
+    if trunk.heads["reward"].out_features != config.reward_heads:
+        raise ValueError(f"the trunk has {trunk.heads['reward'].out_features} reward heads, not {config.reward_heads}")
     judgements: list[Judgement] = [*rankings, *ratings]
     judgements = [j for j in judgements if j.weight > 0]
     training, held_out = split_by_prompt(judgements, config.held_out_fraction, seed)
@@ -89,18 +111,24 @@ def train_reward_model(
     labels = Labels(config.ties if any(j.has_ties for j in training) else "soft").to(trunk.device)
     everything = [s for j in [*training, *held_out] for s in j.samples]
     scorer = Scorer(trunk, [*everything, *demonstrations], config)
+    completions = list(dict.fromkeys(s for j in training for s in j.samples))
+    before = _spread(scorer, completions) if successor and config.carry_scale else None
+    trunk.set_temperature(1.0)
     loss, steps = _fit(config, trunk, training, scorer, labels, checkpoint_dir, progress, seed)
     ranked = [j for j in held_out if isinstance(j, RankedSamples)]
     fit = evaluate(scorer, ranked, labels)
+    if before and (after := _spread(scorer, completions)):
+        trunk.set_temperature(before / after)
     mean = _center(trunk, scorer, demonstrations or [s for j in training for s in j.samples])
     return RewardReport(
         steps=steps,
         rankings=sum(isinstance(j, RankedSamples) for j in judgements),
         ratings=sum(isinstance(j, RatedSample) for j in judgements),
         loss=loss,
-        bias=trunk.heads["reward"].bias.item(),
-        threshold=labels.threshold.item() - mean,
+        bias=trunk.heads["reward"].bias.mean().item(),
+        threshold=labels.threshold.item() * trunk.temperature - mean,
         tie_width=None if labels.tie_width is None else labels.tie_width.item(),
+        temperature=trunk.temperature,
         held_out=fit,
     )
 
@@ -124,13 +152,14 @@ def _fit(
         restore(trunk, ["reward"], optimizer, checkpoint)
         labels.load_state_dict(checkpoint.section("labels"))
         first, loss = checkpoint.step, checkpoint.state["loss"]
+    weighed = [Weighed.of(judgement, config.reward_heads, seed) for judgement in training]
     steps_per_epoch = -(-len(training) // config.batch_rankings)
     total = config.epochs * steps_per_epoch
     for step in range(first, total):
         epoch, start = divmod(step, steps_per_epoch)
         order = shuffled(len(training), seed, epoch)[start * config.batch_rankings :][: config.batch_rankings]
         optimizer.zero_grad()
-        loss = _backward(config, scorer, labels, [training[i] for i in order])
+        loss = _backward(config, scorer, labels, [weighed[i] for i in order])
         require_finite("reward", step, loss=loss)
         clip_gradients(parameters, config.max_grad_norm, stage="reward", step=step)
         optimizer.step()
@@ -146,14 +175,16 @@ def _snapshot(trunk: Trunk, optimizer: torch.optim.Optimizer, labels: Labels, st
     return Checkpoint(step, {**checkpoint.tensors, **extra}, checkpoint.state)
 
 
+def _spread(scorer: Scorer, samples: Sequence[Sample]) -> float:
+    return spread(torch.tensor(scorer.all(samples)), [sample.prompt_ids for sample in samples])
+
+
 @torch.no_grad()
 def _center(trunk: Trunk, scorer: Scorer, samples: Sequence[Sample]) -> float:
-    """Set the head's bias so that `samples` score mean 0; returns the mean they had."""
-    mean = _mean(scorer.all(samples))
-    trunk.heads["reward"].bias.sub_(mean)
-    return mean
+    """Set each head's bias so that `samples` score mean 0 with it; returns the mean they had, over all heads.
 
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return sum(values) / len(values)
+    What people prefer says nothing about a head's zero, and heads that differ in it alone do not disagree.
+    """
+    means = scorer.all_by_head(samples).mean(0)  # (K,)
+    trunk.heads["reward"].bias.sub_(means.to(trunk.device))
+    return means.mean().item()

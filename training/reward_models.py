@@ -46,8 +46,8 @@ class RewardModel:
 
 
 def load_trunk(base: Path, config: RewardConfig, seed: int = 0) -> Trunk:
-    """The base model, ready for a reward adapter."""
-    return Trunk.load(base, config, seed=seed)
+    """The base model, ready for a reward adapter and its heads."""
+    return Trunk.load(base, config, reward_heads=config.reward_heads, seed=seed)
 
 
 def in_directory(directory: Path, base: Path | None = None) -> RewardModel:

@@ -27,6 +27,7 @@ class Rollout:
     ref_log_probs: Tensor  # (B, C)
     values: Tensor  # (B, C)
     scores: Tensor  # (B,) of the reward model, before any rule for unfinished completions
+    uncertainty: Tensor  # (B,) population standard deviation over its heads; 0 with one
     finished: Tensor  # (B,) bool: ended by a stop token
 
 
@@ -110,13 +111,15 @@ def observe(
     """One microbatch of the policy's own samples as a rollout."""
     batch = collate(samples, trunk.pad_id, trunk.device)
     hidden = trunk.lower(batch.input_ids, batch.attention_mask)
+    by_head = trunk.head_scores(hidden, batch)
     return Rollout(
         batch=batch,
         hidden=hidden,
         log_probs=trunk.log_probs(hidden, batch, "policy", temperature)[0],
         ref_log_probs=trunk.log_probs(hidden, batch, ref, temperature)[0],
         values=trunk.values(hidden, batch),
-        scores=trunk.scores(hidden, batch),
+        scores=by_head.mean(-1),
+        uncertainty=by_head.std(-1, correction=0),
         finished=torch.tensor([s.completion_ids[-1] in eos_ids for s in samples], device=trunk.device),
     )
 

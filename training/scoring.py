@@ -54,6 +54,10 @@ class Scorer:
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
         """Scores (N,) of `samples`, from one batch."""
+        return self.by_head(samples).mean(-1)
+
+    def by_head(self, samples: Sequence[Sample]) -> Tensor:
+        """Scores (N, K) of each reward head, from one batch."""
         rows = self._pack(samples)
         places = {sample: i for i, sample in enumerate(s for row in rows for s in row.samples)}
         scores = self._scores(rows)
@@ -71,15 +75,24 @@ class Scorer:
         rows = [self._pack(s for i in unit for s in groups[i]) for unit in units]
         return [[i for u in batch for i in units[u]] for batch in within_budget(rows, self._config.token_budget)]
 
-    @torch.no_grad()
     def all(self, samples: Sequence[Sample]) -> list[float]:
         """Scores without gradients, of any number of samples."""
+        scores: list[float] = self.all_by_head(samples).mean(-1).tolist() if samples else []
+        return scores
+
+    def log_odds(self, samples: Sequence[Sample]) -> list[float]:
+        """Scores as the likelihood knows them: one that is higher by g is preferred with probability sigmoid(g)."""
+        return [score / self._trunk.temperature for score in self.all(samples)]
+
+    @torch.no_grad()
+    def all_by_head(self, samples: Sequence[Sample]) -> Tensor:
+        """Scores (N, K) of each reward head, on the CPU, of any number of samples but none."""
         rows = self._pack(samples, self._config.token_budget)
-        scores: dict[Sample, float] = {}
+        scores: dict[Sample, Tensor] = {}
         for indices in within_budget([[row] for row in rows], self._config.token_budget):
             batch = [rows[i] for i in indices]
-            scores |= dict(zip((s for row in batch for s in row.samples), self._scores(batch).tolist(), strict=True))
-        return [scores[self._cut(sample)] for sample in samples]
+            scores |= dict(zip((s for row in batch for s in row.samples), self._scores(batch).cpu(), strict=True))
+        return torch.stack([scores[self._cut(sample)] for sample in samples])
 
     def _cut(self, sample: Sample) -> Sample:
         return sample.truncated(self._config.max_tokens)
@@ -89,10 +102,10 @@ class Scorer:
         return pack(map(self._cut, samples), min(max_tokens, self._row_tokens))
 
     def _scores(self, rows: Sequence[Row]) -> Tensor:
-        """Scores (N,) of the completions of `rows`, in their order."""
+        """Scores (N, K) of the completions of `rows`, in their order."""
         batch = collate_rows(rows, self._trunk.pad_id, self._trunk.device)
         hidden = self._kept(rows) if self._hidden else self._trunk.lower(batch.input_ids, batch.attention)
-        return self._trunk.scores_at(hidden, batch.attention, batch.rows, batch.ends)
+        return self._trunk.head_scores_at(hidden, batch.attention, batch.rows, batch.ends)
 
     def _keep(self, rows: Sequence[Row]) -> None:
         batch = collate_rows(rows, self._trunk.pad_id, self._trunk.device)

@@ -194,7 +194,7 @@ def test_a_fit_survives_json() -> None:
 class Lengths:
     """Scores a sample by its length."""
 
-    def all(self, samples: Sequence[Sample]) -> list[float]:
+    def log_odds(self, samples: Sequence[Sample]) -> list[float]:
         return [float(len(sample.completion_ids)) for sample in samples]
 
 

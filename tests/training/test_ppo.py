@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
-from training.config import PPOConfig
+from training.config import AdapterConfig, PPOConfig
 from training.data import Sample, collate
 from training.models import Trunk
 from training.optimization import NonFinite
@@ -121,7 +122,7 @@ def test_a_rollout_holds_what_each_role_says(perturbed: Trunk) -> None:
         torch.testing.assert_close(rollout.scores, perturbed.score(batch))
 
 
-def by_hand(scores: list[float], finished: list[bool]) -> Rollout:
+def by_hand(scores: list[float], finished: list[bool], uncertainty: tuple[float, float] = (0.0, 0.0)) -> Rollout:
     """Two completions of 3 tokens and 1 token: the first is the worked example of the research notes."""
     batch = collate([Sample((5,), (6, 7, 8)), Sample((5,), (6,))], 0)
     zeros = torch.zeros(2, 5, 1)
@@ -132,6 +133,7 @@ def by_hand(scores: list[float], finished: list[bool]) -> Rollout:
         ref_log_probs=torch.tensor([[-1.2, -0.4, -0.3], [-1.0, 0.0, 0.0]]),
         values=torch.tensor([[0.1, 0.2, 0.3], [0.5, 0.0, 0.0]]),
         scores=torch.tensor(scores),
+        uncertainty=torch.tensor(uncertainty),
         finished=torch.tensor(finished),
     )
 
@@ -144,6 +146,46 @@ def test_advantages_of_the_worked_example() -> None:
     torch.testing.assert_close(found.advantages, want, atol=1e-5, rtol=0)
     returns = torch.tensor([[0.916987, 0.96525, 0.995], [2.0, 0, 0]])
     torch.testing.assert_close(found.returns, returns, atol=1e-5, rtol=0)
+
+
+def test_what_the_heads_disagree_on_earns_less() -> None:
+    """The worked example again, of scores 1.5 and 2.25 that are lowered to 1 and 2."""
+    config = dataclasses.replace(CONFIG, kl_coef=0.05, lam=0.95, whiten_advantages=False, uncertainty_coef=2.0)
+    (found,) = estimate_advantages(config, [by_hand([1.5, 2.25], [True, True], (0.25, 0.125))], 0.05)
+    want = torch.tensor([[0.816987, 0.76525, 0.695], [1.5, 0, 0]])
+    torch.testing.assert_close(found.advantages, want, atol=1e-5, rtol=0)
+
+
+def test_a_rollout_knows_how_far_the_heads_disagree(tiny_model: Callable[..., LlamaForCausalLM]) -> None:
+    """Three heads that differ in their bias alone: 0, 3 and -1.5 lie sqrt(3.5) from their mean of 0.5."""
+    trunk = Trunk(tiny_model(), AdapterConfig(lora_layers=2), reward_heads=3)
+    with torch.no_grad():
+        trunk.heads["reward"].weight.zero_()
+        trunk.heads["reward"].bias.copy_(torch.tensor([0.0, 3.0, -1.5]))
+    rollout = observe(trunk, [Sample((5,), (6, 2)), Sample((10,), (11,))], eos_ids=EOS, temperature=1.0, ref=None)
+    torch.testing.assert_close(rollout.scores, torch.full((2,), 0.5), atol=1e-6, rtol=0)
+    torch.testing.assert_close(rollout.uncertainty, torch.full((2,), 3.5**0.5), atol=1e-6, rtol=0)
+    assert rollout_metrics([rollout])["objective/uncertainty"] == pytest.approx(3.5**0.5, abs=1e-6)
+
+
+def test_one_head_is_not_asked_how_certain_it_is(trunk: Trunk, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, uncertainty_coef=0.5)
+    with pytest.raises(ValueError, match="at least 2 reward heads"):
+        train_ppo(config, trunk, PROMPTS, eos_ids=EOS, checkpoint_dir=tmp_path)
+
+
+def test_ppo_shuns_what_one_of_two_heads_likes_and_the_other_hates(
+    tiny_model: Callable[..., LlamaForCausalLM], tmp_path: Path
+) -> None:
+    """The heads' mean is 0 everywhere: without the penalty there is nothing to learn, with it the way to agreement."""
+    trunk = Trunk(tiny_model(), AdapterConfig(lora_rank=8, lora_layers=2), reward_heads=2)
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        trunk.heads["reward"].weight.copy_(torch.stack([direction, -direction]) / direction.norm() * 0.5)
+        trunk.heads["reward"].bias.zero_()
+    config = dataclasses.replace(LEARNING, max_new_tokens=1, uncertainty_coef=1.0)
+    history = train_ppo(config, trunk, PROMPTS, eos_ids=EOS, checkpoint_dir=tmp_path).history
+    assert history[-1]["objective/uncertainty"] < 0.8 * history[0]["objective/uncertainty"]
 
 
 def test_an_unfinished_completion_pays() -> None:

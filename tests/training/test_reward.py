@@ -4,16 +4,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
 
 from training.config import RewardConfig
-from training.data import RankedSamples, RatedSample, Sample
-from training.fit import evaluate
+from training.data import RankedSamples, RatedSample, Sample, collate
+from training.fit import evaluate, score
 from training.models import Trunk
-from training.reward import split_by_prompt, train_reward_model
+from training.reward import RewardReport, split_by_prompt, train_reward_model
 from training.scoring import Scorer
 
 GOOD = 40  # the planted preference: completions with more of this token are better
@@ -149,6 +150,115 @@ def test_a_resumed_fit_is_the_uninterrupted_fit_bit_for_bit(tiny_trunk: Maker, t
     resumed = tiny_trunk()
     assert train_reward_model(config, resumed, rankings, ratings, checkpoint_dir=tmp_path / "b") == want
     assert all(torch.equal(t, straight.state("reward")[n]) for n, t in resumed.state("reward").items())
+
+
+def within_prompts(trunk: Trunk, rankings: list[RankedSamples]) -> float:
+    """The standard deviation of scores within prompts, each completion alone."""
+    groups: dict[tuple[int, ...], dict[Sample, float]] = {}
+    for sample in (sample for ranking in rankings for sample in ranking.samples):
+        groups.setdefault(sample.prompt_ids, {})[sample] = trunk.score(collate([sample], 0)).item()
+    squares = [(score - fmean(own.values())) ** 2 for own in groups.values() for score in own.values()]
+    return math.sqrt(sum(squares) / (len(squares) - len(groups)))
+
+
+@pytest.fixture
+def predecessor(trunk: Trunk, tmp_path: Path) -> Path:
+    """A saved reward model that has learnt a little of the planted preference."""
+    config = replace(CONFIG, epochs=1, held_out_fraction=0.0)
+    assert train_reward_model(config, trunk, planted(16), checkpoint_dir=tmp_path / "first").temperature == 1
+    trunk.save_adapter("reward", tmp_path / "predecessor")
+    return tmp_path / "predecessor"
+
+
+CARRYING = replace(CONFIG, held_out_fraction=0.0, epochs=2)
+
+
+def test_versions_of_other_scales_come_out_with_that_of_the_one_they_go_on_from(
+    tiny_trunk: Maker, predecessor: Path, tmp_path: Path
+) -> None:
+    """Six epochs make scores several times as large as one does, unless the scale is carried on; no more changes."""
+    rankings, fresh = planted(40, seed=2), planted(20, seed=1)
+
+    def fit(epochs: int, carry: bool) -> tuple[Trunk, RewardReport]:
+        trunk, config = tiny_trunk(), replace(CARRYING, epochs=epochs, carry_scale=carry)
+        trunk.load_adapter("reward", predecessor)
+        directory = tmp_path / f"{epochs}-{carry}"
+        return trunk, train_reward_model(config, trunk, rankings, checkpoint_dir=directory, successor=True)
+
+    before = tiny_trunk()
+    before.load_adapter("reward", predecessor)
+    want, raw = within_prompts(before, rankings), []
+    for epochs in (1, 6):
+        (plain, free), (carried, report) = fit(epochs, carry=False), fit(epochs, carry=True)
+        raw.append(within_prompts(plain, rankings))
+        assert free.temperature == 1
+        assert report.temperature == pytest.approx(want / raw[-1], rel=1e-4)
+        assert within_prompts(carried, rankings) == pytest.approx(want, rel=1e-4)
+        scorers = Scorer(plain, [], CARRYING), Scorer(carried, [], CARRYING)
+        gaps, kept_gaps = (_gaps(score(scorer, fresh)) for scorer in scorers)
+        torch.testing.assert_close(kept_gaps, gaps, rtol=1e-4, atol=1e-4)
+        figures, kept_figures = (evaluate(scorer, fresh) for scorer in scorers)
+        assert figures is not None and kept_figures is not None
+        assert kept_figures.log_loss.mean == pytest.approx(figures.log_loss.mean, abs=1e-5)
+        assert (kept_figures.accuracy, kept_figures.kendall_tau) == (figures.accuracy, figures.kendall_tau)
+    assert raw[1] > 3 * raw[0]
+
+
+def _gaps(scores: list[list[float]]) -> torch.Tensor:
+    """What is left of log-odds when their zero is not told."""
+    return torch.tensor([own[0] - other for own in scores for other in own[1:]])
+
+
+def test_a_predecessor_of_three_times_the_scale_has_a_successor_of_three_times_the_scale(
+    tiny_trunk: Maker, predecessor: Path, tmp_path: Path
+) -> None:
+    """Its log-odds are the same, and so are the successor's: the fit is not told."""
+    reports, scores = [], []
+    ratings = [RatedSample(sample, 1.0) for ranking in planted(4) for sample in ranking.samples[:1]]
+    for temperature in (1.0, 3.0):
+        before, trunk, directory = tiny_trunk(), tiny_trunk(), tmp_path / str(temperature)
+        before.load_adapter("reward", predecessor)
+        before.set_temperature(temperature)
+        before.save_adapter("reward", directory / "before")
+        trunk.load_adapter("reward", directory / "before")
+        given = planted(24, seed=2)
+        reports.append(train_reward_model(CARRYING, trunk, given, ratings, checkpoint_dir=directory, successor=True))
+        trunk.save_adapter("reward", directory / "after")
+        after = tiny_trunk()
+        after.load_adapter("reward", directory / "after")
+        assert after.temperature == reports[-1].temperature
+        samples = [sample for ranking in planted(10, seed=1) for sample in ranking.samples]
+        scores.append(torch.tensor(Scorer(after, [], CARRYING).all(samples)))
+        log_odds = Scorer(after, [], CARRYING).log_odds(samples)
+        torch.testing.assert_close(torch.tensor(log_odds) * after.temperature, scores[-1])
+    torch.testing.assert_close(scores[1], 3 * scores[0], rtol=1e-4, atol=1e-4)
+    assert reports[1].temperature == pytest.approx(3 * reports[0].temperature, rel=1e-4)
+    assert reports[1].threshold == pytest.approx(3 * reports[0].threshold, rel=1e-3)
+    assert reports[1].tie_width == pytest.approx(reports[0].tie_width, abs=1e-4)
+    assert reports[1].loss == pytest.approx(reports[0].loss, abs=1e-4)
+
+
+def test_a_resumed_successor_has_the_same_scale(tiny_trunk: Maker, predecessor: Path, tmp_path: Path) -> None:
+    def interrupt(stage: str, step: int, total: int, metrics: dict[str, float]) -> None:
+        if step == 4:
+            raise Interrupted
+
+    def fit(name: str, **options: Any) -> tuple[Trunk, RewardReport]:
+        trunk = tiny_trunk()
+        trunk.load_adapter("reward", predecessor)
+        trunk.set_temperature(3.0)
+        config = replace(CARRYING, checkpoint_every=2)
+        directory = tmp_path / name
+        return trunk, train_reward_model(
+            config, trunk, planted(24), checkpoint_dir=directory, successor=True, **options
+        )
+
+    straight, want = fit("a")
+    with pytest.raises(Interrupted):
+        fit("b", progress=interrupt)
+    resumed, found = fit("b")
+    assert found == want
+    torch.testing.assert_close(resumed.state("reward"), straight.state("reward"), rtol=0, atol=0)
 
 
 def test_the_token_budget_does_not_change_the_result(tiny_trunk: Maker, tmp_path: Path) -> None:

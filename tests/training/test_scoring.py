@@ -14,7 +14,7 @@ from training.config import AdapterConfig, RewardConfig
 from training.data import Judgement, RankedSamples, RatedSample, Sample, collate
 from training.likelihoods import Labels, log_likelihood
 from training.models import Trunk
-from training.reward import _backward
+from training.reward import Weighed, _backward
 from training.scoring import Scorer, shares_prompts
 
 TrunkMaker = Callable[..., Trunk]
@@ -86,7 +86,8 @@ def test_gradients_are_those_of_the_weighted_mean_over_the_step(tiny_trunk: Trun
     want_loss = expected_loss(trunk, labels, judgements)
     want = torch.autograd.grad(want_loss, list(parameters.values()))
     config = RewardConfig(token_budget=budget)
-    loss = _backward(config, Scorer(trunk, [], config), labels, judgements)
+    step = [Weighed(judgement, (judgement.weight,)) for judgement in judgements]
+    loss = _backward(config, Scorer(trunk, [], config), labels, step)
     assert loss == pytest.approx(want_loss.item(), abs=1e-5)
     for (name, parameter), gradient in zip(parameters.items(), want, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-5, msg=name)
@@ -117,7 +118,7 @@ def test_a_step_forwards_each_prompt_and_each_completion_once(perturbed: Trunk, 
     config = RewardConfig(token_budget=budget)
     scorer = Scorer(perturbed, [], config)
     counted = Counted(perturbed)
-    _backward(config, scorer, Labels(), judgements)
+    _backward(config, scorer, Labels(), [Weighed(judgement, (judgement.weight,)) for judgement in judgements])
     assert counted.rows == 2
     assert counted.tokens == (12 + 5 if budget == 1 else 2 * 12)  # one after the other, or the shorter row padded
 

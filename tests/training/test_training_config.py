@@ -11,9 +11,9 @@ from training.config import GateConfig, PPOConfig, RewardConfig, RoundConfig, SF
 
 def test_a_config_survives_json() -> None:
     config = RoundConfig(
-        ppo=PPOConfig(kl_target=6.0, lora_layers=None),
+        ppo=PPOConfig(kl_target=6.0, lora_layers=None, uncertainty_coef=0.5),
         sft=SFTConfig(lora_layers=None),
-        reward=RewardConfig(lora_layers=None),
+        reward=RewardConfig(lora_layers=None, reward_heads=4),
         gate=GateConfig(prompts=8),
     )
     assert RoundConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -35,9 +35,12 @@ def test_absent_fields_keep_their_defaults() -> None:
         ({"ppo": {"minibatch": 48}}, "minibatch must divide rollouts_per_iteration"),
         ({"ppo": {"temperature": 0.0}}, "temperature must be positive"),
         ({"ppo": {"missing_eos_penalty": -1.0}}, "missing_eos_penalty"),
+        ({"ppo": {"uncertainty_coef": -0.1}}, "uncertainty_coef"),
+        ({"ppo": {"uncertainty_coef": 0.1}}, "reward.reward_heads must be at least 2"),
         ({"reward": {"held_out_fraction": 1.0}}, "held_out_fraction"),
         ({"reward": {"held_out_fraction": -0.1}}, "held_out_fraction"),
         ({"reward": {"margin": -0.1}}, "margin"),
+        ({"reward": {"reward_heads": 0}}, "reward_heads"),
         ({"reward": {"likelihood": "pair"}}, "reward.likelihood"),
         ({"reward": {"likelihood": "plackett_luce", "ties": "rao_kupper"}}, "defined for pairs only"),
         ({"gate": {"min_length_ratio": 3.0}}, "length ratios"),

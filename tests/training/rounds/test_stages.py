@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from feedback.archive import Archive
@@ -19,11 +20,13 @@ from feedback.rounds import STAGES, LeaseLost
 from feedback.sides import SIDES
 from feedback.store import Ledger
 from training.collect import TrainingData, collect
-from training.config import RewardConfig
+from training.config import RewardConfig, RoundConfig
+from training.data import Sample
 from training.models import Role, Trunk
 from training.progress import Progress
 from training.reward import RewardReport, train_reward_model
 from training.round import run_round
+from training.scoring import Scorer
 from training.stages import DATA, LOST, run_stage
 from training.workspace import Outcome, Workspace
 
@@ -340,6 +343,7 @@ def test_a_reward_model_worse_than_the_last_ends_the_round(
     first, outcomes = rounds.run()
     metrics = outcomes["reward"].metrics
     assert (metrics["change"], metrics["no_change"]) == (None, "there is no reward model to go on from")
+    assert metrics["temperature"] == 1
     assert installation.registry.manifest(1).metrics["reward"] == metrics
     rounds.end(first, "published")
     installation.speak(40, seed=1)
@@ -363,6 +367,31 @@ def test_a_reward_model_worse_than_the_last_ends_the_round(
     if spoilt:
         assert outcome.reason.startswith("reward: log-loss over that of policy-v1's reward model, lower bound is ")
         assert outcome.reason.endswith(", threshold 0")
+
+
+def test_scale_and_heads_go_on_from_version_to_version(rounds: Rounds) -> None:
+    """One head becomes three; the scores of the training completions stay as far apart, prompt by prompt."""
+    installation = rounds.installation
+    installation.speak(24)
+    first, _ = rounds.run()
+    rounds.end(first, "published")
+    installation.speak(24, seed=1)
+    installation.configure(reward={"reward_heads": 3}, ppo={"uncertainty_coef": 0.5})
+    second, outcomes = rounds.run()
+    assert installation.published() == [1, 2]
+    assert outcomes["ppo"].metrics["last"]["objective/uncertainty"] > 0
+    data = TrainingData.model_validate_json((rounds.workspace(second).output("collect") / DATA).read_text())
+    config = RoundConfig.from_dict(data.config).reward
+    trained = [Sample(r.prompt_ids, c) for r in data.rankings for c in r.completions]
+    spreads, temperatures = [], []
+    for version in (1, 2):
+        trunk = Trunk.load(installation.registry.manifest(0).model_path, config, reward_heads=3)
+        trunk.load_adapter("reward", installation.registry.directory(version) / "reward")
+        temperatures.append(trunk.temperature)
+        scores = torch.tensor(Scorer(trunk, [], config).all(trained)).view(-1, 2)  # of each comparison
+        spreads.append((scores[:, 0] - scores[:, 1]).square().mean().sqrt().item())
+    assert spreads[1] == pytest.approx(spreads[0], rel=1e-3)
+    assert temperatures == [1, outcomes["reward"].metrics["temperature"]] != [1, 1]
 
 
 def test_imported_text_is_encoded_by_the_base_models_chat_template(rounds: Rounds) -> None:
