@@ -136,7 +136,7 @@ def collect(
     data = divided(
         standing,
         known,
-        origin=Origin(watermark, since, parent, seed, config),
+        origin=Provenance(watermark, since, parent, seed, config),
         asked=asked_prompts(completions, config.reward.max_tokens - config.ppo.max_new_tokens),  # longer has no score
         evaluated={each.prompt_token_ids for each in completions if is_held_out(each.rater)},
         fresh={item.id for _, item in ledger.feedback_between(since, watermark)} if since != watermark else set(),
@@ -147,7 +147,7 @@ def collect(
     return data.model_copy(update={**more, **_sources(data, standing, known, completions)})
 
 
-class Origin(NamedTuple):
+class Provenance(NamedTuple):
     """Where training data comes from, as it is told in it."""
 
     watermark: str
@@ -161,7 +161,7 @@ def divided(
     standing: Sequence[Feedback],
     known: Mapping[str, Completion],
     *,
-    origin: Origin,
+    origin: Provenance,
     encode: Encode,
     sides_of: SidesOf = lambda _: {},
     asked: Collection[Ids] = (),

@@ -24,7 +24,7 @@ from feedback.store import Ledger
 from training.answers import Encode
 from training.checkpoints import atomic_directory
 from training.classifier import export_classifier, padding_id
-from training.collect import MIN_RANKINGS, Origin, TrainingData, divided
+from training.collect import MIN_RANKINGS, Provenance, TrainingData, divided
 from training.config import RoundConfig, shaped_by_reward
 from training.data import RankedSamples, Sample
 from training.datafile import OnLines, read_file, unheard
@@ -58,7 +58,7 @@ def of_file(
     """What a file says, by side and with weights. Raises what `read_file` raises."""
     encode = TextEncoder(base).encode
     said = read_file(path, format, encode, on_lines=on_lines, strict=strict)
-    origin = Origin(f"sha256:{digest_of(path)}", "", 0, config.seed, config)
+    origin = Provenance(f"sha256:{digest_of(path)}", "", 0, config.seed, config)
     data = divided(said.standing, said.known, origin=origin, encode=encode)
     return data.model_copy(update={"unencodable": said.unencodable})
 

@@ -1,6 +1,8 @@
 """Reward models outside of rounds, on a tiny base: what a file says, what comes of it, and that it is a round's."""
 
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from feedback.exchange.exporting import Wanted, export
+from feedback.exchange.importing import Importer
+from feedback.exchange.judged import Origin
 from feedback.exchange.reading import Rejected
 from feedback.judgements import Comparison
+from feedback.keys import KeyRing
 from feedback.manifest import Manifest, describe_files, write_manifest
 from feedback.raters import Raters
 from feedback.records import Message, digest
@@ -22,6 +27,7 @@ from training.collect import TrainingData
 from training.config import RoundConfig
 from training.data import collate, encode_demonstration
 from training.datafile import BadLines, read_file
+from training.judged import RankedAnswers
 from training.reward_models import NoRewardModel, in_directory, load_trunk, of_version
 from training.run_directory import REPORT, CannotTrain, Plan
 from training.stages import TextEncoder
@@ -191,6 +197,17 @@ def test_it_learns_and_leaves_what_a_round_leaves(
         offline.train_on(data, source="planted", base=base_directory, out=out)
 
 
+def test_thumbs_alone_train_and_nothing_measures_them(base_directory: Path, tmp_path: Path) -> None:
+    lines = [{"prompt": f"p{n}", "completion": "z" * 4 if n % 2 else "y" * 4, "label": bool(n % 2)} for n in range(20)]
+    data = said_in(file_of(tmp_path / "kto.jsonl", lines), base_directory)
+    report = offline.train_on(data, source="f", base=base_directory, out=tmp_path / "rm")
+    assert (report.counts["rankings"], report.held_out) == (0, None)
+    asked = [json.dumps({"prompt": "new", "completion": text}).encode() for text in ("zzzz", "yyyy")]
+    up, down = offline.score_lines(in_directory(tmp_path / "rm"), enumerate(asked))
+    assert not isinstance(up, Rejected) and not isinstance(down, Rejected)
+    assert up["score"] > down["score"]
+
+
 class Killed(BaseException):
     pass
 
@@ -311,6 +328,35 @@ def test_the_ledger_is_read_by_the_rules_of_a_round(people: People) -> None:
     assert (people.data().quarantined, people.data().trained == before.trained) == (1, False)
     # Nothing that was asked here fixes a side for the rounds.
     assert sides.of(map(digest, asked.values())) == {digest(moved): "train"}
+
+
+def test_a_file_trains_as_its_import_would(people: People, tmp_path: Path) -> None:
+    """Three raters, of whom one disagrees and so weighs less; thumbs, an edit, and one who only evaluates."""
+    lines: list[dict[str, Any]] = []
+    for n in range(24):
+        for rater in ("ann", "bob", "cid"):
+            chosen, rejected = ("y", "z") if rater == "cid" else ("z", "y")
+            lines.append({"prompt": f"p{n}", "chosen": chosen, "rejected": rejected, "rater": rater})
+    lines.append({"prompt": "p3", "chosen": "zz", "rejected": "z", "rater": "eve", "split": "eval"})
+    lines.append({"prompt": "p5", "chosen": "edited", "rejected": "z", "rater": "ann", "kind": "demonstration"})
+    path = file_of(tmp_path / "pairs.jsonl.gz", lines)
+    keys = KeyRing(people.redis, people.settings.secrets().pepper)
+    origin = Origin("pairs", keys.imported, lambda key: "train", None, time.time())
+    *_, last = Importer(people.redis, people.ledger, origin).run(path, "trl", tmp_path / "rejected")
+    assert (last.tally.new, last.tally.rejected) == (len(lines), 0)
+    ours, theirs = said_in(path, people.base), people.data()
+    assert {r.weight for r in ours.rankings if r.kind == "comparison"} != {1.0}
+    assert (ours.trained, ours.held_out) == (theirs.trained, theirs.held_out)
+    assert weighed(ours.rankings) == weighed(theirs.rankings)
+    assert weighed(ours.held_out_rankings) == weighed(theirs.held_out_rankings)
+    assert [(w.content, w.messages) for w in ours.demonstrations] == [
+        (w.content, w.messages) for w in theirs.demonstrations
+    ]
+
+
+def weighed(rankings: Sequence[RankedAnswers]) -> list[tuple[Any, ...]]:
+    """Without ids and raters' names, in an order of their own."""
+    return sorted((r.prompt_ids, r.completions, r.tiers, r.kind, r.source, round(r.weight, 9)) for r in rankings)
 
 
 def test_a_version_is_measured_by_what_no_round_trained_on(people: People, tmp_path: Path) -> None:
