@@ -397,12 +397,14 @@ def test_a_backup_keeps_its_tokens_only_under_the_template_that_made_them(
 ) -> None:
     left, right = people.ask("cut", ["zzzz", "yyyy"], "ann", finish_reason="length")
     people.say(Comparison(left=left.id, right=right.id, winner="left"), "ann")
-    lines = list(export(people.ledger, Wanted("ratchet"), b"salt"))
+    people.compare("private", consent=False)
+    lines = list(export(people.ledger, Wanted("ratchet", private=True), b"salt"))
+    assert len(lines) == 2
     cut = [line | {"completions": [_cut(each) for each in line["completions"]]} for line in lines]
     path = file_of(tmp_path / "backup.jsonl", cut)
     [ranked] = offline.rankings_of_file(path, "ratchet", base=people.base)
     assert ranked.completions == tuple(each.completion_token_ids[:-1] for each in (left, right))
-    tokenizer.chat_template = str(tokenizer.chat_template).replace("assistant\n", "assistant\n\n")
+    tokenizer.chat_template = str(tokenizer.chat_template).replace("<|im_end|>\n", "<|im_end|>\n\n")
     tokenizer.save_pretrained(people.base)
     found = said_in(path, people.base)
     assert (found.rankings, found.held_out_rankings, found.unencodable) == ((), (), 2)
