@@ -1,6 +1,7 @@
 """What the `ratchet` commands share: options, access to an installation, one line for each error."""
 
 import getpass
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from feedback.settings import Settings
 from feedback.store import LedgerNotDurable, connect
 from serving.children import CannotStart
 from serving.installation import settings_as_started
+
+WIDE = 200
 
 Home = Annotated[Path | None, typer.Option("--home", help="Data directory [env: RATCHET_HOME] [default: .ratchet]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -58,4 +61,5 @@ def actor() -> str:
 
 
 def console() -> Console:
-    return Console(highlight=False)
+    """As wide as the terminal; for pipes and files as wide as any table is, so that nothing is cut off there."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)

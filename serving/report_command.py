@@ -62,7 +62,8 @@ def read(registry: PolicyRegistry, version: int) -> Report:
     """From the version's manifest. Raises Failure when that has no report, UnknownPolicy or BrokenPolicy."""
     manifest = registry.manifest(version)
     if manifest.kind == "base":
-        raise Failure(f"{manifest.name} is the base model: it has no reward model yet")
+        hint = "`ratchet rounds ID` shows a refused round's"
+        raise Failure(f"{manifest.name} is the base model: it has no reward model yet; {hint}")
     kept = manifest.metrics.get("reward", {})
     if kept.get("held_out") is None:
         raise Failure(f"{manifest.name}: its reward model was held against no ranking that it had not seen")

@@ -21,7 +21,7 @@ def train(
     ] = True,
     home: Home = None,
 ) -> None:
-    """Start a training round now. Exit code: 0 published, 3 refused by the gate, 1 failed."""
+    """Start a training round now. Exit code: 0 published, 3 refused, by the gate or for want of data, 1 failed."""
     _, redis = installation(home)
     book = RoundBook(redis)
     id, opened = book.request(trigger="operator", actor=actor())

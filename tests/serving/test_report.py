@@ -108,7 +108,10 @@ def test_the_report_is_json_too(publish: Publish) -> None:
 @pytest.mark.parametrize(
     ("version", "complaint"),
     [
-        ("0", "policy-v0 is the base model: it has no reward model yet"),
+        (
+            "0",
+            "policy-v0 is the base model: it has no reward model yet; `ratchet rounds ID` shows a refused round's",
+        ),
         ("1", "policy-v1: its reward model was held against no ranking that it had not seen"),
         ("2", "policy-v2 has no report: another release of Ratchet trained it"),
         ("3", "policy-v3 does not exist"),
