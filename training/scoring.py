@@ -52,10 +52,6 @@ class Scorer:
         for indices in within_budget([[row] for row in rows], config.token_budget):
             self._keep([rows[i] for i in indices])
 
-    def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """Scores (N,) of `samples`, from one batch."""
-        return self.by_head(samples).mean(-1)
-
     def by_head(self, samples: Sequence[Sample]) -> Tensor:
         """Scores (N, K) of each reward head, from one batch."""
         rows = self._pack(samples)

@@ -72,7 +72,7 @@ class Side:
         """Scores of all completions, and the gradients of their sum."""
         found: dict[int, list[float]] = {}
         for batch in self.scorer.batches(groups):
-            scores = self.scorer([sample for i in batch for sample in groups[i]])
+            scores = self.scorer.by_head([sample for i in batch for sample in groups[i]]).mean(-1)
             scores.sum().backward()
             found |= dict(zip(batch, scores.detach().split([len(groups[i]) for i in batch]), strict=True))
         return [score for i in range(len(groups)) for score in found[i].tolist()]

@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from training.config import RewardConfig
 from training.data import Judgement, RankedSamples, RatedSample, Sample, length_bucketed
+from training.fit import score
 from training.models import Trunk
 from training.reward import train_reward_model
 from training.scoring import Scorer
@@ -47,7 +48,7 @@ def ours(
             seed=seed,
         )
         seconds = time.perf_counter() - started
-    return Learned(seconds, by_ranking(held_out, Scorer(trunk, [], config).all(flat(held_out))))
+    return Learned(seconds, score(Scorer(trunk, [], config), held_out))
 
 
 def trl(

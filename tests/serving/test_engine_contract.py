@@ -25,7 +25,6 @@ from serving.vllm_server import answers, engine_command
 from serving.whole import joined
 from tests.conftest import ValkeyProcess, free_port, wait_for
 from tests.serving.live import running_gateway
-from training.base_model import DEFAULT_MODEL, fetch_base_model
 from training.config import PPOConfig
 from training.export import export_policy
 from training.models import Trunk
@@ -44,14 +43,6 @@ class RealEngine:
 
     def model_dir(self, version: int) -> Path:
         return self.registry.directory(version) / self.manifest(version).model_path
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RATCHET_TEST_MODEL, or SmolLM2 as `ratchet model fetch` gets it."""
-    if local := os.environ.get("RATCHET_TEST_MODEL"):
-        return Path(local)
-    return fetch_base_model(DEFAULT_MODEL, Path(os.environ.get("RATCHET_HOME", ".ratchet")).absolute(), print)
 
 
 def publish_moved(registry: PolicyRegistry, base_directory: Path, version: int, *, size: float, seed: int) -> None:
@@ -81,17 +72,17 @@ def publish_moved(registry: PolicyRegistry, base_directory: Path, version: int, 
 
 
 @pytest.fixture(scope="module")
-def real_engine(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
+def real_engine(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
     """vLLM with the base, and two other policies on the shelf."""
     valkey = ValkeyProcess(tmp_path_factory.mktemp("valkey")).start()
     settings = Settings(
-        home=tmp_path_factory.mktemp("home"), base_model=str(model_dir), redis_url=valkey.url, engine_port=free_port()
+        home=tmp_path_factory.mktemp("home"), base_model=str(real_model), redis_url=valkey.url, engine_port=free_port()
     )
     register_base(settings)
     registry = PolicyRegistry(connect(valkey.url), settings.policies_dir)
-    publish_moved(registry, model_dir, 1, size=0.015, seed=1)
-    publish_moved(registry, model_dir, 2, size=0.015, seed=2)
-    command = engine_command(settings, model_dir, registry.manifest(0).dtype, gpu=False)
+    publish_moved(registry, real_model, 1, size=0.015, seed=1)
+    publish_moved(registry, real_model, 2, size=0.015, seed=2)
+    command = engine_command(settings, real_model, registry.manifest(0).dtype, gpu=False)
     with (settings.home / "vllm.log").open("w") as log:
         process = subprocess.Popen(command.argv, env=os.environ | command.env, stdout=log, stderr=log)
         wait_for(lambda: answers(settings.resolved_engine_url() + "/health"), seconds=240, what="vLLM start")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import random
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )  # fmt: skip
 
-from training.base_model import DEFAULT_MODEL, fetch_base_model
 from training.classifier import export_classifier, padding_id
 from training.config import AdapterConfig
 from training.data import Sample, collate
@@ -92,9 +90,8 @@ def test_the_config_says_what_it_is(trained: Trunk, base: Path, tmp_path: Path) 
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
-def test_vllm_pools_the_same_scores_of_a_real_model(tmp_path: Path) -> None:
-    base = fetch_base_model(DEFAULT_MODEL, Path(os.environ.get("RATCHET_HOME", ".ratchet")).absolute(), print)
-    trunk = Trunk(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), AdapterConfig(lora_layers=4))
+def test_vllm_pools_the_same_scores_of_a_real_model(real_model: Path, tmp_path: Path) -> None:
+    trunk = Trunk(AutoModelForCausalLM.from_pretrained(real_model, dtype=torch.float32), AdapterConfig(lora_layers=4))
     generator = torch.Generator().manual_seed(0)
     for name, weight in trunk.parameters("reward").items():
         if "lora_B" in name:
@@ -107,7 +104,7 @@ def test_vllm_pools_the_same_scores_of_a_real_model(tmp_path: Path) -> None:
     ]
     samples = [Sample(sample.prompt_ids, (*sample.completion_ids, IM_END)) for sample in samples]
     ours = trunk.score(collate(samples, trunk.pad_id))
-    export_classifier(trunk, tmp_path / "out", base_directory=base)
+    export_classifier(trunk, tmp_path / "out", base_directory=real_model)
     asked = json.dumps([sample.prompt_ids + sample.completion_ids for sample in samples])
     script = Path(__file__).parent / "pooled.py"
     pooled = subprocess.run(

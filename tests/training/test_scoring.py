@@ -55,7 +55,7 @@ def test_a_shared_prompt_changes_no_score(tiny_trunk: TrunkMaker, lora_layers: i
         for kept, budget in itertools.product(([], samples), BUDGETS):
             scorer = Scorer(trunk, kept, RewardConfig(max_tokens=max_tokens, token_budget=budget))
             torch.testing.assert_close(torch.tensor(scorer.all(samples)), want, rtol=0, atol=1e-5)
-            torch.testing.assert_close(scorer(samples), want, rtol=0, atol=1e-5)
+            torch.testing.assert_close(scorer.by_head(samples).mean(-1), want, rtol=0, atol=1e-5)
 
 
 def said() -> list[Judgement]:
@@ -129,7 +129,7 @@ def test_no_logits_are_computed(perturbed: Trunk) -> None:
 
     perturbed.model.lm_head.forward = forbidden
     samples = answers(3, random.Random(0))
-    Scorer(perturbed, samples, RewardConfig())(samples).sum().backward()
+    Scorer(perturbed, samples, RewardConfig()).by_head(samples).mean(-1).sum().backward()
 
 
 def windowed(window: int) -> Trunk:
@@ -149,7 +149,7 @@ def test_a_sliding_window_that_bites_keeps_completions_apart(window: int, shared
     assert shares_prompts(trunk, max_tokens=16) == shared
     with torch.no_grad():
         want = torch.stack([alone(trunk, sample) for sample in samples])
-        found = Scorer(trunk, [], RewardConfig(max_tokens=16))(samples)
+        found = Scorer(trunk, [], RewardConfig(max_tokens=16)).by_head(samples).mean(-1)
     torch.testing.assert_close(found, want, rtol=0, atol=1e-5)
 
 
@@ -166,7 +166,7 @@ def test_layers_that_read_on_past_a_mask_keep_completions_apart(perturbed: Trunk
     samples = answers(5, random.Random(0))
     with torch.no_grad():
         want = torch.stack([alone(trunk, sample) for sample in samples])
-    torch.testing.assert_close(Scorer(trunk, [], RewardConfig())(samples), want, rtol=0, atol=1e-5)
+    torch.testing.assert_close(Scorer(trunk, [], RewardConfig()).by_head(samples).mean(-1), want, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -186,4 +186,6 @@ def test_separate_batches_score_as_the_trunk_does(perturbed: Trunk) -> None:
     samples = answers(4, random.Random(0))
     with torch.no_grad():
         want = perturbed.score(collate(samples, pad_id=2))
-        torch.testing.assert_close(Scorer(perturbed, [], RewardConfig())(samples), want, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            Scorer(perturbed, [], RewardConfig()).by_head(samples).mean(-1), want, rtol=1e-5, atol=1e-5
+        )
