@@ -21,8 +21,9 @@ LANGUAGES = ("python", "bash", "text")
 def check_command(words: list[str]) -> None:
     """Whether there is such a target, or such a command with these options; nothing is done."""
     if words[0] == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert [word for word in words[1:] if word not in targets] == []
+        rules = (ROOT / "Makefile").read_text()
+        known = re.findall(r"^([a-z]+):", rules, re.MULTILINE) + re.findall(r"\$\(([A-Z]+)\)", rules)
+        assert [word for word in words[1:] if word.partition("=")[0] not in known] == []
         return
     depth = 3 if words[1] in {group.name for group in app.registered_groups} else 2
     shown = CliRunner().invoke(app, [*words[1:depth], "--help"], env={"COLUMNS": "200"})

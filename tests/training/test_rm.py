@@ -38,6 +38,7 @@ def installed(people: People, command: Command, monkeypatch: pytest.MonkeyPatch)
     """Runs it on the people's installation."""
     assert people.settings.redis_url is not None
     monkeypatch.setenv("RATCHET_REDIS_URL", people.settings.redis_url)
+    monkeypatch.setenv("RATCHET_EVALUATION_SHARE", "0")  # or everything that one person says may be held out
     (people.settings.home / "round.json").write_text(json.dumps({"reward": {**RM, "epochs": 1}}))
     version(people, 0, kind="base", parent=None)
     for n in range(20):

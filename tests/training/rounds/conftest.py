@@ -131,7 +131,8 @@ class Installation:
                 return False
             at = round.progress
             inside = beyond is None or (at.get("stage") == stage and beyond < at["step"] < at["total"])
-            alive = [pid for pid in children(process.pid) if not gone(pid)]
+            # By its command: a worker that starts has other children too, for a moment.
+            alive = [pid for pid in children(process.pid) if ["stage", stage] == command_line(pid)[3:5] and not gone(pid)]
             found[:] = alive if round.stage == stage and inside else []
             return bool(found)
 
@@ -163,6 +164,14 @@ def _completion(id: str, prompt: tuple[int, ...], length: int, rater: str) -> Co
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_line(pid: int) -> list[str]:
+    """Nothing of processes that ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def gone(pid: int) -> bool:
