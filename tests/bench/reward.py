@@ -93,7 +93,7 @@ class Bench:
             for rate in SWEEP[side]:
                 cell = f"{name}/sweep/{side}/{rate:g}"
                 learned = self.cells.of(cell, partial(run, train, held_out, 0, rate))
-                losses[rate] = sides.log_loss(held_out, learned.scores)
+                losses[rate] = _fit(held_out, learned).log_loss.mean
             best[side] = min(losses, key=losses.__getitem__)
             console.print(f"{name}: {side} learns at {best[side]:g}: {losses}")
         return best

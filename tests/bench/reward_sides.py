@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from reward_data import pairs
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -124,14 +123,3 @@ def flat(rankings: Sequence[RankedSamples]) -> list[Sample]:
 def by_ranking(rankings: Sequence[RankedSamples], scores: Sequence[float]) -> list[list[float]]:
     rest = iter(scores)
     return [[next(rest) for _ in ranking.samples] for ranking in rankings]
-
-
-def log_loss(rankings: Sequence[RankedSamples], scores: Sequence[Sequence[float]]) -> float:
-    """Mean over rankings of the mean over their untied pairs, in nats."""
-    losses = []
-    for ranking, own in zip(rankings, scores, strict=True):
-        of = dict(zip(ranking.samples, own, strict=True))
-        gaps = torch.tensor([of[a] - of[b] for a, b in pairs([ranking])])
-        if len(gaps):
-            losses.append(float(-F.logsigmoid(gaps).mean()))
-    return sum(losses) / len(losses)

@@ -132,7 +132,9 @@ class Installation:
             at = round.progress
             inside = beyond is None or (at.get("stage") == stage and beyond < at["step"] < at["total"])
             # By its command: a worker that starts has other children too, for a moment.
-            alive = [pid for pid in children(process.pid) if ["stage", stage] == command_line(pid)[3:5] and not gone(pid)]
+            alive = [
+                pid for pid in children(process.pid) if ["stage", stage] == command_line(pid)[3:5] and not gone(pid)
+            ]
             found[:] = alive if round.stage == stage and inside else []
             return bool(found)
 
