@@ -131,6 +131,8 @@ class PPOConfig(AdapterConfig):
     value_coef: float = 0.1  # weight of the value loss beside the policy loss
     dual_clip: float | None = 3.0  # bound on a bad token's loss, in units of |advantage|; None = none
     entropy_coef: float = 0.0  # weight of an entropy bonus
+    importance: Literal["token", "geometric"] = "token"  # how completions of another policy are weighed
+    importance_cap: float = 2.0  # bound of that weight (truncated importance sampling)
     max_kl_step: float = 0.05  # nats per token from the rollouts' policy; beyond, the iteration stops
     uncertainty_coef: float = 0.0  # standard deviations over the reward heads that a score is lowered by
     missing_eos: Literal["replace", "subtract"] | None = None  # how the unfinished pay; None = as people judged them
@@ -156,6 +158,7 @@ class PPOConfig(AdapterConfig):
             "clip_range must lie in (0, 1), value_clip above 0",
         )
         _require(self.dual_clip is None or self.dual_clip > 1, "dual_clip must be above 1, or None")
+        _require(self.importance_cap >= 1, "importance_cap must be at least 1")
         _require(self.missing_eos_penalty >= 0, "missing_eos_penalty must not be negative")
         _require(self.uncertainty_coef >= 0, "uncertainty_coef must not be negative")
 

@@ -12,10 +12,10 @@ from training.advantages import adapt_kl_coef, apply_missing_eos, certain_scores
 from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import PPOConfig
 from training.data import endless, shuffled
-from training.losses import kl_estimate, masked_whiten, ppo_policy_loss, value_loss
+from training.losses import importance_weights, kl_estimate, masked_whiten, ppo_policy_loss, value_loss
 from training.models import Role, Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
-from training.rollout import Rollout, collect_rollouts
+from training.rollout import Rollout, Sampler, observed, own_sampler
 
 TRAINED: tuple[Role, ...] = ("policy", "value")
 
@@ -44,6 +44,7 @@ class Experience:
     rollout: Rollout
     advantages: Tensor  # (B, C)
     returns: Tensor  # (B, C)
+    weights: Tensor | None = None  # (B, C) `importance_weights`; None = the policy itself has sampled
 
 
 def estimate_advantages(config: PPOConfig, rollouts: Sequence[Rollout], kl_coef: float) -> list[Experience]:
@@ -62,7 +63,18 @@ def estimate_advantages(config: PPOConfig, rollouts: Sequence[Rollout], kl_coef:
     if config.whiten_advantages:
         flat = masked_whiten(flat, torch.ones_like(flat, dtype=torch.bool))
     parts = flat.split([int(mask.sum()) for mask in masks])
-    return [Experience(r, r.batch.spread(a), f[1]) for r, a, f in zip(rollouts, parts, found, strict=True)]
+    return [
+        Experience(rollout, rollout.batch.spread(advantages), returns, _weights(config, rollout))
+        for rollout, advantages, (_, returns) in zip(rollouts, parts, found, strict=True)
+    ]
+
+
+def _weights(config: PPOConfig, rollout: Rollout) -> Tensor | None:
+    if rollout.behaviour_log_probs is None:
+        return None
+    mask = rollout.batch.completion_mask
+    behaviour = rollout.behaviour_log_probs
+    return importance_weights(rollout.log_probs, behaviour, mask, config.importance_cap, config.importance)
 
 
 def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -93,7 +105,7 @@ def _minibatch(config: PPOConfig, trunk: Trunk, experiences: Sequence[Experience
         wants_entropy = config.entropy_coef > 0
         log_probs, entropies = trunk.log_probs(old.hidden, old.batch, "policy", config.temperature, wants_entropy)
         policy_loss, stats = ppo_policy_loss(
-            log_probs, old.log_probs, e.advantages, mask, config.clip_range, config.dual_clip, normaliser=tokens
+            log_probs, old.log_probs, e.advantages, mask, config.clip_range, config.dual_clip, e.weights, tokens
         )
         bonus = config.entropy_coef * entropies.sum() / tokens if entropies is not None else 0.0
         (policy_loss - bonus).backward()
@@ -166,16 +178,18 @@ def train_ppo(
     checkpoint_dir: Path,
     progress: OnProgress = silent,
     ref: Role | None = None,
+    sampler: Sampler | None = None,
     seed: int = 0,
 ) -> PPOReport:
     """Improve the policy adapter on `prompts`; goes on from the last checkpoint, if any.
 
-    `ref` is the role that KL is measured from, None the base model. The value adapter and head start as the reward
+    `ref` is the role that KL is measured from, None the base model; `sampler` writes, None = the trainer. The value adapter and head start as the reward
     model's. Raises NonFinite on NaN, StalePolicy when the old log-probs are not those of the policy, and ValueError
     when one head is to say how certain it is.
     """
     if config.uncertainty_coef > 0 and trunk.heads["reward"].out_features == 1:
         raise ValueError("uncertainty_coef: one head never disagrees; the trunk needs at least 2 reward heads")
+    sampler = sampler or own_sampler(trunk, config, eos_ids)
     optimizer = torch.optim.Adam([{"params": list(trunk.parameters(role).values())} for role in TRAINED])
     kl_coef, history = _resume(config, trunk, optimizer, checkpoint_dir)
     order = islice(endless(len(prompts), seed), len(history) * config.rollouts_per_iteration, None)
@@ -187,8 +201,8 @@ def train_ppo(
 
         _set_rates(config, optimizer, iteration)
         chosen = [prompts[i] for i in islice(order, config.rollouts_per_iteration)]
-        drawn = seed * 1_000_003 + iteration
-        rollouts = collect_rollouts(config, trunk, chosen, eos_ids=eos_ids, ref=ref, seed=drawn, alive=alive)
+        sampled = sampler(chosen, seed=seed * 1_000_003 + iteration, alive=alive)
+        rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)
         experiences = estimate_advantages(config, rollouts, kl_coef)
         metrics = rollout_metrics(rollouts)
         metrics |= {"ppo/explained_variance": explained_variance(experiences), "objective/kl_coef": kl_coef}

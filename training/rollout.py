@@ -5,6 +5,7 @@ Letters: B batch, C completion tokens, V vocabulary.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,12 +19,33 @@ GENERATION_BATCH = 64
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """A completion and what its writer thought of it.
+
+    `log_probs` are the behaviour policy's, of each completion token at the temperature it sampled at; None where the
+    trainer itself has sampled: its own cannot differ from those that it computes again.
+    """
+
+    sample: Sample
+    log_probs: tuple[float, ...] | None = None
+
+
+class Sampler(Protocol):
+    """Writes one completion of each prompt, in order, under the policy adapter as it is now."""
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], *, seed: int, alive: Callable[[], None]
+    ) -> Sequence[Sampled]: ...
+
+
+@dataclass(frozen=True)
 class Rollout:
-    """A microbatch of completions with what the models thought of them when they were sampled. No gradients."""
+    """A microbatch of completions with what the models think of them before an update. No gradients."""
 
     batch: Batch
     hidden: Tensor  # (B, T, D) `Trunk.lower`, shared by all roles and epochs
-    log_probs: Tensor  # (B, C) of the policy that sampled, computed again by the trainer
+    log_probs: Tensor  # (B, C) of the policy, by the trainer: the old ones of PPO's ratio
+    behaviour_log_probs: Tensor | None  # (B, C) of whoever sampled; None = the same
     ref_log_probs: Tensor  # (B, C)
     values: Tensor  # (B, C)
     scores: Tensor  # (B,) of the reward model, before any rule for unfinished completions
@@ -106,16 +128,19 @@ def sample_completions(
 
 @torch.no_grad()
 def observe(
-    trunk: Trunk, samples: Sequence[Sample], *, eos_ids: frozenset[int], temperature: float, ref: Role | None
+    trunk: Trunk, sampled: Sequence[Sampled], *, eos_ids: frozenset[int], temperature: float, ref: Role | None
 ) -> Rollout:
-    """One microbatch of the policy's own samples as a rollout."""
+    """One microbatch of completions as a rollout; `ref` is the role that KL is measured from, None the base model."""
+    samples = [item.sample for item in sampled]
     batch = collate(samples, trunk.pad_id, trunk.device)
     hidden = trunk.lower(batch.input_ids, batch.attention_mask)
     by_head = trunk.head_scores(hidden, batch)
+    log_probs = trunk.log_probs(hidden, batch, "policy", temperature)[0]
     return Rollout(
         batch=batch,
         hidden=hidden,
-        log_probs=trunk.log_probs(hidden, batch, "policy", temperature)[0],
+        log_probs=log_probs,
+        behaviour_log_probs=_behaviour(sampled, batch, log_probs),
         ref_log_probs=trunk.log_probs(hidden, batch, ref, temperature)[0],
         values=trunk.values(hidden, batch),
         scores=by_head.mean(-1),
@@ -124,34 +149,48 @@ def observe(
     )
 
 
-def collect_rollouts(
+def _behaviour(sampled: Sequence[Sampled], batch: Batch, log_probs: Tensor) -> Tensor | None:
+    """The behaviour policies' log-probs (B, C); None where all are the trainer's own `log_probs`."""
+    if all(item.log_probs is None for item in sampled):
+        return None
+    rows = [own[mask] for own, mask in zip(log_probs, batch.completion_mask, strict=True)]
+    known = [row if item.log_probs is None else row.new_tensor(item.log_probs)
+             for item, row in zip(sampled, rows, strict=True)]  # fmt: skip
+    return batch.spread(torch.cat(known))
+
+
+def own_sampler(trunk: Trunk, config: PPOConfig, eos_ids: frozenset[int]) -> Sampler:
+    """The trainer samples by itself, which needs nothing else and is the slowest way."""
+
+    def sample(prompts: Sequence[Sequence[int]], *, seed: int, alive: Callable[[], None]) -> list[Sampled]:
+        completions = sample_completions(
+            trunk,
+            prompts,
+            role="policy",
+            eos_ids=eos_ids,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            seed=seed,
+            alive=alive,
+        )
+        return [Sampled(Sample(tuple(p), c)) for p, c in zip(prompts, completions, strict=True)]
+
+    return sample
+
+
+def observed(
     config: PPOConfig,
     trunk: Trunk,
-    prompts: Sequence[Sequence[int]],
+    sampled: Sequence[Sampled],
     *,
     eos_ids: frozenset[int],
     ref: Role | None = None,
-    seed: int = 0,
     alive: Callable[[], None] = lambda: None,
 ) -> list[Rollout]:
-    """One completion of each prompt under the policy adapter, in microbatches of like length.
-
-    `ref` is the role that KL is measured from, None the base model. `alive` is called after each part of the work.
-    """
-    completions = sample_completions(
-        trunk,
-        prompts,
-        role="policy",
-        eos_ids=eos_ids,
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        seed=seed,
-        alive=alive,
-    )
-    samples = [Sample(tuple(p), c) for p, c in zip(prompts, completions, strict=True)]
+    """Completions in microbatches of like length. `alive` is called after each part of the work."""
     rollouts = []
-    for indices in length_bucketed([len(s) for s in samples], config.microbatch):
-        chosen = [samples[i] for i in indices]
+    for indices in length_bucketed([len(item.sample) for item in sampled], config.microbatch):
+        chosen = [sampled[i] for i in indices]
         rollouts.append(observe(trunk, chosen, eos_ids=eos_ids, temperature=config.temperature, ref=ref))
         alive()
     return rollouts

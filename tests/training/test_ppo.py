@@ -19,7 +19,7 @@ from training.ppo import (
     train_ppo,
     update,
 )
-from training.rollout import Rollout, collect_rollouts, observe, sample_completions
+from training.rollout import Rollout, Sampled, observe, observed, own_sampler, sample_completions
 
 EOS = frozenset({2})
 PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12, 13), (14,)]
@@ -112,7 +112,7 @@ def test_the_same_noise_meets_every_policy(tiny_trunk: Maker) -> None:
 
 def test_a_rollout_holds_what_each_role_says(perturbed: Trunk) -> None:
     samples = [Sample((5, 6, 7), (8, 9, 2)), Sample((10,), (11, 12, 13, 14))]
-    rollout = observe(perturbed, samples, eos_ids=EOS, temperature=0.5, ref="ref")
+    rollout = observe(perturbed, [Sampled(sample) for sample in samples], eos_ids=EOS, temperature=0.5, ref="ref")
     assert rollout.finished.tolist() == [True, False]
     batch = collate(samples, 0)
     with torch.no_grad():
@@ -120,6 +120,38 @@ def test_a_rollout_holds_what_each_role_says(perturbed: Trunk) -> None:
         assert torch.equal(rollout.ref_log_probs, perturbed.log_probs(hidden, batch, "ref", 0.5)[0])
         assert torch.equal(rollout.log_probs, perturbed.log_probs(hidden, batch, "policy", 0.5)[0])
         torch.testing.assert_close(rollout.scores, perturbed.score(batch))
+    assert rollout.behaviour_log_probs is None
+
+
+def test_completions_of_another_policy_are_weighed(perturbed: Trunk) -> None:
+    """Notes, P10: ratios 1.0202, .74082 and 3.32012, capped at 2; what the trainer sampled beside them weighs 1."""
+    samples = [Sample((5, 6), (7, 8, 2)), Sample((9,), (10,))]
+    own = observe(perturbed, [Sampled(s) for s in samples], eos_ids=EOS, temperature=1.0, ref=None)
+    ratios = torch.tensor([1.0202, 0.74082, 3.32012])
+    said = tuple((own.log_probs[0] - ratios.log()).tolist())
+    sampled = [Sampled(samples[0], said), Sampled(samples[1])]
+    for kind, first in (("token", [1.0202, 0.74082, 2.0]), ("geometric", [1.35889] * 3)):
+        config = dataclasses.replace(CONFIG, importance=kind, importance_cap=2.0, microbatch=2)
+        [rollout] = observed(config, perturbed, sampled[::-1], eos_ids=EOS)
+        [found] = estimate_advantages(config, [rollout], 0.1)
+        assert found.weights is not None
+        want = torch.tensor([[1.0, 0.0, 0.0], first])
+        torch.testing.assert_close(found.weights, want, atol=1e-5, rtol=0)
+
+
+def test_weights_scale_the_gradients_of_their_tokens(perturbed: Trunk) -> None:
+    """Everything weighed half gives half of the policy's step, and the same values."""
+    config = dataclasses.replace(CONFIG, epochs=1, minibatch=8)
+    own = experience(perturbed, config)
+    halved = [dataclasses.replace(e, weights=0.5 * e.rollout.batch.completion_mask) for e in own]
+    steps = []
+    for experiences in (own, halved):
+        optimizer = torch.optim.SGD([*perturbed.parameters("policy").values()], lr=0.0)
+        update(config, perturbed, optimizer, experiences, seed=0, iteration=0, alive=quiet)
+        steps.append([w.grad.clone() for w in perturbed.parameters("policy").values() if w.grad is not None])
+    assert any(bool(gradient.any()) for gradient in steps[0])
+    for whole, half in zip(*steps, strict=True):
+        torch.testing.assert_close(half, 0.5 * whole, atol=1e-7, rtol=1e-4)
 
 
 def by_hand(scores: list[float], finished: list[bool], uncertainty: tuple[float, float] = (0.0, 0.0)) -> Rollout:
@@ -130,6 +162,7 @@ def by_hand(scores: list[float], finished: list[bool], uncertainty: tuple[float,
         batch=batch,
         hidden=zeros,
         log_probs=torch.tensor([[-1.0, -0.5, -0.2], [-1.0, 0.0, 0.0]]),
+        behaviour_log_probs=None,
         ref_log_probs=torch.tensor([[-1.2, -0.4, -0.3], [-1.0, 0.0, 0.0]]),
         values=torch.tensor([[0.1, 0.2, 0.3], [0.5, 0.0, 0.0]]),
         scores=torch.tensor(scores),
@@ -162,7 +195,8 @@ def test_a_rollout_knows_how_far_the_heads_disagree(tiny_model: Callable[..., Ll
     with torch.no_grad():
         trunk.heads["reward"].weight.zero_()
         trunk.heads["reward"].bias.copy_(torch.tensor([0.0, 3.0, -1.5]))
-    rollout = observe(trunk, [Sample((5,), (6, 2)), Sample((10,), (11,))], eos_ids=EOS, temperature=1.0, ref=None)
+    sampled = [Sampled(Sample((5,), (6, 2))), Sampled(Sample((10,), (11,)))]
+    rollout = observe(trunk, sampled, eos_ids=EOS, temperature=1.0, ref=None)
     torch.testing.assert_close(rollout.scores, torch.full((2,), 0.5), atol=1e-6, rtol=0)
     torch.testing.assert_close(rollout.uncertainty, torch.full((2,), 3.5**0.5), atol=1e-6, rtol=0)
     assert rollout_metrics([rollout])["objective/uncertainty"] == pytest.approx(3.5**0.5, abs=1e-6)
@@ -299,7 +333,8 @@ def test_microbatches_do_not_change_the_update(tiny_trunk: Maker) -> None:
 
 
 def experience(trunk: Trunk, config: PPOConfig) -> list[Experience]:
-    rollouts = collect_rollouts(config, trunk, PROMPTS * 2, eos_ids=EOS)
+    sampled = own_sampler(trunk, config, EOS)(PROMPTS * 2, seed=0, alive=quiet)
+    rollouts = observed(config, trunk, sampled, eos_ids=EOS)
     return estimate_advantages(config, rollouts, config.kl_coef)
 
 
