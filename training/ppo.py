@@ -183,9 +183,9 @@ def train_ppo(
 ) -> PPOReport:
     """Improve the policy adapter on `prompts`; goes on from the last checkpoint, if any.
 
-    `ref` is the role that KL is measured from, None the base model; `sampler` writes, None = the trainer. The value adapter and head start as the reward
-    model's. Raises NonFinite on NaN, StalePolicy when the old log-probs are not those of the policy, and ValueError
-    when one head is to say how certain it is.
+    `ref` is the role that KL is measured from, None the base model; `sampler` writes the completions, None = the
+    trainer. The value adapter and head start as the reward model's. Raises NonFinite on NaN, StalePolicy when the old
+    log-probs are not those of the policy, and ValueError when one head is to say how certain it is.
     """
     if config.uncertainty_coef > 0 and trunk.heads["reward"].out_features == 1:
         raise ValueError("uncertainty_coef: one head never disagrees; the trunk needs at least 2 reward heads")
