@@ -22,7 +22,8 @@ from training.judged import RankedAnswers, RatedAnswer, WrittenAnswer
 from training.likelihoods import Labels
 from training.models import Role, Trunk
 from training.optimization import NonFinite
-from training.ppo import StalePolicy, train_ppo
+from training.ppo import train_ppo
+from training.ppo_update import StalePolicy
 from training.reward import train_reward_model
 from training.scoring import Scorer
 from training.sft import train_sft

@@ -14,18 +14,12 @@ from training.advantages import end_positions
 from training.checkpoints import load_checkpoint
 from training.config import PPOConfig
 from training.data import Sample, collate
+from training.experience import Experience, estimate_advantages, read_after_ends
 from training.losses import kl_loss, language_model_loss, value_loss
 from training.models import Role, Trunk
 from training.optimization import follow
-from training.ppo import (
-    Experience,
-    StalePolicy,
-    _require_on_policy,
-    estimate_advantages,
-    read_after_ends,
-    train_ppo,
-    update,
-)
+from training.ppo import train_ppo
+from training.ppo_update import StalePolicy, _require_on_policy, update
 from training.rollout import Rollout, collect_rollouts, observe
 
 EOS = frozenset(range(2, 60))  # so many that some completions end early
