@@ -10,6 +10,16 @@ import torch
 from torch import Tensor
 
 
+def end_positions(mask: Tensor, ended: Tensor) -> Tensor:
+    """The mask (B, T + 1) of the one position right after the last real token of each row that `ended` (B,) marks.
+
+    There the score may stand beside a value of its own, as in TRL; rows that were cut short have no such position.
+    """
+    positions = torch.arange(mask.shape[-1] + 1, device=mask.device)
+    after = (positions[:-1] * mask).amax(dim=-1, keepdim=True) + 1  # (B, 1)
+    return (positions == after) & ended.unsqueeze(-1)
+
+
 def token_rewards(kl: Tensor, scores: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
     """Rewards (B, T): -kl_coef * KL on each real token, the score on the last (Ziegler et al. 2019, eq. 2).
 

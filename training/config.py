@@ -120,24 +120,33 @@ class PPOConfig(AdapterConfig):
     microbatch: int = 16  # rollouts per forward and backward; bounds memory, does not change the result
     learning_rate: float = 1e-3  # Adam, policy adapter; falls to 0 over the iterations
     value_learning_rate: float = 1e-3  # Adam, value adapter and head
-    kl_coef: float = 0.1  # weight of the KL penalty in the reward
+    kl_coef: float = 0.1  # weight of the KL penalty
     kl_target: float | None = None  # nats per completion that kl_coef steers to; None = kl_coef is fixed
     kl_horizon: int = 10_000  # completions over which a persistent 1% error moves kl_coef by about 1%
-    kl_estimator: Literal["k1", "k2", "k3"] = "k1"  # of the penalty in the reward
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"  # of the penalty, per token
+    kl_in: Literal["reward", "loss"] = "reward"  # the penalty lowers each token's reward, or is a loss of its own
     gamma: float = 1.0  # discount per token
     lam: float = 0.95  # GAE: 1 = reward to go, 0 = one-step
     clip_range: float = 0.2  # of the probability ratio
     value_clip: float = 0.2  # of the value around its old value
     value_coef: float = 0.1  # weight of the value loss beside the policy loss
+    value_trunk: Literal["own", "policy"] = "own"  # an adapter that starts as the reward model's, or a mere head
     dual_clip: float | None = 3.0  # bound on a bad token's loss, in units of |advantage|; None = none
     entropy_coef: float = 0.0  # weight of an entropy bonus
     importance: Literal["token", "geometric"] = "token"  # how completions of another policy are weighed
     importance_cap: float = 2.0  # bound of that weight (truncated importance sampling)
+    ptx_coef: float = 0.0  # weight of the demonstrations' loss per token beside the policy loss per token
+    ptx_batch: int = 16  # demonstrations per optimizer step
+    ema_decay: float | None = None  # per optimizer step (InstructGPT: .992): the average is saved; None = the last
     max_kl_step: float = 0.05  # nats per token from the rollouts' policy; beyond, the iteration stops
+    score_at: Literal["end", "after_end"] = "end"  # the last token's reward, or (TRL) of the position after it
+    score_clip: float | None = None  # a score beyond this on either side is cut, before the unfinished pay
     uncertainty_coef: float = 0.0  # standard deviations over the reward heads that a score is lowered by
     missing_eos: Literal["replace", "subtract"] | None = None  # how the unfinished pay; None = as people judged them
     missing_eos_penalty: float = 1.0  # score units: 'replace' makes the score -1, 'subtract' takes 1 off
+    whiten_rewards: bool = False  # to variance 1, mean as it was, over the tokens of an iteration
     whiten_advantages: bool = True  # to mean 0 and variance 1 over the rollouts of an iteration
+    whitening: Literal["population", "bessel"] = "population"  # which variance: over n (OpenAI) or n - 1 (TRL)
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
     checkpoint_every: int = 1  # iterations
 
@@ -159,6 +168,10 @@ class PPOConfig(AdapterConfig):
         )
         _require(self.dual_clip is None or self.dual_clip > 1, "dual_clip must be above 1, or None")
         _require(self.importance_cap >= 1, "importance_cap must be at least 1")
+        _require(min(self.entropy_coef, self.ptx_coef) >= 0, "entropy_coef and ptx_coef must not be negative")
+        _require(self.ptx_batch > 0, "ptx_batch must be at least 1")
+        _require(self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay must lie in (0, 1), or None")
+        _require(self.score_clip is None or self.score_clip > 0, "score_clip must be positive, or None")
         _require(self.missing_eos_penalty >= 0, "missing_eos_penalty must not be negative")
         _require(self.uncertainty_coef >= 0, "uncertainty_coef must not be negative")
 

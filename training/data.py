@@ -7,11 +7,12 @@ import math
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 
@@ -118,6 +119,15 @@ class Batch:
         """From states (B, T, D) those (N, D) that predict a real completion token."""
         rows = torch.arange(len(states), device=states.device).unsqueeze(1).expand_as(self.positions)
         return states[rows[self.completion_mask], self.positions[self.completion_mask]]
+
+    def with_ends(self, ends: Tensor) -> "Batch":
+        """One more position where `ends` (B, C + 1) says so, whose state has read the whole completion."""
+        return replace(
+            self,
+            completion_ids=F.pad(self.completion_ids, (0, 1)),
+            completion_mask=F.pad(self.completion_mask, (0, 1)) | ends,
+            positions=torch.where(ends, self.lengths.unsqueeze(1) - 1, F.pad(self.positions, (0, 1))),
+        )
 
     def spread(self, x: Tensor) -> Tensor:
         """Values (N,) of the real completion tokens as (B, C), 0 in the padding."""

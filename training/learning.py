@@ -22,7 +22,8 @@ from training.judged import RankedAnswers, RatedAnswer, WrittenAnswer
 from training.likelihoods import Labels
 from training.models import Role, Trunk
 from training.optimization import NonFinite
-from training.ppo import StalePolicy, train_ppo
+from training.ppo import train_ppo
+from training.ppo_update import StalePolicy
 from training.reward import train_reward_model
 from training.scoring import Scorer
 from training.sft import train_sft
@@ -138,6 +139,7 @@ class Predecessor:
 def ppo(job: Job) -> dict[str, Any]:
     """Improve the policy against the reward model."""
     trunk = load_trunk(job, "policy", "ref", "reward")
+    demonstrations = _demonstrations(job)[0] if job.config.ppo.ptx_coef > 0 else []
     report = train_ppo(
         job.config.ppo,
         trunk,
@@ -146,10 +148,16 @@ def ppo(job: Job) -> dict[str, Any]:
         checkpoint_dir=checkpoints(job),
         progress=job.progress,
         ref=_if_saved(job, "ref"),
+        ptx=[sample.truncated(job.config.sft.max_tokens) for sample in demonstrations],
         seed=job.config.seed,
     )
     _save(job, trunk, "policy", POLICY)
-    return {"iterations": report.iterations, "first": report.history[0], "last": report.last}
+    return {
+        "iterations": report.iterations,
+        "ptx_demonstrations": len(demonstrations),
+        "first": report.history[0],
+        "last": report.last,
+    }
 
 
 def gate(job: Job) -> dict[str, Any]:

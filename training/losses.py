@@ -4,6 +4,7 @@ Letters: B batch, T completion tokens, V vocabulary. A mask is boolean and True 
 whatever stands in the padding, NaN included, changes neither a loss nor a gradient.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -31,15 +32,27 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return _token_mean(x, mask)
 
 
-def masked_whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
+def masked_whiten(x: Tensor, mask: Tensor, shift_mean: bool = True, correction: Literal[0, 1] = 0) -> Tensor:
     """`x` at unit variance, and at zero mean if `shift_mean`, over everything that `mask` keeps; 0 elsewhere.
 
-    Population variance (OpenAI lm-human-preferences, `whiten`). Pass the whole batch, not a microbatch.
+    Population variance (OpenAI lm-human-preferences, `whiten`), or Bessel's with `correction` 1 (TRL). Pass the
+    whole batch, not a microbatch. ValueError when the mask keeps no more than `correction`.
     """
     mean = masked_mean(x, mask)
-    variance = masked_mean((x - mean).square(), mask)
+    variance = _token_mean((x - mean).square(), mask, mask.sum() - correction)
     whitened = (x - mean) * torch.rsqrt(variance + 1e-8)
     return _real(whitened if shift_mean else whitened + mean, mask)
+
+
+def whiten_together(
+    parts: Sequence[Tensor], masks: Sequence[Tensor], shift_mean: bool = True, correction: Literal[0, 1] = 0
+) -> list[Tensor]:
+    """`masked_whiten` over all `parts` as one, whatever the width that each was padded to; shapes as they were."""
+    flat = torch.cat([part[mask] for part, mask in zip(parts, masks, strict=True)])
+    whitened = masked_whiten(flat, torch.ones_like(flat, dtype=torch.bool), shift_mean, correction)
+    pieces = whitened.split([int(mask.sum()) for mask in masks])
+    zeros = [torch.zeros_like(part) for part in parts]
+    return [zero.masked_scatter(mask, piece) for zero, mask, piece in zip(zeros, masks, pieces, strict=True)]
 
 
 def _tempered(logits: Tensor, temperature: float) -> Tensor:
@@ -152,23 +165,48 @@ def kl_estimate(log_ratio: Tensor, kind: Literal["k1", "k2", "k3"]) -> Tensor:
     raise ValueError(f"unknown KL estimator {kind!r}")
 
 
+def kl_loss(
+    log_probs: Tensor,
+    ref_log_probs: Tensor,
+    mask: Tensor,
+    kind: Literal["k1", "k2", "k3"],
+    normaliser: Tensor | float | None = None,
+) -> Tensor:
+    """Token mean of the KL estimate as a loss, where the rewards do not hold it. (B, T) each -> scalar.
+
+    The gradient of k2 is that of KL(policy || reference) at the policy's own tokens; that of k1 is zero in
+    expectation, so k1 here has its own value and k2's gradient. k3 has its own (Shao et al. 2024), which is right
+    to first order only. `normaliser` as in `ppo_policy_loss`.
+    """
+    log_ratio = _real(log_probs - ref_log_probs, mask).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    estimate = kl_estimate(log_ratio, kind)
+    if kind == "k1":
+        guide = kl_estimate(log_ratio, "k2")
+        estimate = guide + (estimate - guide).detach()
+    return _token_mean(estimate, mask, normaliser)
+
+
 def importance_weights(
     train_log_probs: Tensor,
     rollout_log_probs: Tensor,
     mask: Tensor,
     cap: float,
-    kind: Literal["token", "geometric"] = "token",
+    kind: Literal["token", "geometric", "sequence"] = "token",
+    floor: float | None = None,
 ) -> Tensor:
     """Detached weights (B, T) of tokens that another engine sampled: trainer / rollout probability, capped.
 
-    'token' truncates each token's own ratio (Yao et al. 2025, TIS); 'geometric' gives each token of a
-    completion the geometric mean of its ratios, which does not grow with length as the product does. Inputs
-    (B, T); 0 in the padding.
+    'token' truncates each token's own ratio (Yao et al. 2025, TIS); 'sequence' gives each token of a completion the
+    product of all its ratios, 'geometric' their geometric mean, which does not grow with length. With `floor`
+    nothing is truncated: a weight outside [floor, cap] becomes 0 (IcePop). Inputs (B, T); 0 in the padding.
     """
     log_ratio = _real(train_log_probs - rollout_log_probs, mask).detach()
-    if kind == "geometric":
-        lengths = mask.sum(dim=-1, keepdim=True).clamp(min=1)  # (B, 1)
-        log_ratio = (log_ratio.sum(dim=-1, keepdim=True) / lengths).expand_as(log_ratio)
-    elif kind != "token":
+    if kind not in ("token", "geometric", "sequence"):
         raise ValueError(f"unknown kind of importance weight {kind!r}")
-    return _real(log_ratio.clamp(max=MAX_LOG_RATIO).exp().clamp(max=cap), mask)
+    if kind != "token":
+        parts = mask.sum(dim=-1, keepdim=True).clamp(min=1) if kind == "geometric" else 1  # (B, 1)
+        log_ratio = (log_ratio.sum(dim=-1, keepdim=True) / parts).expand_as(log_ratio)
+    weights = log_ratio.clamp(max=MAX_LOG_RATIO).exp()
+    if floor is None:
+        return _real(weights.clamp(max=cap), mask)
+    return _real(weights, mask & (weights >= floor) & (weights <= cap))

@@ -79,9 +79,9 @@ class Trunk:
             "reward": new_head(width, reward_heads, generator).to(self.device),
             "value": new_head(width, 1, generator).to(self.device),
         }
-        self.temperature = (
-            1.0  # scores over log-odds: a is preferred to b with probability sigmoid((a - b) / temperature)
-        )
+        # Scores over log-odds: a is preferred to b with probability sigmoid((a - b) / temperature).
+        self.temperature = 1.0
+        self.value_role: Role = "value"  # whose states the value head reads
         self._check_split()
 
     @classmethod
@@ -199,7 +199,7 @@ class Trunk:
 
     def values(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Values (B, C): the value head where the token is about to be chosen; 0 in the padding."""
-        states = batch.predictors(self.upper(hidden, batch.attention_mask, "value"))
+        states = batch.predictors(self.upper(hidden, batch.attention_mask, self.value_role))
         return batch.spread(self.heads["value"](states.float()).squeeze(-1))
 
     def scores(self, hidden: Tensor, batch: Batch) -> Tensor:

@@ -40,13 +40,29 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, *, stage
     return norm
 
 
+@torch.no_grad()
+def follow(average: Mapping[str, Tensor], parameters: Mapping[str, Tensor], decay: float) -> None:
+    """One step of an exponential moving average, in place: decay * average + (1 - decay) * parameter, name by name."""
+    for name, tensor in average.items():
+        tensor.lerp_(parameters[name], 1 - decay)
+
+
 def snapshot(
-    trunk: Trunk, roles: Iterable[Role], optimizer: torch.optim.Optimizer, step: int, state: Mapping[str, object]
+    trunk: Trunk,
+    roles: Iterable[Role],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    state: Mapping[str, object],
+    **sections: Mapping[str, Tensor],
 ) -> Checkpoint:
-    """Adapters, heads and optimizer after `step` steps. Draws depend on seed and step alone: no RNG to keep."""
-    weights = {f"{role}/{name}": tensor for role in roles for name, tensor in trunk.state(role).items()}
-    moments = {f"optimizer/{name}": tensor for name, tensor in optimizer_tensors(optimizer).items()}
-    return Checkpoint(step, weights | moments, state)
+    """Adapters, heads, optimizer and other named `sections` after `step` steps.
+
+    Draws depend on seed and step alone: no RNG to keep.
+    """
+    parts = {role: trunk.state(role) for role in roles} | {"optimizer": optimizer_tensors(optimizer)} | sections
+    return Checkpoint(
+        step, {f"{part}/{name}": t for part, tensors in parts.items() for name, t in tensors.items()}, state
+    )
 
 
 def restore(trunk: Trunk, roles: Iterable[Role], optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from training.advantages import adapt_kl_coef, apply_missing_eos, generalized_advantages, token_rewards
+from training.advantages import (
+    adapt_kl_coef,
+    apply_missing_eos,
+    end_positions,
+    generalized_advantages,
+    token_rewards,
+)
 
 LOG_PROBS, REF_LOG_PROBS = [-1.0, -0.5, -0.2], [-1.2, -0.4, -0.3]
 VALUES, VALUE_AFTER_EOS = [0.1, 0.2, 0.3], 0.05
@@ -63,6 +69,12 @@ def test_score_after_the_end_token_golden() -> None:
     rewards = token_rewards(kl, f64([1.0]), mask, 0.05)
     advantages, _ = generalized_advantages(rewards, f64([[*VALUES, VALUE_AFTER_EOS]]), mask, 1.0, 0.95)
     close(advantages, [[0.774119, 0.720125, 0.6475, 0.95]])
+
+
+def test_the_position_after_the_end() -> None:
+    mask = torch.tensor([[True, True, True], [True, False, False], [True, True, False], [True, False, True]])
+    ends = end_positions(mask, torch.tensor([True, True, False, True]))
+    assert ends.int().tolist() == [[0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
 
 
 @examples

@@ -15,11 +15,13 @@ from training.losses import (
     entropy,
     importance_weights,
     kl_estimate,
+    kl_loss,
     language_model_loss,
     masked_mean,
     masked_whiten,
     ppo_policy_loss,
     value_loss,
+    whiten_together,
 )
 
 KINDS: tuple[Literal["k1", "k2", "k3"], ...] = ("k1", "k2", "k3")
@@ -82,6 +84,29 @@ def test_whitening_golden() -> None:
     row, mask = f64([[1.0, 2.0, 3.0, 4.0]]), torch.ones(1, 4, dtype=torch.bool)
     close(masked_whiten(row, mask), [[-1.341641, -0.447214, 0.447214, 1.341641]])
     close(masked_whiten(row, mask, shift_mean=False), [[1.158359, 2.052786, 2.947214, 3.841641]])
+    close(masked_whiten(row, mask, correction=1), [[-1.161895, -0.387298, 0.387298, 1.161895]])
+    close(masked_whiten(row, mask, shift_mean=False, correction=1), [[1.338105, 2.112702, 2.887298, 3.661895]])
+
+
+def test_one_token_has_no_sample_variance() -> None:
+    with pytest.raises(ValueError, match="no tokens"):
+        masked_whiten(f64([[3.0, 1.0]]), torch.tensor([[True, False]]), correction=1)
+
+
+def test_batches_of_different_widths_are_whitened_as_one() -> None:
+    """The golden row, cut in two between 2 and 3 and padded with what must not count."""
+    parts, masks = [f64([[1.0], [2.0]]), f64([[3.0, math.nan], [4.0, 9.0]])], [ragged_mask([1, 1], 1)]
+    first, second = whiten_together(parts, [*masks, ragged_mask([1, 1], 2)])
+    close(first, [[-1.341641], [-0.447214]])
+    close(second, [[0.447214, 0.0], [1.341641, 0.0]])
+
+
+def test_padding_does_not_dilute_a_mean() -> None:
+    """What unmasked means do: with padding of .451 of all positions they report a number 1.82 times too small."""
+    mask = ragged_mask([549], 1000)
+    x = torch.full((1, 1000), 0.02).double().masked_fill(~mask, 0.0)
+    assert (masked_mean(x, mask) / x.mean()).item() == pytest.approx(1 / (1 - 0.451), abs=1e-9)
+    close(masked_mean(x, mask), 0.02)
 
 
 @examples
@@ -187,6 +212,38 @@ def test_kl_estimates_in_expectation() -> None:
         close((q * kl_estimate((q / p).log(), kind)).sum(), expected, 1e-8)
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected", "slopes"),
+    [
+        ("k1", 0.2 / 3, (0.2, -0.1, 0.1)),  # k2's gradient: its own would push every token down alike
+        ("k2", 0.03 / 3, (0.2, -0.1, 0.1)),
+        ("k3", (0.018731 + 0.005171 + 0.004837) / 3, (0.181269, -0.105171, 0.095163)),
+    ],
+)
+def test_kl_loss_golden(kind: Literal["k1", "k2", "k3"], expected: float, slopes: tuple[float, ...]) -> None:
+    """The differences of the worked example in the research notes: .2, -.1, .1."""
+    log_probs = f64([[-1.0, -0.5, -0.2, 7.0]]).requires_grad_()
+    loss = kl_loss(log_probs, f64([[-1.2, -0.4, -0.3, 1.0]]), ragged_mask([3], 4), kind)
+    close(loss.detach(), expected)
+    (gradient,) = torch.autograd.grad(loss, log_probs)
+    close(gradient, [[*(slope / 3 for slope in slopes), 0.0]])
+
+
+@pytest.mark.parametrize("kind", ["k1", "k2"])
+def test_the_gradient_of_the_kl_loss_is_that_of_kl(kind: Literal["k1", "k2"]) -> None:
+    """In expectation over all tokens that the policy may draw, exactly."""
+    logits, ref = f64([0.4, -0.2, 0.1, 0.9]).requires_grad_(), f64([0.0, 0.3, -0.5, 0.2]).log_softmax(-1)
+    log_probs = logits.log_softmax(-1)
+    (want,) = torch.autograd.grad((log_probs.exp() * (log_probs - ref)).sum(), logits, retain_graph=True)
+    assert want.abs().max() > 0.05
+    every = torch.ones(1, 1, dtype=torch.bool)
+    parts = [
+        p * kl_loss(lp.view(1, 1), r.view(1, 1), every, kind)
+        for p, lp, r in zip(log_probs.detach().exp(), log_probs, ref, strict=True)
+    ]
+    close(torch.autograd.grad(torch.stack(parts).sum(), logits)[0], want, 1e-9)
+
+
 def test_importance_weights_golden() -> None:
     train = f64([[-1.0, -0.5, -0.2, 5.0]])
     rollout = train - f64([[0.02, -0.3, 1.2, 0.7]])
@@ -195,6 +252,18 @@ def test_importance_weights_golden() -> None:
     close(importance_weights(train, rollout, mask, 2.0), [[1.0202, 0.74082, 2.0, 0.0]], 1e-5)
     close(importance_weights(train, rollout, mask, 2.0, "geometric"), [[1.35889] * 3 + [0.0]], 1e-5)
     close(importance_weights(train, rollout, mask, 1.1, "geometric"), [[1.1] * 3 + [0.0]], 1e-5)
+    close(importance_weights(train, rollout, mask, 10.0, "sequence"), [[2.50929] * 3 + [0.0]], 1e-5)
+    close(importance_weights(train, rollout, mask, 2.0, "sequence"), [[2.0] * 3 + [0.0]], 1e-5)
+
+
+def test_importance_weights_outside_a_band_are_dropped_golden() -> None:
+    """IcePop keeps what lies in [.5, 2] as it is; truncation would have made 2 of the last."""
+    train, mask = f64([[-1.0, -0.5, -0.2, 5.0]]), ragged_mask([3], 4)
+    rollout = train - f64([[0.02, -0.3, 1.2, 0.7]])
+    close(importance_weights(train, rollout, mask, 2.0, floor=0.5), [[1.0202, 0.74082, 0.0, 0.0]], 1e-5)
+    close(importance_weights(train, rollout, mask, 2.0, floor=0.8), [[1.0202, 0.0, 0.0, 0.0]], 1e-5)
+    close(importance_weights(train, rollout, mask, 2.0, "sequence", floor=0.5), [[0.0] * 4], 1e-5)
+    close(importance_weights(train, rollout, mask, 2.0, "geometric", floor=0.5), [[1.35889] * 3 + [0.0]], 1e-5)
 
 
 def test_importance_weights_carry_no_gradient() -> None:
@@ -235,6 +304,8 @@ X, Y, Z = random_batch(7, (2, 4), 3)
         (lambda v: value_loss(v, Y, Z, MASK, 0.2), (X,)),
         (lambda x: kl_estimate(x, "k2"), (X,)),
         (lambda x: kl_estimate(x, "k3"), (X,)),
+        (lambda x: kl_loss(x, Y, MASK, "k2"), (X,)),
+        (lambda x: kl_loss(x, Y, MASK, "k3"), (X,)),
         (lambda x: language_model_loss(x, MASK), (X,)),
     ],
 )

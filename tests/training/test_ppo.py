@@ -8,17 +8,11 @@ from transformers import LlamaForCausalLM
 
 from training.config import AdapterConfig, PPOConfig
 from training.data import Sample, collate
+from training.experience import Experience, estimate_advantages
 from training.models import Trunk
 from training.optimization import NonFinite
-from training.ppo import (
-    Experience,
-    StalePolicy,
-    estimate_advantages,
-    learning_rates,
-    rollout_metrics,
-    train_ppo,
-    update,
-)
+from training.ppo import learning_rates, rollout_metrics, train_ppo
+from training.ppo_update import StalePolicy, update
 from training.rollout import Rollout, Sampled, observe, observed, own_sampler, sample_completions
 
 EOS = frozenset({2})

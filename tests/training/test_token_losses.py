@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.testing import assert_close
 
-from training.losses import language_model_loss, ppo_policy_loss, value_loss
+from training.losses import kl_loss, language_model_loss, ppo_policy_loss, value_loss
 
 examples = settings(max_examples=50, deadline=None)  # a busy machine is no counterexample
 
@@ -49,12 +49,22 @@ def language_model_term(x: list[Tensor], mask: Tensor, normaliser: float | None)
     return language_model_loss(x[0], mask, normaliser)
 
 
+def kl_k1_term(x: list[Tensor], mask: Tensor, normaliser: float | None) -> Tensor:
+    return kl_loss(x[0], x[1], mask, "k1", normaliser)
+
+
+def kl_k3_term(x: list[Tensor], mask: Tensor, normaliser: float | None) -> Tensor:
+    return kl_loss(x[0], x[1], mask, "k3", normaliser)
+
+
 def stats_term(x: list[Tensor], mask: Tensor, normaliser: float | None) -> Tensor:
     stats = ppo_policy_loss(x[0], x[1], x[2], mask, 0.2, normaliser=normaliser)[1]
     return torch.stack(stats).dot(f64([1.0, 10.0, 100.0])) + 0 * x[0].nan_to_num().sum()
 
 
-every_token_loss = pytest.mark.parametrize("term", [policy_term, value_term, language_model_term, stats_term])
+every_token_loss = pytest.mark.parametrize(
+    "term", [policy_term, value_term, language_model_term, kl_k1_term, kl_k3_term, stats_term]
+)
 
 
 def loss_and_gradient(term: TokenLoss, x: list[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:

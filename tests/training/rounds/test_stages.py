@@ -225,6 +225,21 @@ def test_resumed_stage_ends_like_one_that_was_never_stopped(rounds: Rounds, monk
     assert sha256_of(workspace.output("ppo") / "adapter/adapter_model.safetensors") == never_stopped
 
 
+def test_demonstrations_of_the_round_are_mixed_into_ppo_if_asked_for(rounds: Rounds) -> None:
+    """All that the round collected, also where they are too few for SFT; by default none."""
+    rounds.installation.speak(24, demonstrations=3)
+    found = {}
+    for ptx_coef in (0.0, 0.5):
+        rounds.installation.configure(ppo={"iterations": 1, "ptx_coef": ptx_coef})
+        round_id, outcomes = rounds.run(last="ppo")
+        assert "skipped" in outcomes["sft"].metrics
+        found[ptx_coef] = outcomes["ppo"].metrics
+        rounds.end(round_id, "cancelled")
+    assert found[0.0]["ptx_demonstrations"] == 0 and "ppo/ptx_loss" not in found[0.0]["last"]
+    assert found[0.5]["ptx_demonstrations"] == 3
+    assert 3 < found[0.5]["last"]["ppo/ptx_loss"] < 10, "about log 300 nats per token, as a random model has"
+
+
 def test_old_token_leaves_no_outcome(rounds: Rounds) -> None:
     """A worker that lost the round and does not know it runs a stage to its end."""
     installation = rounds.installation

@@ -1,0 +1,129 @@
+"""What PPO does with the rollouts of one iteration: optimizer steps, and what each must hold to."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from training.config import PPOConfig
+from training.data import Sample, collate, endless, length_bucketed, shuffled
+from training.experience import Experience
+from training.losses import kl_loss, language_model_loss, ppo_policy_loss, value_loss
+from training.models import Role, Trunk
+from training.optimization import clip_gradients, follow, require_finite
+
+TRAINED: tuple[Role, ...] = ("policy", "value")
+
+
+class StalePolicy(AssertionError):
+    """The first minibatch after sampling did not see ratio 1: the weights or the forward pass are not those that
+    computed the old log-probs, and every update from them would be wrong."""
+
+
+def _minibatch(config: PPOConfig, trunk: Trunk, experiences: Sequence[Experience]) -> dict[str, float]:
+    """Accumulate the gradients of one optimizer step; the token mean is over all of its microbatches."""
+    tokens = float(sum(int(e.rollout.batch.completion_mask.sum()) for e in experiences))
+    places = float(sum(int(e.valued.batch.completion_mask.sum()) for e in experiences))
+    names = ("ppo/policy_loss", "ppo/value_loss", "ppo/clipfrac", "ppo/approxkl", "ppo/ratio")
+    sums = dict.fromkeys(names, 0.0)
+    for e in experiences:
+        old, mask = e.rollout, e.rollout.batch.completion_mask
+        wants_entropy = config.entropy_coef > 0
+        log_probs, entropies = trunk.log_probs(old.hidden, old.batch, "policy", config.temperature, wants_entropy)
+        policy_loss, stats = ppo_policy_loss(
+            log_probs, old.log_probs, e.advantages, mask, config.clip_range, config.dual_clip, e.weights, tokens
+        )
+        objective = policy_loss
+        if entropies is not None:
+            objective = objective - config.entropy_coef * entropies.sum() / tokens
+        if e.kl_coef > 0:
+            kl = kl_loss(log_probs, old.ref_log_probs, mask, config.kl_estimator, normaliser=tokens)
+            objective = objective + e.kl_coef * kl
+        objective.backward()
+        batch, old_values, returns = e.valued
+        values = trunk.values(old.hidden, batch)
+        loss = value_loss(values, old_values, returns, batch.completion_mask, config.value_clip, normaliser=places)
+        (config.value_coef * loss).backward()
+        parts = (policy_loss, loss, stats.clip_fraction, stats.approx_kl, stats.ratio_mean)
+        for name, part in zip(names, parts, strict=True):
+            sums[name] += part.item()
+    return sums
+
+
+def ptx_gradients(config: PPOConfig, trunk: Trunk, samples: Sequence[Sample]) -> float:
+    """Accumulate those of ptx_coef * the demonstrations' loss per token (Ouyang et al. 2022, eq. 2); returns the loss.
+
+    Beside PPO's own in one optimizer step, and not a step of its own.
+    """
+    tokens = float(sum(len(sample.completion_ids) for sample in samples))
+    total = 0.0
+    for indices in length_bucketed([len(sample) for sample in samples], config.microbatch):
+        batch = collate([samples[i] for i in indices], trunk.pad_id, trunk.device)
+        log_probs, _ = trunk.log_probs(trunk.lower(batch.input_ids, batch.attention_mask), batch, "policy")
+        loss = language_model_loss(log_probs, batch.completion_mask, normaliser=tokens)
+        (config.ptx_coef * loss).backward()
+        total += loss.item()
+    return total
+
+
+def _ptx_batches(config: PPOConfig, ptx: Sequence[Sample], seed: int, iteration: int) -> Iterator[list[Sample]]:
+    """The demonstrations of each optimizer step of an iteration: a pure function of its arguments, for resuming."""
+    per_iteration = config.epochs * (config.rollouts_per_iteration // config.minibatch) * config.ptx_batch
+    order = islice(endless(len(ptx), ~seed), iteration * per_iteration, None)  # ~: not the order of the prompts
+    while True:
+        yield [ptx[i] for i in islice(order, config.ptx_batch)]
+
+
+def _require_on_policy(metrics: dict[str, float]) -> None:
+    ratio, kl, clipped = metrics["ppo/ratio"], metrics["ppo/approxkl"], metrics["ppo/clipfrac"]
+    if abs(ratio - 1) > 1e-3 or kl > 1e-5 or clipped > 0:
+        found = f"ratio {ratio:.6f}, approximate KL {kl:.2e} and {clipped:.1%} clipped"
+        raise StalePolicy(f"{found} before the first update; want 1, 0 and none")
+
+
+def update(
+    config: PPOConfig,
+    trunk: Trunk,
+    optimizer: torch.optim.Optimizer,
+    experiences: Sequence[Experience],
+    *,
+    seed: int,
+    iteration: int,
+    alive: Callable[[], None],
+    ptx: Sequence[Sample] = (),
+    average: Mapping[str, Tensor] | None = None,
+) -> dict[str, float]:
+    """All epochs over the rollouts of one iteration; stops early when the policy has moved `max_kl_step` away.
+
+    `ptx` are demonstrations to mix in; `average` follows the policy's weights, in place.
+    """
+    per_step = config.minibatch // config.microbatch
+    demonstrations = _ptx_batches(config, ptx, seed, iteration) if ptx and config.ptx_coef > 0 else None
+    steps: list[dict[str, float]] = []
+    for epoch in range(config.epochs):
+        order = shuffled(len(experiences), seed, iteration * config.epochs + epoch)
+        for start in range(0, len(order), per_step):
+            optimizer.zero_grad()
+            metrics = _minibatch(config, trunk, [experiences[i] for i in order[start : start + per_step]])
+            if demonstrations is not None:
+                metrics["ppo/ptx_loss"] = ptx_gradients(config, trunk, next(demonstrations))
+            require_finite("ppo", iteration, **{name.replace("/", "_"): x for name, x in metrics.items()})
+            if not steps:
+                _require_on_policy(metrics)
+            steps.append(metrics)
+            if metrics["ppo/approxkl"] > config.max_kl_step:
+                return _averages(steps)
+            for role in TRAINED:  # apart, so that the value's gradients cannot scale down the policy's
+                parameters = trunk.parameters(role).values()
+                clip_gradients(parameters, config.max_grad_norm, stage="ppo", step=iteration)
+            optimizer.step()
+            if average is not None and config.ema_decay is not None:
+                follow(average, trunk.parameters("policy"), config.ema_decay)
+            alive()
+    return _averages(steps)
+
+
+def _averages(steps: Sequence[dict[str, float]]) -> dict[str, float]:
+    means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
+    return means | {"ppo/steps": float(len(steps)), "ppo/approxkl_last": steps[-1]["ppo/approxkl"]}
