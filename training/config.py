@@ -137,6 +137,9 @@ class PPOConfig(AdapterConfig):
     missing_eos_penalty: float = 1.0  # score units: 'replace' makes the score -1, 'subtract' takes 1 off
     whiten_advantages: bool = True  # to mean 0 and variance 1 over the rollouts of an iteration
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
+    collapse_kl: float = 100.0  # nats per completion from the reference; beyond, PPO stops and the round is refused
+    collapse_entropy: float = 0.1  # share of the first iteration's entropy; below, likewise; 0 = never
+    collapse_length: float = 0.1  # share of the first iteration's completion length; below, likewise; 0 = never
     checkpoint_every: int = 1  # iterations
 
     def __post_init__(self) -> None:
@@ -158,6 +161,9 @@ class PPOConfig(AdapterConfig):
         _require(self.dual_clip is None or self.dual_clip > 1, "dual_clip must be above 1, or None")
         _require(self.missing_eos_penalty >= 0, "missing_eos_penalty must not be negative")
         _require(self.uncertainty_coef >= 0, "uncertainty_coef must not be negative")
+        _require(self.collapse_kl > 0, "collapse_kl must be positive")
+        shares = (self.collapse_entropy, self.collapse_length)
+        _require(0 <= min(shares) <= max(shares) < 1, "collapse_entropy and collapse_length must lie in [0, 1)")
 
 
 @dataclass(frozen=True)

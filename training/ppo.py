@@ -1,7 +1,7 @@
 """PPO (Schulman et al. 2017) of the policy adapter against the reward adapter, with a KL penalty to the reference."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -10,12 +10,16 @@ from torch import Tensor
 
 from training.advantages import adapt_kl_coef, apply_missing_eos, certain_scores, generalized_advantages, token_rewards
 from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from training.collapse import Collapsed, collapse
 from training.config import PPOConfig
 from training.data import endless, shuffled
-from training.losses import kl_estimate, masked_whiten, ppo_policy_loss, value_loss
+from training.losses import kl_estimate, masked_whiten, ppo_policy_loss, value_clip_fraction, value_loss
+from training.metrics_log import MetricsLog
 from training.models import Role, Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
+from training.phases import PhaseClock
 from training.rollout import Rollout, collect_rollouts
+from training.telemetry import explained_variance, rollout_metrics
 
 TRAINED: tuple[Role, ...] = ("policy", "value")
 
@@ -31,6 +35,7 @@ class PPOReport:
 
     iterations: int
     history: tuple[dict[str, float], ...]
+    timings: tuple[dict[str, float], ...] = field(default=(), compare=False)  # of each iteration; see PhaseClock
 
     @property
     def last(self) -> dict[str, float]:
@@ -65,28 +70,12 @@ def estimate_advantages(config: PPOConfig, rollouts: Sequence[Rollout], kl_coef:
     return [Experience(r, r.batch.spread(a), f[1]) for r, a, f in zip(rollouts, parts, found, strict=True)]
 
 
-def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """What the policy did, per completion; over real tokens only."""
-    kl = torch.cat([(r.log_probs - r.ref_log_probs).sum(-1) for r in rollouts])  # padding is 0 in both
-    surprise = torch.cat([-r.log_probs.sum(-1) for r in rollouts])
-    lengths = torch.cat([r.batch.completion_mask.sum(-1) for r in rollouts]).float()
-    scores = torch.cat([r.scores for r in rollouts])
-    uncertainty = torch.cat([r.uncertainty for r in rollouts])
-    return {
-        "objective/kl": float(kl.mean()),
-        "objective/score": float(scores.mean()),
-        "objective/score_std": float(scores.std(correction=0)),
-        "objective/uncertainty": float(uncertainty.mean()),  # standard deviation over the reward heads
-        "objective/entropy": float(surprise.sum() / lengths.sum()),  # sampled estimate, nats per token
-        "completion/length": float(lengths.mean()),
-        "completion/finished": float(torch.cat([r.finished for r in rollouts]).float().mean()),
-    }
-
-
 def _minibatch(config: PPOConfig, trunk: Trunk, experiences: Sequence[Experience]) -> dict[str, float]:
     """Accumulate the gradients of one optimizer step; the token mean is over all of its microbatches."""
     tokens = float(sum(int(e.rollout.batch.completion_mask.sum()) for e in experiences))
-    names = ("ppo/policy_loss", "ppo/value_loss", "ppo/clipfrac", "ppo/approxkl", "ppo/ratio")
+    names = (
+        "ppo/policy_loss", "ppo/value_loss", "ppo/clipfrac", "ppo/approxkl", "ppo/ratio", "ppo/value_clipfrac",
+    )  # fmt: skip
     sums = dict.fromkeys(names, 0.0)
     for e in experiences:
         old, mask = e.rollout, e.rollout.batch.completion_mask
@@ -100,7 +89,8 @@ def _minibatch(config: PPOConfig, trunk: Trunk, experiences: Sequence[Experience
         values = trunk.values(old.hidden, old.batch)
         loss = value_loss(values, old.values, e.returns, mask, config.value_clip, normaliser=tokens)
         (config.value_coef * loss).backward()
-        parts = (policy_loss, loss, stats.clip_fraction, stats.approx_kl, stats.ratio_mean)
+        clipped = value_clip_fraction(values, old.values, e.returns, mask, config.value_clip, normaliser=tokens)
+        parts = (policy_loss, loss, stats.clip_fraction, stats.approx_kl, stats.ratio_mean, clipped)
         for name, part in zip(names, parts, strict=True):
             sums[name] += part.item()
     return sums
@@ -149,14 +139,6 @@ def _averages(steps: Sequence[dict[str, float]]) -> dict[str, float]:
     return means | {"ppo/steps": float(len(steps)), "ppo/approxkl_last": steps[-1]["ppo/approxkl"]}
 
 
-def explained_variance(experiences: Sequence[Experience]) -> float:
-    """1 - Var(return - value) / Var(return) over real tokens; 1 = the values foresee the returns."""
-    masks = [e.rollout.batch.completion_mask for e in experiences]
-    returns = torch.cat([e.returns[mask] for e, mask in zip(experiences, masks, strict=True)])
-    values = torch.cat([e.rollout.values[mask] for e, mask in zip(experiences, masks, strict=True)])
-    return float(1 - (returns - values).var(correction=0) / returns.var(correction=0).clamp(min=1e-8))
-
-
 def train_ppo(
     config: PPOConfig,
     trunk: Trunk,
@@ -164,6 +146,7 @@ def train_ppo(
     *,
     eos_ids: frozenset[int],
     checkpoint_dir: Path,
+    metrics_dir: Path | None = None,
     progress: OnProgress = silent,
     ref: Role | None = None,
     seed: int = 0,
@@ -171,48 +154,65 @@ def train_ppo(
     """Improve the policy adapter on `prompts`; goes on from the last checkpoint, if any.
 
     `ref` is the role that KL is measured from, None the base model. The value adapter and head start as the reward
-    model's. Raises NonFinite on NaN, StalePolicy when the old log-probs are not those of the policy, and ValueError
-    when one head is to say how certain it is.
+    model's. `metrics_dir` (default: `checkpoint_dir`) gets every iteration's metrics as files, see MetricsLog. Raises
+    NonFinite on NaN, Collapsed when the policy is past saving, StalePolicy when the old log-probs are not those of the
+    policy, and ValueError when one head is to say how certain it is.
     """
     if config.uncertainty_coef > 0 and trunk.heads["reward"].out_features == 1:
         raise ValueError("uncertainty_coef: one head never disagrees; the trunk needs at least 2 reward heads")
     optimizer = torch.optim.Adam([{"params": list(trunk.parameters(role).values())} for role in TRAINED])
-    kl_coef, history = _resume(config, trunk, optimizer, checkpoint_dir)
+    kl_coef, history, timings = _resume(config, trunk, optimizer, checkpoint_dir)
     order = islice(endless(len(prompts), seed), len(history) * config.rollouts_per_iteration, None)
+    known = [a | b for a, b in zip(history, timings, strict=True)]
 
-    for iteration in range(len(history), config.iterations):
+    with MetricsLog(metrics_dir or checkpoint_dir, known) as log:
+        for iteration in range(len(history), config.iterations):
 
-        def alive(done: int = iteration) -> None:
-            progress("ppo", done, config.iterations, {})
+            def alive(done: int = iteration) -> None:
+                progress("ppo", done, config.iterations, {})
 
-        _set_rates(config, optimizer, iteration)
-        chosen = [prompts[i] for i in islice(order, config.rollouts_per_iteration)]
-        drawn = seed * 1_000_003 + iteration
-        rollouts = collect_rollouts(config, trunk, chosen, eos_ids=eos_ids, ref=ref, seed=drawn, alive=alive)
-        experiences = estimate_advantages(config, rollouts, kl_coef)
-        metrics = rollout_metrics(rollouts)
-        metrics |= {"ppo/explained_variance": explained_variance(experiences), "objective/kl_coef": kl_coef}
-        metrics |= update(config, trunk, optimizer, experiences, seed=seed, iteration=iteration, alive=alive)
-        require_finite("ppo", iteration, **{name.replace("/", "_"): x for name, x in metrics.items()})
-        kl_coef = _adapted(config, kl_coef, metrics["objective/kl"])
-        history.append(metrics)
-        if (iteration + 1) % config.checkpoint_every == 0 or iteration + 1 == config.iterations:
-            state = {"kl_coef": kl_coef, "history": history}
-            save_checkpoint(checkpoint_dir, snapshot(trunk, TRAINED, optimizer, iteration + 1, state))
-        progress("ppo", iteration + 1, config.iterations, metrics)
-    return PPOReport(len(history), tuple(history))
+            _set_rates(config, optimizer, iteration)
+            clock = PhaseClock()
+            chosen = [prompts[i] for i in islice(order, config.rollouts_per_iteration)]
+            drawn = seed * 1_000_003 + iteration
+            rollouts = collect_rollouts(
+                config, trunk, chosen, eos_ids=eos_ids, ref=ref, seed=drawn, alive=alive, clock=clock
+            )
+            experiences = estimate_advantages(config, rollouts, kl_coef)
+            metrics = rollout_metrics(rollouts) | _foresight(experiences) | {"objective/kl_coef": kl_coef}
+            with clock("update"):
+                metrics |= update(config, trunk, optimizer, experiences, seed=seed, iteration=iteration, alive=alive)
+            require_finite("ppo", iteration, **{name.replace("/", "_"): x for name, x in metrics.items()})
+            history.append(metrics)
+            timings.append(clock.metrics(metrics["completion/length"] * len(chosen)))
+            log.append(metrics | timings[-1])
+            if (reason := collapse(config, history)) is not None:
+                raise Collapsed(reason, history)
+            kl_coef = _adapted(config, kl_coef, metrics["objective/kl"])
+            if (iteration + 1) % config.checkpoint_every == 0 or iteration + 1 == config.iterations:
+                state = {"kl_coef": kl_coef, "history": history, "timings": timings}
+                save_checkpoint(checkpoint_dir, snapshot(trunk, TRAINED, optimizer, iteration + 1, state))
+            progress("ppo", iteration + 1, config.iterations, metrics | timings[-1])
+    return PPOReport(len(history), tuple(history), tuple(timings))
+
+
+def _foresight(experiences: Sequence[Experience]) -> dict[str, float]:
+    rollouts = [e.rollout for e in experiences]
+    masks = [rollout.batch.completion_mask for rollout in rollouts]
+    returns = [e.returns for e in experiences]
+    return {"ppo/explained_variance": explained_variance([r.values for r in rollouts], returns, masks)}
 
 
 def _resume(
     config: PPOConfig, trunk: Trunk, optimizer: torch.optim.Optimizer, checkpoint_dir: Path
-) -> tuple[float, list[dict[str, float]]]:
-    """The KL coefficient and the history to go on from; `trunk` and `optimizer` become what they were then."""
+) -> tuple[float, list[dict[str, float]], list[dict[str, float]]]:
+    """KL coefficient, history and timings to go on from; `trunk` and `optimizer` become what they were then."""
     if path := latest_checkpoint(checkpoint_dir):
         checkpoint = load_checkpoint(path)
         restore(trunk, TRAINED, optimizer, checkpoint)
-        return checkpoint.state["kl_coef"], list(checkpoint.state["history"])
+        return checkpoint.state["kl_coef"], list(checkpoint.state["history"]), list(checkpoint.state["timings"])
     trunk.copy_role("reward", "value")
-    return config.kl_coef, []
+    return config.kl_coef, [], []
 
 
 def _adapted(config: PPOConfig, kl_coef: float, kl: float) -> float:

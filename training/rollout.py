@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from training.config import PPOConfig
 from training.data import Batch, Sample, collate, left_padded, length_bucketed
 from training.models import Role, Trunk
+from training.phases import PhaseClock
 
 GENERATION_BATCH = 64
 
@@ -133,25 +134,30 @@ def collect_rollouts(
     ref: Role | None = None,
     seed: int = 0,
     alive: Callable[[], None] = lambda: None,
+    clock: PhaseClock | None = None,
 ) -> list[Rollout]:
     """One completion of each prompt under the policy adapter, in microbatches of like length.
 
     `ref` is the role that KL is measured from, None the base model. `alive` is called after each part of the work.
+    `clock` learns the time of the phases generate and observe.
     """
-    completions = sample_completions(
-        trunk,
-        prompts,
-        role="policy",
-        eos_ids=eos_ids,
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        seed=seed,
-        alive=alive,
-    )
+    clock = clock or PhaseClock()
+    with clock("generate"):
+        completions = sample_completions(
+            trunk,
+            prompts,
+            role="policy",
+            eos_ids=eos_ids,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            seed=seed,
+            alive=alive,
+        )
     samples = [Sample(tuple(p), c) for p, c in zip(prompts, completions, strict=True)]
     rollouts = []
     for indices in length_bucketed([len(s) for s in samples], config.microbatch):
         chosen = [samples[i] for i in indices]
-        rollouts.append(observe(trunk, chosen, eos_ids=eos_ids, temperature=config.temperature, ref=ref))
+        with clock("observe"):
+            rollouts.append(observe(trunk, chosen, eos_ids=eos_ids, temperature=config.temperature, ref=ref))
         alive()
     return rollouts

@@ -15,11 +15,11 @@ from training.ppo import (
     StalePolicy,
     estimate_advantages,
     learning_rates,
-    rollout_metrics,
     train_ppo,
     update,
 )
 from training.rollout import Rollout, collect_rollouts, observe, sample_completions
+from training.telemetry import rollout_metrics
 
 EOS = frozenset({2})
 PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12, 13), (14,)]
