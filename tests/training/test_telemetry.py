@@ -133,11 +133,11 @@ def test_effective_share_lies_between_one_token_and_all_and_knows_no_scale(weigh
 
 
 def test_value_clip_fraction_by_hand() -> None:
-    """Old value 0.5, clip 0.2. Towards its return and too far: clipped. Away from it: not. Within reach: not."""
-    values, returns = torch.tensor([[1.0, 1.0, 0.6, torch.nan]]), torch.tensor([[1.0, 0.0, 1.0, 1.0]])
-    old, mask = torch.full((1, 4), 0.5), torch.tensor([[True, True, True, False]])
-    assert value_clip_fraction(values, old, returns, mask, 0.2).item() == pytest.approx(1 / 3)
-    assert value_clip_fraction(values, old, returns, mask, 0.2, normaliser=10).item() == pytest.approx(0.1)
+    """Old value 0.5, clip 0.2. Twice towards its return, too far: clipped. Away from it: not. Within reach: not."""
+    values, returns = torch.tensor([[1.0, 0.0, 1.0, 0.6, torch.nan]]), torch.tensor([[1.0, 0.0, 0.0, 1.0, 1.0]])
+    old, mask = torch.full((1, 5), 0.5), torch.tensor([[True, True, True, True, False]])
+    assert value_clip_fraction(values, old, returns, mask, 0.2).item() == pytest.approx(1 / 2)
+    assert value_clip_fraction(values, old, returns, mask, 0.2, normaliser=10).item() == pytest.approx(0.2)
 
 
 def test_phases_add_up() -> None:
