@@ -6,7 +6,7 @@ Only the public HTTP API is used, and the preference itself never leaves this pr
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -20,6 +20,7 @@ from serving.crowd import Asked, BackgroundChats, Chat, Service, ServiceError, j
 from serving.demo_report import DemoReport, ProgressLine, Traffic, Verdict, judge, show, write_json
 from serving.preferences import PREFERENCES
 from serving.round_metrics import KL, REWARD_ACCURACY, REWARD_PROMPTS, find
+from serving.round_view import line
 
 Result = TypeVar("Result")
 REQUEST_TIMEOUT_S = 120.0
@@ -209,7 +210,7 @@ class Demo:
         round = await self.service.open_round()
         self._note(round=int(round["id"]))
         while round["state"] in ("queued", "running"):
-            self.line.show(f"round {round['id']}: {round['stage']}", _step(round["progress"]))
+            self.line.show(f"round {round['id']}: {round['stage']}", line(round["progress"]) or "…")
             await asyncio.sleep(self.options.poll_s)
             round = await self.service.round(round["id"])
         metrics = round["metrics"]
@@ -269,13 +270,3 @@ def _versions(asked: Sequence[Asked]) -> tuple[int, ...]:
 def _example(before: Asked, after: Asked) -> dict[str, str]:
     """The first held-out prompt with the first answer to it, then and now: not picked by its score."""
     return {"prompt": before.prompt, "before": before.answers[0].text, "after": after.answers[0].text}
-
-
-def _step(progress: Mapping[str, Any]) -> str:
-    """Where a stage is, with the time left and its metrics as far as they are known."""
-    if not progress.get("total"):
-        return "…"
-    eta = progress.get("eta_s")
-    metrics = [f"{name} {value:.3g}" for name, value in progress.get("metrics", {}).items() if isinstance(value, float)]
-    left = [] if eta is None else [f"{eta:.0f} s left"]
-    return ", ".join([f"step {progress['step']}/{progress['total']}", *left, *metrics])

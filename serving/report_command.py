@@ -1,8 +1,8 @@
-"""`ratchet report`: how well a version's reward model fits what people said of prompts that it never saw."""
+"""`ratchet report`: how well a version's reward model fits what people said, and how PPO went by it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -10,27 +10,39 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from feedback.curves import Curves
 from feedback.fit import Change, Fit
 from feedback.registry import PolicyRegistry
+from feedback.rounds import RoundBook
 from serving.commands import AsJson, Failure, Home, console, installation
+from serving.report_curves import CURVE_HEADINGS, curve_rows
 from serving.report_figures import BIN_HEADINGS, HEADINGS, LENGTH_HEADINGS, RATER_HEADINGS, Report, bin_rows, slice_rows
 from serving.report_page import page
 
 RATERS_SHOWN = 10
+LATEST = "latest"
 
 
 def report(
-    version: Annotated[str, typer.Argument(help="A version's number, or the newest.")] = "latest",
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page with a plot to this file.")] = None,
+    version: Annotated[str, typer.Argument(help="A version's number, or the newest.")] = LATEST,
+    round_id: Annotated[
+        int | None, typer.Option("--round", metavar="ID", help="Of this round instead, published or refused.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page with plots to this file.")] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a version's reward model: accuracy, calibration, agreement of raters, and the version before."""
+    """Show a version's reward model, beside the version before, and the course of PPO by it."""
     settings, redis = installation(home)
+    if round_id is not None:
+        if version != LATEST:
+            raise Failure("give a version or a round, not both")
+        found = of_round(RoundBook(redis), round_id)
+        return tell(found, {"round": round_id, **as_kept(found)}, html, as_json)
     registry = PolicyRegistry(redis, settings.policies_dir)
     number = chosen(registry, version)
-    found = read(registry, number)
-    tell(found, {"version": number, **as_kept(found)}, html, as_json)
+    found = of_version(registry, number)
+    return tell(found, {"version": number, **as_kept(found)}, html, as_json)
 
 
 def tell(found: Report, as_data: Mapping[str, object], html: Path | None, as_json: bool) -> None:
@@ -47,7 +59,7 @@ def tell(found: Report, as_data: Mapping[str, object], html: Path | None, as_jso
 
 def chosen(registry: PolicyRegistry, version: str) -> int:
     """The number that `version` names. Raises Failure when it names none."""
-    if version == "latest":
+    if version == LATEST:
         known = registry.states()
         if not known:
             raise Failure("there is no policy yet")
@@ -58,27 +70,45 @@ def chosen(registry: PolicyRegistry, version: str) -> int:
     return int(number)
 
 
-def read(registry: PolicyRegistry, version: int) -> Report:
+def of_version(registry: PolicyRegistry, version: int) -> Report:
     """From the version's manifest. Raises Failure when that has no report, UnknownPolicy or BrokenPolicy."""
     manifest = registry.manifest(version)
     if manifest.kind == "base":
-        hint = "`ratchet rounds ID` shows a refused round's"
+        hint = "`ratchet report --round ID` shows a refused round's"
         raise Failure(f"{manifest.name} is the base model: it has no reward model yet; {hint}")
-    kept = manifest.metrics.get("reward", {})
+    return read(manifest.name, manifest.metrics)
+
+
+def of_round(book: RoundBook, id: int) -> Report:
+    """From the round's record. Raises Failure when there is no report in it."""
+    record = book.get(id)
+    if record is None:
+        raise Failure(f"there is no round {id}")
+    if "reward" not in record.metrics:
+        raise Failure(f"round {id} has no reward model: it is {record.state} in its stage {record.stage}")
+    return read(f"round {id}", record.metrics)
+
+
+def read(name: str, metrics: Mapping[str, Any]) -> Report:
+    """From what the stages measured. Raises Failure when that makes no report."""
+    kept, curves = metrics.get("reward", {}), metrics.get("ppo", {}).get("curves")
     if kept.get("held_out") is None:
-        raise Failure(f"{manifest.name}: its reward model was held against no ranking that it had not seen")
+        raise Failure(f"{name}: its reward model was held against no ranking that it had not seen")
     try:
         fit = Fit.model_validate(kept["held_out"])
         change = None if kept.get("change") is None else Change.model_validate(kept["change"])
+        course = None if curves is None else Curves.model_validate(curves)
     except ValidationError as error:
-        raise Failure(f"{manifest.name} has no report: another release of Ratchet trained it") from error
-    return Report(manifest.name, fit, change, kept.get("no_change"))
+        raise Failure(f"{name} has no report: another release of Ratchet trained it") from error
+    return Report(name, fit, change, kept.get("no_change"), course)
 
 
 def as_kept(found: Report) -> dict[str, object]:
     """As in the manifest."""
     change = None if found.change is None else found.change.model_dump(mode="json")
-    return {"held_out": found.fit.model_dump(mode="json"), "change": change, "no_change": found.no_change}
+    curves = None if found.curves is None else found.curves.model_dump(mode="json")
+    fit = found.fit.model_dump(mode="json")
+    return {"held_out": fit, "change": change, "no_change": found.no_change, "curves": curves}
 
 
 def write(path: Path, text: str) -> None:
@@ -90,7 +120,7 @@ def write(path: Path, text: str) -> None:
 
 
 def show(found: Report, screen: Console) -> None:
-    """Tables: the figures, how sure and how right, by length, by rater."""
+    """Tables: the figures, how sure and how right, by length, by rater, and PPO by iteration."""
     fit = found.fit
     screen.print(Text(found.title))
     screen.print(_table(HEADINGS, found.rows))
@@ -99,6 +129,8 @@ def show(found: Report, screen: Console) -> None:
     screen.print(_table(RATER_HEADINGS, slice_rows(fit.raters[:RATERS_SHOWN])))
     if len(fit.raters) > RATERS_SHOWN:
         screen.print(Text(f"and {len(fit.raters) - RATERS_SHOWN} more raters: --html or --json shows all"))
+    if found.curves is not None:
+        screen.print(_table(CURVE_HEADINGS, curve_rows(found.curves)))
 
 
 def _table(headings: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:

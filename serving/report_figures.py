@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from feedback.curves import Curves
 from feedback.fit import Bin, Change, Fit, Slice
 from feedback.statistics import Interval
 
@@ -14,12 +15,13 @@ RATER_HEADINGS = ("rater", "pairs", "accuracy")
 
 
 class Report(NamedTuple):
-    """What there is to tell of one reward model."""
+    """What there is to tell of one reward model, and of the PPO that went by it."""
 
-    name: str  # of its policy version, or its directory
+    name: str  # of its policy version, its round, or its directory
     fit: Fit
     change: Change | None = None
     no_change: str | None = None  # why there is none, where one might be
+    curves: Curves | None = None  # None where nothing went by it yet
 
     @property
     def title(self) -> str:

@@ -1,9 +1,10 @@
-"""The report of a reward model as one HTML file that loads nothing, from anywhere."""
+"""The report of a reward model, and of PPO by it, as one HTML file that loads nothing, from anywhere."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
 
 from feedback.fit import Bin
+from serving.report_curves import CURVE_HEADINGS, curve_plots, curve_rows
 from serving.report_figures import BIN_HEADINGS, HEADINGS, LENGTH_HEADINGS, RATER_HEADINGS, Report, bin_rows, slice_rows
 
 STYLE = """
@@ -11,6 +12,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 table { border-collapse: collapse; margin: 1rem 0 }
 th, td { padding: .2rem .8rem .2rem 0; text-align: left; border-bottom: 1px solid #ddd }
 svg { width: 24rem; max-width: 100%; font-size: 12px }
+.curves { display: flex; flex-wrap: wrap; gap: 1rem }
+.curves svg { width: 18rem }
 """
 SIDE, MARGIN = 300, 44
 
@@ -31,6 +34,8 @@ def page(report: Report) -> str:
         "<h2>By rater</h2>",
         _table(RATER_HEADINGS, slice_rows(fit.raters)),
     ]
+    if report.curves is not None:
+        sections += ["<h2>PPO</h2>", curve_plots(report.curves), _table(CURVE_HEADINGS, curve_rows(report.curves))]
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"

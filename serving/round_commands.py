@@ -1,17 +1,19 @@
 """`ratchet train | rounds | freeze | unfreeze`: the learning side."""
 
+import math
 import time
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.live import Live
-from rich.table import Table
 
-from feedback.rounds import STAGES, RoundBook, RoundRecord
+from feedback.rounds import RoundBook, RoundRecord
 from serving.commands import AsJson, Failure, Home, actor, console, installation
+from serving.round_view import in_full, line, listing, live
 
 POLL_S = 0.5
+#: Where lines stay, as in a log file.
+LINE_EVERY_S = 20.0
 EXIT_CODES = {"published": 0, "refused": 3, "failed": 1, "cancelled": 1}
 
 
@@ -72,25 +74,31 @@ def set_frozen(home: Home, frozen: bool) -> None:
 
 
 def follow(book: RoundBook, id: int) -> RoundRecord:
-    """Show a round's progress until it ends: a live table on a terminal, else a line for each stage."""
+    """Show a round's progress until it ends: a live table on a terminal, else lines."""
     screen = console()
     record = _require(book, id)
     if not screen.is_terminal:
         return _follow_in_lines(book, record)
-    with Live(in_full(record), console=screen, refresh_per_second=4) as live:
+    with Live(live(record), console=screen, refresh_per_second=4) as shown:
         while record.is_open:
             time.sleep(POLL_S)
             record = _require(book, id)
-            live.update(in_full(record))
+            shown.update(live(record))
     return record
 
 
 def _follow_in_lines(book: RoundBook, record: RoundRecord) -> RoundRecord:
-    said = ""
+    """A line for each stage, and now and then where it is and what it measures."""
+    said, step, spoke = "", 0, -math.inf
     while True:
         if record.state != "queued" and record.stage != said:
-            said = record.stage
+            said, step, spoke = record.stage, 0, -math.inf
             typer.echo(f"  {said}")
+        at = record.progress
+        rested = time.monotonic() - spoke > LINE_EVERY_S
+        if at.get("metrics") and at["step"] > step and (rested or at["step"] == at["total"]):
+            step, spoke = at["step"], time.monotonic()
+            typer.echo(f"  {said} {line(at)}")
         if not record.is_open:
             return record
         time.sleep(POLL_S)
@@ -102,43 +110,3 @@ def _require(book: RoundBook, id: int) -> RoundRecord:
     if record is None:
         raise Failure(f"there is no round {id}")
     return record
-
-
-def listing(records: list[RoundRecord]) -> Table:
-    table = Table("round", "state", "stage", "started", "took", "policy", "trigger", "reason")
-    for record in records:
-        policy = "" if record.policy_version is None else f"policy-v{record.policy_version}"
-        started = f"{datetime.fromtimestamp(record.created):%Y-%m-%d %H:%M:%S}"
-        row = (str(record.id), record.state, record.stage, started, _took(record), policy, record.trigger)
-        table.add_row(*row, record.reason or "")
-    return table
-
-
-def in_full(record: RoundRecord) -> Table:
-    """Everything known of a round; the progress of the stage it is in comes last."""
-    table = Table("round", str(record.id), title=None)
-    done = STAGES.index(record.stage) if record.stage in STAGES else 0
-    table.add_row("state", record.state)
-    table.add_row("stage", f"{record.stage} ({done + 1} of {len(STAGES)})")
-    table.add_row("time", _took(record))
-    table.add_row("attempts", str(record.attempts))
-    for name, value in (record.metrics | record.progress).items():
-        table.add_row(name, _show(value))
-    if record.reason:
-        table.add_row("reason", record.reason)
-    return table
-
-
-def _took(record: RoundRecord) -> str:
-    seconds = (record.finished or time.time()) - record.created
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return "  ".join(f"{name} {_show(item)}" for name, item in value.items())
-    if isinstance(value, list):
-        return f"({len(value)})"  # such as a figure for each rater; `--json` shows them
-    return str(value)

@@ -148,6 +148,9 @@ class PPOConfig(AdapterConfig):
     whiten_advantages: bool = True  # to mean 0 and variance 1 over the rollouts of an iteration
     whitening: Literal["population", "bessel"] = "population"  # which variance: over n (OpenAI) or n - 1 (TRL)
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
+    collapse_kl: float = 100.0  # nats per completion from the reference; beyond, PPO stops and the round is refused
+    collapse_entropy: float = 0.1  # share of the first iteration's entropy; below, likewise; 0 = never
+    collapse_length: float = 0.1  # share of the first iteration's completion length; below, likewise; 0 = never
     checkpoint_every: int = 1  # iterations
 
     def __post_init__(self) -> None:
@@ -174,6 +177,9 @@ class PPOConfig(AdapterConfig):
         _require(self.score_clip is None or self.score_clip > 0, "score_clip must be positive, or None")
         _require(self.missing_eos_penalty >= 0, "missing_eos_penalty must not be negative")
         _require(self.uncertainty_coef >= 0, "uncertainty_coef must not be negative")
+        _require(self.collapse_kl > 0, "collapse_kl must be positive")
+        shares = (self.collapse_entropy, self.collapse_length)
+        _require(0 <= min(shares) <= max(shares) < 1, "collapse_entropy and collapse_length must lie in [0, 1)")
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from training.models import Role, Trunk
 from training.optimization import OnProgress, silent
 from training.rollout import sample_completions
 from training.scoring import Scorer
-
-NGRAM = 4
+from training.telemetry import repetition
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,6 @@ class GateReport:
     def failures(self) -> str:
         """The failed checks in words; empty when it passed."""
         return "; ".join(check.in_words for check in self.checks if not check.passed)
-
-
-def repetition(completion: Sequence[int], n: int = NGRAM) -> float:
-    """Share of the n-grams that have occurred before in the completion; 0 when it is shorter than n + 1."""
-    grams = [tuple(completion[i : i + n]) for i in range(len(completion) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
 
 
 def _at_least(name: str, value: float, threshold: float) -> Check:

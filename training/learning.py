@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from transformers.utils import logging
 from feedback.fit import Change
 from feedback.records import Record
 from training.checkpoints import atomic_directory, latest_checkpoint
+from training.collapse import Collapsed
 from training.collect import Refused
 from training.data import RankedSamples, RatedSample, Sample, encode_demonstration
 from training.fit import MIN_PROMPTS, compare, evaluate, score
@@ -28,6 +29,7 @@ from training.reward import train_reward_model
 from training.scoring import Scorer
 from training.sft import train_sft
 from training.stages import Job, Stage, StageFailed
+from training.telemetry import curves
 from training.version import POLICY, REF, REWARD, publish, stop_tokens
 from training.workspace import CHECKPOINTS
 
@@ -137,27 +139,32 @@ class Predecessor:
 
 
 def ppo(job: Job) -> dict[str, Any]:
-    """Improve the policy against the reward model."""
+    """Improve the policy against the reward model; raises Refused when it collapses."""
     trunk = load_trunk(job, "policy", "ref", "reward")
     demonstrations = _demonstrations(job)[0] if job.config.ppo.ptx_coef > 0 else []
-    report = train_ppo(
-        job.config.ppo,
-        trunk,
-        job.data.prompts,
-        eos_ids=stop_tokens(trunk),
-        checkpoint_dir=checkpoints(job),
-        progress=job.progress,
-        ref=_if_saved(job, "ref"),
-        ptx=[sample.truncated(job.config.sft.max_tokens) for sample in demonstrations],
-        seed=job.config.seed,
-    )
+    try:
+        report = train_ppo(
+            job.config.ppo,
+            trunk,
+            job.data.prompts,
+            eos_ids=stop_tokens(trunk),
+            checkpoint_dir=checkpoints(job),
+            metrics_dir=job.directory,
+            progress=job.progress,
+            ref=_if_saved(job, "ref"),
+            ptx=[sample.truncated(job.config.sft.max_tokens) for sample in demonstrations],
+            seed=job.config.seed,
+        )
+    except Collapsed as error:
+        raise Refused(f"ppo: {error}", course(error.history)) from error
     _save(job, trunk, "policy", POLICY)
-    return {
-        "iterations": report.iterations,
-        "ptx_demonstrations": len(demonstrations),
-        "first": report.history[0],
-        "last": report.last,
-    }
+    return {**course(report.history), "ptx_demonstrations": len(demonstrations)}
+
+
+def course(history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """A run of PPO as the manifest and the round keep it; `metrics.jsonl` in the stage's directory has all of it."""
+    kept = curves(history).model_dump(mode="json")
+    return {"iterations": len(history), "first": history[0], "last": history[-1], "curves": kept}
 
 
 def gate(job: Job) -> dict[str, Any]:

@@ -150,6 +150,21 @@ def value_loss(
     return 0.5 * _token_mean(worse, mask, normaliser)
 
 
+def value_clip_fraction(
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    mask: Tensor,
+    clip_range: float,
+    normaliser: Tensor | float | None = None,
+) -> Tensor:
+    """Share of tokens where `value_loss` took the clipped error, which does not move the value. Same arguments."""
+    with torch.no_grad():
+        clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
+        worse = (clipped - returns).square() > (values - returns).square()
+        return _token_mean(worse.to(values.dtype), mask, normaliser)
+
+
 def kl_estimate(log_ratio: Tensor, kind: Literal["k1", "k2", "k3"]) -> Tensor:
     """Per-token estimate of KL(p || q) from x = log p - log q at tokens drawn from p (Schulman 2020).
 

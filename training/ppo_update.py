@@ -9,7 +9,7 @@ from torch import Tensor
 from training.config import PPOConfig
 from training.data import Sample, collate, endless, length_bucketed, shuffled
 from training.experience import Experience
-from training.losses import kl_loss, language_model_loss, ppo_policy_loss, value_loss
+from training.losses import kl_loss, language_model_loss, ppo_policy_loss, value_clip_fraction, value_loss
 from training.models import Role, Trunk
 from training.optimization import clip_gradients, follow, require_finite
 
@@ -25,7 +25,9 @@ def _minibatch(config: PPOConfig, trunk: Trunk, experiences: Sequence[Experience
     """Accumulate the gradients of one optimizer step; the token mean is over all of its microbatches."""
     tokens = float(sum(int(e.rollout.batch.completion_mask.sum()) for e in experiences))
     places = float(sum(int(e.valued.batch.completion_mask.sum()) for e in experiences))
-    names = ("ppo/policy_loss", "ppo/value_loss", "ppo/clipfrac", "ppo/approxkl", "ppo/ratio")
+    names = (
+        "ppo/policy_loss", "ppo/value_loss", "ppo/clipfrac", "ppo/approxkl", "ppo/ratio", "ppo/value_clipfrac",
+    )  # fmt: skip
     sums = dict.fromkeys(names, 0.0)
     for e in experiences:
         old, mask = e.rollout, e.rollout.batch.completion_mask
@@ -45,7 +47,8 @@ def _minibatch(config: PPOConfig, trunk: Trunk, experiences: Sequence[Experience
         values = trunk.values(old.hidden, batch)
         loss = value_loss(values, old_values, returns, batch.completion_mask, config.value_clip, normaliser=places)
         (config.value_coef * loss).backward()
-        parts = (policy_loss, loss, stats.clip_fraction, stats.approx_kl, stats.ratio_mean)
+        clipped = value_clip_fraction(values, old_values, returns, batch.completion_mask, config.value_clip, places)
+        parts = (policy_loss, loss, stats.clip_fraction, stats.approx_kl, stats.ratio_mean, clipped)
         for name, part in zip(names, parts, strict=True):
             sums[name] += part.item()
     return sums

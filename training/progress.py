@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -22,31 +22,37 @@ class Progress:
     Raises LeaseLost when another worker has taken the round over or an operator ended it.
     """
 
-    def __init__(self, book: RoundBook, round_id: int, token: int) -> None:
-        self._book, self._round_id, self._token = book, round_id, token
+    def __init__(self, book: RoundBook, round_id: int, token: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._book, self._round_id, self._token, self._now = book, round_id, token, now
         self._written = -math.inf
         self._stage = ""
         self._start = (0.0, 0)  # (time, step) where this process began the stage: a resumed one starts in the middle
+        self._last = (0.0, 0)  # and where it came to its last step
+        self._metrics: Mapping[str, Any] = {}  # of that one: they stay to be seen until the next
 
     def __call__(self, stage: str, step: int, total: int, metrics: Mapping[str, Any]) -> None:
-        now = time.monotonic()
-        if stage != self._stage:
-            self._stage, self._start = stage, (now, step)
-        elif now - self._written < EVERY_S and step < total:
+        now, began = self._now(), stage != self._stage
+        if began:
+            self._stage, self._start, self._last, self._metrics = stage, (now, step), (now, step), {}
+        if step > self._last[1]:
+            self._last = (now, step)
+        self._metrics = metrics or self._metrics
+        if not began and now - self._written < EVERY_S and step < total:
             return
         self._written = now
-        self._write(stage, step, total, metrics, now)
+        self._write(stage, step, total, now)
 
-    def _write(self, stage: str, step: int, total: int, metrics: Mapping[str, Any], now: float) -> None:
-        start, first = self._start
-        rate = (step - first) / (now - start) if step > first and now > start else None
+    def _write(self, stage: str, step: int, total: int, now: float) -> None:
+        (start, first), (reached, last) = self._start, self._last
+        rate = (last - first) / (reached - start) if last > first and reached > start else None
         progress = {
             "stage": stage,
             "step": step,
             "total": total,
             "rate_per_s": None if rate is None else round(rate, 4),
-            "eta_s": None if rate is None else round((total - step) / rate, 1),
-            "metrics": finite(metrics),
+            # A long step's own time runs off, rather than make all steps look slower.
+            "eta_s": None if rate is None else round(max((total - last) / rate - (now - reached), 0.0), 1),
+            "metrics": finite(self._metrics),
         }
         try:
             self._book.write(self._round_id, self._token, progress=progress)

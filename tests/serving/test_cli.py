@@ -12,18 +12,20 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from rich.table import Table
 from typer.testing import CliRunner, Result
 
 from feedback.keys import KeyRing, Limits
 from feedback.manifest import Manifest, write_manifest
 from feedback.registry import PolicyRegistry
-from feedback.rounds import RoundBook
+from feedback.rounds import RoundBook, RoundRecord
 from feedback.settings import load_secrets
 from feedback.store import connect
 from serving import up
 from serving.cli import app
 from serving.policy_commands import summary
 from serving.quotas import Quotas
+from serving.round_view import in_full, live
 
 COMMANDS = [
     "up",
@@ -301,6 +303,35 @@ def test_train_asks_once_and_follows_to_the_end(home: Path, redis: Redis) -> Non
     result = ratchet("train", "--now")
     assert result.stdout.splitlines() == ["round 1 is open already", "  ppo", "round 1 refused: not better"]
     assert result.exit_code == 3
+
+
+def test_train_tells_what_ppo_measures(home: Path, redis: Redis) -> None:
+    book = RoundBook(redis)
+    book.request(trigger="operator", actor="test")
+    token = book.claim(1, owner="test", lease_s=60)
+    assert token is not None
+    metrics = {"objective/kl": 1.236, "objective/score": 0.5, "objective/entropy": 1.25, "completion/length": 22.375}
+    at = {"stage": "ppo", "step": 3, "total": 400, "eta_s": 3725.0, "metrics": {"ppo/clipfrac": 0.1, **metrics}}
+    book.write(1, token, stage="ppo", progress=at)
+    threading.Timer(0.6, lambda: book.finish(1, token, "refused", reason="not better")).start()
+    said = ratchet("train", "--now").stdout.splitlines()
+    told = "  ppo 3/400, 1:02:05 to go, score 0.5, KL 1.24, entropy 1.25, length 22.4"
+    assert said == ["round 1 is open already", "  ppo", told, "round 1 refused: not better"]
+
+
+def test_running_round_is_a_few_lines_that_move() -> None:
+    at = {"stage": "ppo", "step": 3, "total": 6, "eta_s": 42.0, "metrics": {"objective/score": 0.5, "ppo/ratio": 1.0}}
+    record = RoundRecord(
+        id=7, state="running", stage="ppo", token=1, lease_until=0, attempts=1, trigger="count", actor="beat",
+        created=100.0, finished=161.0, progress=at, metrics={"reward": {"loss": 0.6}},
+    )  # fmt: skip
+
+    def rows(table: Table) -> list[tuple[str, ...]]:
+        return list(zip(*(column.cells for column in table.columns), strict=True))
+
+    moving = [("state", "running"), ("stage", "ppo (4 of 6)"), ("time", "1:01"), ("step", "3/6, 0:42 to go")]
+    assert rows(live(record)) == [*moving, ("score", "0.5")]
+    assert rows(in_full(record))[-1] == ("reward", "loss 0.6")
 
 
 def test_interrupted_train_leaves_the_round(home: Path, redis: Redis, tmp_path: Path) -> None:

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from feedback.curves import Curves
 from feedback.fit import Bin, Change, Fit, Slice
 from feedback.manifest import Manifest, write_manifest
 from feedback.registry import PolicyRegistry
+from feedback.rounds import RoundBook
 from feedback.settings import load_secrets
 from feedback.statistics import Interval
 from feedback.store import connect
 from serving.cli import app
+from serving.report_curves import curve_plot, curve_rows
 from serving.report_figures import Report
 from serving.report_page import page, reliability_plot
 
@@ -32,6 +35,10 @@ CHANGE = Change(
     version=1, prompts=8, pairs=30, confidence=0.95,
     log_loss=Interval(-0.1, -0.2, -0.05), accuracy=Interval(0.02, -0.01, 0.05),
 )  # fmt: skip
+CURVES = Curves(
+    iterations=(1, 2, 4), score=(0.25, 0.75, 1.25), kl=(0.0, 1.0, 4.0), entropy=(1.5, 1.4, 1.1),
+    length=(20.0, 22.0, 9.5), clip_fraction=(0.1, 0.1, 0.1), explained_variance=(-0.5, 0.2, 0.6),
+)  # fmt: skip
 OLD = {"prompts": 9, "accuracy": {"mean": 0.7, "low": 0.6, "high": 0.8}, "kendall_tau": 0.4}
 NONE = "there is no reward model to go on from"
 
@@ -45,12 +52,12 @@ def kept(fit: Any = None, change: Change | None = None, no_change: str | None = 
     }
 
 
-Publish = Callable[[int, dict[str, Any]], None]
+Publish = Callable[..., None]
 
 
 @pytest.fixture
 def publish(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Publish:
-    """Registers a version with what its stage reward measured."""
+    """Registers a version with what its stages reward and ppo measured."""
     home = tmp_path / "home"
     load_secrets(home)
     for name, value in {"HOME": str(home), "REDIS_URL": valkey_url, "PORT": "1"}.items():
@@ -59,13 +66,13 @@ def publish(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("COLUMNS", "200")
     registry = PolicyRegistry(connect(valkey_url), home / "policies")
 
-    def publish(version: int, reward: dict[str, Any]) -> None:
+    def publish(version: int, reward: dict[str, Any], **ppo: Any) -> None:
         directory = registry.directory(version)
         directory.mkdir(parents=True)
         manifest = Manifest(
             version=version, parent=version - 1 if version else None, kind="trained" if version else "base",
             base_model="base", dtype="float32", model_path="model", created=1.7e9, files={}, weights={}, golden=(),
-            golden_logprobs=(), metrics={"reward": reward} if version else {},
+            golden_logprobs=(), metrics={"reward": reward, "ppo": ppo} if version else {},
         )  # fmt: skip
         write_manifest(directory, manifest)
         registry.publish(version, actor="test", reason="made")
@@ -110,7 +117,8 @@ def test_the_report_is_json_too(publish: Publish) -> None:
     [
         (
             "0",
-            "policy-v0 is the base model: it has no reward model yet; `ratchet rounds ID` shows a refused round's",
+            "policy-v0 is the base model: it has no reward model yet; `ratchet report --round ID` shows a refused "
+            "round's",
         ),
         ("1", "policy-v1: its reward model was held against no ranking that it had not seen"),
         ("2", "policy-v2 has no report: another release of Ratchet trained it"),
@@ -169,3 +177,63 @@ def test_dots_lie_where_their_figures_say() -> None:
     """The plot is 300 wide from 44 on: 0.6 lies a fifth across; half way up is 194, three quarters is 119."""
     dots = [attributes for tag, attributes in Tags(reliability_plot(FIT.bins)).tags if tag == "circle"]
     assert [(dot["cx"], dot["cy"], dot["r"]) for dot in dots] == [("104.0", "194.0", "5.9"), ("284.0", "119.0", "8.0")]
+
+
+def cells(output: str) -> list[str]:
+    return [" ".join(line.replace("│", " ").split()) for line in output.splitlines()]
+
+
+def test_the_course_of_ppo_is_told(publish: Publish, tmp_path: Path) -> None:
+    publish(1, kept(FIT, None, NONE), iterations=4, curves=CURVES.model_dump(mode="json"))
+    result = ratchet("report")
+    assert result.exit_code == 0, result.output
+    told = cells(result.stdout)
+    assert "2 0.750 1.000 1.400 22.000 0.100 0.200" in told
+    assert "4 1.250 4.000 1.100 9.500 0.100 0.600" in told
+    assert Curves.model_validate(json.loads(ratchet("report", "--json").stdout)["curves"]) == CURVES
+    file = tmp_path / "report.html"
+    assert ratchet("report", "--html", str(file)).exit_code == 0
+    labels = [attributes["aria-label"] for tag, attributes in Tags(file.read_text()).tags if tag == "svg"]
+    assert labels[1:] == [
+        f"{name} over the iterations of PPO"
+        for name in ("score", "KL, nats", "entropy, nats/token", "length", "clipped", "explained variance")
+    ]
+
+
+def test_a_refused_rounds_report(publish: Publish, valkey_url: str) -> None:
+    book = RoundBook(connect(valkey_url))
+    for metrics in ({"reward": kept(FIT), "ppo": {"curves": CURVES.model_dump(mode="json")}}, {"collect": {}}):
+        id, _ = book.request(trigger="operator", actor="test")
+        token = book.claim(id, owner="test", lease_s=60)
+        assert token is not None
+        book.write(id, token, metrics=metrics, stage="ppo" if "ppo" in metrics else "collect")
+        book.finish(id, token, "refused", reason="ppo: it collapsed")
+    told = cells(ratchet("report", "--round", "1").stdout)
+    assert told[0].startswith("reward model of round 1: 40 pairs")
+    assert "1 0.250 0.000 1.500 20.000 0.100 -0.500" in told
+    assert json.loads(ratchet("report", "--round", "1", "--json").stdout)["round"] == 1
+    for arguments, complaint in (
+        (["--round", "2"], "round 2 has no reward model: it is refused in its stage collect"),
+        (["--round", "3"], "there is no round 3"),
+        (["1", "--round", "1"], "give a version or a round, not both"),
+    ):
+        result = ratchet("report", *arguments)
+        assert (result.exit_code, result.stderr) == (1, f"ratchet: {complaint}\n")
+
+
+def test_a_curve_goes_through_its_points() -> None:
+    """The plot is 280 wide from 48 on and 120 high from 24 on: iteration 2 of 1 to 4 lies a third across."""
+    plot = curve_plot("KL <nats>", (1, 2, 4), (0.0, 1.0, 4.0))
+    (line,) = [attributes for tag, attributes in Tags(plot).tags if tag == "polyline"]
+    assert line["points"] == "48.0,144.0 141.3,114.0 328.0,24.0"
+    assert "KL &lt;nats&gt;" in plot and "<nats>" not in plot
+    assert "<title>iteration 2: 1</title>" in plot
+    flat = Tags(curve_plot("clipped", (1,), (0.1,))).tags
+    assert [(a["cx"], a["cy"]) for tag, a in flat if tag == "circle"] == [("188.0", "84.0")]
+
+
+def test_a_long_run_has_a_short_table() -> None:
+    many = tuple(float(i) for i in range(100))
+    figures = {name: many for name in Curves.model_fields if name != "iterations"}
+    rows = curve_rows(Curves(iterations=tuple(range(1, 101)), **figures))
+    assert [row[0] for row in rows] == ["1", "10", "19", "28", "37", "46", "55", "64", "73", "82", "91", "100"]

@@ -9,7 +9,7 @@ from feedback.fit import Change
 from feedback.statistics import Interval
 from training.config import GateConfig
 from training.data import RankedSamples, Sample
-from training.gate import GateReport, divergence, judge, not_worse, repetition
+from training.gate import GateReport, divergence, judge, not_worse
 from training.models import Trunk
 from training.rollout import sample_completions
 
@@ -122,14 +122,6 @@ def test_one_weight_that_is_not_finite_refuses(trunk: Trunk) -> None:
     next(iter(trunk.parameters("policy").values())).data[0, 0] = math.inf
     assert check in failed(verdict(trunk))
     assert head.weight.isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("completion", "share"),
-    [((1, 2, 3, 4, 5), 0.0), ((1, 2, 3), 0.0), ((1, 1, 1, 1, 1), 0.5), ((1, 2, 1, 2, 1, 2, 1, 2), 0.6)],
-)
-def test_repetition_by_hand(completion: tuple[int, ...], share: float) -> None:
-    assert repetition(completion) == pytest.approx(share)
 
 
 def test_divergence_is_the_kl_of_the_distributions(perturbed: Trunk) -> None:

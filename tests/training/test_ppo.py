@@ -11,9 +11,10 @@ from training.data import Sample, collate
 from training.experience import Experience, estimate_advantages
 from training.models import Trunk
 from training.optimization import NonFinite
-from training.ppo import learning_rates, rollout_metrics, train_ppo
+from training.ppo import learning_rates, train_ppo
 from training.ppo_update import StalePolicy, update
 from training.rollout import Rollout, Sampled, observe, observed, own_sampler, sample_completions
+from training.telemetry import rollout_metrics
 
 EOS = frozenset({2})
 PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12, 13), (14,)]

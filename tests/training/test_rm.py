@@ -155,3 +155,16 @@ def test_progress_tells_rate_and_rest() -> None:
     told = described("reward", 28, 160, {"reward/loss": 0.61234}, elapsed_s=9.0, first=10)
     assert told == "reward 28/160, loss 0.612, 2.00/s, 1:06 to go"
     assert described("reward", 10, 160, {}, elapsed_s=9.0, first=10) == "reward 10/160"
+
+
+def test_progress_of_ppo_tells_what_fits_on_a_line() -> None:
+    names = (
+        "ppo/clipfrac",
+        "completion/length",
+        "objective/score",
+        "objective/entropy",
+        "objective/kl",
+        "seconds/update",
+    )
+    told = described("ppo", 1, 6, {name: float(i) for i, name in enumerate(names)}, elapsed_s=0.0, first=1)
+    assert told == "ppo 1/6, score 2.000, kl 4.000, entropy 3.000, length 1.000"

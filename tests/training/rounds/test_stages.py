@@ -1,5 +1,6 @@
 """The stages of a round in this process: what each starts from and leaves behind, and what ends a round early."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from feedback.archive import Archive
+from feedback.curves import Curves
 from feedback.erasure import Eraser
 from feedback.fit import Change, Fit
 from feedback.judgements import Comparison
@@ -22,6 +24,7 @@ from feedback.store import Ledger
 from training.collect import TrainingData, collect
 from training.config import RewardConfig, RoundConfig
 from training.data import Sample
+from training.metrics_log import LINES
 from training.models import Role, Trunk
 from training.progress import Progress
 from training.reward import RewardReport, train_reward_model
@@ -32,6 +35,9 @@ from training.workspace import Outcome, Workspace
 
 if TYPE_CHECKING:
     from tests.training.rounds.conftest import Installation
+
+
+TIMINGS = ("seconds", "tokens_per_s")
 
 
 class Rounds:
@@ -205,6 +211,12 @@ class Stopping(Noting):
             raise LeaseLost("taken over")
 
 
+def iterations(directory: Path) -> list[dict[str, float]]:
+    """What the stage ppo has written down, without the timings."""
+    lines = [json.loads(line) for line in (directory / LINES).read_text().splitlines()]
+    return [{name: x for name, x in line.items() if name.split("/")[0] not in TIMINGS} for line in lines]
+
+
 def test_resumed_stage_ends_like_one_that_was_never_stopped(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
     """PPO stopped after three of six iterations and taken up by the next token: the same adapter, bit for bit."""
     rounds.installation.speak(24)
@@ -212,6 +224,7 @@ def test_resumed_stage_ends_like_one_that_was_never_stopped(rounds: Rounds, monk
     workspace = rounds.workspace(round_id)
     rounds.stage("ppo", round_id, 1)
     never_stopped = sha256_of(workspace.output("ppo") / "adapter/adapter_model.safetensors")
+    never_stopped_lines = iterations(workspace.output("ppo"))
     shutil.rmtree(workspace.root / "ppo")
     monkeypatch.setattr(Noting, "completed", [])
     monkeypatch.setattr("training.stages.Progress", Stopping)
@@ -223,6 +236,10 @@ def test_resumed_stage_ends_like_one_that_was_never_stopped(rounds: Rounds, monk
     assert outcome.token == 2
     assert Noting.completed == [1, 2, 3, 4, 5, 6]
     assert sha256_of(workspace.output("ppo") / "adapter/adapter_model.safetensors") == never_stopped
+    assert iterations(workspace.output("ppo")) == never_stopped_lines
+    assert len(never_stopped_lines) == 6
+    kept = Curves.model_validate(outcome.metrics["curves"])
+    assert kept.kl == tuple(line["objective/kl"] for line in never_stopped_lines)
 
 
 def test_demonstrations_of_the_round_are_mixed_into_ppo_if_asked_for(rounds: Rounds) -> None:
@@ -335,6 +352,24 @@ def test_weights_that_diverge_fail_the_round(rounds: Rounds) -> None:
     assert outcomes["reward"].state == "failed"
     assert outcomes["reward"].reason.startswith("reward: ")
     assert rounds.installation.published() == []
+
+
+def test_a_policy_that_collapses_is_refused_with_the_reason(rounds: Rounds) -> None:
+    """Steps far too long, with nothing that holds the policy near its reference."""
+    installation = rounds.installation
+    installation.speak(24)
+    wild = {"learning_rate": 1.0, "kl_coef": 0.0, "max_kl_step": 1e9, "max_grad_norm": 1e9, "collapse_kl": 2.0}
+    installation.configure(ppo=wild)
+    round_id, _ = rounds.run(last="reward")
+    record = run_round(installation.settings, installation.redis, round_id, owner="test:1")
+    assert record is not None and record.state == "refused"
+    assert record.reason is not None
+    assert record.reason.startswith("ppo: KL to the reference is ")
+    assert record.reason.endswith(", at most 2")
+    assert installation.published() == []
+    curves = Curves.model_validate(record.metrics["ppo"]["curves"])
+    assert curves.kl[-1] > 2.0 >= max(curves.kl[:-1])
+    assert len(curves.iterations) == len(iterations(rounds.workspace(round_id).output("ppo"))) < 6
 
 
 def test_other_adapter_shape_fails_with_a_hint(rounds: Rounds) -> None:
