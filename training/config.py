@@ -59,17 +59,20 @@ class SFTConfig(AdapterConfig):
     learning_rate: float = 2e-4  # Adam
     epochs: int = 2  # passes over the demonstrations
     batch_size: int = 8  # demonstrations per optimizer step
+    replay: float = 1.0  # old demonstrations for each new one, drawn anew in each round
     max_tokens: int = 512  # prompt and completion together; longer prompts lose their oldest tokens
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
+    token_budget: int = 2048  # per forward and backward; bounds memory, does not change the result
     checkpoint_every: int = 5  # optimizer steps
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.learning_rate > 0, "learning_rate must be positive")
         _require(
-            min(self.epochs, self.batch_size, self.max_tokens, self.checkpoint_every) > 0,
-            "epochs, batch_size, max_tokens, checkpoint_every: at least 1",
+            min(self.epochs, self.batch_size, self.max_tokens, self.token_budget, self.checkpoint_every) > 0,
+            "epochs, batch_size, max_tokens, token_budget, checkpoint_every: at least 1",
         )
+        _require(0 <= self.replay < float("inf"), "replay must be finite and not negative")
 
 
 @dataclass(frozen=True)
