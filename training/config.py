@@ -168,6 +168,7 @@ class GateConfig(Config):
     """What a candidate must show before anything is published."""
 
     prompts: int = 32  # held-out prompts on which candidate and stable policy are compared
+    demonstrations: int = 64  # at most so many held-out ones measure the language-model loss, here and around SFT
     max_kl: float = 20.0  # nats per completion from the reference policy
     min_score_gain_ci: float = 0.0  # the lower bound of the paired score gain's interval must lie above this
     min_held_out_accuracy: float = 0.55  # of the reward model on rankings it never saw; a coin has 0.5
@@ -183,6 +184,7 @@ class GateConfig(Config):
             self.prompts > 1 and self.bootstrap_samples > 0,
             "prompts: at least 2, bootstrap_samples: at least 1",
         )
+        _require(self.demonstrations >= 0, "demonstrations must not be negative")
         _require(self.max_kl > 0, "max_kl must be positive")
         _require(0 <= self.min_held_out_accuracy <= 1, "min_held_out_accuracy must lie in [0, 1]")
         _require(0 <= self.min_length_ratio < self.max_length_ratio, "length ratios: 0 <= min < max")

@@ -25,7 +25,7 @@ from training.optimization import NonFinite
 from training.ppo import StalePolicy, train_ppo
 from training.reward import train_reward_model
 from training.scoring import Scorer
-from training.sft import train_sft
+from training.sft import train_sft, with_replay
 from training.stages import Job, Stage, StageFailed
 from training.version import POLICY, REF, REWARD, publish, stop_tokens
 from training.workspace import CHECKPOINTS
@@ -59,23 +59,32 @@ def training_threads(cores: int) -> int:
 
 
 def sft(job: Job) -> dict[str, Any]:
-    """Fit the stable policy to the demonstrations."""
-    trunk = load_trunk(job, "policy")
-    samples, unusable = _demonstrations(job)
+    """Fit the stable policy to the new demonstrations and to some of the old."""
+    trunk, config = load_trunk(job, "policy"), job.config
+    new, old = ([d for d in job.data.demonstrations if d.new == wanted] for wanted in (True, False))
+    chosen = with_replay(new, old, config.sft.replay, config.seed)
+    samples, unusable = written_samples(chosen, job.base_directory)
     if not samples:
         raise Refused("no demonstration can be written in the model's chat template")
     report = train_sft(
-        job.config.sft, trunk, samples, checkpoint_dir=checkpoints(job), progress=job.progress, seed=job.config.seed
+        config.sft,
+        trunk,
+        samples,
+        checkpoint_dir=checkpoints(job),
+        held_out=held_out_demonstrations(job),
+        progress=job.progress,
+        seed=config.seed,
     )
     _save(job, trunk, "policy", POLICY)
-    return {**asdict(report), "demonstrations": len(samples), "unusable": unusable}
+    replayed = len(chosen) - len(new)
+    return {**asdict(report), "demonstrations": len(samples), "replayed": replayed, "unusable": unusable}
 
 
 def reward(job: Job) -> dict[str, Any]:
     """Fit the reward model, from the last one on, to what people said; raises Refused when it got worse."""
     trunk = load_trunk(job, "reward")
     predecessor = Predecessor.of(job, Scorer(trunk, [], job.config.reward))
-    demonstrations, _ = _demonstrations(job)
+    demonstrations, _ = written_samples(job.data.demonstrations, job.base_directory)
     # The round has held out already, and for every round the same.
     report = train_reward_model(
         replace(job.config.reward, held_out_fraction=0.0),
@@ -254,8 +263,10 @@ def rated_samples(ratings: Sequence[RatedAnswer]) -> list[RatedSample]:
     return [RatedSample(Sample(r.prompt_ids, r.completion_ids), r.label, r.weight, r.rater, r.source) for r in ratings]
 
 
-def _demonstrations(job: Job) -> tuple[list[Sample], int]:
-    return written_samples(job.data.demonstrations, job.base_directory)
+def held_out_demonstrations(job: Job) -> list[Sample]:
+    """Those that the loss is measured by, the same for SFT and gate."""
+    chosen = job.data.held_out_demonstrations[: job.config.gate.demonstrations]
+    return written_samples(chosen, job.base_directory)[0]
 
 
 def written_samples(demonstrations: Sequence[WrittenAnswer], base_directory: Path) -> tuple[list[Sample], int]:

@@ -57,7 +57,10 @@ class Installation:
 
     def configure(self, **overrides: Any) -> None:
         """Write round.json: what the tests use, with some sections or fields of them changed."""
-        merged = {name: {**CONFIG[name], **value} if name in CONFIG else value for name, value in overrides.items()}
+        merged = {
+            name: {**CONFIG.get(name, {}), **value} if isinstance(value, dict) else value
+            for name, value in overrides.items()
+        }
         (self.settings.home / "round.json").write_text(json.dumps({**CONFIG, **merged}))
 
     def speak(self, comparisons: int, demonstrations: int = 0, seed: int = 0, rater: str = "r") -> None:
