@@ -176,7 +176,9 @@ class GateConfig(Config):
     max_length_ratio: float = 2.0  # mean completion length, candidate over stable
     min_length_ratio: float = 0.1  # the same from below: a policy that says nothing is no better
     max_repetition: float = 0.5  # share of a completion's 4-grams that it has written before, mean
-    confidence: float = 0.95  # of the bootstrap interval
+    max_repetition_rise: float = 0.1  # of that share, over the stable policy's
+    max_lm_loss_rise: float = 0.2  # nats per token of held-out demonstrations over the stable policy's, lower bound
+    confidence: float = 0.95  # of the bootstrap intervals
     bootstrap_samples: int = 2_000  # resamples of the prompts
 
     def __post_init__(self) -> None:

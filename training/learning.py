@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from feedback.fit import Change
 from feedback.records import Record
+from training.candidate import HeldOut
 from training.checkpoints import atomic_directory, latest_checkpoint
 from training.collect import Refused
 from training.data import RankedSamples, RatedSample, Sample, encode_demonstration
@@ -84,7 +85,7 @@ def reward(job: Job) -> dict[str, Any]:
     """Fit the reward model, from the last one on, to what people said; raises Refused when it got worse."""
     trunk = load_trunk(job, "reward")
     predecessor = Predecessor.of(job, Scorer(trunk, [], job.config.reward))
-    demonstrations, _ = written_samples(job.data.demonstrations, job.base_directory)
+    demonstrations, _ = _demonstrations(job)
     # The round has held out already, and for every round the same.
     report = train_reward_model(
         replace(job.config.reward, held_out_fraction=0.0),
@@ -165,19 +166,17 @@ def gate(job: Job) -> dict[str, Any]:
     """Hold the candidate against the stable policy on what nobody trained on; raises Refused."""
     trunk = load_trunk(job, "stable", "ref", "reward")
     trunk.load_adapter("policy", job.workspace.output("ppo") / POLICY)
+    held_out = HeldOut(
+        job.data.held_out_prompts, ranked_samples(job.data.held_out_rankings), held_out_demonstrations(job)
+    )
     report = judge(
-        job.config.gate,
+        job.config,
         trunk,
-        job.data.held_out_prompts,
-        ranked_samples(job.data.held_out_rankings),
+        held_out,
         eos_ids=stop_tokens(trunk),
-        max_new_tokens=job.config.ppo.max_new_tokens,
-        temperature=job.config.ppo.temperature,
         stable=_if_saved(job, "stable"),
         ref=_if_saved(job, "ref"),
-        reward=job.config.reward,
         progress=job.progress,
-        seed=job.config.seed,
     )
     metrics = {**report.metrics, "checks": [asdict(check) for check in report.checks]}
     if not report.passed:
@@ -261,6 +260,10 @@ def ranked_samples(rankings: Sequence[RankedAnswers]) -> list[RankedSamples]:
 def rated_samples(ratings: Sequence[RatedAnswer]) -> list[RatedSample]:
     """The same for the model's eyes."""
     return [RatedSample(Sample(r.prompt_ids, r.completion_ids), r.label, r.weight, r.rater, r.source) for r in ratings]
+
+
+def _demonstrations(job: Job) -> tuple[list[Sample], int]:
+    return written_samples(job.data.demonstrations, job.base_directory)
 
 
 def held_out_demonstrations(job: Job) -> list[Sample]:

@@ -31,7 +31,8 @@ CONFIG: dict[str, Any] = {
     "ppo": {**LORA, "iterations": 6, "rollouts_per_iteration": 4, "minibatch": 4, "microbatch": 4, "max_new_tokens": 8},
     "gate": {
         "prompts": 4, "max_kl": 1e6, "min_score_gain_ci": -1e6, "min_held_out_accuracy": 0.0, "max_length_ratio": 1e3,
-        "min_length_ratio": 0.0, "max_repetition": 1.0, "bootstrap_samples": 50, "max_log_loss_rise": 1e6,
+        "min_length_ratio": 0.0, "max_repetition": 1.0, "max_repetition_rise": 1.0, "bootstrap_samples": 50,
+        "max_log_loss_rise": 1e6, "max_lm_loss_rise": 1e6,
     },
 }  # fmt: skip
 
