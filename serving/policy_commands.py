@@ -1,4 +1,4 @@
-"""`ratchet policies | rollback | promote`: which versions exist, and which one serves."""
+"""`ratchet policies | rollback | promote`: which versions exist, what was asked of them, and which one serves."""
 
 import time
 from datetime import datetime
@@ -10,15 +10,20 @@ from rich.table import Table
 from feedback.manifest import BrokenPolicy
 from feedback.registry import PolicyRegistry
 from feedback.settings import Settings
-from serving.commands import AsJson, Failure, Home, actor, console, installation
+from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
 from serving.probes import served_version
-from serving.round_metrics import KL, REWARD_ACCURACY, SCORE_GAIN, SCORE_GAIN_HIGH, SCORE_GAIN_LOW, find
+from serving.round_metrics import KL, REWARD_ACCURACY, SCORE_GAIN, SCORE_GAIN_HIGH, SCORE_GAIN_LOW, checks, find
 
 SWAP_DEADLINE_S = 30.0
 
+app = typer.Typer(cls=OneLineErrors, invoke_without_command=True, help="Show policy versions.")
 
-def policies(home: Home = None, as_json: AsJson = False) -> None:
+
+@app.callback()
+def policies(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> None:
     """Show all policy versions: state, origin, metrics, and which one the engine serves."""
+    if ctx.invoked_subcommand is not None:
+        return
     settings, redis = installation(home)
     registry = PolicyRegistry(redis, settings.policies_dir)
     rows = [describe(registry, version, state) for version, state in registry.states().items()]
@@ -31,6 +36,33 @@ def policies(home: Home = None, as_json: AsJson = False) -> None:
         mark = "now" if row["version"] == served else ""
         table.add_row(row["name"], row["state"], row["parent"], row["created"], row["summary"], mark)
     console().print(table)
+
+
+@app.command()
+def show(
+    version: Annotated[int, typer.Argument(help="The version, such as 3.")], home: Home = None, as_json: AsJson = False
+) -> None:
+    """Show one version in full: what each stage measured, and every check of the gate with its threshold."""
+    settings, redis = installation(home)
+    registry = PolicyRegistry(redis, settings.policies_dir)
+    state = registry.states().get(version)
+    if state is None:
+        raise Failure(f"there is no policy-v{version}")
+    row = describe(registry, version, state)
+    if as_json:
+        console().print_json(data=row)
+        return
+    facts = Table(row["name"], row["state"])
+    for name in ("parent", "created", "summary"):
+        facts.add_row(name, row[name])
+    for stage, metrics in row["metrics"].items():
+        facts.add_row(stage, in_short(metrics))
+    console().print(facts)
+    asked = Table("the gate asked", "value", "", "threshold", "")
+    for check in checks(row["metrics"]):
+        asked.add_row(check.name, _figure(check.value), check.sign, _figure(check.threshold), check.verdict)
+    if asked.rows:
+        console().print(asked)
 
 
 def rollback(
@@ -103,3 +135,13 @@ def summary(metrics: dict[str, Any]) -> str:
         None if accuracy is None else f"reward model accuracy {accuracy:.2f}",
     )
     return ", ".join(part for part in parts if part)
+
+
+def in_short(metrics: dict[str, Any]) -> str:
+    """The numbers and texts of a stage; `--json` has also what is nested in it."""
+    plain = {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}
+    return "  ".join(f"{name} {_figure(value)}" for name, value in plain.items())
+
+
+def _figure(value: float | str | None) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "unknown" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Attention in rows of a prompt and its completions: a completion meets its prompt and itself, and that is all.
+"""Attention in rows of prompts and their completions: a completion meets its prompt and itself, and that is all.
 
 A mask over whole rows says the same, but there all pairs of tokens are computed before most are thrown away: with nine
 completions that costs more than sharing the prompt saves.
@@ -10,6 +10,7 @@ they may see, H heads, E their size.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -68,11 +69,10 @@ class Blocks:
         return len(self.position_ids)
 
 
-def _segments(lengths: Sequence[Sequence[int]], width: int) -> Iterator[Segment]:
-    for row, (prompt, *completions) in enumerate(lengths):
-        first = start = row * width
-        yield Segment(start, prompt, first, 0)
-        start += prompt
+def _segments(lengths: Sequence[Sequence[int]], starts: Sequence[int]) -> Iterator[Segment]:
+    for first, (prompt, *completions) in zip(starts, lengths, strict=True):
+        yield Segment(first, prompt, first, 0)
+        start = first + prompt
         for length in completions:
             yield Segment(start, length, first, prompt)
             start += length
@@ -97,21 +97,34 @@ def blocks_of(lengths: Sequence[Sequence[int]], device: torch.device | str = "cp
     What is padding, in a row or in a block, comes out as some number that nobody reads.
     """
     width = max(map(sum, lengths))
-    tokens = len(lengths) * width
+    return _blocks(lengths, range(0, len(lengths) * width, width), (len(lengths), width), device)
+
+
+def end_to_end(lengths: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Blocks:
+    """Of all these in a single row, one after the other, none of which sees another; there is no padding in it."""
+    *starts, width = accumulate(map(sum, lengths), initial=0)
+    return _blocks(lengths, starts, (1, width), device)
+
+
+def _blocks(
+    lengths: Sequence[Sequence[int]], starts: Sequence[int], shape: tuple[int, int], device: torch.device | str
+) -> Blocks:
+    """Of prompts with their completions that begin at `starts` among the tokens of a batch (B, T) of that shape."""
+    tokens = shape[0] * shape[1]
     places, positions = torch.zeros(2, tokens, dtype=torch.long)
     blocks, computed = [], 0
-    for group in _alike(_segments(lengths, width)):
-        starts, sizes, prompt_starts, prompts = torch.tensor(group).T.unsqueeze(-1)  # (N, 1) each
+    for group in _alike(_segments(lengths, starts)):
+        firsts, sizes, prompt_starts, prompts = torch.tensor(group).T.unsqueeze(-1)  # (N, 1) each
         query = torch.arange(int(sizes.max()))  # (Q,)
         key = torch.arange(int((prompts + sizes).max()))  # (L,)
-        queries, real = (starts + query).clamp(max=tokens - 1), query < sizes  # (N, Q)
-        keys = torch.where(key < prompts, prompt_starts + key, starts + key - prompts).clamp(max=tokens - 1)  # (N, L)
+        queries, real = (firsts + query).clamp(max=tokens - 1), query < sizes  # (N, Q)
+        keys = torch.where(key < prompts, prompt_starts + key, firsts + key - prompts).clamp(max=tokens - 1)  # (N, L)
         mask = key <= (prompts + query).unsqueeze(-1)  # (N, Q, L)
         blocks.append(Block(queries.to(device), keys.to(device), mask.unsqueeze(1).to(device)))
         places[queries[real]] = computed + torch.arange(real.numel()).view(real.shape)[real]
         positions[queries[real]] = (prompts + query)[real]
         computed += real.numel()
-    return Blocks(tuple(blocks), places.to(device), positions.view(len(lengths), width).to(device))
+    return Blocks(tuple(blocks), places.to(device), positions.view(shape).to(device))
 
 
 def _take(x: Tensor, places: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ Only completions whose people consented are taken, and none of a conversation th
 two policies wrote is left out, a truncated one is not, and one that was stopped is ranked only. Imported answers are
 text, and are encoded here. What evaluation-only raters said never trains. Nor does anything about a held-out prompt, be
 it a ranking, a rating, a demonstration or practice: those that evaluation-only raters asked or ranked are held out, and
-a fixed share of all others. They are kept apart for good, and the gate decides by them. Of raters in quarantine nothing
-is taken at all: neither what they said nor what they asked.
+a fixed share of all others. They are kept apart for good, and the gate decides by them: by answers to them, by their
+rankings and demonstrations. Of raters in quarantine nothing is taken at all, neither what they said nor what they
+asked.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -54,6 +55,7 @@ class TrainingData(Record):
     held_out_rankings: tuple[RankedAnswers, ...]
     ratings: tuple[RatedAnswer, ...]
     demonstrations: tuple[WrittenAnswer, ...]
+    held_out_demonstrations: tuple[WrittenAnswer, ...] = ()
     new_demonstrations: int
     prompts: tuple[Ids, ...]
     held_out_prompts: tuple[Ids, ...]
@@ -74,6 +76,7 @@ class TrainingData(Record):
             "held_out_rankings": len(self.held_out_rankings),
             "ratings": len(self.ratings),
             "demonstrations": len(self.demonstrations),
+            "held_out_demonstrations": len(self.held_out_demonstrations),
             "new_demonstrations": self.new_demonstrations,
             "prompts": len(self.prompts),
             "held_out_prompts": len(self.held_out_prompts),
@@ -89,7 +92,8 @@ class TrainingData(Record):
     @property
     def judged_ids(self) -> list[str]:
         """The judgements that are in here at all."""
-        return sorted({*self.feedback_ids, *(held_out.feedback_id for held_out in self.held_out_rankings)})
+        kinds = (self.held_out_rankings, self.held_out_demonstrations)
+        return sorted({*self.feedback_ids, *(item.feedback_id for items in kinds for item in items)})
 
     def refuse_if_too_little(self) -> None:
         """Raises Refused when there is not enough to learn from."""
@@ -185,7 +189,8 @@ def divided(
         sides_of=sides_of,
     )
     seen = {id: completion for id, completion in known.items() if completion.prompt_token_ids in sides.train}
-    demonstrations = [written for item in training if (written := written_answer(item, seen))]
+    unseen = {id: completion for id, completion in known.items() if completion.prompt_token_ids in sides.held_out}
+    demonstrations = _written(training, seen, fresh)
     taught = [ranked for ranked in rankings if ranked.prompt_ids in sides.train]
     taught += [edited for item in training if (edited := edited_answers(item, seen, encode))]
     rated = [rated for item in training for rated in rated_answers(item, seen)]
@@ -201,7 +206,8 @@ def divided(
         held_out_rankings=tuple(ranked for ranked in proofs + rankings if ranked.prompt_ids in sides.held_out),
         ratings=tuple(rated),
         demonstrations=tuple(demonstrations),
-        new_demonstrations=sum(written.feedback_id in fresh for written in demonstrations),
+        held_out_demonstrations=tuple(_sampled(_written(standing, unseen, fresh))),
+        new_demonstrations=sum(written.new for written in demonstrations),
         prompts=shuffled({*asked} & sides.train, seed),
         # By digest, so that the first so many, which are all that the gate takes, are a sample.
         held_out_prompts=tuple(sorted({*asked} & sides.held_out, key=digest)),
@@ -209,6 +215,16 @@ def divided(
         held_out=tuple(sorted(map(digest, sides.held_out))),
         weights=tuple(weights),
     )
+
+
+def _written(items: Iterable[Feedback], known: Mapping[str, Completion], fresh: Collection[str]) -> list[WrittenAnswer]:
+    found = [written for item in items if (written := written_answer(item, known))]
+    return [written.model_copy(update={"new": written.feedback_id in fresh}) for written in found]
+
+
+def _sampled(demonstrations: Iterable[WrittenAnswer]) -> list[WrittenAnswer]:
+    """By digest, so that the first so many, by which a loss is measured, are a sample; the same ones in each round."""
+    return sorted(demonstrations, key=lambda written: digest(written.feedback_id))
 
 
 def _without(quarantined: Collection[str], known: dict[str, Completion]) -> dict[str, Completion]:

@@ -59,17 +59,20 @@ class SFTConfig(AdapterConfig):
     learning_rate: float = 2e-4  # Adam
     epochs: int = 2  # passes over the demonstrations
     batch_size: int = 8  # demonstrations per optimizer step
+    replay: float = 1.0  # old demonstrations for each new one, drawn anew in each round
     max_tokens: int = 512  # prompt and completion together; longer prompts lose their oldest tokens
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
+    token_budget: int = 2048  # per forward and backward; bounds memory, does not change the result
     checkpoint_every: int = 5  # optimizer steps
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.learning_rate > 0, "learning_rate must be positive")
         _require(
-            min(self.epochs, self.batch_size, self.max_tokens, self.checkpoint_every) > 0,
-            "epochs, batch_size, max_tokens, checkpoint_every: at least 1",
+            min(self.epochs, self.batch_size, self.max_tokens, self.token_budget, self.checkpoint_every) > 0,
+            "epochs, batch_size, max_tokens, token_budget, checkpoint_every: at least 1",
         )
+        _require(0 <= self.replay < float("inf"), "replay must be finite and not negative")
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,7 @@ class GateConfig(Config):
     """What a candidate must show before anything is published."""
 
     prompts: int = 32  # held-out prompts on which candidate and stable policy are compared
+    demonstrations: int = 64  # at most so many held-out ones measure the language-model loss, here and around SFT
     max_kl: float = 20.0  # nats per completion from the reference policy
     min_score_gain_ci: float = 0.0  # the lower bound of the paired score gain's interval must lie above this
     min_held_out_accuracy: float = 0.55  # of the reward model on rankings it never saw; a coin has 0.5
@@ -194,7 +198,9 @@ class GateConfig(Config):
     max_length_ratio: float = 2.0  # mean completion length, candidate over stable
     min_length_ratio: float = 0.1  # the same from below: a policy that says nothing is no better
     max_repetition: float = 0.5  # share of a completion's 4-grams that it has written before, mean
-    confidence: float = 0.95  # of the bootstrap interval
+    max_repetition_rise: float = 0.1  # of that share, over the stable policy's
+    max_lm_loss_rise: float = 0.2  # nats per token of held-out demonstrations over the stable policy's, lower bound
+    confidence: float = 0.95  # of the bootstrap intervals
     bootstrap_samples: int = 2_000  # resamples of the prompts
 
     def __post_init__(self) -> None:
@@ -202,6 +208,7 @@ class GateConfig(Config):
             self.prompts > 1 and self.bootstrap_samples > 0,
             "prompts: at least 2, bootstrap_samples: at least 1",
         )
+        _require(self.demonstrations >= 0, "demonstrations must not be negative")
         _require(self.max_kl > 0, "max_kl must be positive")
         _require(0 <= self.min_held_out_accuracy <= 1, "min_held_out_accuracy must lie in [0, 1]")
         _require(0 <= self.min_length_ratio < self.max_length_ratio, "length ratios: 0 <= min < max")

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from training.attention import Blocks
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -106,10 +108,13 @@ Judgement = RankedSamples | RatedSample
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples padded on the right. Padding is known by the masks alone: the pad id may also be a real token."""
+    """Samples padded on the right, or end to end in a row whose completions then count as one.
+
+    Padding is known by the masks alone: the pad id may also be a real token.
+    """
 
     input_ids: Tensor  # (B, T)
-    attention_mask: Tensor  # (B, T), 1 = real
+    attention_mask: Tensor | Blocks  # (B, T), 1 = real, or which token sees which
     lengths: Tensor  # (B,) real tokens of prompt and completion
     completion_ids: Tensor  # (B, C)
     completion_mask: Tensor  # (B, C), True = a real completion token

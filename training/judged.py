@@ -44,6 +44,7 @@ class WrittenAnswer(Record):
     feedback_id: str
     messages: tuple[Message, ...]
     content: str
+    new: bool = True  # no policy that serves has learned it yet
 
 
 def ranked_answers(item: Feedback, known: Mapping[str, Completion]) -> list[RankedAnswers]:

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from feedback.fit import Change
 from feedback.records import Record
+from training.candidate import HeldOut
 from training.checkpoints import atomic_directory, latest_checkpoint
 from training.collapse import Collapsed
 from training.collect import Refused
@@ -27,7 +28,7 @@ from training.ppo import train_ppo
 from training.ppo_update import StalePolicy
 from training.reward import train_reward_model
 from training.scoring import Scorer
-from training.sft import train_sft
+from training.sft import train_sft, with_replay
 from training.stages import Job, Stage, StageFailed
 from training.telemetry import curves
 from training.version import POLICY, REF, REWARD, publish, stop_tokens
@@ -62,16 +63,25 @@ def training_threads(cores: int) -> int:
 
 
 def sft(job: Job) -> dict[str, Any]:
-    """Fit the stable policy to the demonstrations."""
-    trunk = load_trunk(job, "policy")
-    samples, unusable = _demonstrations(job)
+    """Fit the stable policy to the new demonstrations and to some of the old."""
+    trunk, config = load_trunk(job, "policy"), job.config
+    new, old = ([d for d in job.data.demonstrations if d.new == wanted] for wanted in (True, False))
+    chosen = with_replay(new, old, config.sft.replay, config.seed)
+    samples, unusable = written_samples(chosen, job.base_directory)
     if not samples:
         raise Refused("no demonstration can be written in the model's chat template")
     report = train_sft(
-        job.config.sft, trunk, samples, checkpoint_dir=checkpoints(job), progress=job.progress, seed=job.config.seed
+        config.sft,
+        trunk,
+        samples,
+        checkpoint_dir=checkpoints(job),
+        held_out=held_out_demonstrations(job),
+        progress=job.progress,
+        seed=config.seed,
     )
     _save(job, trunk, "policy", POLICY)
-    return {**asdict(report), "demonstrations": len(samples), "unusable": unusable}
+    replayed = len(chosen) - len(new)
+    return {**asdict(report), "demonstrations": len(samples), "replayed": replayed, "unusable": unusable}
 
 
 def reward(job: Job) -> dict[str, Any]:
@@ -171,19 +181,17 @@ def gate(job: Job) -> dict[str, Any]:
     """Hold the candidate against the stable policy on what nobody trained on; raises Refused."""
     trunk = load_trunk(job, "stable", "ref", "reward")
     trunk.load_adapter("policy", job.workspace.output("ppo") / POLICY)
+    held_out = HeldOut(
+        job.data.held_out_prompts, ranked_samples(job.data.held_out_rankings), held_out_demonstrations(job)
+    )
     report = judge(
-        job.config.gate,
+        job.config,
         trunk,
-        job.data.held_out_prompts,
-        ranked_samples(job.data.held_out_rankings),
+        held_out,
         eos_ids=stop_tokens(trunk),
-        max_new_tokens=job.config.ppo.max_new_tokens,
-        temperature=job.config.ppo.temperature,
         stable=_if_saved(job, "stable"),
         ref=_if_saved(job, "ref"),
-        reward=job.config.reward,
         progress=job.progress,
-        seed=job.config.seed,
     )
     metrics = {**report.metrics, "checks": [asdict(check) for check in report.checks]}
     if not report.passed:
@@ -271,6 +279,12 @@ def rated_samples(ratings: Sequence[RatedAnswer]) -> list[RatedSample]:
 
 def _demonstrations(job: Job) -> tuple[list[Sample], int]:
     return written_samples(job.data.demonstrations, job.base_directory)
+
+
+def held_out_demonstrations(job: Job) -> list[Sample]:
+    """Those that the loss is measured by, the same for SFT and gate."""
+    chosen = job.data.held_out_demonstrations[: job.config.gate.demonstrations]
+    return written_samples(chosen, job.base_directory)[0]
 
 
 def written_samples(demonstrations: Sequence[WrittenAnswer], base_directory: Path) -> tuple[list[Sample], int]:

@@ -1,19 +1,21 @@
-"""The completions of one prompt behind that prompt in one sequence, none of which sees another.
+"""Several completions in one row, none of which sees another: every state is the one that it would have by itself.
 
-So the prompt is forwarded once for all of them, and every state is the one that it would have by itself.
+Those of one prompt stand behind it, so that it is forwarded once for all of them. Samples of any prompts stand end to
+end, so that none of them is padded.
 
 Letters: B rows, T tokens of a row, N completions of a batch.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from training.attention import Blocks, blocks_of
-from training.data import Sample
+from training.attention import Blocks, blocks_of, end_to_end
+from training.data import Batch, Sample
 
 
 @dataclass(frozen=True)
@@ -91,4 +93,37 @@ def collate_rows(rows: Sequence[Row], pad_id: int, device: torch.device | str = 
         attention=blocks_of([row.lengths for row in rows], device) if shared else real.to(device),
         rows=torch.arange(len(rows)).repeat_interleave(counts).to(device),
         ends=torch.cat(ends).to(device),
+    )
+
+
+def in_order(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Indices of `lengths`, as they come, in rows of at most `token_budget` tokens, or of one that is longer."""
+    rows: list[list[int]] = []
+    tokens = 0  # of the last row
+    for i, length in enumerate(lengths):
+        if not rows or tokens + length > token_budget:
+            rows.append([])
+            tokens = 0
+        rows[-1].append(i)
+        tokens += length
+    return rows
+
+
+def collate_end_to_end(samples: Sequence[Sample], device: torch.device | str = "cpu") -> Batch:
+    """Samples as a batch of one row on `device`: T and C are all their tokens, in their order, without padding."""
+    lengths = [len(sample) for sample in samples]
+    starts = accumulate(lengths, initial=0)
+    completion_ids = torch.tensor([[token for sample in samples for token in sample.completion_ids]])
+    # The state before a token predicts it.
+    predicting = [
+        torch.arange(len(sample.prompt_ids), len(sample)) + start - 1
+        for sample, start in zip(samples, starts, strict=False)
+    ]
+    return Batch(
+        input_ids=torch.tensor([[token for s in samples for token in s.prompt_ids + s.completion_ids]]).to(device),
+        attention_mask=end_to_end([[length] for length in lengths], device),
+        lengths=torch.tensor([sum(lengths)]).to(device),
+        completion_ids=completion_ids.to(device),
+        completion_mask=torch.ones_like(completion_ids, dtype=torch.bool).to(device),
+        positions=torch.cat(predicting).unsqueeze(0).to(device),
     )

@@ -1,26 +1,56 @@
 """Supervised fine-tuning of the policy adapter on demonstrations."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import SFTConfig
-from training.data import Sample, collate, shuffled
+from training.data import Sample, shuffled
+from training.lm_loss import batches, negative_log_likelihoods, per_token
 from training.losses import language_model_loss
 from training.models import Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
+from training.scoring import shares_prompts
+
+Lesson = TypeVar("Lesson")
 
 
 @dataclass(frozen=True)
 class SFTReport:
-    """Mean loss per completion token, in nats, of the first and the last optimizer step."""
+    """Mean losses per completion token, in nats: of the first and the last optimizer step, and of what was held out."""
 
     steps: int
     first_loss: float
     last_loss: float
+    held_out: int = 0  # demonstrations that only measured
+    held_out_before: float | None = None  # None without any
+    held_out_after: float | None = None
+
+
+def with_replay(new: Sequence[Lesson], old: Sequence[Lesson], replay: float, seed: int) -> list[Lesson]:
+    """All `new` demonstrations and `replay` times as many of the `old`, if there are, so that those stay known.
+
+    The draw is a function of its arguments; each round has another seed, and so in time all of them come up again.
+    """
+    count = min(len(old), round(replay * len(new)))
+    return [*new, *random.Random(f"{seed}/replay").sample(old, count)]
+
+
+def backward(trunk: Trunk, samples: Sequence[Sample], token_budget: int, *, packed: bool) -> float:
+    """Add the gradients of the loss per completion token of all `samples`, whatever forwards they are cut into."""
+    tokens = float(sum(len(sample.completion_ids) for sample in samples))
+    total = 0.0
+    for _, batch in batches(trunk, samples, token_budget, packed=packed):
+        log_probs, _ = trunk.log_probs(trunk.lower(batch.input_ids, batch.attention_mask), batch, "policy")
+        loss = language_model_loss(log_probs, batch.completion_mask, normaliser=tokens)
+        loss.backward()
+        total += loss.item()
+    return total
 
 
 def train_sft(
@@ -29,34 +59,52 @@ def train_sft(
     samples: Sequence[Sample],
     *,
     checkpoint_dir: Path,
+    held_out: Sequence[Sample] = (),
     progress: OnProgress = silent,
     seed: int = 0,
 ) -> SFTReport:
-    """Fit the policy adapter to `samples`, loss on completion tokens only; goes on from the last checkpoint, if any."""
+    """Fit the policy adapter to `samples`, loss on completion tokens only; goes on from the last checkpoint, if any.
+
+    The loss of those `held_out` is measured before and after.
+    """
     if not samples:
         raise ValueError("SFT needs demonstrations")
-    parameters = list(trunk.parameters("policy").values())
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
-    losses: list[float] = []
-    if path := latest_checkpoint(checkpoint_dir):
-        checkpoint = load_checkpoint(path)
-        restore(trunk, ["policy"], optimizer, checkpoint)
-        losses = list(checkpoint.state["losses"])
+    samples, held_out = ([each.truncated(config.max_tokens) for each in kind] for kind in (samples, held_out))
     steps_per_epoch = -(-len(samples) // config.batch_size)
     total = config.epochs * steps_per_epoch
+
+    def measured(step: int) -> float | None:
+        def alive() -> None:
+            progress("sft", step, total, {})
+
+        nats = negative_log_likelihoods(trunk, held_out, "policy", config.token_budget, alive=alive)
+        return per_token(held_out, nats) if held_out else None
+
+    parameters = list(trunk.parameters("policy").values())
+    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+    packed = shares_prompts(trunk, config.max_tokens)
+    losses, before = _resume(trunk, optimizer, checkpoint_dir) or ([], measured(0))
     for step in range(len(losses), total):
         epoch, start = divmod(step, steps_per_epoch)
         order = shuffled(len(samples), seed, epoch)[start * config.batch_size : (start + 1) * config.batch_size]
-        batch = collate([samples[i].truncated(config.max_tokens) for i in order], trunk.pad_id, trunk.device)
-        log_probs, _ = trunk.log_probs(trunk.lower(batch.input_ids, batch.attention_mask), batch, "policy")
-        loss = language_model_loss(log_probs, batch.completion_mask)
-        require_finite("sft", step, loss=loss)
         optimizer.zero_grad()
-        loss.backward()
+        losses.append(backward(trunk, [samples[i] for i in order], config.token_budget, packed=packed))
+        require_finite("sft", step, loss=losses[-1])
         clip_gradients(parameters, config.max_grad_norm, stage="sft", step=step)
         optimizer.step()
-        losses.append(loss.item())
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == total:
-            save_checkpoint(checkpoint_dir, snapshot(trunk, ["policy"], optimizer, step + 1, {"losses": losses}))
+            state = {"losses": losses, "held_out_before": before}
+            save_checkpoint(checkpoint_dir, snapshot(trunk, ["policy"], optimizer, step + 1, state))
         progress("sft", step + 1, total, {"sft/loss": losses[-1]})
-    return SFTReport(total, losses[0], losses[-1])
+    return SFTReport(total, losses[0], losses[-1], len(held_out), before, measured(total))
+
+
+def _resume(
+    trunk: Trunk, optimizer: torch.optim.Optimizer, checkpoint_dir: Path
+) -> tuple[list[float], float | None] | None:
+    """The losses of the steps so far and the held-out one before them; None where there is nothing to go on from."""
+    if (path := latest_checkpoint(checkpoint_dir)) is None:
+        return None
+    checkpoint = load_checkpoint(path)
+    restore(trunk, ["policy"], optimizer, checkpoint)
+    return list(checkpoint.state["losses"]), checkpoint.state["held_out_before"]

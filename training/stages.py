@@ -177,8 +177,9 @@ def collect_stage(job: Job) -> dict[str, Any]:
         raise StageFailed("no policy serves yet: register the base model first")
     if job.record.watermark is None:
         raise StageFailed("the round has no watermark")
-    # What a round saw that was refused is still new: the parent has learned nothing since its own round.
-    since = job.registry.manifest(parent).lineage.get("watermark", "0")
+    # What a round saw that was refused, or had too few of, is still new: the parent has learned nothing of it.
+    lineage = job.registry.manifest(parent).lineage
+    since = lineage.get("taught", lineage.get("watermark", "0"))
     ledger, raters, sides = Ledger(job.redis), Raters(job.redis), _sides(job.settings, job.redis)
     quarantined, watermark = raters.quarantined(), job.record.watermark
 

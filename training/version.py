@@ -97,6 +97,7 @@ def _lineage(job: Job, directory: Path) -> dict[str, Any]:
         "trigger": job.record.trigger,
         "watermark": job.data.watermark,
         "since": job.data.since,
+        "taught": _taught(job),
         "seed": job.data.seed,
         "feedback": job.data.counts,
         "feedback_ids": job.data.feedback_ids,
@@ -104,3 +105,9 @@ def _lineage(job: Job, directory: Path) -> dict[str, Any]:
         "reward_origin": job.data.reward_origin,
         "reward_model": sha256_of(directory / REWARD / "adapter_model.safetensors"),
     }
+
+
+def _taught(job: Job) -> str:
+    """The watermark of the newest demonstrations that SFT has seen, be it in this round or in one before it."""
+    outcome = job.workspace.outcome("sft")
+    return job.data.since if outcome is None or "skipped" in outcome.metrics else job.data.watermark

@@ -34,7 +34,7 @@ from training.config import RewardConfig
 from training.data import Judgement, RankedSamples
 from training.fit import compare, measure
 
-SWEEP = {"ours": (3e-4, 1e-3, 3e-3), "trl": (1e-5, 3e-5, 1e-4)}
+SWEEP = {"ours": (1e-4, 3e-4, 1e-3), "trl": (1e-5, 3e-5, 1e-4)}
 TUNING = 1000  # the seed of the split that rates are chosen on
 console = Console(width=130)
 Side = Callable[[Sequence[RankedSamples], Sequence[RankedSamples], int, float], Learned]

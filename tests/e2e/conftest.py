@@ -31,7 +31,8 @@ SHORT_ROUND = {
             "max_new_tokens": 16, "lora_layers": 4, "learning_rate": 5e-3},
     "sft": {"lora_layers": 4},
     "gate": {"prompts": 4, "min_score_gain_ci": -1e9, "min_held_out_accuracy": 0.0, "min_length_ratio": 0.0,
-             "max_length_ratio": 1e9, "max_kl": 1e9, "max_repetition": 1.0},
+             "max_length_ratio": 1e9, "max_kl": 1e9, "max_repetition": 1.0,
+             "max_repetition_rise": 1.0, "max_lm_loss_rise": 1e9},
 }  # fmt: skip
 
 

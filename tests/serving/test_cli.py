@@ -52,7 +52,12 @@ METRICS = {
     "ppo": {"iterations": 4},
     "gate": {
         "gate/score": 1.5, "gate/score_gain": 0.314, "gate/score_gain_low": 0.1, "gate/score_gain_high": 0.5,
-        "gate/kl": 3.21, "gate/length": 20.0, "checks": [],
+        "gate/kl": 3.21, "gate/length": 20.0,
+        "checks": [
+            {"name": "KL to the reference", "value": 3.21, "sign": "<=", "threshold": 20.0, "passed": True},
+            {"name": "reward model accuracy", "value": None, "sign": ">=", "threshold": 0.55, "passed": False},
+            {"name": "of old", "value": 0.25, "threshold": 0.5, "passed": True},
+        ],
     },
 }  # fmt: skip
 
@@ -251,6 +256,24 @@ def test_policies_show_what_is_stable_and_served(gateway: Gateway) -> None:
         (1, "stable", "policy-v0"),
     ]
     assert "score gain +0.31 (+0.10 to +0.50), KL 3.21, reward model accuracy 0.71" in ratchet("policies").stdout
+
+
+def test_a_policy_is_shown_with_every_check_of_the_gate(gateway: Gateway) -> None:
+    shown = ratchet("policies", "show", "1").stdout
+    lines = [" ".join(line.replace("│", " ").split()) for line in shown.splitlines()]
+    assert "policy-v1" in shown and "stable" in shown
+    assert "sft skipped no demonstrations" in lines
+    assert "ppo iterations 4" in lines
+    assert "KL to the reference 3.21 <= 20 passed" in lines
+    assert "reward model accuracy unknown >= 0.55 failed" in lines
+    assert "of old 0.25 0.5 passed" in lines
+    assert printed(ratchet("policies", "show", "1", "--json"))["metrics"] == METRICS
+    assert "the gate asked" not in ratchet("policies", "show", "0").stdout, "nothing was asked of the base"
+
+
+def test_a_policy_that_does_not_exist_is_one_line(gateway: Gateway) -> None:
+    result = ratchet("policies", "show", "7")
+    assert (result.exit_code, result.stderr) == (1, "ratchet: there is no policy-v7\n")
 
 
 def test_figures_that_were_not_measured_are_left_out() -> None:

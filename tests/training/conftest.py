@@ -67,7 +67,7 @@ def tiny_model() -> ModelMaker:
     return _tiny_model
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_trunk() -> TrunkMaker:
     """Makes trunks: four layers, adapters in the top `lora_layers`; `perturbed` moves each away from zero."""
     return _tiny_trunk

@@ -229,7 +229,8 @@ def test_raters_are_all_whose_prompts_or_judgements_train(crowd: Crowd) -> None:
     held_out = {f"held-out{prompt}{side}" for prompt in low for side in "ab"}
     assert set(data.responses) == {*"abpqrt", *held_out}
     unused = {f"held-out{prompt}" for prompt in low}
-    assert len(data.judged_ids) == len(data.feedback_ids) + len(unused) + 1
+    compared_and_written = 2 * len(unused)
+    assert len(data.judged_ids) == len(data.feedback_ids) + compared_and_written + 1
 
 
 def imported(id: str, text: str, content: str = "hi", **fields: object) -> Completion:
@@ -416,8 +417,27 @@ def test_new_demonstrations_are_those_since_the_last_round(crowd: Crowd) -> None
     assert crowd.collect(since=since).new_demonstrations == 0
     crowd.say(Demonstration(completion_id="b", content="new"))
     data = crowd.collect(since=since)
-    assert len(data.demonstrations) == 2
+    assert [(written.content, written.new) for written in data.demonstrations] == [("old", False), ("new", True)]
     assert data.new_demonstrations == 1
+
+
+def test_demonstrations_of_held_out_prompts_measure_and_count_as_used(crowd: Crowd) -> None:
+    """Whoever wrote them. Those of an evaluation-only rater never train, nor do they measure where others train."""
+    above, below = prompts(4, below=False), prompts(12, below=True)
+    crowd.answer(*(completion(f"{prompt}", prompt=prompt) for prompt in (*above, *below)))
+    taught = [crowd.say(Demonstration(completion_id=f"{prompt}", content="t")) for prompt in above]
+    measured = [crowd.say(Demonstration(completion_id=f"{prompt}", content="m")) for prompt in below]
+    measured.append(crowd.say(Demonstration(completion_id=f"{below[0]}", content="m"), rater="judge"))
+    neither = crowd.say(Demonstration(completion_id=f"{above[0]}", content="n"), rater="judge")
+    data = crowd.collect()
+    ids = [written.feedback_id for written in data.held_out_demonstrations]
+    assert {written.content for written in data.held_out_demonstrations} == {"m"} and set(ids) == set(measured)
+    assert [written.feedback_id for written in data.demonstrations] == taught
+    assert (data.counts["demonstrations"], data.counts["held_out_demonstrations"]) == (4, 13)
+    assert set(taught) <= set(data.feedback_ids) and not set(measured) & set(data.feedback_ids)
+    assert set(measured) <= set(data.judged_ids) and neither not in data.judged_ids
+    assert ids == [written.feedback_id for written in crowd.collect(seed=1).held_out_demonstrations]
+    assert ids != sorted(ids, key=lambda id: int(id[1:])), "the first so many must not be the oldest"
 
 
 def test_prompts_are_distinct_capped_and_shuffled_by_the_seed(crowd: Crowd) -> None:

@@ -1,30 +1,46 @@
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 
 from feedback.fit import Change
 from feedback.statistics import Interval
-from training.config import GateConfig
+from training.candidate import Answers, Contest, HeldOut, Imitation, Measured, divergence
+from training.config import AdapterConfig, GateConfig, PPOConfig, RewardConfig, RoundConfig
 from training.data import RankedSamples, Sample
-from training.gate import GateReport, divergence, judge, not_worse
-from training.models import Trunk
-from training.rollout import sample_completions
+from training.gate import Check, GateReport, checks_of, judge, not_worse
+from training.models import Role, Trunk
+from training.rollout import Rollout, observed, own_sampler, sample_completions
 
 EOS = frozenset({2})
 PROMPTS = [(i, i + 1, i + 2) for i in range(5, 21)]
-CONFIG = GateConfig(prompts=16, bootstrap_samples=200, max_kl=1e6, max_repetition=1.0, min_held_out_accuracy=0.0)
+CONFIG = GateConfig(
+    prompts=16, bootstrap_samples=200, max_kl=1e6, max_repetition=1.0, max_repetition_rise=1.0, max_lm_loss_rise=1e6,
+    min_held_out_accuracy=0.0,
+)  # fmt: skip
 HELD_OUT = [RankedSamples((Sample((9,), (i, 2)), Sample((9,), (i + 1, 2))), (0, 1)) for i in range(30, 40)]
 
 
-def verdict(trunk: Trunk, config: GateConfig = CONFIG, held_out: list[RankedSamples] = HELD_OUT) -> GateReport:
-    return judge(config, trunk, PROMPTS, held_out, eos_ids=EOS, max_new_tokens=6)
+TAX = "LM loss of held-out demonstrations over the stable policy's, lower bound"
+DEMONSTRATIONS = [Sample((i, 6), (40 + i, 41, 42, 2)[i % 3 :]) for i in range(8)]
+
+
+def verdict(
+    trunk: Trunk, config: GateConfig = CONFIG, held_out: list[RankedSamples] = HELD_OUT, max_new_tokens: int = 6
+) -> GateReport:
+    whole = RoundConfig(gate=config, ppo=PPOConfig(max_new_tokens=max_new_tokens))
+    return judge(whole, trunk, HeldOut(PROMPTS, held_out, DEMONSTRATIONS), eos_ids=EOS)
 
 
 def failed(report: GateReport) -> set[str]:
     return {check.name for check in report.checks if not check.passed}
+
+
+def named(checks: Sequence[Check], name: str) -> Check:
+    return next(check for check in checks if check.name == name)
 
 
 def test_an_unchanged_policy_has_nothing_to_publish_for(trunk: Trunk) -> None:
@@ -74,6 +90,8 @@ def separate(trunk: Trunk) -> torch.Tensor:
         ({"max_length_ratio": 0.5}, "length ratio, upper"),
         ({"min_length_ratio": 1.5, "max_length_ratio": 9.0}, "length ratio, lower"),
         ({"min_held_out_accuracy": 1.0}, "reward model accuracy"),
+        ({"max_repetition_rise": -1.0}, "repetition over the stable policy's"),
+        ({"max_lm_loss_rise": -1e6}, TAX),
     ],
 )
 def test_each_bound_refuses_by_itself(perturbed: Trunk, change: dict[str, float], check: str) -> None:
@@ -92,15 +110,17 @@ def test_repetition_refuses(perturbed: Trunk) -> None:
 
     trunk.next_token_logits = stuck
     config = dataclasses.replace(CONFIG, max_repetition=0.3)
-    report = judge(config, trunk, PROMPTS, HELD_OUT, eos_ids=EOS, max_new_tokens=10)
-    check = next(c for c in report.checks if c.name == "repetition")
+    report = verdict(trunk, config, max_new_tokens=10)
+    check = named(report.checks, "repetition")
     assert check.value == pytest.approx(6 / 7)  # 10 equal tokens have 7 4-grams, of which 1 is new
     assert not check.passed
+    rise = named(report.checks, "repetition over the stable policy's")
+    assert rise.value == pytest.approx(6 / 7 - report.metrics["gate/stable_repetition"]) and rise.passed
 
 
 def test_an_unproven_reward_model_refuses(perturbed: Trunk) -> None:
     report = verdict(perturbed, held_out=[])
-    check = next(c for c in report.checks if c.name == "reward model accuracy")
+    check = named(report.checks, "reward model accuracy")
     assert math.isnan(check.value) and not check.passed
 
 
@@ -136,3 +156,97 @@ def test_divergence_is_the_kl_of_the_distributions(perturbed: Trunk) -> None:
     drawn = sample_completions(perturbed, [prompt] * 3000, role="policy", eos_ids=EOS, max_new_tokens=1)
     samples = [Sample(prompt, c) for c in drawn]
     assert divergence(perturbed, samples, "ref", 1.0, microbatch=1000) == pytest.approx(exact, rel=0.25)
+
+
+def answers(length: int, tokens: Sequence[int], score: float = 0.0) -> Answers:
+    return Answers([Sample((1,), tuple(tokens[:length]))] * 2, [score] * 2, [0.0] * 2)
+
+
+def test_all_checks_by_hand_with_their_signs() -> None:
+    """Four tokens against eight; of four equal ones no 4-gram comes again, of eight 4 of 5; the rest is as given."""
+    measured = Measured(
+        candidate=answers(4, [7] * 4, score=2.0),
+        stable=answers(8, [7] * 8, score=1.5),
+        gain=Interval(0.5, 0.25, 0.75),
+        kl=3.0,
+        accuracy=Interval(0.7, 0.6, 0.8),
+        imitation=Imitation(demonstrations=9, prompts=6, candidate=2.5, stable=2.0, rise=Interval(0.5, 0.4, 0.6)),
+        agreement=Interval(0.3, 0.2, 0.4),
+        bad_weights=0,
+    )
+    found = checks_of(GateConfig(), measured)
+    assert [(c.name, pytest.approx(c.value), c.sign, c.threshold, c.passed) for c in found] == [
+        ("score gain, lower bound", 0.25, ">", 0.0, True),
+        ("KL to the reference", 3.0, "<=", 20.0, True),
+        ("length ratio, upper", 0.5, "<=", 2.0, True),
+        ("length ratio, lower", 0.5, ">=", 0.1, True),
+        ("repetition", 0.0, "<=", 0.5, True),
+        ("repetition over the stable policy's", -0.8, "<=", 0.1, True),
+        ("weights that are not finite", 0.0, "<=", 0.0, True),
+        ("reward model accuracy", 0.7, ">=", 0.55, True),
+        (TAX, 0.4, "<=", 0.2, False),
+    ]  # fmt: skip
+    few = dataclasses.replace(measured, imitation=dataclasses.replace(measured.imitation, prompts=5))
+    none = dataclasses.replace(measured, imitation=None)
+    for unknown in (few, none):
+        assert [check for check in checks_of(GateConfig(), unknown) if check.name == TAX] == []
+    assert few.metrics["gate/lm_loss_rise"] == 0.5 and none.metrics["gate/demonstrations"] == 0
+
+
+def nats(trunk: Trunk, sample: Sample, role: Role | None) -> float:
+    """By whole logits of one sample."""
+    trunk._activate(role)
+    with torch.no_grad():
+        log_probs = trunk.model(input_ids=torch.tensor([sample.prompt_ids + sample.completion_ids])).logits[0]
+    first = len(sample.prompt_ids)
+    return -sum(log_probs.log_softmax(-1)[first + i - 1, t].item() for i, t in enumerate(sample.completion_ids))
+
+
+def test_the_alignment_tax_is_the_rise_of_the_loss_per_token(perturbed: Trunk) -> None:
+    report = verdict(perturbed)
+    tokens = sum(len(sample.completion_ids) for sample in DEMONSTRATIONS)
+    own, other = (sum(nats(perturbed, s, role) for s in DEMONSTRATIONS) / tokens for role in ("policy", None))
+    assert report.metrics["gate/demonstrations"] == 8
+    assert report.metrics["gate/lm_loss"] == pytest.approx(own, abs=1e-5)
+    assert report.metrics["gate/stable_lm_loss"] == pytest.approx(other, abs=1e-5)
+    rise, low, high = (report.metrics[f"gate/lm_loss_rise{end}"] for end in ("", "_low", "_high"))
+    assert rise == pytest.approx(own - other, abs=1e-5) and low < rise < high
+    assert named(report.checks, TAX).value == low
+
+
+def test_what_a_candidate_prefers_is_told_and_refuses_nothing(perturbed: Trunk) -> None:
+    """Rankings by its own log-ratio to the stable policy, all right or all wrong."""
+    pairs = [tuple(Sample((9, i), (30 + i + k, 50, 2)) for k in (0, 7)) for i in range(8)]
+    ratios = [[nats(perturbed, s, None) - nats(perturbed, s, "policy") for s in pair] for pair in pairs]
+    contest = Contest(RoundConfig(), perturbed, EOS)
+    found = contest.log_odds([sample for pair in pairs for sample in pair])
+    assert found == pytest.approx([ratio for pair in ratios for ratio in pair], abs=1e-4)
+    for right in (True, False):
+        tiers = [(0, 1) if (a > b) == right else (1, 0) for a, b in ratios]
+        rankings = [RankedSamples(pair, tier) for pair, tier in zip(pairs, tiers, strict=True)]
+        report = verdict(perturbed, held_out=rankings)
+        assert report.metrics["gate/implied_accuracy"] == right
+        assert not any("implied" in check.name for check in report.checks)
+
+
+def test_scores_are_lowered_where_the_reward_heads_disagree_as_in_ppo(tiny_model: Callable[..., Any]) -> None:
+    trunk = Trunk(tiny_model(), AdapterConfig(lora_rank=8, lora_alpha=16, lora_layers=2), reward_heads=3)
+    config = RoundConfig(ppo=PPOConfig(max_new_tokens=6, uncertainty_coef=2.0), reward=RewardConfig(reward_heads=3))
+    found = Contest(config, trunk, EOS).answers("policy", PROMPTS, lambda: None)
+    sampled = own_sampler(trunk, config.ppo, EOS)(PROMPTS, seed=0, alive=lambda: None)
+    rollouts = observed(config.ppo, trunk, sampled, eos_ids=EOS)
+    known = {
+        sample: (score - 2 * std, std)
+        for rollout in rollouts
+        for sample, score, std in zip(told(rollout), rollout.scores.tolist(), rollout.uncertainty.tolist(), strict=True)
+    }
+    assert min(found.uncertainties) > 0
+    for sample, score, std in zip(found.samples, found.scores, found.uncertainties, strict=True):
+        assert (score, std) == pytest.approx(known[sample], abs=1e-5)
+
+
+def told(rollout: Rollout) -> list[Sample]:
+    batch = rollout.batch
+    counts = batch.completion_mask.sum(-1).tolist()
+    whole = [ids[:n] for ids, n in zip(batch.input_ids.tolist(), batch.lengths.tolist(), strict=True)]
+    return [Sample(tuple(ids[:-c]), tuple(ids[-c:])) for ids, c in zip(whole, counts, strict=True)]

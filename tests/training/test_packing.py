@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from training.attention import Blocks
 from training.data import Sample
-from training.packing import Row, collate_rows, pack, within_budget
+from training.packing import Row, collate_end_to_end, collate_rows, in_order, pack, within_budget
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=6).map(tuple)
 samples = st.lists(st.builds(Sample, tokens, tokens), max_size=20)
@@ -54,3 +54,25 @@ def test_batches_keep_to_the_budget_and_leave_nothing_out(given: list[Sample], b
 def test_like_lengths_go_together() -> None:
     units = [[Row((1,), ((1,) * length,))] for length in (9, 1, 8, 2)]
     assert within_budget(units, 20) == [[1, 3], [2, 0]]
+
+
+def test_samples_end_to_end_by_hand() -> None:
+    batch = collate_end_to_end([Sample((5, 6), (7, 8)), Sample((9,), (1, 2, 3)), Sample((4, 4, 4), (5,))])
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9, 1, 2, 3, 4, 4, 4, 5]]
+    assert batch.completion_ids.tolist() == [[7, 8, 1, 2, 3, 5]]
+    assert batch.positions.tolist() == [[1, 2, 4, 5, 6, 10]]
+    assert batch.completion_mask.all() and batch.completion_mask.shape == (1, 6)
+    assert batch.lengths.tolist() == [12]
+    assert isinstance(batch.attention_mask, Blocks)
+    assert batch.attention_mask.position_ids.tolist() == [[0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]]
+
+
+def test_a_row_takes_what_comes_next_until_it_is_full() -> None:
+    assert in_order([3, 4, 1, 9, 2], 8) == [[0, 1, 2], [3], [4]]
+
+
+@given(st.lists(st.integers(1, 9)), st.integers(1, 30))
+def test_rows_in_order_keep_to_the_budget_and_leave_nothing_out(lengths: list[int], budget: int) -> None:
+    rows = in_order(lengths, budget)
+    assert [i for row in rows for i in row] == list(range(len(lengths)))
+    assert all(len(row) == 1 or sum(lengths[i] for i in row) <= budget for row in rows)

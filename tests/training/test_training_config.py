@@ -49,6 +49,9 @@ def test_absent_fields_keep_their_defaults() -> None:
         ({"reward": {"likelihood": "pair"}}, "reward.likelihood"),
         ({"reward": {"likelihood": "plackett_luce", "ties": "rao_kupper"}}, "defined for pairs only"),
         ({"gate": {"min_length_ratio": 3.0}}, "length ratios"),
+        ({"gate": {"demonstrations": -1}}, "demonstrations must not be negative"),
+        ({"sft": {"replay": -0.5}}, "replay must be finite"),
+        ({"sft": {"token_budget": 0}}, "token_budget"),
         ({"ppo": {"lora_rank": 8}}, "lora fields must agree"),
     ],
 )

@@ -31,7 +31,8 @@ CONFIG: dict[str, Any] = {
     "ppo": {**LORA, "iterations": 6, "rollouts_per_iteration": 4, "minibatch": 4, "microbatch": 4, "max_new_tokens": 8},
     "gate": {
         "prompts": 4, "max_kl": 1e6, "min_score_gain_ci": -1e6, "min_held_out_accuracy": 0.0, "max_length_ratio": 1e3,
-        "min_length_ratio": 0.0, "max_repetition": 1.0, "bootstrap_samples": 50, "max_log_loss_rise": 1e6,
+        "min_length_ratio": 0.0, "max_repetition": 1.0, "max_repetition_rise": 1.0, "bootstrap_samples": 50,
+        "max_log_loss_rise": 1e6, "max_lm_loss_rise": 1e6,
     },
 }  # fmt: skip
 
@@ -57,7 +58,10 @@ class Installation:
 
     def configure(self, **overrides: Any) -> None:
         """Write round.json: what the tests use, with some sections or fields of them changed."""
-        merged = {name: {**CONFIG[name], **value} if name in CONFIG else value for name, value in overrides.items()}
+        merged = {
+            name: {**CONFIG.get(name, {}), **value} if isinstance(value, dict) else value
+            for name, value in overrides.items()
+        }
         (self.settings.home / "round.json").write_text(json.dumps({**CONFIG, **merged}))
 
     def speak(self, comparisons: int, demonstrations: int = 0, seed: int = 0, rater: str = "r") -> None:

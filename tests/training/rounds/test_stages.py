@@ -191,6 +191,43 @@ def test_demonstrations_of_a_refused_round_are_new_until_a_policy_has_learned_fr
     assert outcomes["collect"].metrics["new_demonstrations"] == 0
 
 
+def test_sft_learns_the_new_demonstrations_and_as_many_old_ones_as_it_is_told_to(rounds: Rounds) -> None:
+    installation = rounds.installation
+    installation.configure(sft={"replay": 0.5, "epochs": 1}, reward={"held_out_fraction": 0.3})
+    installation.speak(24, demonstrations=24)
+    first, outcomes = rounds.run()
+    known = outcomes["collect"].metrics
+    taught = {name: outcomes["sft"].metrics[name] for name in ("demonstrations", "replayed", "held_out")}
+    held_out = known["held_out_demonstrations"]
+    assert taught == {"demonstrations": 24 - held_out, "replayed": 0, "held_out": held_out}
+    assert outcomes["sft"].metrics["held_out_before"] > outcomes["sft"].metrics["held_out_after"] > 0
+    rounds.end(first, "published")
+    installation.speak(8, demonstrations=8, seed=1)
+    _, outcomes = rounds.run(last="sft")
+    new = outcomes["collect"].metrics["new_demonstrations"]
+    assert 4 <= new < 8
+    assert outcomes["sft"].metrics["replayed"] == round(new / 2)
+    assert outcomes["sft"].metrics["demonstrations"] == new + round(new / 2)
+
+
+def test_demonstrations_too_few_for_sft_wait_for_more(rounds: Rounds) -> None:
+    """A version is published without them, and they are still new."""
+    installation = rounds.installation
+    installation.configure(min_demonstrations=10, reward={"held_out_fraction": 0.0})
+    installation.speak(24, demonstrations=6)
+    first, outcomes = rounds.run()
+    few = outcomes["collect"].metrics["new_demonstrations"]
+    assert outcomes["sft"].metrics == {"skipped": f"{few} new demonstrations, 10 are needed"}
+    assert installation.registry.manifest(1).lineage["taught"] == "0"
+    rounds.end(first, "published")
+    installation.speak(10, demonstrations=10, seed=1)
+    second, outcomes = rounds.run()
+    assert outcomes["sft"].metrics["demonstrations"] == outcomes["collect"].metrics["new_demonstrations"] > few
+    lineage = installation.registry.manifest(2).lineage
+    assert lineage["taught"] == lineage["watermark"]
+    rounds.end(second, "published")
+
+
 class Noting(Progress):
     """Keeps the completed iterations."""
 
