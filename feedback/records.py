@@ -42,8 +42,8 @@ class Completion(Record):
     """One answer as it was served; `logprobs` are the sampled tokens' under the behaviour policy.
 
     `partial` says that somebody stopped it before it was finished; `plain` that nothing tempered, cut off or forced its
-    tokens, so that the `logprobs`, which are the policy's own, are those of the draw. What was imported was served by no
-    policy: it has neither a version nor tokens.
+    tokens, so that the `logprobs`, which are the policy's own, are those of the draw. What was imported was served by
+    no policy: it has neither a version nor tokens.
     """
 
     schema_version: Literal[1] = 1

@@ -20,6 +20,7 @@ from training.fit import MIN_PROMPTS, compare, evaluate, score
 from training.gate import judge, not_worse
 from training.judged import RankedAnswers, RatedAnswer, WrittenAnswer
 from training.likelihoods import Labels
+from training.live import live_sampled
 from training.models import Role, Trunk
 from training.optimization import NonFinite
 from training.ppo import StalePolicy, train_ppo
@@ -146,6 +147,8 @@ def ppo(job: Job) -> dict[str, Any]:
         checkpoint_dir=checkpoints(job),
         progress=job.progress,
         ref=_if_saved(job, "ref"),
+        weights=job.data.prompt_weights,
+        live=live_sampled(job.data.live),
         seed=job.config.seed,
     )
     _save(job, trunk, "policy", POLICY)

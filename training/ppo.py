@@ -11,11 +11,12 @@ from torch import Tensor
 from training.advantages import adapt_kl_coef, apply_missing_eos, certain_scores, generalized_advantages, token_rewards
 from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import PPOConfig
-from training.data import endless, shuffled
+from training.data import shuffled
+from training.live import turns
 from training.losses import importance_weights, kl_estimate, masked_whiten, ppo_policy_loss, value_loss
 from training.models import Role, Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
-from training.rollout import Rollout, Sampler, observed, own_sampler
+from training.rollout import Rollout, Sampled, Sampler, observed, own_sampler
 
 TRAINED: tuple[Role, ...] = ("policy", "value")
 
@@ -179,20 +180,23 @@ def train_ppo(
     progress: OnProgress = silent,
     ref: Role | None = None,
     sampler: Sampler | None = None,
+    weights: Sequence[float] | None = None,
+    live: Sequence[Sampled] = (),
     seed: int = 0,
 ) -> PPOReport:
     """Improve the policy adapter on `prompts`; goes on from the last checkpoint, if any.
 
     `ref` is the role that KL is measured from, None the base model; `sampler` writes the completions, None = the
-    trainer. The value adapter and head start as the reward model's. Raises NonFinite on NaN, StalePolicy when the old
-    log-probs are not those of the policy, and ValueError when one head is to say how certain it is.
+    trainer. `weights` say how often each prompt is used; `live` are completions for rollouts that are not all fresh.
+    The value adapter and head start as the reward model's. Raises NonFinite on NaN, StalePolicy when the old log-probs
+    are not those of the policy, TooFewLive, and ValueError when one head is to say how certain it is.
     """
     if config.uncertainty_coef > 0 and trunk.heads["reward"].out_features == 1:
         raise ValueError("uncertainty_coef: one head never disagrees; the trunk needs at least 2 reward heads")
     sampler = sampler or own_sampler(trunk, config, eos_ids)
     optimizer = torch.optim.Adam([{"params": list(trunk.parameters(role).values())} for role in TRAINED])
     kl_coef, history = _resume(config, trunk, optimizer, checkpoint_dir)
-    order = islice(endless(len(prompts), seed), len(history) * config.rollouts_per_iteration, None)
+    order = islice(turns(config, weights or [1.0] * len(prompts), len(live), seed), len(history), None)
 
     for iteration in range(len(history), config.iterations):
 
@@ -200,8 +204,7 @@ def train_ppo(
             progress("ppo", done, config.iterations, {})
 
         _set_rates(config, optimizer, iteration)
-        chosen = [prompts[i] for i in islice(order, config.rollouts_per_iteration)]
-        sampled = sampler(chosen, seed=seed * 1_000_003 + iteration, alive=alive)
+        sampled = next(order).sampled(prompts, live, sampler, seed=seed * 1_000_003 + iteration, alive=alive)
         rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)
         experiences = estimate_advantages(config, rollouts, kl_coef)
         metrics = rollout_metrics(rollouts)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from serving.plain_draw import engine_defaults, is_plain
+from tests.serving.live import write_model
 
 PLAIN: list[dict[str, Any]] = [
     {},
@@ -55,3 +56,22 @@ async def test_the_ledger_knows(live: Any, asked: dict[str, Any], plain: bool) -
     answer = (await live.chat("hello", max_tokens=3, user="ann", **asked)).json()
     [stored] = live.ledger.completions((f"{answer['id']}:0",)).values()
     assert stored.plain is plain
+
+
+async def test_the_gateway_reads_what_its_policies_do_unasked(
+    shelf: Any, start: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = await start()
+    write = write_model
+
+    def with_defaults(directory: Path, *facts: Any, **more: Any) -> None:
+        write(directory, *facts, **more)
+        (directory / "generation_config.json").write_text(json.dumps({"top_k": 20}))
+
+    monkeypatch.setattr("tests.serving.live.write_model", with_defaults)
+    shelf.publish(1, move=0.5)
+    await eventually(lambda: live.served == 1)
+    for asked, plain in (({}, False), ({"top_k": -1}, True)):
+        answer = (await live.chat("hello", max_tokens=3, **asked)).json()
+        [stored] = live.ledger.completions((f"{answer['id']}:0",)).values()
+        assert stored.plain is plain
