@@ -41,8 +41,9 @@ class Message(Record):
 class Completion(Record):
     """One answer as it was served; `logprobs` are the sampled tokens' under the behaviour policy.
 
-    `partial` says that somebody stopped it before it was finished. What was imported was served by no policy: it has
-    neither a version nor tokens.
+    `partial` says that somebody stopped it before it was finished; `plain` that nothing tempered, cut off or forced its
+    tokens, so that the `logprobs`, which are the policy's own, are those of the draw. What was imported was served by
+    no policy: it has neither a version nor tokens.
     """
 
     schema_version: Literal[1] = 1
@@ -58,6 +59,7 @@ class Completion(Record):
     completion_token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     sampling: dict[str, Any]
+    plain: bool = False
     finish_reason: str
     policy_version: int | None
     version_changed_at: int | None = None

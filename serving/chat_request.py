@@ -10,6 +10,7 @@ from serving.control_tokens import ControlTokens
 from serving.engine import SERVED_NAME, Body
 from serving.errors import ApiError, invalid
 from serving.gateway import Gateway
+from serving.plain_draw import is_plain
 from serving.recorder import Ticket
 from serving.swap_gate import Served
 
@@ -135,6 +136,7 @@ def ticket_for(
         metadata=metadata,
         keep=body.get("store") is not False,
         sampling={name: body[name] for name in SAMPLING if body.get(name) is not None},
+        plain=is_plain(_forwarded(body), served.shaped_by),
         choices=body.get("n") or 1,
         streamed=bool(body.get("stream")),
         wants_usage=bool((body.get("stream_options") or {}).get("include_usage")),
@@ -178,7 +180,7 @@ def plain_messages(messages: list[Body], control_tokens: ControlTokens) -> list[
 
 def upstream_body(body: Body, messages: list[Body], served: Served) -> Body:
     """Always a stream: only its chunks tell which policy wrote them."""
-    forwarded = {name: value for name, value in body.items() if name not in NOT_FORWARDED}
+    forwarded = _forwarded(body)
     for name in TEMPLATED:
         if name in forwarded:
             forwarded[name] = served.control_tokens.neutralise_all(forwarded[name])
@@ -193,6 +195,10 @@ def upstream_body(body: Body, messages: list[Body], served: Served) -> Body:
         "return_tokens_as_token_ids": False,
         "cache_salt": served.label,
     }
+
+
+def _forwarded(body: Body) -> Body:
+    return {name: value for name, value in body.items() if name not in NOT_FORWARDED}
 
 
 def most_tokens(body: Body, size: int, context: int) -> int:

@@ -12,6 +12,7 @@ from feedback.records import digest
 from feedback.registry import PolicyRegistry
 from serving.control_tokens import ControlTokens
 from serving.engine import SERVED_NAME, Engine, EngineRefused, Scores
+from serving.plain_draw import engine_defaults
 from serving.proof import Proof, Reading, digests_agree, judge
 from serving.swap_gate import Close, Load, Served, SwapGate, Taint
 
@@ -37,7 +38,16 @@ class Policy:
         fingerprint = f"fp_{digest(facts)[:16]}"
         tokens = ControlTokens.of(tokenizer_dir)
         manifest = self.manifest
-        return Served(manifest.version, engine_model, fingerprint, tokens, pinned, manifest.parent, manifest.created)
+        return Served(
+            manifest.version,
+            engine_model,
+            fingerprint,
+            tokens,
+            pinned,
+            manifest.parent,
+            manifest.created,
+            engine_defaults(tokenizer_dir),
+        )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ STOPPED = "stopped"
 class Ticket:
     """One accepted request for `choices` answers.
 
-    `blind` hides who writes until there is a vote; `keep` is whether the ledger may have it at all.
+    `blind` hides who writes until there is a vote; `keep` is whether the ledger may have it at all, and `plain` whether
+    it is drawn from the policy as it is.
     """
 
     messages: tuple[Message, ...]
@@ -36,6 +37,7 @@ class Ticket:
     metadata: dict[str, str]
     keep: bool
     sampling: dict[str, Any]
+    plain: bool
     choices: int
     streamed: bool
     wants_usage: bool
@@ -94,6 +96,7 @@ class Draft:
             completion_token_ids=tuple(self.token_ids),
             logprobs=tuple(self.logprobs),
             sampling=ticket.sampling,
+            plain=ticket.plain,
             finish_reason=self.finish_reason or STOPPED,
             policy_version=self.served.version,
             version_changed_at=self.version_changed_at,

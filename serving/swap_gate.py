@@ -19,7 +19,10 @@ NEVER = -1e9  # by the monotonic clock, which all processes of a host share
 
 @dataclass(frozen=True)
 class Served:
-    """The policy that answers; `pinned` requests stay with it even when another one is swapped in."""
+    """The policy that answers; `pinned` requests stay with it even when another one is swapped in.
+
+    `shaped_by` names the sampling fields that the engine does not leave neutral where a request says nothing of them.
+    """
 
     version: int
     engine_model: str
@@ -28,6 +31,7 @@ class Served:
     pinned: bool
     parent: int | None
     created: float
+    shaped_by: tuple[str, ...] = ()
     # Differs for every load: it marks the engine, and salts its cache so that prefixes computed by other weights
     # are never reused.
     label: str = field(default_factory=lambda: f"load-{time.time_ns():x}")

@@ -6,10 +6,12 @@ text, and are encoded here. What evaluation-only raters said never trains. Nor d
 it a ranking, a rating, a demonstration or practice: those that evaluation-only raters asked or ranked are held out, and
 a fixed share of all others. They are kept apart for good, and the gate decides by them: by answers to them, by their
 rankings and demonstrations. Of raters in quarantine nothing is taken at all, neither what they said nor what they
-asked.
+asked. Completions to practise on as they are, the live ones, are answers to the prompts that train; see
+training/received.py.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from feedback.judgements import Feedback
@@ -18,6 +20,7 @@ from feedback.records import Completion, Record, digest
 from feedback.store import Ledger
 from training.answers import Answers, Encode, Ids
 from training.config import RoundConfig
+from training.diversity import prompt_weights
 from training.judged import (
     RankedAnswers,
     RatedAnswer,
@@ -28,6 +31,7 @@ from training.judged import (
     written_answer,
 )
 from training.prompts import MIN_HELD_OUT, SidesOf, asked_prompts, shuffled, split
+from training.received import Received, TooFewLive, live_per_turn, received
 from training.weights import weighted
 
 MIN_RANKINGS = 8
@@ -58,6 +62,8 @@ class TrainingData(Record):
     held_out_demonstrations: tuple[WrittenAnswer, ...] = ()
     new_demonstrations: int
     prompts: tuple[Ids, ...]
+    prompt_weights: tuple[float, ...] = ()  # how often each of them is practised on beside the others
+    live: tuple[Received, ...] = ()  # completions to practise on that people received
     held_out_prompts: tuple[Ids, ...]
     trained: tuple[str, ...] = ()  # digests of all prompts on this side, also of those that nobody practises on
     held_out: tuple[str, ...] = ()
@@ -80,6 +86,7 @@ class TrainingData(Record):
             "new_demonstrations": self.new_demonstrations,
             "prompts": len(self.prompts),
             "held_out_prompts": len(self.held_out_prompts),
+            "live": len(self.live),
             "unencodable": self.unencodable,
         }
 
@@ -106,6 +113,10 @@ class TrainingData(Record):
             )
         if not self.prompts:
             raise Refused("no prompt to practise on: all are too long, held out, or without consent")
+        try:
+            live_per_turn(RoundConfig.from_dict(self.config).ppo, len(self.live))
+        except TooFewLive as error:
+            raise Refused(str(error)) from error
         if not self.held_out_rankings:
             raise Refused("no held-out ranking to prove the reward model by")
         if len(self.held_out_prompts) < MIN_HELD_OUT:
@@ -124,12 +135,13 @@ def collect(
     encode: Encode,
     sides_of: SidesOf = lambda _: {},
     quarantined: Collection[str] = (),
+    writers: Collection[int] = (),
 ) -> TrainingData:
     """What people say as of `watermark`; demonstrations after `since` are new; `is_held_out` asks about a rater.
 
     `encode` is asked about imported answers and demonstrations only. Imported answers that it cannot encode are left
     out and counted; such a demonstration is compared with nothing. `sides_of` knows the prompts' sides from earlier
-    rounds.
+    rounds. Live completions are those by the policies among `writers`.
     """
     standing = ledger.standing(watermark)
     aside = {item.rater for item in standing} & set(quarantined)
@@ -147,7 +159,14 @@ def collect(
         encode=encode,
         sides_of=sides_of,
     )
-    more = {"quarantined": len(aside), "unencodable": len(answers.unencodable)}
+    live = received(
+        completions if config.ppo.rollouts != "fresh" else (),
+        prompts=set(data.prompts),
+        writers=writers,
+        max_new_tokens=config.ppo.max_new_tokens,
+        may_train=lambda rater: not is_held_out(rater),
+    )
+    more = {"quarantined": len(aside), "unencodable": len(answers.unencodable), "live": live}
     return data.model_copy(update={**more, **_sources(data, standing, known, completions)})
 
 
@@ -168,13 +187,13 @@ def divided(
     origin: Provenance,
     encode: Encode,
     sides_of: SidesOf = lambda _: {},
-    asked: Collection[Ids] = (),
+    asked: Mapping[Ids, str] = MappingProxyType({}),
     evaluated: Collection[Ids] = (),
     fresh: Collection[str] = (),
 ) -> TrainingData:
     """What the judgements say of the completions that are known, by side and with their weights.
 
-    `asked` are the prompts to practise on; all that is said of `evaluated` ones is held out.
+    `asked` are the prompts to practise on, and whose they are; all that is said of `evaluated` ones is held out.
     """
     config, seed = origin.config, origin.seed
     training = [item for item in standing if item.split == "train"]
@@ -183,7 +202,7 @@ def divided(
     sides = split(
         evaluated=_prompts(proofs) | {*evaluated},
         ranked=_prompts(rankings + proofs),
-        asked={*asked},
+        asked=set(asked),
         others={completion.prompt_token_ids for completion in known.values()},
         fraction=config.reward.held_out_fraction,
         sides_of=sides_of,
@@ -195,6 +214,7 @@ def divided(
     taught += [edited for item in training if (edited := edited_answers(item, seen, encode))]
     rated = [rated for item in training for rated in rated_answers(item, seen)]
     created = {item.id: item.created for item in training}
+    prompts = shuffled(set(asked) & sides.train, seed)
     taught, rated, weights = weighted(taught, rated, created, config.weights)
     return TrainingData(
         watermark=origin.watermark,
@@ -208,9 +228,10 @@ def divided(
         demonstrations=tuple(demonstrations),
         held_out_demonstrations=tuple(_sampled(_written(standing, unseen, fresh))),
         new_demonstrations=sum(written.new for written in demonstrations),
-        prompts=shuffled({*asked} & sides.train, seed),
+        prompts=prompts,
+        prompt_weights=prompt_weights(prompts, asked),
         # By digest, so that the first so many, which are all that the gate takes, are a sample.
-        held_out_prompts=tuple(sorted({*asked} & sides.held_out, key=digest)),
+        held_out_prompts=tuple(sorted(set(asked) & sides.held_out, key=digest)),
         trained=tuple(sorted(map(digest, sides.train))),
         held_out=tuple(sorted(map(digest, sides.held_out))),
         weights=tuple(weights),

@@ -115,7 +115,10 @@ class PPOConfig(AdapterConfig):
     """PPO against the reward model, with a KL penalty towards the reference policy."""
 
     iterations: int = 6  # turns of: collect rollouts, then update on them
-    rollouts_per_iteration: int = 32  # completions sampled per iteration
+    rollouts_per_iteration: int = 32  # completions per iteration
+    rollouts: Literal["fresh", "live", "mix"] = "fresh"  # written now, received by people before, or some of each
+    live_share: float = 0.5  # of a mix; what people have not received is written
+    max_staleness: int = 1  # a live completion's policy is the parent, or so many versions before it
     max_new_tokens: int = 40  # a completion is cut here, and then counts as unfinished
     temperature: float = 1.0  # of sampling, and of the old, new and reference log-probs alike
     epochs: int = 2  # passes over the rollouts of one iteration
@@ -173,6 +176,12 @@ class PPOConfig(AdapterConfig):
             "clip_range must lie in (0, 1), value_clip above 0",
         )
         _require(self.dual_clip is None or self.dual_clip > 1, "dual_clip must be above 1, or None")
+        _require(0 < self.live_share < 1, "live_share must lie between 0 and 1")
+        _require(self.max_staleness >= 0, "max_staleness must not be negative")
+        _require(
+            self.rollouts == "fresh" or self.temperature == 1,
+            "rollouts: what people received is known with its log-probs at temperature 1; ppo.temperature must be 1",
+        )
         _require(self.importance_cap >= 1, "importance_cap must be at least 1")
         _require(min(self.entropy_coef, self.ptx_coef) >= 0, "entropy_coef and ptx_coef must not be negative")
         _require(self.ptx_batch > 0, "ptx_batch must be at least 1")

@@ -22,6 +22,7 @@ from training.fit import MIN_PROMPTS, compare, evaluate, score
 from training.gate import judge, not_worse
 from training.judged import RankedAnswers, RatedAnswer, WrittenAnswer
 from training.likelihoods import Labels
+from training.live import live_sampled
 from training.models import Role, Trunk
 from training.optimization import NonFinite
 from training.ppo import train_ppo
@@ -162,6 +163,8 @@ def ppo(job: Job) -> dict[str, Any]:
             metrics_dir=job.directory,
             progress=job.progress,
             ref=_if_saved(job, "ref"),
+            weights=job.data.prompt_weights,
+            live=live_sampled(job.data.live),
             ptx=[sample.truncated(job.config.sft.max_tokens) for sample in demonstrations],
             seed=job.config.seed,
         )

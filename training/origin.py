@@ -1,10 +1,10 @@
-"""Which reward model a round goes on from: never one that learned from somebody who was put aside or erased since."""
+"""Where a round comes from: the line of its policy, and a reward model that learned from nobody put aside or erased."""
 
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 
 from feedback.manifest import BrokenPolicy, Manifest
-from feedback.registry import PolicyRegistry
+from feedback.registry import PolicyRegistry, UnknownPolicy
 
 #: Those of some judgements that the ledger no longer has.
 Gone = Callable[[Iterable[str]], set[str]]
@@ -21,6 +21,18 @@ def reward_origin(registry: PolicyRegistry, parent: int, *, quarantined: Collect
             break
         clean = manifest.version
     return clean
+
+
+def line_of(registry: PolicyRegistry, version: int, generations: int) -> tuple[int, ...]:
+    """The version, its parent, and so on, so many generations back or as far as is known.
+
+    Not by number: after a rollback the numbers below are of policies that this one does not come from.
+    """
+    line = [version]
+    with suppress(BrokenPolicy, UnknownPolicy):
+        while len(line) <= generations and (parent := registry.manifest(line[-1]).parent) is not None:
+            line.append(parent)
+    return tuple(line)
 
 
 def _descent(registry: PolicyRegistry, version: int | None) -> list[Manifest]:

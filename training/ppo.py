@@ -12,14 +12,15 @@ from training.advantages import adapt_kl_coef
 from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from training.collapse import Collapsed, collapse
 from training.config import PPOConfig
-from training.data import Sample, endless
+from training.data import Sample
 from training.experience import Experience, estimate_advantages, read_after_ends
+from training.live import turns
 from training.metrics_log import MetricsLog
 from training.models import Role, Trunk
 from training.optimization import OnProgress, require_finite, restore, silent, snapshot
 from training.phases import PhaseClock
 from training.ppo_update import TRAINED, update
-from training.rollout import Rollout, Sampler, observed, own_sampler
+from training.rollout import Rollout, Sampled, Sampler, observed, own_sampler
 from training.telemetry import explained_variance, importance_metrics, rollout_metrics
 
 
@@ -76,16 +77,19 @@ def train_ppo(
     progress: OnProgress = silent,
     ref: Role | None = None,
     sampler: Sampler | None = None,
+    weights: Sequence[float] | None = None,
+    live: Sequence[Sampled] = (),
     ptx: Sequence[Sample] = (),
     seed: int = 0,
 ) -> PPOReport:
     """Improve the policy adapter on `prompts`; goes on from the last checkpoint, if any.
 
     `ref` is the role that KL is measured from, None the base model; `sampler` writes the completions, None = the
-    trainer; `ptx` are the demonstrations of `ptx_coef`, and without any there is no such loss. The value adapter and
-    head start as the reward model's. With `ema_decay` the policy adapter becomes the average in the end. `metrics_dir`
-    (default: `checkpoint_dir`) gets every iteration's metrics as files, see MetricsLog. Raises NonFinite on NaN,
-    Collapsed when the policy is past saving, StalePolicy when the old log-probs are not those of the policy, and
+    trainer. `weights` say how often each prompt is used; `live` are completions for rollouts that are not all fresh;
+    `ptx` are the demonstrations of `ptx_coef`, and without any there is no such loss. The value adapter and head start
+    as the reward model's. With `ema_decay` the policy adapter becomes the average in the end. `metrics_dir` (default:
+    `checkpoint_dir`) gets every iteration's metrics as files, see MetricsLog. Raises NonFinite on NaN, Collapsed when
+    the policy is past saving, StalePolicy when the old log-probs are not those of the policy, TooFewLive, and
     ValueError when one head is to say how certain it is.
     """
     if config.uncertainty_coef > 0 and trunk.heads["reward"].out_features == 1:
@@ -94,7 +98,7 @@ def train_ppo(
     trunk.value_role = "policy" if config.value_trunk == "policy" else "value"
     optimizer = torch.optim.Adam([{"params": list(trunk.parameters(role).values())} for role in TRAINED])
     course = Course.begun(config, trunk, optimizer, checkpoint_dir)
-    order = islice(endless(len(prompts), seed), len(course.history) * config.rollouts_per_iteration, None)
+    order = islice(turns(config, weights or [1.0] * len(prompts), len(live), seed), len(course.history), None)
     known = [a | b for a, b in zip(course.history, course.timings, strict=True)]
 
     with MetricsLog(metrics_dir or checkpoint_dir, known) as log:
@@ -105,9 +109,8 @@ def train_ppo(
 
             _set_rates(config, optimizer, iteration)
             clock = PhaseClock()
-            chosen = [prompts[i] for i in islice(order, config.rollouts_per_iteration)]
             with clock("generate"):
-                sampled = sampler(chosen, seed=seed * 1_000_003 + iteration, alive=alive)
+                sampled = next(order).sampled(prompts, live, sampler, seed=seed * 1_000_003 + iteration, alive=alive)
             with clock("observe"):
                 rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)
                 read = [read_after_ends(config, trunk, r) for r in rollouts] if config.score_at == "after_end" else None
@@ -120,7 +123,7 @@ def train_ppo(
                 )  # fmt: skip
             require_finite("ppo", iteration, **{name.replace("/", "_"): x for name, x in metrics.items()})
             course.history.append(metrics)
-            course.timings.append(clock.metrics(metrics["completion/length"] * len(chosen)))
+            course.timings.append(clock.metrics(metrics["completion/length"] * len(sampled)))
             log.append(metrics | course.timings[-1])
             if (reason := collapse(config, course.history)) is not None:
                 raise Collapsed(reason, course.history)

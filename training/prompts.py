@@ -45,15 +45,15 @@ def split(
     return Split(frozenset(prompts - held_out), frozenset(held_out))
 
 
-def asked_prompts(completions: Sequence[Completion], max_tokens: int) -> set[Ids]:
-    """The distinct prompts up to a length, of each rater the newest; `completions` are oldest first."""
+def asked_prompts(completions: Sequence[Completion], max_tokens: int) -> dict[Ids, str]:
+    """The distinct prompts up to a length, of each rater the newest, with who asked last; completions oldest first."""
     by_rater: dict[str, int] = {}
-    asked: set[Ids] = set()
+    asked: dict[Ids, str] = {}
     for completion in reversed(completions):
         ids, count = completion.prompt_token_ids, by_rater.get(completion.rater, 0)
         if ids not in asked and len(ids) <= max_tokens and count < MAX_PROMPTS_PER_RATER:
             by_rater[completion.rater] = count + 1
-            asked.add(ids)
+            asked[ids] = completion.rater
     return asked
 
 

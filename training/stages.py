@@ -29,7 +29,7 @@ from feedback.store import Ledger, connect
 from training.answers import Ids
 from training.collect import Refused, TrainingData, collect
 from training.config import RoundConfig
-from training.origin import reward_origin
+from training.origin import line_of, reward_origin
 from training.progress import Progress, finite
 from training.weights import in_short
 from training.workspace import ERROR, Outcome, Workspace, write_durably
@@ -193,6 +193,7 @@ def collect_stage(job: Job) -> dict[str, Any]:
             parent=parent,
             config=config,
             quarantined=quarantined,
+            writers=line_of(job.registry, parent, config.ppo.max_staleness),
         )
 
     data = _none_of_it_erased(job, collected)
@@ -218,6 +219,7 @@ def collect_from(
     parent: int,
     config: RoundConfig,
     quarantined: Collection[str] | None = None,
+    writers: Collection[int] = (),
 ) -> TrainingData:
     """`collect` on an installation's ledger, by its keys, its sides and its quarantine, or by that which is given."""
     keys = KeyRing(redis, settings.secrets().pepper)
@@ -232,6 +234,7 @@ def collect_from(
         encode=TextEncoder(base_directory).encode,
         sides_of=_sides(settings, redis).of,
         quarantined=Raters(redis).quarantined() if quarantined is None else quarantined,
+        writers=writers,
     )
 
 

@@ -15,6 +15,7 @@ from feedback.manifest import Manifest, describe_files, sha256_of
 from feedback.rounds import STAGES, RoundBook
 from training.data import encode_demonstration
 from training.export import export_policy, golden_log_probs, weight_digests
+from training.live import learnt_from
 from training.models import Trunk
 from training.publish import publish_round
 from training.stages import Job
@@ -102,6 +103,7 @@ def _lineage(job: Job, directory: Path) -> dict[str, Any]:
         "feedback": job.data.counts,
         "feedback_ids": job.data.feedback_ids,
         "raters": list(job.data.raters),
+        "live": _live(job),
         "reward_origin": job.data.reward_origin,
         "reward_model": sha256_of(directory / REWARD / "adapter_model.safetensors"),
     }
@@ -111,3 +113,9 @@ def _taught(job: Job) -> str:
     """The watermark of the newest demonstrations that SFT has seen, be it in this round or in one before it."""
     outcome = job.workspace.outcome("sft")
     return job.data.since if outcome is None or "skipped" in outcome.metrics else job.data.watermark
+
+
+def _live(job: Job) -> list[str]:
+    """The responses that people received and PPO learnt from."""
+    used = learnt_from(job.config.ppo, job.data.live, job.config.seed)
+    return sorted({each.response_id for each in used})

@@ -146,7 +146,7 @@ class Kept:
 def ticket_of(choices: int, **more: Any) -> Ticket:
     facts = {"streamed": True, "wants_usage": True, "wants_logprobs": False, "wants_token_ids": False, **more}
     return Ticket(
-        messages=(), conversation_id="c", rater="r", consent=True, metadata={}, keep=True, sampling={},
+        messages=(), conversation_id="c", rater="r", consent=True, metadata={}, keep=True, sampling={}, plain=True,
         choices=choices, **facts,
     )  # fmt: skip
 

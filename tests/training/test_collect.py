@@ -5,10 +5,12 @@ from ast import literal_eval
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count, islice
+from typing import Literal
 
 import pytest
 
 from feedback.archive import Archive
+from feedback.erasure import Eraser
 from feedback.judgements import Comment, Comparison, Demonstration, Feedback, Flag, Judgement, Ranking, Rating
 from feedback.records import Completion, Message, digest
 from feedback.sides import Sides
@@ -75,12 +77,18 @@ class Crowd:
             self.say(Demonstration(completion_id=a, content="better"), rater=rater)
 
     def collect(
-        self, *, watermark: str | None = None, since: str = "0", config: RoundConfig = CONFIG, seed: int = 0
+        self,
+        *,
+        watermark: str | None = None,
+        since: str = "0",
+        config: RoundConfig = CONFIG,
+        seed: int = 0,
+        writers: Sequence[int] = (),
     ) -> TrainingData:
         return collect(
             self.ledger, watermark=watermark or self.ledger.watermark(), since=since, parent=0, seed=seed,
             config=config, is_held_out=lambda rater: rater.startswith("judge"), encode=self.encode,
-            sides_of=self.sides.of, quarantined=self.quarantined,
+            sides_of=self.sides.of, quarantined=self.quarantined, writers=writers,
         )  # fmt: skip
 
     def fix(self, data: TrainingData) -> None:
@@ -616,3 +624,60 @@ def test_data_survives_its_file(crowd: Crowd) -> None:
     data = crowd.collect()
     assert TrainingData.model_validate_json(data.model_dump_json()) == data
     assert RoundConfig.from_dict(data.config) == CONFIG
+
+
+def live_config(rollouts: Literal["fresh", "live", "mix"], **fields: int) -> RoundConfig:
+    return replace(CONFIG, ppo=replace(CONFIG.ppo, rollouts=rollouts, max_new_tokens=2, **fields))
+
+
+def test_live_completions_are_those_of_training_prompts_and_people(crowd: Crowd) -> None:
+    """Two of the ten that were received: the others differ from them in one thing each."""
+    archive = Archive(crowd.ledger)
+    ours = {name: prompt for name, prompt in zip("abcdefghi", prompts(9, below=False), strict=True)}
+    for name, prompt in ours.items():
+        rater = {"c": "judge", "e": "eve"}.get(name, "ann")
+        where = {"conversation_id": "private" if name == "d" else "c", "consent": name != "f", "plain": name != "g"}
+        writer = {"h": 5, "b": 2}.get(name, 3)
+        where |= {"response_id": name, "rater": rater, "policy_version": writer}
+        crowd.answer(completion(f"{name}:0", prompt=prompt, **where))
+    [held_out] = prompts(1, below=True)
+    crowd.answer(completion("held out", prompt=held_out, plain=True, policy_version=3))
+    assert archive.change_conversation("ann", "private", allow_training=False)
+    assert archive.annotate("i", {"consent": "false"})
+    crowd.quarantined.add("eve")
+    data = crowd.collect(config=live_config("live"), writers=(3, 2))
+    assert {each.response_id for each in data.live} == {"a", "b"}
+    assert {(each.prompt_ids, each.completion_ids, each.log_probs) for each in data.live} == {
+        (ours["a"], (7, 8), (-1.0, -1.0)), (ours["b"], (7, 8), (-1.0, -1.0)),
+    }  # fmt: skip
+    assert {"a", "b"} <= set(data.responses)
+    assert data.raters == ("ann",)
+    assert data.counts["live"] == 2
+    assert crowd.collect(config=live_config("fresh"), writers=(3, 2)).live == ()
+    assert crowd.collect(config=live_config("mix"), writers=(3,)).live != ()
+    response = archive.response("a")
+    assert response is not None
+    Eraser(archive).response(response)
+    assert {each.response_id for each in crowd.collect(config=live_config("live"), writers=(3, 2)).live} == {"b"}
+
+
+def test_a_live_round_of_too_few_is_refused_by_name(crowd: Crowd) -> None:
+    crowd.compare(*prompts(10, below=False), *prompts(4, below=True))
+    data = crowd.collect(config=live_config("live"))
+    with pytest.raises(Refused, match="0 completions that people received may be learnt from, .* takes 32"):
+        data.refuse_if_too_little()
+    crowd.collect(config=live_config("mix")).refuse_if_too_little()
+
+
+def test_prompts_are_weighted_beside_one_another(crowd: Crowd) -> None:
+    """Each of one that asks four counts half as much as that of another person; held-out ones do not."""
+    *four, one = prompts(5, below=False)
+    for prompt in four:
+        crowd.answer(completion(f"{prompt}", prompt=prompt))
+    for prompt in (one, *prompts(2, below=True)):
+        crowd.answer(completion(f"{prompt}", prompt=prompt, rater="bob"))
+    data = crowd.collect()
+    weights = dict(zip(data.prompts, data.prompt_weights, strict=True))
+    assert set(weights) == {*four, one}
+    assert [weights[prompt] for prompt in four] == pytest.approx([weights[one] / 2] * 4)
+    assert TrainingData.model_validate_json(data.model_dump_json()) == data

@@ -64,13 +64,15 @@ class Installation:
         }
         (self.settings.home / "round.json").write_text(json.dumps({**CONFIG, **merged}))
 
-    def speak(self, comparisons: int, demonstrations: int = 0, seed: int = 0, rater: str = "r") -> None:
+    def speak(
+        self, comparisons: int, demonstrations: int = 0, seed: int = 0, rater: str = "r", plain: bool = False
+    ) -> None:
         """People ask prompts of their own and prefer shorter answers."""
         draw = random.Random(seed)
         for n in range(comparisons):
             prompt = tuple(draw.randrange(200) for _ in range(6))
             ids = [f"c{seed}-{n}-{side}:0" for side in "ab"]
-            for answer in [_completion(id, prompt, draw.randrange(2, 9), rater) for id in ids]:
+            for answer in [_completion(id, prompt, draw.randrange(2, 9), rater, plain) for id in ids]:
                 self.ledger.append_answer(answer.frame(model="m"), [answer])
             known = self.ledger.completions(tuple(ids))
             shorter = min(ids, key=lambda id: len(known[id].completion_token_ids))
@@ -158,13 +160,14 @@ class Installation:
                 process.wait()
 
 
-def _completion(id: str, prompt: tuple[int, ...], length: int, rater: str) -> Completion:
+def _completion(id: str, prompt: tuple[int, ...], length: int, rater: str, plain: bool) -> Completion:
     tokens = tuple(range(10, 10 + length))
     return Completion(
         id=id, response_id=id.removesuffix(":0"), choice=0, conversation_id=id, rater=rater, text="text",
         messages=(Message(role="user", content=f"Prompt {prompt}?"),), prompt_token_ids=prompt,
         completion_token_ids=tokens,
-        logprobs=(-1.0,) * length, sampling={}, finish_reason="stop", policy_version=0, created=0.0,
+        logprobs=(-1.0,) * length, sampling={}, plain=plain, finish_reason="stop", policy_version=0,
+        created=0.0,
     )  # fmt: skip
 
 

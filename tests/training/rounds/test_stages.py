@@ -228,6 +228,49 @@ def test_demonstrations_too_few_for_sft_wait_for_more(rounds: Rounds) -> None:
     rounds.end(second, "published")
 
 
+def test_live_rounds_learn_from_what_people_received_and_name_it(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of whom keeps them in training, by the policy that serves or the one before; nothing is written in addition."""
+
+    def written(*_: Any) -> Any:
+        raise AssertionError("somebody had to write")
+
+    monkeypatch.setattr("training.rollout.sample_completions", written)
+    installation, archive = rounds.installation, Archive(rounds.installation.ledger)
+    installation.configure(ppo={"rollouts": "live"})
+    installation.speak(24)
+    refused, outcomes = rounds.run()
+    assert outcomes["collect"].reason.startswith(
+        'ppo.rollouts "live": 0 completions that people received may be learnt'
+    )
+    rounds.end(refused, "refused")
+    installation.speak(24, seed=1, plain=True)
+    # The newest to each prompt is b; without it, it is a.
+    assert archive.change_conversation("r", "c1-0-b:0", allow_training=False)
+    assert archive.annotate("c1-1-b", {"consent": "false"})
+    erased = archive.response("c1-2-b")
+    assert erased is not None
+    Eraser(archive).response(erased)
+    published, outcomes = rounds.run()
+    assert outcomes["publish"].metrics["version"] == 1
+    data = TrainingData.model_validate_json((rounds.workspace(published).output("collect") / DATA).read_text())
+    prompts, names = {each.prompt_ids for each in data.live}, {each.response_id for each in data.live}
+    assert prompts <= set(data.prompts)
+    assert 12 <= outcomes["collect"].metrics["live"] == len(prompts) == len(names)
+    assert names <= {f"c1-{n}-a" if n < 3 else f"c1-{n}-b" for n in range(24)}
+    learnt = set(installation.registry.manifest(1).lineage["live"])
+    assert learnt <= names & set(data.responses)
+    assert len(learnt) >= 12  # 24 completions in six iterations of four, of which a pass leaves out three at most
+    rounds.end(published, "published")
+    _, outcomes = rounds.run(last="collect")
+    assert outcomes["collect"].metrics["live"] == len(names), "one version behind"
+    rounds.end(3, "cancelled")
+    installation.configure(ppo={"rollouts": "live", "max_staleness": 0})
+    _, outcomes = rounds.run(last="collect")
+    assert outcomes["collect"].state == "refused"
+
+
 class Noting(Progress):
     """Keeps the completed iterations."""
 

@@ -1,0 +1,90 @@
+"""Completions that people received, as PPO may learn from them: they have been paid for already.
+
+What is taken or left must not depend on how a completion turned out, or the policy would learn what was left out. So a
+long one is cut where a fresh one would be, of which it then is a fair sample, and what a request limited more tightly
+is left out however it ended.
+"""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from feedback.records import Completion, Record
+from training.answers import Ids
+from training.config import PPOConfig
+from training.prompts import MAX_PROMPTS_PER_RATER
+
+
+class TooFewLive(ValueError):
+    """People have received too few completions that may be learnt from."""
+
+
+class Received(Record):
+    """One completion with its writer's log-probs, and which policy that was."""
+
+    completion_id: str
+    response_id: str
+    rater: str
+    policy_version: int
+    prompt_ids: Ids
+    completion_ids: Ids
+    log_probs: tuple[float, ...]
+
+
+def received(
+    completions: Sequence[Completion],
+    *,
+    prompts: Collection[Ids],
+    writers: Collection[int],
+    max_new_tokens: int,
+    may_train: Callable[[str], bool],
+) -> tuple[Received, ...]:
+    """Of each of the `prompts` the newest answer by one of the `writers`; `completions` are oldest first.
+
+    `may_train` is asked about raters; of each at most so many are taken, the newest.
+    """
+    found: dict[Ids, Received] = {}
+    by_rater: dict[str, int] = {}
+    for each in reversed(completions):
+        prompt, count = each.prompt_token_ids, by_rater.get(each.rater, 0)
+        wanted = prompt in prompts and prompt not in found and count < MAX_PROMPTS_PER_RATER
+        if wanted and each.policy_version in writers and _as_fresh(each, max_new_tokens) and may_train(each.rater):
+            by_rater[each.rater] = count + 1
+            found[prompt] = _cut(each, max_new_tokens)
+    return tuple(found.values())
+
+
+def live_per_turn(config: PPOConfig, live: int) -> int:
+    """How many of an iteration's completions are live; what a mix lacks is written afresh. Raises TooFewLive."""
+    size = config.rollouts_per_iteration
+    if config.rollouts == "live" and live < size:
+        raise TooFewLive(
+            f'ppo.rollouts "live": {live} completions that people received may be learnt from, and an iteration takes '
+            f'{size}; "mix" writes what is missing'
+        )
+    return {"fresh": 0, "live": size, "mix": min(round(config.live_share * size), live)}[config.rollouts]
+
+
+def _as_fresh(completion: Completion, max_new_tokens: int) -> bool:
+    """Whether the policy wrote it as it would have written for the trainer, up to where that would have cut it."""
+    whole = completion.finish_reason == "stop" or len(completion.completion_token_ids) >= max_new_tokens
+    ended = completion.finish_reason in ("stop", "length") and not completion.partial
+    return completion.plain and ended and whole and _limit(completion.sampling) >= max_new_tokens
+
+
+def _limit(sampling: dict[str, Any]) -> float:
+    asked = (sampling.get(name) for name in ("max_tokens", "max_completion_tokens"))
+    return min((limit for limit in asked if limit is not None), default=math.inf)
+
+
+def _cut(completion: Completion, max_new_tokens: int) -> Received:
+    assert completion.policy_version is not None
+    return Received(
+        completion_id=completion.id,
+        response_id=completion.response_id,
+        rater=completion.rater,
+        policy_version=completion.policy_version,
+        prompt_ids=completion.prompt_token_ids,
+        completion_ids=completion.completion_token_ids[:max_new_tokens],
+        log_probs=completion.logprobs[:max_new_tokens],
+    )
