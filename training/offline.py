@@ -25,7 +25,7 @@ from training.answers import Encode
 from training.checkpoints import atomic_directory
 from training.classifier import export_classifier, padding_id
 from training.collect import MIN_RANKINGS, Provenance, TrainingData, divided
-from training.config import RoundConfig, shaped_by_reward
+from training.config import RoundConfig, shaped_by
 from training.data import RankedSamples, Sample
 from training.datafile import OnLines, read_file, unheard
 from training.fit import measure, score
@@ -80,7 +80,7 @@ def held_out_of_ledger(settings: Settings, redis: Redis, model: RewardModel, bas
     """The rankings by which a round would measure now. Raises ValueError when the ledger is of another base model."""
     if base.resolve() != model.base.resolve():
         raise ValueError(f"{model.name} reads tokens of {model.base}, not of the ledger's {base}: give --from FILE")
-    config = RoundConfig.from_dict(shaped_by_reward({"reward": model.config.to_dict()}))
+    config = RoundConfig.from_dict(shaped_by("reward", {"reward": model.config.to_dict()}))
     watermark = Ledger(redis).watermark()
     return list(of_ledger(settings, redis, base=base, config=config, watermark=watermark).held_out_rankings)
 
