@@ -121,13 +121,21 @@ class Lines:
 
 
 def configured(
-    stage: Stage, given: Mapping[str, Any], overrides: Mapping[str, Any], seed: int | None = None
+    stage: Stage,
+    given: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    seed: int | None = None,
+    *,
+    shape: Stage | None = None,
 ) -> RoundConfig:
-    """A round's config with what the command line says of a stage; of the stages that one alone matters."""
+    """A round's config with what the command line says of a stage; of the stages that one alone matters.
+
+    `shape` is the stage whose lora fields count, if it is another.
+    """
     try:
         own = {**overrides.get(stage, {}), **{name: each for name, each in given.items() if each is not None}}
         drawn = overrides.get("seed", 0) if seed is None else seed
-        return RoundConfig.from_dict(shaped_by(stage, {**overrides, stage: own, "seed": drawn}))
+        return RoundConfig.from_dict(shaped_by(shape or stage, {**overrides, stage: own, "seed": drawn}))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ValueError(f"config: {problems}") from error
