@@ -7,8 +7,8 @@ from typing import Self
 
 EVERY_S = 0.2
 PLAIN_LINE_EVERY_S = 20.0
-#: Of many metrics those that tell how PPO goes.
-MAIN = ("objective/score", "objective/kl", "completion/length")
+#: Of a stage that tells much, such as PPO, the line has room for these.
+SHOWN = ("objective/score", "objective/kl", "objective/entropy", "completion/length")
 
 
 class ProgressLine:
@@ -18,7 +18,7 @@ class ProgressLine:
         self._terminal = sys.stderr.isatty()
         self._shown, self._phase, self._width = 0.0, "", 0
         self._stage, self._start = "", (0.0, 0)  # (time, step) where this process began it: a run may go on midway
-        self._metrics: dict[str, float] = {}  # the last that were told: long steps report in between, without any
+        self._metrics: dict[str, float] = {}  # of the last step: they stay to be seen until the next
         self.where = "before the first step"
 
     def __call__(self, stage: str, step: int, total: int, metrics: dict[str, float]) -> None:
@@ -28,8 +28,7 @@ class ProgressLine:
             self._stage, self._start, self._metrics = stage, (now, step), {}
         self._metrics = metrics or self._metrics
         self.where = f"after step {step} of {total} ({stage})"
-        elapsed_s, first = now - self._start[0], self._start[1]
-        self.show(described(stage, step, total, self._metrics, elapsed_s=elapsed_s, first=first))
+        self.show(described(stage, step, total, self._metrics, elapsed_s=now - self._start[0], first=self._start[1]))
 
     def show(self, text: str) -> None:
         """What is done now; the first word is its phase."""
@@ -69,8 +68,8 @@ class ProgressLine:
 def described(stage: str, step: int, total: int, metrics: dict[str, float], *, elapsed_s: float, first: int) -> str:
     """`reward 12/48, loss 0.612, 1.32/s, 0:27 to go`; without a rate where nothing is known of one yet."""
     parts = [f"{stage} {step}/{total}"]
-    shown = [name for name in MAIN if name in metrics] or metrics
-    parts += [f"{name.rpartition('/')[2]} {metrics[name]:.3f}" for name in shown]
+    shown = {name: metrics[name] for name in SHOWN if name in metrics} or metrics
+    parts += [f"{name.rpartition('/')[2]} {value:.3f}" for name, value in shown.items()]
     if step > first and elapsed_s > 0:
         rate = (step - first) / elapsed_s
         left = round((total - step) / rate)
