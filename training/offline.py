@@ -36,7 +36,7 @@ from training.models import Trunk
 from training.optimization import OnProgress, silent
 from training.reward import RewardReport, train_reward_model
 from training.reward_models import RewardModel, load_trunk
-from training.run_directory import REPORT, SPLIT, CannotTrain, Plan, Report, SplitFile, begun, place
+from training.run_directory import REPORT, SPLIT, CannotTrain, Plan, Report, SplitFile, begun, clear, place
 from training.scoring import Scorer
 from training.stages import TextEncoder, collect_from
 from training.version import REWARD
@@ -184,8 +184,7 @@ def _require_enough(data: TrainingData) -> None:
 
 def _leave(out: Path, trunk: Trunk, data: TrainingData, report: Report, base: Path | None) -> None:
     """The report comes last: what is there without one is made again."""
-    for name in (REWARD, CLASSIFIER):
-        shutil.rmtree(out / name, ignore_errors=True)
+    clear(out, REWARD, CLASSIFIER)
     with atomic_directory(out / REWARD) as directory:
         trunk.save_adapter("reward", directory)
     if base is not None:

@@ -29,7 +29,7 @@ from training.offline import of_ledger
 from training.optimization import OnProgress, silent
 from training.ppo import train_ppo
 from training.reward_models import RewardModel
-from training.run_directory import REPORT, WORDS, CannotTrain, Plan, PolicyReport, begun, place
+from training.run_directory import REPORT, WORDS, CannotTrain, Plan, PolicyReport, begun, clear, place
 from training.sft import train_sft
 from training.stages import TextEncoder
 from training.version import stop_tokens
@@ -201,8 +201,7 @@ def policy_in(directory: Path, base: Path | None = None) -> Path:
 
 def _leave(out: Path, trunk: Trunk, report: PolicyReport, base: Path | None) -> None:
     """The report comes last: what is there without one is made again."""
-    for name in (POLICY, MERGED):
-        shutil.rmtree(out / name, ignore_errors=True)
+    clear(out, POLICY, MERGED)
     with atomic_directory(out / POLICY) as directory:
         trunk.save_adapter("policy", directory)
     if base is not None:

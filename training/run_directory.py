@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from feedback.fit import Fit
 from feedback.manifest import fsync_directory
 from feedback.records import Record
+from training.checkpoints import PARTIAL
 from training.config import Stage
 from training.workspace import CHECKPOINTS, write_durably
 
@@ -145,6 +146,12 @@ def place(path: Path, record: Record) -> None:
     write_durably(temporary, record.model_dump_json(indent=1))
     temporary.replace(path)
     fsync_directory(path.parent)
+
+
+def clear(out: Path, *names: str) -> None:
+    """Make room for what a run leaves: an attempt that was killed may have left some of it, and parts."""
+    for path in (*(out / name for name in names), *out.glob(f"{PARTIAL}*")):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _beside(path: Path) -> Path:

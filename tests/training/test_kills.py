@@ -1,8 +1,9 @@
-"""`ratchet ppo train` killed (SIGKILL) in every phase, between any two writes of a checkpoint and at random moments:
+"""PPO outside of rounds, killed (SIGKILL) in every phase, between the writes of a checkpoint and at random moments:
 the same command comes to the very weights, optimizer and metrics of a run that nobody disturbed.
 
-Phases are told by what can be seen from outside: the lines that a run writes, and its calls of the file system, which
-CPython reports to audit hooks. Attempts are forked from a process that has imported torch, so that each costs little.
+Where a run is can be seen from outside: by the lines that it writes, and by what it does with its files, of which
+CPython tells audit hooks. It waits there until it may go on or is killed, so no moment is missed on a busy machine.
+Attempts are forked from a process that has imported torch: each is a process of its own, and costs little.
 """
 
 import json
@@ -11,52 +12,70 @@ import os
 import random
 import signal
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.training.conftest import write_tiny_base
 from tests.training.people import SHAPE, file_of, planted
 from training import finetune, offline, progress_line
 from training.config import RoundConfig
-from training.run_directory import REPORT
 
-ITERATIONS = 16
-SAMPLED, OBSERVED, UPDATES = 1, 2, 4  # what an iteration tells of: batches, microbatches, optimizer steps
 PPO = {
-    **SHAPE, "iterations": ITERATIONS, "rollouts_per_iteration": 8, "minibatch": 4, "microbatch": 4, "epochs": 2,
-    "max_new_tokens": 6, "max_kl_step": 100.0, "kl_target": 1.0, "checkpoint_every": 1,
+    **SHAPE, "iterations": 16, "rollouts_per_iteration": 4, "minibatch": 2, "microbatch": 2, "epochs": 1,
+    "max_new_tokens": 4, "max_kl_step": 100.0, "kl_target": 1.0, "learning_rate": 1e-2, "value_learning_rate": 1e-2,
 }  # fmt: skip
+LINES = 6  # that an iteration writes: when it has sampled, observed two microbatches, made two steps, and is done
 RANDOM_KILLS = 6
+SEED = 5
+PATIENCE_S = 200  # for the next moment; the first comes after torch has been imported
 WATCHED = ("open", "os.mkdir", "os.rename", "shutil.rmtree")
-LIMIT_S = 120  # for one attempt
 
 
 @dataclass(frozen=True)
-class Fuse:
-    """Burns down at the `count`th moment of a run, beginning with the first that starts with `first`; never at 0."""
+class Kill:
+    """At the `count`th moment that fits `pattern`: before what it tells of is done, or so much after that begins."""
 
-    first: str = ""
-    count: int = 0
+    pattern: str
+    count: int = 1
+    later_s: float | None = None
 
 
-class Moments:
-    """Counts what a run lets be seen, tells it, and kills the run before the moment that the fuse names can be over."""
+PARTIAL = "checkpoints/.partial-*-step-*"
+IN_AN_ITERATION = [
+    *(Kill("ppo *", count) for count in range(1, LINES)),
+    Kill(f"os.mkdir {PARTIAL}"),
+    Kill(f"open {PARTIAL}/state.json", 1),  # the tensors are there already
+    Kill(f"open {PARTIAL}/state.json", 2),  # to be synced
+    Kill(f"os.rename {PARTIAL}"),
+    Kill("open checkpoints"),  # it is in place, but the directory is not synced
+    Kill("os.rename checkpoints/step-*"),  # the oldest is to go
+    Kill("shutil.rmtree checkpoints/.partial-step-*"),
+    Kill("ppo *", LINES),
+]
+AT_THE_END = [
+    Kill("os.mkdir .partial-*-policy"),
+    Kill("os.rename .partial-*-policy"),
+    Kill("open .report.json"),
+    Kill("os.rename .report.json"),
+    Kill("shutil.rmtree checkpoints"),  # nothing else is left to do
+]
 
-    def __init__(self, out: Path, fuse: Fuse, told: Connection) -> None:
-        self._out, self._fuse, self._told = str(out), fuse, told
-        self._count, self._busy = 0, False
+
+class Told:
+    """A run's stderr and audit hook: whatever it is about to do it tells first, and waits until it may."""
+
+    def __init__(self, out: Path, ear: Connection) -> None:
+        self._out, self._ear, self._telling = out, ear, False
 
     def write(self, text: str) -> int:
-        """As stderr: a line is a moment."""
         if text.strip():
-            self._add(text.strip())
+            self._tell(text.strip())
         return len(text)
 
     def flush(self) -> None: ...
@@ -64,81 +83,75 @@ class Moments:
     def isatty(self) -> bool:
         return False
 
-    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """As an audit hook: so is what is about to be done with a file of the run."""
-        if event in WATCHED and str(arguments[0]).startswith(self._out) and not self._busy:
-            self._add(f"{event} {str(arguments[0]).removeprefix(self._out + '/')}")
+    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in WATCHED and not self._telling and isinstance(arguments[0], str | Path):
+            path = Path(arguments[0])
+            if path.is_relative_to(self._out):
+                self._tell(f"{event} {path.relative_to(self._out)}")
 
-    def _add(self, moment: str) -> None:
-        self._busy = True
-        self._told.send(moment)
-        if self._count or moment.startswith(self._fuse.first):
-            self._count += 1
-        if self._count and self._count == self._fuse.count:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._busy = False
+    def _tell(self, moment: str) -> None:
+        self._telling = True
+        self._ear.send(moment)
+        self._ear.recv()
+        self._telling = False
 
 
-def attempt(arguments: list[str], out: Path, fuse: Fuse, told: Connection) -> None:
+def attempt(arguments: Sequence[str], out: Path, ear: Connection) -> None:
     """The command, in a process of its own."""
-    moments = Moments(out, fuse, told)
+    told = Told(out, ear)
     progress_line.PLAIN_LINE_EVERY_S = 0.0
-    sys.argv, sys.stderr, sys.stdout = ["finetune", *arguments], moments, open(os.devnull, "w")  # type: ignore[assignment]
-    sys.addaudithook(moments.audit)
-    sys.exit(finetune.main())
+    with open(os.devnull, "w") as nowhere:
+        sys.argv, sys.stderr, sys.stdout = ["finetune", *arguments], told, nowhere  # type: ignore[assignment]
+        sys.addaudithook(told.hear)
+        sys.exit(finetune.main())
 
 
 @dataclass
 class Run:
     """A run in a directory, over all its attempts."""
 
-    arguments: list[str]
+    arguments: Sequence[str]
     out: Path
-    kills: int = 0
-    code: int | None = None
     moments: list[str] = field(default_factory=list)  # of the last attempt
 
-    def go(self, fuse: Fuse = Fuse(), lines: int = 0) -> "Run":  # noqa: B008
-        """Until the fuse burns down, or until it has written so many lines about PPO and is killed from here."""
+    def go(self, kill: Kill | None = None) -> int | None:
+        """One attempt, to its end or until it is killed; its exit code."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["training.finetune"])
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=attempt, args=(self.arguments, self.out, fuse, theirs))
+        ours, theirs = context.Pipe()
+        process = context.Process(target=attempt, args=([*self.arguments, f"--out={self.out}"], self.out, theirs))
         process.start()
         theirs.close()
-        guard = threading.Timer(LIMIT_S, process.kill)
-        guard.start()
-        self.moments = []
-        for moment in heard(ours):
+        try:
+            self._follow(ours, process, kill)
+        finally:
+            process.kill()
+            process.join()
+        return process.exitcode
+
+    def _follow(self, ear: Connection, process: Any, kill: Kill | None) -> None:
+        self.moments, left = [], kill.count if kill else 0
+        while (moment := heard(ear)) is not None:
             self.moments.append(moment)
-            if lines and sum(each.startswith("ppo") for each in self.moments) == lines:
-                process.kill()
+            left -= kill is not None and fnmatch(moment, kill.pattern)
+            if kill is None or left:
+                ear.send(None)
+                continue
+            if kill.later_s is not None:
+                ear.send(None)
+                process.join(kill.later_s)
+            return
         process.join()
-        guard.cancel()
-        self.code = process.exitcode
-        self.kills += self.code == -signal.SIGKILL
-        return self
-
-    @property
-    def checkpoint(self) -> Path:
-        return max(self.out.glob("checkpoints/step-*"))
-
-    @property
-    def step(self) -> int:
-        return max((int(path.name[5:]) for path in self.out.glob("checkpoints/step-*")), default=0)
-
-    @property
-    def is_finished(self) -> bool:
-        return (self.out / REPORT).exists()
 
 
-def heard(pipe: Connection) -> Iterator[str]:
-    """Until the other end is gone."""
+def heard(ear: Connection) -> str | None:
+    """The next moment; None when the process has ended."""
     try:
-        while True:
-            yield pipe.recv()
+        assert ear.poll(PATIENCE_S), "nothing happens"
+        moment: str = ear.recv()
     except (EOFError, ConnectionResetError):
-        return
+        return None
+    return moment
 
 
 @pytest.fixture
@@ -156,31 +169,26 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def left_by(run: Run) -> dict[str, Any]:
-    """Everything that a finished run leaves, and the checkpoint that it would drop last: bits, not numbers."""
-    state = json.loads((run.checkpoint / "state.json").read_text())
-    files = [*sorted((run.out / "policy").iterdir()), run.out / REPORT, run.checkpoint / "tensors.safetensors"]
-    del state["state"]["history"]  # stands in the report
+    """What a run leaves that has ended but for its last checkpoint, in which value and optimizer are to be seen."""
+    last = max(run.out.glob("checkpoints/step-*"))
+    state = json.loads((last / "state.json").read_text())
     state["state"].pop("timings", None)
+    files = [*(run.out / "policy").iterdir(), run.out / "report.json", last / "tensors.safetensors"]
     return {str(path.relative_to(run.out)): path.read_bytes() for path in files} | {"state": state}
 
 
+@pytest.mark.timeout(600)
 def test_wherever_ppo_is_killed_the_same_command_comes_to_the_same_bits(arguments: list[str], tmp_path: Path) -> None:
-    def run(name: str) -> Run:
-        return Run([*arguments, f"--out={tmp_path / name}"], tmp_path / name)
-
-    # It dies when all is done but the removal of its checkpoints, in which value and optimizer are to be seen.
-    whole = run("whole").go(Fuse("os.rename .report.json", 2))
-    assert whole.is_finished and whole.kills == 1, whole.moments
-    broken = run("broken")
-
-    # At each moment of an iteration: in sampling, observing, each update, and around each write of its checkpoint.
-    count, before = 0, 0
-    import time
-    while not broken.moments or not broken.moments[-1].startswith(f"ppo {before + 1}/"):
-        count, before = count + 1, broken.step
-        t=time.time()
-        broken.go(Fuse("ppo", count))
-        seen = broken.moments[next(i for i, each in enumerate(broken.moments) if each.startswith("ppo")) :]
-        print(count, before, broken.step, seen[-1], time.time()-t)
-        if count > 40: break
-    print("TOTAL", broken.kills)
+    whole, broken = Run(arguments, tmp_path / "whole"), Run(arguments, tmp_path / "broken")
+    assert whole.go(AT_THE_END[-1]) == -signal.SIGKILL, whole.moments
+    assert sum(moment.startswith("ppo 0/") for moment in whole.moments) == LINES - 1, "phases come or go unseen"
+    draw = random.Random(SEED)
+    at_random = [Kill("ppo *", draw.randint(1, LINES), draw.uniform(0, 0.1)) for _ in range(RANDOM_KILLS)]
+    print(f"seed {SEED}: {at_random}")
+    kills = [*IN_AN_ITERATION, *at_random, *AT_THE_END]
+    assert len(kills) > 20
+    for kill in kills:
+        assert broken.go(kill) == -signal.SIGKILL, (kill, broken.moments)
+    assert left_by(broken) == left_by(whole)
+    assert broken.go() == 2  # what is finished is not begun again, but tidied up
+    assert {path.name for path in broken.out.iterdir()} == {".lock", "policy", "report.json", "run.json"}
