@@ -117,7 +117,7 @@ class Run:
     def go(self, kill: Kill | None = None) -> int | None:
         """One attempt, to its end or until it is killed; its exit code."""
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["training.finetune"])
+        context.set_forkserver_preload([__name__])
         ours, theirs = context.Pipe()
         process = context.Process(target=attempt, args=([*self.arguments, f"--out={self.out}"], self.out, theirs))
         process.start()
