@@ -87,13 +87,15 @@ def opposed(arguments: argparse.Namespace, here: Here, model: RewardModel) -> Ro
 def practice(
     arguments: argparse.Namespace, here: Here, model: RewardModel, config: RoundConfig, lines: Lines
 ) -> Practice:
-    """The prompts of the file; or of the ledger, as it was when the run was begun."""
+    """The prompts of the file; or of the ledger, and if the run was begun already those that it was begun with."""
     if arguments.file:
         return offline_policy.prompts_of_file(
             arguments.file, arguments.format, base=model.base, config=config, on_lines=lines, strict=arguments.strict
         )
     if here.base_of_ledger().resolve() != model.base.resolve():
         raise ValueError(f"{model.name} reads tokens of {model.base}, not of the ledger's: give --prompts FILE")
+    if (kept := offline_policy.prompts_kept(arguments.out)) is not None:
+        return kept
     lines.progress.show("reading the ledger")
     watermark = here.watermark(arguments.out)
     return offline_policy.prompts_of_ledger(

@@ -9,14 +9,15 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from redis import Redis
 
 from feedback.exchange.lines import digest_of
-from feedback.records import digest
+from feedback.records import Record, digest
 from feedback.settings import Settings
 from training import promptfile
+from training.answers import Ids
 from training.checkpoints import atomic_directory
 from training.config import SHAPE, RoundConfig
 from training.data import Sample
@@ -35,7 +36,7 @@ from training.stages import TextEncoder
 from training.version import stop_tokens
 from training.workspace import CHECKPOINTS
 
-POLICY = "policy"
+POLICY, PROMPTS = "policy", "prompts.json"
 
 
 class Demonstrations(NamedTuple):
@@ -49,7 +50,7 @@ class Demonstrations(NamedTuple):
 class Practice(NamedTuple):
     """What PPO practises on, and where it came from."""
 
-    prompts: Sequence[Sequence[int]]
+    prompts: tuple[Ids, ...]
     watermark: str
     counts: Mapping[str, int]
 
@@ -97,6 +98,24 @@ def prompts_of_ledger(settings: Settings, redis: Redis, *, base: Path, config: R
     """What a round would practise on, had the ledger ended at `watermark`."""
     data = of_ledger(settings, redis, base=base, config=config, watermark=watermark)
     return Practice(data.prompts, watermark, {"prompts": len(data.prompts)})
+
+
+class Kept(Record):
+    """What a run practises on, while it does: the ledger has newer prompts every hour."""
+
+    schema_version: Literal[1] = 1
+    prompts: tuple[Ids, ...]
+    watermark: str
+    counts: dict[str, int]
+
+
+def prompts_kept(out: Path) -> Practice | None:
+    """Those of the run that was begun in a directory, if any."""
+    path = out / CHECKPOINTS / PROMPTS
+    if not path.exists():
+        return None
+    kept = Kept.model_validate_json(path.read_text())
+    return Practice(kept.prompts, kept.watermark, kept.counts)
 
 
 def sft_on(
@@ -154,6 +173,10 @@ def ppo_on(
         given=given | ({WORDS["sft"].makes: _digest_of(policy)} if policy else {}),
     )  # fmt: skip
     with begun(out, plan):
+        if prompts_kept(out) is None:
+            (out / CHECKPOINTS).mkdir(exist_ok=True)
+            kept = Kept(prompts=data.prompts, watermark=data.watermark, counts=dict(data.counts))
+            place(out / CHECKPOINTS / PROMPTS, kept)
         trunk = opposed(model, policy, config)
         found = train_ppo(
             config.ppo,
