@@ -15,6 +15,7 @@ from feedback.store import COMPLETIONS, CURRENT, FEEDBACK
 from serving import (
     demo_command,
     feedback_commands,
+    finetune_commands,
     key_commands,
     policy_commands,
     rater_commands,
@@ -121,6 +122,8 @@ app.add_typer(feedback_commands.app, name="feedback")
 app.add_typer(rater_commands.app, name="raters")
 app.add_typer(rm_commands.app, name="rm")
 app.add_typer(policy_commands.app, name="policies")
+app.add_typer(finetune_commands.sft, name="sft")
+app.add_typer(finetune_commands.ppo, name="ppo")
 app.command()(policy_commands.rollback)
 app.command()(policy_commands.promote)
 app.command()(report_command.report)

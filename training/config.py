@@ -4,13 +4,17 @@ Importing this costs no torch. As JSON a config travels by `to_dict` and `from_d
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, TypeAdapter
 
 from feedback.keys import SOURCES
 
+Stage = Literal["sft", "reward", "ppo"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+SHAPE = ("lora_rank", "lora_alpha", "lora_layers")  # what adapters on one trunk have in common
 RankingLikelihood = Literal["pairs", "plackett_luce"]
 Ties = Literal["davidson", "rao_kupper", "soft"]
 
@@ -267,8 +271,12 @@ class RoundConfig(Config):
         )
 
 
-def shaped_by_reward(overrides: dict[str, Any]) -> dict[str, Any]:
-    """What `RoundConfig.from_dict` takes, where only the reward model matters: the other stages get its lora fields."""
-    reward = overrides.get("reward", {})
-    shape = {name: reward[name] for name in ("lora_rank", "lora_alpha", "lora_layers") if name in reward}
-    return {**overrides, "sft": {**overrides.get("sft", {}), **shape}, "ppo": {**overrides.get("ppo", {}), **shape}}
+def shaped_by(stage: Stage, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What `RoundConfig.from_dict` takes, where only one stage matters: the others get its lora fields."""
+    own = overrides.get(stage, {})
+    shape = {name: own[name] for name in SHAPE if name in own}
+    shaped: dict[str, Any] = {}
+    for each in STAGES:
+        kept = {name: value for name, value in {**overrides.get(each, {})}.items() if name not in SHAPE}
+        shaped[each] = {**kept, **shape}
+    return {**overrides, **shaped}

@@ -50,19 +50,25 @@ def export_policy(
     trunk.save_adapter("policy", directory / ADAPTER)
     merged = directory / MERGED
     merged.mkdir(parents=True)
-    for pattern in COPIED:
-        for source in sorted(base_directory.glob(pattern)):
-            if not any(source.match(weights) for weights in WEIGHT_FILES):
-                link_or_copy(source, merged / source.name)
-    _declare_dtype(merged / "config.json", trunk.base_dtype)
-    weights = trunk.merge_policy()
-    save_file(weights, merged / "model.safetensors", metadata={"format": "pt"})
+    weights = export_merged(trunk, merged, base_directory=base_directory)
     return ExportedPolicy(
         model_path=MERGED,
         adapter_path=ADAPTER,
         weights=weight_digests(weights),
         golden_logprobs=golden_log_probs(merged, golden, trunk.base_dtype),
     )
+
+
+def export_merged(trunk: Trunk, directory: Path, *, base_directory: Path) -> dict[str, Tensor]:
+    """Write base and policy adapter as one Hugging Face model into an empty directory; returns its weights."""
+    for pattern in COPIED:
+        for source in sorted(base_directory.glob(pattern)):
+            if not any(source.match(weights) for weights in WEIGHT_FILES):
+                link_or_copy(source, directory / source.name)
+    _declare_dtype(directory / "config.json", trunk.base_dtype)
+    weights = trunk.merge_policy()
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    return weights
 
 
 def _declare_dtype(path: Path, dtype: torch.dtype) -> None:

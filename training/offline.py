@@ -25,7 +25,7 @@ from training.answers import Encode
 from training.checkpoints import atomic_directory
 from training.classifier import export_classifier, padding_id
 from training.collect import MIN_RANKINGS, Provenance, TrainingData, divided
-from training.config import RoundConfig, shaped_by_reward
+from training.config import RoundConfig, shaped_by
 from training.data import RankedSamples, Sample
 from training.datafile import OnLines, read_file, unheard
 from training.fit import measure, score
@@ -36,7 +36,7 @@ from training.models import Trunk
 from training.optimization import OnProgress, silent
 from training.reward import RewardReport, train_reward_model
 from training.reward_models import RewardModel, load_trunk
-from training.run_directory import REPORT, SPLIT, CannotTrain, Plan, Report, SplitFile, begun, place
+from training.run_directory import REPORT, SPLIT, CannotTrain, Plan, Report, SplitFile, begun, clear, place
 from training.scoring import Scorer
 from training.stages import TextEncoder, collect_from
 from training.version import REWARD
@@ -80,7 +80,7 @@ def held_out_of_ledger(settings: Settings, redis: Redis, model: RewardModel, bas
     """The rankings by which a round would measure now. Raises ValueError when the ledger is of another base model."""
     if base.resolve() != model.base.resolve():
         raise ValueError(f"{model.name} reads tokens of {model.base}, not of the ledger's {base}: give --from FILE")
-    config = RoundConfig.from_dict(shaped_by_reward({"reward": model.config.to_dict()}))
+    config = RoundConfig.from_dict(shaped_by("reward", {"reward": model.config.to_dict()}))
     watermark = Ledger(redis).watermark()
     return list(of_ledger(settings, redis, base=base, config=config, watermark=watermark).held_out_rankings)
 
@@ -184,8 +184,7 @@ def _require_enough(data: TrainingData) -> None:
 
 def _leave(out: Path, trunk: Trunk, data: TrainingData, report: Report, base: Path | None) -> None:
     """The report comes last: what is there without one is made again."""
-    for name in (REWARD, CLASSIFIER):
-        shutil.rmtree(out / name, ignore_errors=True)
+    clear(out, REWARD, CLASSIFIER)
     with atomic_directory(out / REWARD) as directory:
         trunk.save_adapter("reward", directory)
     if base is not None:

@@ -38,11 +38,15 @@ class RewardModel:
     def scorer(self) -> Scorer:
         """Ready to score. Raises NoRewardModel when the weights are not those of the config."""
         trunk = load_trunk(self.base, self.config)
+        self.load_into(trunk)
+        return Scorer(trunk, [], self.config)
+
+    def load_into(self, trunk: Trunk) -> None:
+        """Make the trunk's role reward this model. Raises NoRewardModel as `scorer` does."""
         try:
             trunk.load_adapter("reward", self.directory)
         except (OSError, ValueError) as error:
             raise NoRewardModel(f"{self.directory}: {error}") from error
-        return Scorer(trunk, [], self.config)
 
 
 def load_trunk(base: Path, config: RewardConfig, seed: int = 0) -> Trunk:
@@ -52,7 +56,7 @@ def load_trunk(base: Path, config: RewardConfig, seed: int = 0) -> Trunk:
 
 def in_directory(directory: Path, base: Path | None = None) -> RewardModel:
     """What `ratchet rm train` left there; `base` when the base model has moved. Raises NoRewardModel."""
-    if not (directory / REPORT).exists():
+    if not ((directory / REPORT).exists() and (directory / SPLIT).exists()):
         raise NoRewardModel(
             f"{directory} holds no finished reward model: `ratchet rm train --out {directory}` makes one"
         )

@@ -8,7 +8,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -143,6 +144,16 @@ def load_config(settings: Settings) -> RoundConfig:
         raise StageFailed(f"{path}: {error}") from error
 
 
+@contextmanager
+def _template_errors() -> Iterator[None]:
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except TemplateError as error:  # such as: roles must alternate
+        raise ValueError(str(error)) from error
+
+
 class TextEncoder:
     """Encodes answers that came as text; the tokenizer is loaded when there is one."""
 
@@ -151,15 +162,18 @@ class TextEncoder:
 
     def encode(self, messages: Sequence[Message], text: str) -> tuple[Ids, Ids]:
         """Prompt and completion ids by the base model's chat template. Raises ValueError where it cannot say them."""
-        from jinja2 import TemplateError
-
         from training.data import encode_demonstration
 
-        try:
+        with _template_errors():
             sample = encode_demonstration(self._tokenizer, [message.plain for message in messages], text)
-        except TemplateError as error:  # such as: roles must alternate
-            raise ValueError(str(error)) from error
         return sample.prompt_ids, sample.completion_ids
+
+    def prompt(self, messages: Sequence[Message]) -> Ids:
+        """Ids of a prompt, up to where the answer begins. Raises ValueError as `encode` does."""
+        from training.data import encode_chat
+
+        with _template_errors():
+            return tuple(encode_chat(self._tokenizer, [message.plain for message in messages], True))
 
     @cached_property
     def _tokenizer(self) -> Any:

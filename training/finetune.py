@@ -1,0 +1,141 @@
+"""`python -m training.finetune sft|ppo`: policies outside of rounds. What `ratchet sft` and `ratchet ppo` start."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from training import command, offline_policy
+from training.command import Here, Lines, configured, resumable
+from training.config import RoundConfig
+from training.learning import prepare
+from training.offline_policy import Demonstrations, Practice, policy_in
+from training.progress_line import ProgressLine
+from training.reward_models import RewardModel
+from training.run_directory import REJECTED, PolicyReport
+
+
+def sft(arguments: argparse.Namespace) -> int:
+    """Fine-tune the base model on demonstrations; the same again goes on where it was stopped."""
+    here = Here(arguments.base)
+    given = {name: getattr(arguments, name) for name in ("epochs", "learning_rate")}
+    config = configured("sft", given, here.overrides(arguments), arguments.seed)
+    base = here.base() if arguments.file else here.base_of_ledger()
+    prepare(config.seed)
+    with ProgressLine() as progress:
+        lines = Lines(arguments.file, progress)
+        data = demonstrations(arguments, here, base, config, lines)
+        with resumable(progress):
+            report = offline_policy.sft_on(
+                data,
+                config=config,
+                source=command.source(arguments),
+                base=base,
+                out=arguments.out,
+                merged=arguments.merged,
+                progress=progress,
+            )
+    return told(arguments.out, lines, report)
+
+
+def demonstrations(
+    arguments: argparse.Namespace, here: Here, base: Path, config: RoundConfig, lines: Lines
+) -> Demonstrations:
+    """Of the file; or of the ledger, as it was when the run was begun."""
+    if arguments.file:
+        return offline_policy.demonstrations_of_file(
+            arguments.file, arguments.format, base=base, on_lines=lines, strict=arguments.strict
+        )
+    lines.progress.show("reading the ledger")
+    watermark = here.watermark(arguments.out)
+    return offline_policy.demonstrations_of_ledger(
+        here.settings, here.redis(), base=base, config=config, watermark=watermark
+    )
+
+
+def ppo(arguments: argparse.Namespace) -> int:
+    """Improve a policy against a reward model; the same again goes on where it was stopped."""
+    here = Here(arguments.base)
+    model = here.model(arguments.reward)
+    config = opposed(arguments, here, model)
+    policy = policy_in(arguments.policy, None if arguments.base else model.base) if arguments.policy else None
+    prepare(config.seed)
+    with ProgressLine() as progress:
+        lines = Lines(arguments.file, progress)
+        data = practice(arguments, here, model, config, lines)
+        with resumable(progress):
+            report = offline_policy.ppo_on(
+                data,
+                model=model,
+                policy=policy,
+                config=config,
+                source=command.source(arguments),
+                out=arguments.out,
+                merged=arguments.merged,
+                progress=progress,
+            )
+    return told(arguments.out, lines, report)
+
+
+def opposed(arguments: argparse.Namespace, here: Here, model: RewardModel) -> RoundConfig:
+    """Of the policy; its adapter has the reward model's form, since they stand on one trunk."""
+    overrides = {**here.overrides(arguments), "reward": model.config.to_dict()}
+    given = {name: getattr(arguments, name) for name in ("iterations", "kl_coef", "learning_rate", "max_new_tokens")}
+    return configured("ppo", given, overrides, arguments.seed, shape="reward")
+
+
+def practice(
+    arguments: argparse.Namespace, here: Here, model: RewardModel, config: RoundConfig, lines: Lines
+) -> Practice:
+    """The prompts of the file; or of the ledger, and if the run was begun already those that it was begun with."""
+    if arguments.file:
+        return offline_policy.prompts_of_file(
+            arguments.file, arguments.format, base=model.base, config=config, on_lines=lines, strict=arguments.strict
+        )
+    if here.base_of_ledger().resolve() != model.base.resolve():
+        raise ValueError(f"{model.name} reads tokens of {model.base}, not of the ledger's: give --prompts FILE")
+    if (kept := offline_policy.prompts_kept(arguments.out)) is not None:
+        return kept
+    lines.progress.show("reading the ledger")
+    watermark = here.watermark(arguments.out)
+    return offline_policy.prompts_of_ledger(
+        here.settings, here.redis(), base=model.base, config=config, watermark=watermark
+    )
+
+
+def told(out: Path, lines: Lines, report: PolicyReport) -> int:
+    """The report on stdout, and the lines that were refused in a file."""
+    lines.keep(out / REJECTED)
+    print(json.dumps({"name": str(out), "rejected": lines.rejected, **report.model_dump(mode="json")}))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = command.parser("training.finetune", __doc__)
+    commands = root.add_subparsers(dest="command", required=True)
+    tune, improve = (commands.add_parser(name, help=each.__doc__) for name, each in COMMANDS.items())
+    command.reads_file(tune, "--from", "demonstrations")
+    command.reads_file(improve, "--prompts", "prompts")
+    for each in (tune, improve):
+        command.trains(each)
+        each.add_argument("--base", type=Path, help="directory of the base model")
+        each.add_argument("--merged", action="store_true")
+    tune.add_argument("--epochs", type=int)
+    improve.add_argument("--reward", required=True, help="a directory, or a version")
+    improve.add_argument("--policy", type=Path, help="a directory")
+    improve.add_argument("--iterations", type=int)
+    improve.add_argument("--kl-coef", type=float)
+    improve.add_argument("--max-new-tokens", type=int)
+    return root
+
+
+COMMANDS = {"sft": sft, "ppo": ppo}
+
+
+def main() -> int:
+    return command.run(parser(), COMMANDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""Policies outside of rounds: fine-tuned on demonstrations, and improved by PPO against a reward model, from files or
+the ledger.
+
+The same training as a round's, to the same weights; what is left is a PEFT adapter, and by wish a whole model.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from redis import Redis
+
+from feedback.exchange.lines import digest_of
+from feedback.records import Record, digest
+from feedback.settings import Settings
+from training import promptfile
+from training.answers import Ids
+from training.checkpoints import atomic_directory
+from training.config import SHAPE, RoundConfig
+from training.data import Sample
+from training.datafile import OnLines, read_file, unheard
+from training.export import MERGED, export_merged
+from training.judged import WrittenAnswer, written_answer
+from training.learning import written_samples
+from training.models import Trunk
+from training.offline import of_ledger
+from training.optimization import OnProgress, silent
+from training.ppo import train_ppo
+from training.reward_models import RewardModel
+from training.run_directory import REPORT, WORDS, CannotTrain, Plan, PolicyReport, begun, clear, place
+from training.sft import train_sft
+from training.stages import TextEncoder
+from training.version import stop_tokens
+from training.workspace import CHECKPOINTS
+
+POLICY, PROMPTS = "policy", "prompts.json"
+
+
+class Demonstrations(NamedTuple):
+    """What SFT learns from, and where it came from."""
+
+    samples: Sequence[Sample]
+    watermark: str
+    counts: Mapping[str, int]
+
+
+class Practice(NamedTuple):
+    """What PPO practises on, and where it came from."""
+
+    prompts: tuple[Ids, ...]
+    watermark: str
+    counts: Mapping[str, int]
+
+
+def demonstrations_of_file(
+    path: Path, format: str, *, base: Path, on_lines: OnLines = unheard, strict: bool = False
+) -> Demonstrations:
+    """All in a file that may train. Raises what `read_file` raises."""
+    said = read_file(path, format, TextEncoder(base).encode, on_lines=on_lines, strict=strict)
+    training = [item for item in said.standing if item.split == "train"]
+    written = [each for item in training if (each := written_answer(item, said.known)) is not None]
+    return _demonstrations(written, base, f"sha256:{digest_of(path)}", said.unencodable, said.rejected)
+
+
+def demonstrations_of_ledger(
+    settings: Settings, redis: Redis, *, base: Path, config: RoundConfig, watermark: str
+) -> Demonstrations:
+    """What a round would fine-tune on, had the ledger ended at `watermark`."""
+    data = of_ledger(settings, redis, base=base, config=config, watermark=watermark)
+    return _demonstrations(data.demonstrations, base, watermark)
+
+
+def _demonstrations(
+    written: Sequence[WrittenAnswer], base: Path, watermark: str, lost: int = 0, rejected: int = 0
+) -> Demonstrations:
+    samples, unusable = written_samples(written, base)
+    counts = {"demonstrations": len(samples), "unencodable": lost + unusable, "rejected": rejected}
+    return Demonstrations(samples, watermark, counts)
+
+
+def prompts_of_file(
+    path: Path, format: str, *, base: Path, config: RoundConfig, on_lines: OnLines = unheard, strict: bool = False
+) -> Practice:
+    """All in a file that may train and leave room for an answer. Raises what `read_prompts` raises."""
+    longest = config.reward.max_tokens - config.ppo.max_new_tokens  # beyond, the reward model has never seen any
+    found = promptfile.read_prompts(
+        path, format, TextEncoder(base).prompt, max_tokens=longest, on_lines=on_lines, strict=strict
+    )
+    counts = {"prompts": len(found.ids), **found._asdict()}
+    del counts["ids"]
+    return Practice(found.ids, f"sha256:{digest_of(path)}", counts)
+
+
+def prompts_of_ledger(settings: Settings, redis: Redis, *, base: Path, config: RoundConfig, watermark: str) -> Practice:
+    """What a round would practise on, had the ledger ended at `watermark`."""
+    data = of_ledger(settings, redis, base=base, config=config, watermark=watermark)
+    return Practice(data.prompts, watermark, {"prompts": len(data.prompts)})
+
+
+class Kept(Record):
+    """What a run practises on, while it does: the ledger has newer prompts every hour."""
+
+    schema_version: Literal[1] = 1
+    prompts: tuple[Ids, ...]
+    watermark: str
+    counts: dict[str, int]
+
+
+def prompts_kept(out: Path) -> Practice | None:
+    """Those of the run that was begun in a directory, if any."""
+    path = out / CHECKPOINTS / PROMPTS
+    if not path.exists():
+        return None
+    kept = Kept.model_validate_json(path.read_text())
+    return Practice(kept.prompts, kept.watermark, kept.counts)
+
+
+def sft_on(
+    data: Demonstrations,
+    *,
+    config: RoundConfig,
+    source: str,
+    base: Path,
+    out: Path,
+    merged: bool = False,
+    progress: OnProgress = silent,
+) -> PolicyReport:
+    """Fine-tune the base model on demonstrations and leave the policy in `out`; goes on where it was stopped.
+
+    Raises CannotTrain before anything is trained.
+    """
+    if not data.samples:
+        raise CannotTrain(f"there is no demonstration to learn from{_why(data.counts)}")
+    plan = Plan(
+        stage="sft", base=str(base), config={"sft": config.sft.to_dict()}, seed=config.seed, source=source,
+        watermark=data.watermark, data=digest([[s.prompt_ids, s.completion_ids] for s in data.samples]),
+    )  # fmt: skip
+    with begun(out, plan):
+        trunk = Trunk.load(base, config.sft, seed=config.seed)
+        fitted = train_sft(
+            config.sft, trunk, data.samples, checkpoint_dir=out / CHECKPOINTS, progress=progress, seed=config.seed
+        )
+        report = PolicyReport(**plan.model_dump(), counts=dict(data.counts), fitted=asdict(fitted))
+        _leave(out, trunk, report, base if merged else None)
+    return report
+
+
+def ppo_on(
+    data: Practice,
+    *,
+    model: RewardModel,
+    policy: Path | None,
+    config: RoundConfig,
+    source: str,
+    out: Path,
+    merged: bool = False,
+    progress: OnProgress = silent,
+) -> PolicyReport:
+    """Improve a policy on prompts against a reward model and leave it in `out`; goes on where it was stopped.
+
+    It begins as the adapter in `policy`, None = the base model, and that is what KL is measured from. Raises
+    CannotTrain before anything is trained.
+    """
+    if not data.prompts:
+        raise CannotTrain(f"there is no prompt to practise on{_why(data.counts)}")
+    given = {WORDS["reward"].makes: _digest_of(model.directory)}
+    plan = Plan(
+        stage="ppo", base=str(model.base), config={"ppo": config.ppo.to_dict()}, seed=config.seed, source=source,
+        watermark=data.watermark, data=digest(data.prompts),
+        given=given | ({WORDS["sft"].makes: _digest_of(policy)} if policy else {}),
+    )  # fmt: skip
+    with begun(out, plan):
+        if prompts_kept(out) is None:
+            (out / CHECKPOINTS).mkdir(exist_ok=True)
+            kept = Kept(prompts=data.prompts, watermark=data.watermark, counts=dict(data.counts))
+            place(out / CHECKPOINTS / PROMPTS, kept)
+        trunk = opposed(model, policy, config)
+        found = train_ppo(
+            config.ppo,
+            trunk,
+            data.prompts,
+            eos_ids=stop_tokens(trunk),
+            checkpoint_dir=out / CHECKPOINTS,
+            metrics_dir=out,
+            progress=progress,
+            ref="ref" if policy else None,
+            seed=config.seed,
+        )
+        report = PolicyReport(
+            **plan.model_dump(), counts=dict(data.counts), fitted={**found.last}, history=found.history
+        )
+        _leave(out, trunk, report, model.base if merged else None)
+    return report
+
+
+def opposed(model: RewardModel, policy: Path | None, config: RoundConfig) -> Trunk:
+    """Policy, reference and reward model on one trunk. Raises CannotTrain when they do not fit on one."""
+    trunk = Trunk.load(model.base, config.ppo, reward_heads=config.reward.reward_heads, seed=config.seed)
+    model.load_into(trunk)
+    if policy is not None:
+        try:
+            trunk.load_adapter("policy", policy)
+        except (OSError, ValueError) as error:
+            shape = ", ".join(f"{name} {getattr(config.ppo, name)}" for name in SHAPE)
+            raise CannotTrain(f"{policy}: {error}; the reward model has {shape}") from error
+        trunk.copy_role("policy", "ref")
+    return trunk
+
+
+def policy_in(directory: Path, base: Path | None = None) -> Path:
+    """The adapter that `ratchet sft train` or `ratchet ppo train` left in a directory, to be used on `base`.
+
+    Raises CannotTrain when there is none, or one of another base model than the one that is given.
+    """
+    if not (directory / REPORT).exists() or not (directory / POLICY).is_dir():
+        raise CannotTrain(f"{directory} holds no finished policy: `ratchet sft train --out {directory}` makes one")
+    made_on = json.loads((directory / REPORT).read_text())["base"]
+    if base is not None and Path(made_on).resolve() != base.resolve():
+        raise CannotTrain(f"{directory} is a policy of {made_on}, not of {base}")
+    return directory / POLICY
+
+
+def _leave(out: Path, trunk: Trunk, report: PolicyReport, base: Path | None) -> None:
+    """The report comes last: what is there without one is made again."""
+    clear(out, POLICY, MERGED)
+    with atomic_directory(out / POLICY) as directory:
+        trunk.save_adapter("policy", directory)
+    if base is not None:
+        with atomic_directory(out / MERGED) as directory:
+            export_merged(trunk, directory, base_directory=base)
+    place(out / REPORT, report)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+
+
+def _digest_of(adapter: Path) -> str:
+    """Of an adapter's weights, and its head's if it has one."""
+    return digest([digest_of(path) for path in sorted(adapter.glob("*.safetensors"))])[:12]
+
+
+def _why(counts: Mapping[str, int]) -> str:
+    missing = ", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items() if count)
+    return f" ({missing})" if missing else ""
