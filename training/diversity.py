@@ -1,8 +1,8 @@
 """How much each prompt counts when a round practises: what is much alike, and who asks very much, do not dominate.
 
 A prompt's weight is 1 / (Z p), the inverse of how ordinary it is among all prompts (Leinster & Cobbold 2012): m prompts
-that say the same count together like one. Of two prompts the likeness is the cosine of their pairs of neighbouring
-tokens, the rare ones counting more, so that what a chat template puts into all of them hardly counts. Then, a rater's
+that say the same count together like one. Of two prompts the likeness is the cosine of their runs of three tokens, each
+as long as it is rare, so that what a chat template puts into all of them hardly counts. Then, a rater's
 prompts share the square root of how many different ones they are, as small languages are sampled (Lample & Conneau
 2019): in proportion one person could fill a round, in equal parts one prompt of a person with no other could.
 """
@@ -10,9 +10,10 @@ prompts share the square root of how many different ones they are, as small lang
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from training.answers import Ids
+
+RUN = 3
 
 Features = dict[Ids, float]
 
@@ -34,12 +35,12 @@ def prompt_weights(prompts: Sequence[Ids], raters: Mapping[Ids, str]) -> tuple[f
 
 
 def ordinariness(features: Sequence[Features]) -> list[float]:
-    """Of each its likeness to all, itself (1) among them: the sum of the cosines of the features' square roots."""
-    sizes = [math.sqrt(math.fsum(one.values())) for one in features]
-    common: Features = defaultdict(float)  # per feature, the sum of 1 / size of those that have it
+    """Of each the sum of its cosines with all, itself (1) among them."""
+    sizes = [math.hypot(*one.values()) for one in features]
+    common: Features = defaultdict(float)  # the sum of all vectors, each at length 1
     for one, size in zip(features, sizes, strict=True):
-        for name in one:
-            common[name] += 1 / size
+        for name, value in one.items():
+            common[name] += value / size
     return [
         math.fsum(value * common[name] for name, value in one.items()) / size
         for one, size in zip(features, sizes, strict=True)
@@ -47,10 +48,10 @@ def ordinariness(features: Sequence[Features]) -> list[float]:
 
 
 def _features(prompts: Sequence[Ids]) -> list[Features]:
-    """Per prompt its distinct pairs of neighbouring tokens (one token alone is itself), each with its rarity.
+    """Per prompt its distinct runs of tokens (a shorter prompt is its own), each with its rarity.
 
     Rarity is log((1 + N) / n) of what n of N prompts have.
     """
-    sets: list[set[Ids]] = [set(pairwise(prompt)) or {prompt} for prompt in prompts]
+    sets = [{p[i : i + RUN] for i in range(max(1, len(p) - RUN + 1))} for p in prompts]
     having = Counter(name for names in sets for name in names)
     return [{name: math.log((1 + len(prompts)) / having[name]) for name in names} for names in sets]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from itertools import islice
-from math import log, sqrt
+from math import sqrt
 
 import pytest
 from hypothesis import given, settings
@@ -15,17 +15,16 @@ Ids = tuple[int, ...]
 
 
 def test_weights_by_hand() -> None:
-    """Two of three prompts share one of their two pairs of tokens, of rarity log 4/2; the others' is log 4/1.
+    """Two of three prompts share one of their two runs of three tokens, of rarity log 4/2; the other's is log 4/1.
 
-    Their likeness is log 2 / (log 2 + log 4) = 1/3, so each is 4/3 ordinary. Of one rater they are 2 / (4/3) = 1.5
+    Their likeness is log(2)^2 / (log(2)^2 + log(4)^2) = 1/5, so each is 6/5 ordinary. Of one rater they are 2 / (6/5)
     different prompts.
     """
-    a, b, c = (1, 2, 3), (1, 2, 4), (7, 8, 9)
-    assert log(2) / (log(2) + log(4)) == pytest.approx(1 / 3)
+    a, b, c = (1, 2, 3, 4), (1, 2, 3, 5), (7, 8, 9, 10)
     alike = prompt_weights([a, b, c], {a: "ann", b: "bob", c: "cy"})
-    assert alike == pytest.approx((0.9, 0.9, 1.2), abs=1e-12)  # 3/4, 3/4 and 1, to mean 1
+    assert alike == pytest.approx((0.9375, 0.9375, 1.125), abs=1e-12)  # 5/6, 5/6 and 1, to mean 1
     shared = prompt_weights([a, b, c], {a: "ann", b: "ann", c: "cy"})
-    assert shared[2] / shared[0] == pytest.approx(4 / 3 * sqrt(1.5), abs=1e-12)
+    assert shared[2] / shared[0] == pytest.approx(6 / 5 * sqrt(5 / 3), abs=1e-12)
     assert prompt_weights([c, b, a], {a: "ann", b: "ann", c: "cy"}) == pytest.approx(shared[::-1], abs=1e-12)
 
 
