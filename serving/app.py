@@ -86,6 +86,8 @@ def create_app(
     app = FastAPI(title="Ratchet", lifespan=_watching, docs_url=None, redoc_url=None)
     app.state.gateway = gateway
     # Routes are tried in this order, so those asked most come first; /v1/feedback/export is no feedback's id.
+    app.include_router(chat.hot)
+    app.include_router(judgements.hot)
     often = (chat, exchange, judgements, feedback_alias, comparisons, conversations, history)
     for module in (*often, key_routes, me, operations, health):
         app.include_router(module.router)
@@ -111,5 +113,6 @@ async def _watching(app: FastAPI) -> AsyncIterator[None]:
     watching.cancel()
     with suppress(asyncio.CancelledError):
         await watching
+    gateway.appender.close()
     await gateway.replays.close()
     await gateway.engine.close()

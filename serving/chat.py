@@ -12,15 +12,16 @@ from serving.chat_request import check, check_model, ticket_for, upstream_body, 
 from serving.engine import SERVED_NAME
 from serving.errors import ApiError, invalid, unavailable
 from serving.event_stream import EventStream
-from serving.gateway import CallerDep, GatewayDep, User, read_json
+from serving.gateway import CallerDep, Direct, GatewayDep, User, read_json
 from serving.swap_gate import Served
 
 Seen = Annotated[str, Header(description="the number of the last event that arrived; 0 for the first")]
 
 router = APIRouter()
+hot = APIRouter(route_class=Direct)
 
 
-@router.post("/v1/chat/completions", **docs.CHAT)
+@hot.post("/v1/chat/completions", **docs.CHAT)
 async def create_chat_completion(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     body = await read_json(request)
     check(body, max_tokens=gateway.settings.max_model_len)

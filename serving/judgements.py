@@ -15,7 +15,7 @@ from feedback.store import Appended, Kept
 from serving import api_docs as docs
 from serving.comparisons import reveal
 from serving.errors import ApiError, invalid, unavailable
-from serving.gateway import CallerDep, Gateway, GatewayDep, Limit, User, read_json
+from serving.gateway import CallerDep, Direct, Gateway, GatewayDep, Limit, User, read_json
 from serving.recorder import STOPPED, Ticket
 from serving.said import Said, read
 from serving.shown import Shown
@@ -25,6 +25,7 @@ UNFINISHED = ("abort", "error")
 OPERATORS = ("operator", "admin")
 
 router = APIRouter()
+hot = APIRouter(route_class=Direct)
 
 
 class Accepted(NamedTuple):
@@ -34,7 +35,7 @@ class Accepted(NamedTuple):
     status: Literal["created", "revised", "same", "retracted", "replaced", "valid"]
 
 
-@router.post("/v1/feedback", **docs.JUDGE)
+@hot.post("/v1/feedback", **docs.JUDGE)
 async def create_feedback(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     said = read(await read_json(request))
     try:
@@ -68,6 +69,8 @@ async def stop_what_is_judged(gateway: Gateway, caller: ApiKey, said: Said) -> N
 
     Raises ApiError or Conflict, stopping nothing: a judgement that is refused ends no answer.
     """
+    if not gateway.running:
+        return
     raters = gateway.raters(caller, said.user)
     compared = gateway.running.find(said.comparison_id, raters) if said.comparison_id else None
     if said.comparison_id and compared is None:

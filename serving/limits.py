@@ -1,6 +1,6 @@
 """Pure ASGI middleware: a bound on bodies, on how many are read at once, and on connections."""
 
-from contextlib import ExitStack
+from time import monotonic
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -10,6 +10,8 @@ from serving.metrics import PROBES
 from serving.places import Places
 
 MAX_BODY = 2 * 1024 * 1024
+# In this time the sockets that may go are far fewer than those kept in reserve.
+LOOK_AGAIN_S = 0.01
 
 
 class BodyLimit:
@@ -30,23 +32,28 @@ class BodyLimit:
         if announced.isdigit() and int(announced) > self.limit:
             await response_to(self._too_large())(scope, receive, send)
             return
-        received, begun = 0, announced == b"0" and b"transfer-encoding" not in headers
-        with ExitStack() as reading:
+        received, begun, reading = 0, announced == b"0" and b"transfer-encoding" not in headers, False
 
-            async def counted() -> Message:  # called where the route reads: an error in here becomes the answer
-                nonlocal received, begun
-                if not begun:
-                    begun = True
-                    reading.enter_context(self.waiting.taken())
-                message = await receive()
-                received += len(message.get("body", b""))
-                if received > self.limit:
-                    raise self._too_large()
-                if not message.get("more_body"):
-                    reading.close()
-                return message
+        async def counted() -> Message:  # called where the route reads: an error in here becomes the answer
+            nonlocal received, begun, reading
+            if not begun:
+                begun = True
+                self.waiting.take()
+                reading = True
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.limit:
+                raise self._too_large()
+            if reading and not message.get("more_body"):
+                self.waiting.leave()
+                reading = False
+            return message
 
+        try:
             await self.app(scope, counted, send)
+        finally:
+            if reading:
+                self.waiting.leave()
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body is larger than {self.limit} bytes", code="body_too_large")
@@ -57,11 +64,17 @@ class SocketLimit:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._looked, self._scarce = -LOOK_AGAIN_S, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PROBES or not sockets.scarce():
+        if scope["type"] != "http" or scope["path"] in PROBES or not self._are_scarce():
             await self.app(scope, receive, send)
             return
         refusal = unavailable("too many connections are open; repeat soon", "queue_full")
         refusal.headers["connection"] = "close"
         await response_to(refusal)(scope, receive, send)
+
+    def _are_scarce(self) -> bool:
+        if (now := monotonic()) - self._looked >= LOOK_AGAIN_S:
+            self._looked, self._scarce = now, sockets.scarce()
+        return self._scarce

@@ -6,6 +6,7 @@ At info level it holds no text of prompts or answers, no keys, no headers: what 
 import json
 import logging
 import logging.config
+import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -67,8 +68,17 @@ def configure(format: LogFormat) -> None:
 
 
 class TextFormatter(logging.Formatter):
+    """Time (local), level, logger, message. Thousands of lines may fall into one second, which is spelled out once."""
+
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._second, self._spelled = -1, ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        if (second := int(record.created)) != self._second:
+            self._spelled = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            self._second = second
+        return f"{self._spelled},{int(record.msecs):03d}"
 
 
 class JsonFormatter(logging.Formatter):

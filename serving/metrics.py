@@ -4,6 +4,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from time import perf_counter
 from typing import Any, Literal
 
@@ -65,6 +66,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._series = cache(self._series_of)
 
         def counter(name: str, help: str, *labels: str) -> Counter:
             return Counter(f"ratchet_{name}", help, labels, registry=registry)
@@ -112,8 +114,13 @@ class Metrics:
 
     def finished(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request; `route` is a template, never a path that a client made up."""
-        self.requests.labels(method if method in METHODS else OTHER, route, str(status)).inc()
-        self.request_s.labels(route).observe(seconds)
+        count, took = self._series(method if method in METHODS else OTHER, route, status)
+        count.inc()
+        took.observe(seconds)
+
+    def _series_of(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        """As few as there are routes, so they are kept: to look both up by their labels costs more than to count."""
+        return self.requests.labels(method, route, str(status)), self.request_s.labels(route)
 
     def tokens(self, version: int, *, prompt: int, completion: int) -> None:
         self.prompt_tokens.labels(str(version)).inc(prompt)

@@ -18,13 +18,20 @@ class Places:
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Raises ApiError 503 when there is none."""
-        if self.count >= self.limit:
-            raise unavailable(f"{self.limit} requests {self.what} already; repeat soon", "queue_full")
-        self._move(1)
+        self.take()
         try:
             yield
         finally:
-            self._move(-1)
+            self.leave()
+
+    def take(self) -> None:
+        """Until `leave`. Raises ApiError 503 when there is none."""
+        if self.count >= self.limit:
+            raise unavailable(f"{self.limit} requests {self.what} already; repeat soon", "queue_full")
+        self._move(1)
+
+    def leave(self) -> None:
+        self._move(-1)
 
     def _move(self, change: int) -> None:
         self.count += change

@@ -6,7 +6,7 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -131,12 +131,12 @@ class Quotas:
             with anyio.CancelScope(shield=True):
                 await self._ask(self._leave, caller, lease, allowance.tokens)
 
-    @asynccontextmanager
-    async def feedback(self, caller: ApiKey) -> AsyncIterator[None]:
+    def feedback(self, caller: ApiKey) -> AbstractAsyncContextManager[None]:
         """One judgement, which counts unless the context ends with an error. Raises ApiError 429."""
-        if caller.limits == NONE:
-            yield
-            return
+        return nullcontext() if caller.limits == NONE else self._counted(caller)
+
+    @asynccontextmanager
+    async def _counted(self, caller: ApiKey) -> AsyncIterator[None]:
         limit, counted = caller.limits.feedback_per_day, await self._ask(self._count_feedback, caller, 1)
         try:
             if limit is not None and counted is not None and counted > limit:

@@ -51,9 +51,9 @@ class RequestLog:
         level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
         if not log.isEnabledFor(level):
             return
-        named = {name: value for name, value in vars(facts).items() if value is not None}
-        access = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4), **named}
-        log.log(level, "%s", " ".join(f"{name}={value}" for name, value in access.items()), extra={"access": access})
+        access = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4)}
+        access |= {name: value for name, value in vars(facts).items() if value is not None}
+        log.log(level, "%s", " ".join([f"{name}={value}" for name, value in access.items()]), extra={"access": access})
 
 
 def route_of(scope: Scope) -> str:

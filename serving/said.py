@@ -10,16 +10,18 @@ from feedback.judgements import Circumstances, Judgement
 from serving.engine import Body
 from serving.errors import ApiError, invalid
 
-SET_BY_SERVER = (
+SET_BY_SERVER = frozenset({
     "policy_version", "rater", "weight", "time", "created", "split", "id", "revision", "schema_version", "slot",
     "prompt_digest", "consent",
-)  # fmt: skip
+})  # fmt: skip
 ABOUT_ONE = ("rating", "demonstration", "comment", "flag")
 ENVELOPE = ("user", "client_id", "dry_run")
 LETTERS = "ABCDEFGH"
 
 _judgement: TypeAdapter[Judgement] = TypeAdapter(Judgement)
 _circumstances = TypeAdapter(Circumstances)
+AROUND, UNKNOWN = tuple(Circumstances.model_fields), Circumstances()
+APART = {*ENVELOPE, *AROUND}
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,19 @@ class Said:
 
 def read(body: Body) -> Said:
     """Split a request into the judgement and what surrounds it. Raises ApiError 400 naming the field at fault."""
-    for name in SET_BY_SERVER:
-        if name in body:
-            raise invalid(f"{name} is set by the server and cannot be sent", name)
+    if taken := SET_BY_SERVER & body.keys():
+        name = min(taken)
+        raise invalid(f"{name} is set by the server and cannot be sent", name)
     dry_run = body.get("dry_run")
     if not isinstance(dry_run, bool | None):
         raise invalid("dry_run must be true or false", "dry_run")
-    around = {name: body[name] for name in Circumstances.model_fields if name in body}
-    rest = {name: value for name, value in body.items() if name not in (*ENVELOPE, *around)}
+    around = {name: body[name] for name in AROUND if name in body}
+    rest = {name: value for name, value in body.items() if name not in APART}
     comparison = _text(rest, "comparison_id")
     return Said(
         judgement=parse(rest) if comparison is None else None, vote=rest if comparison else None,
         comparison_id=comparison, user=_text(body, "user"), client_id=_text(body, "client_id"),
-        dry_run=bool(dry_run), circumstances=validated(_circumstances, around),
+        dry_run=bool(dry_run), circumstances=validated(_circumstances, around) if around else UNKNOWN,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from feedback.keys import KeyRing
-from serving import sockets
+from serving import limits, sockets
 from serving.engine import EngineUnreachable, NoSocketLeft, down
 from tests.conftest import free_port
 from tests.serving.fleet import running
@@ -96,6 +96,7 @@ async def test_the_want_of_a_socket_says_nothing_of_the_engine(
 async def test_scarcity_ends_connections_with_a_503_and_probes_get_through(
     live: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(limits, "LOOK_AGAIN_S", 0)
     monkeypatch.setattr(sockets, "scarce", lambda: True)
     refused = await live.http.get("/v1/models")
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "queue_full")
