@@ -116,8 +116,9 @@ async def test_a_frozen_redis_costs_the_rounds_not_the_scrape(live: Any, freeze_
 
 
 async def test_gateways_in_one_process_count_apart(start: Any) -> None:
-    one, other = await start(), await start()
+    one = await start()
     await one.chat()
+    other = await start()  # after the answer: to begin with, a gateway takes the engine for itself
     assert value(await scrape(one), "ttft_seconds_count") == 1
     assert value(await scrape(other), "ttft_seconds_count") == 0
 
