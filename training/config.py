@@ -112,6 +112,7 @@ class PPOConfig(AdapterConfig):
     """PPO against the reward model, with a KL penalty towards the reference policy."""
 
     iterations: int = 6  # turns of: collect rollouts, then update on them
+    sampler: Literal["auto", "vllm", "trainer"] = "auto"  # who writes completions; auto = vllm if worth its start
     rollouts_per_iteration: int = 32  # completions sampled per iteration
     max_new_tokens: int = 40  # a completion is cut here, and then counts as unfinished
     temperature: float = 1.0  # of sampling, and of the old, new and reference log-probs alike

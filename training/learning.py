@@ -23,7 +23,9 @@ from training.likelihoods import Labels
 from training.models import Role, Trunk
 from training.optimization import NonFinite
 from training.ppo import StalePolicy, train_ppo
+from training.pushed import PushFailed
 from training.reward import train_reward_model
+from training.samplers import chosen_sampler
 from training.scoring import Scorer
 from training.sft import train_sft
 from training.stages import Job, Stage, StageFailed
@@ -38,7 +40,7 @@ def run(name: str, job: Job) -> dict[str, Any]:
     prepare(job.config.seed)
     try:
         return STAGES[name](job)
-    except (NonFinite, StalePolicy) as error:
+    except (NonFinite, PushFailed, StalePolicy) as error:
         raise StageFailed(str(error)) from error
 
 
@@ -138,16 +140,19 @@ class Predecessor:
 def ppo(job: Job) -> dict[str, Any]:
     """Improve the policy against the reward model."""
     trunk = load_trunk(job, "policy", "ref", "reward")
-    report = train_ppo(
-        job.config.ppo,
-        trunk,
-        job.data.prompts,
-        eos_ids=stop_tokens(trunk),
-        checkpoint_dir=checkpoints(job),
-        progress=job.progress,
-        ref=_if_saved(job, "ref"),
-        seed=job.config.seed,
-    )
+    config, prompts, eos_ids = job.config.ppo, job.data.prompts, stop_tokens(trunk)
+    with chosen_sampler(config, trunk, prompts, eos_ids=eos_ids, base_directory=job.base_directory) as sampler:
+        report = train_ppo(
+            config,
+            trunk,
+            prompts,
+            eos_ids=eos_ids,
+            checkpoint_dir=checkpoints(job),
+            progress=job.progress,
+            ref=_if_saved(job, "ref"),
+            sampler=sampler,
+            seed=job.config.seed,
+        )
     _save(job, trunk, "policy", POLICY)
     return {"iterations": report.iterations, "first": report.history[0], "last": report.last}
 
