@@ -2,16 +2,17 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from training.config import PPOConfig
 from training.models import Trunk
 from training.rollout import Sampler, own_sampler
-from training.vllm_sampler import VLLMSampler
+from training.vllm_sampler import VLLMSampler, started
 
 log = logging.getLogger(__name__)
 
@@ -28,38 +29,39 @@ def chosen_sampler(
     eos_ids: frozenset[int],
     base_directory: Path,
 ) -> Iterator[Sampler]:
-    """The sampler that `config.sampler` asks for; what it holds in memory is gone afterwards.
+    """The sampler that `config.sampler` asks for; what it holds in memory is given back when the block ends."""
+    with ExitStack() as held:
+        engine = None
+        if wants_engine(config, trunk.model.num_parameters()):
+            max_tokens = max(map(len, prompts)) + config.max_new_tokens
+            engine = _engine(held, base_directory, trunk.model.dtype, max_tokens, config.sampler == "vllm")
+        if engine is None:
+            yield own_sampler(trunk, config, eos_ids)
+        else:
+            yield VLLMSampler(trunk, config, eos_ids, engine)
 
-    "auto" depends on the work in all iterations, not on what is left of it: a resumed run chooses as it did before.
+
+def wants_engine(config: PPOConfig, parameters: int) -> bool:
+    """Whether to start vLLM for a model of so many parameters.
+
+    "auto" looks at the work of all iterations, not at what is left of it: a resumed run chooses as it did before.
     """
-    engine = None
-    if config.sampler == "vllm" or (config.sampler == "auto" and _worth_an_engine(config, trunk)):
-        engine = _engine(config, trunk, prompts, eos_ids, base_directory)
-    if engine is None:
-        yield own_sampler(trunk, config, eos_ids)
-    else:
-        with engine:
-            yield engine
-
-
-def _worth_an_engine(config: PPOConfig, trunk: Trunk) -> bool:
+    if config.sampler != "auto":
+        return config.sampler == "vllm"
     tokens = config.iterations * config.rollouts_per_iteration * config.max_new_tokens
-    if trunk.model.num_parameters() * tokens < WORTH_AN_ENGINE:
+    if parameters * tokens < WORTH_AN_ENGINE or torch.distributed.is_initialized():  # of which a process has one
         return False
     if find_spec("vllm") is None:
         log.warning("vLLM is not installed: the trainer samples by itself, some three times slower")
         return False
-    return not torch.distributed.is_initialized()  # both would want the process group
+    return True
 
 
-def _engine(
-    config: PPOConfig, trunk: Trunk, prompts: Sequence[Sequence[int]], eos_ids: frozenset[int], base_directory: Path
-) -> VLLMSampler | None:
-    longest = max(map(len, prompts))
+def _engine(held: ExitStack, directory: Path, dtype: torch.dtype, max_tokens: int, required: bool) -> Any:
     try:
-        return VLLMSampler(trunk, config, eos_ids, base_directory=base_directory, longest_prompt=longest)
+        return held.enter_context(started(directory, dtype, max_tokens))
     except Exception as error:  # whatever vLLM dislikes about the machine or the model
-        if config.sampler == "vllm":
+        if required:
             raise
         log.warning("the trainer samples by itself, since vLLM does not start: %s", error)
         return None

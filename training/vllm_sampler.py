@@ -1,13 +1,12 @@
 """Completions from vLLM in the training process. The only file that imports it, and not before an engine starts."""
 
-import gc
 import os
 import random
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,11 +38,9 @@ class VLLMSampler:
     request has a seed of its own, a batch is made up of the same requests, and no key or value outlives a call.
     """
 
-    def __init__(
-        self, trunk: Trunk, config: PPOConfig, eos_ids: frozenset[int], *, base_directory: Path, longest_prompt: int
-    ) -> None:
-        self._trunk, self._config, self._eos_ids = trunk, config, eos_ids
-        self._llm = _start(base_directory, trunk.model.dtype, longest_prompt + config.max_new_tokens)
+    def __init__(self, trunk: Trunk, config: PPOConfig, eos_ids: frozenset[int], engine: Any) -> None:
+        """`engine` is what `started` gives, with the base model in it."""
+        self._trunk, self._config, self._eos_ids, self._engine = trunk, config, eos_ids, engine
         self._probe: list[Sample] = []
         self._pushed: dict[str, Tensor] = {}
         self._digest = 0
@@ -84,10 +81,10 @@ class VLLMSampler:
             yield name, tensor
 
     def _load(self, weights: Iterator[tuple[str, Tensor]]) -> None:
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
 
     def _forget_states(self) -> None:
-        if not self._llm.reset_prefix_cache():
+        if not self._engine.reset_prefix_cache():
             raise PushFailed("the engine keeps keys and values that other weights have computed")
 
     def _read(self, role: Role | None) -> Reading:
@@ -100,7 +97,7 @@ class VLLMSampler:
 
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         asked = [{"prompt_token_ids": list(s.prompt_ids + s.completion_ids)} for s in samples]
-        found = self._llm.generate(asked, params, use_tqdm=False)
+        found = self._engine.generate(asked, params, use_tqdm=False)
         return [
             output.prompt_logprobs[place][token].logprob
             for output, sample in zip(found, samples, strict=True)
@@ -125,23 +122,8 @@ class VLLMSampler:
             )
             for place in range(len(prompts))
         ]
-        found = self._llm.generate([{"prompt_token_ids": list(p)} for p in prompts], params, use_tqdm=False)
+        found = self._engine.generate([{"prompt_token_ids": list(p)} for p in prompts], params, use_tqdm=False)
         return [_sampled(prompt, output.outputs[0]) for prompt, output in zip(prompts, found, strict=True)]
-
-    def close(self) -> None:
-        """Give the engine's memory back."""
-        from vllm.distributed import cleanup_dist_env_and_memory
-
-        self._llm.llm_engine.engine_core.shutdown()
-        del self._llm
-        cleanup_dist_env_and_memory()
-        gc.collect()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _sampled(prompt: Sequence[int], written: Any) -> Sampled:
@@ -157,8 +139,21 @@ def _own_log_probs(trunk: Trunk, samples: Sequence[Sample], role: Role | None) -
     return log_probs[batch.completion_mask].cpu()
 
 
+@contextmanager
+def started(directory: Path, dtype: torch.dtype, max_tokens: int) -> Iterator[Any]:
+    """An engine with the model in `directory`, for sequences of up to `max_tokens`. Its memory is given back."""
+    engine = _start(directory, dtype, max_tokens)
+    try:
+        yield engine
+    finally:
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        engine.llm_engine.engine_core.shutdown()
+        del engine
+        cleanup_dist_env_and_memory()
+
+
 def _start(directory: Path, dtype: torch.dtype, max_tokens: int) -> Any:
-    """An engine with the model in `directory`. Leaves this process's threads and environment as they were."""
     with _kept():
         from vllm import LLM
 
