@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +25,7 @@ from training.samplers import chosen_sampler, wants_engine
 from training.vllm_sampler import VLLMSampler, started
 
 CONFIG = PPOConfig(rollouts_per_iteration=8, minibatch=8, microbatch=8, max_new_tokens=12, lora_layers=4)
-FLAT = dataclasses.replace(CONFIG, temperature=1.5, max_new_tokens=1)
+FIRST = dataclasses.replace(CONFIG, temperature=0.5, max_new_tokens=1)
 REAL = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
@@ -115,22 +117,23 @@ def test_the_seed_and_the_weights_decide(writer: Writer) -> None:
 
 
 def test_the_policy_is_sampled_at_its_temperature(writer: Writer) -> None:
-    """The first tokens of 2000 completions against the trainer's softmax."""
-    prompt, count = writer.prompts[0], 2000
+    """The first tokens of 500 completions against the trainer's softmax."""
+    prompt, count = writer.prompts[0], 500
     with torch.no_grad():
         writer.trunk._activate("policy")
         logits = writer.trunk.model(input_ids=torch.tensor([prompt])).logits[0, -1].double()
-    drawn = sample(writer.sampler(FLAT), [prompt] * count)
+    drawn = sample(writer.sampler(FIRST), [prompt] * count)
     counts = torch.bincount(torch.tensor([s.sample.completion_ids[0] for s in drawn]), minlength=len(logits))
-    want = (logits / FLAT.temperature).softmax(-1)
-    top = want.topk(8)
-    assert top.values.sum() > 0.1
+    want = (logits / FIRST.temperature).softmax(-1)
+    top = want.topk(6)
     for p, index in zip(top.values, top.indices, strict=True):
-        assert abs(counts[index] - count * p) < 4 * (count * p * (1 - p)).sqrt() + 0.05 * count * p  # bf16
+        assert abs(counts[index] - count * p) < 4 * (count * p * (1 - p)).sqrt() + 0.1 * count * p  # bf16
+    half_as_hot = (logits / FIRST.temperature * 2).softmax(-1)[top.indices[0]]
+    assert counts[top.indices[0]] < 0.8 * count * half_as_hot  # and that is told apart
 
 
-@pytest.mark.parametrize("temperature", [0.7, 1.0])
-def test_behaviour_log_probs_are_those_of_the_policy_at_its_temperature(writer: Writer, temperature: float) -> None:
+def test_behaviour_log_probs_are_those_of_the_policy_at_its_temperature(writer: Writer) -> None:
+    temperature = 0.7
     sampled = sample(writer.sampler(dataclasses.replace(CONFIG, temperature=temperature)), writer.prompts)
     if all(item.log_probs is None for item in sampled):
         return  # the trainer's own are those that it computes
@@ -238,9 +241,6 @@ def test_the_trainer_samples_where_vllm_does_not_start(
 
 
 def test_vllm_is_not_imported_before_an_engine_starts() -> None:
-    import subprocess
-    import sys
-
     assert importlib.util.find_spec("vllm") is not None
     code = "import sys, training.learning; print('vllm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
