@@ -20,7 +20,7 @@ from training.rollout import GENERATION_BATCH, Sampled
 
 KV_CACHE_BYTES = 2**30
 PROBES = 8  # sequences that each push is proven by
-PROBE_TOKENS = 48  # of each, at most
+PROBE_TOKENS = 48  # of prompt and of completion each, at most
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process, so that tensors reach it as they are
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # as many threads as the trainer: those it would pin serve people too
@@ -56,8 +56,8 @@ class VLLMSampler:
         return sampled
 
     def _choose_probe(self, prompts: Sequence[Sequence[int]]) -> None:
-        """What the base model, which the engine was started with, says to the first prompts."""
-        sampled = self._sample(prompts[:PROBES], ("probe",), 1.0)
+        """What the base model, which the engine was started with, says after the ends of the first prompts."""
+        sampled = self._sample([prompt[-PROBE_TOKENS:] for prompt in prompts[:PROBES]], ("probe",), 1.0)
         self._probe = [Sample(s.sample.prompt_ids, s.sample.completion_ids[:PROBE_TOKENS]) for s in sampled]
         self._base = self._last = self._read(None)
 

@@ -43,6 +43,7 @@ class Writer:
         if self.engine is None:
             return own_sampler(self.trunk, config, self.eos_ids)
         self.engine.collective_rpc("reload_weights")  # of the directory it was started with
+        self.engine.reset_prefix_cache()
         return VLLMSampler(self.trunk, config, self.eos_ids, self.engine)
 
     def log_probs(self, sampled: list[Sampled], temperature: float) -> Tensor:
@@ -105,16 +106,18 @@ def test_one_completion_of_each_prompt_up_to_its_stop_token(writer: Writer) -> N
 
 
 def test_the_seed_and_the_weights_decide(writer: Writer) -> None:
-    """Also beside other calls before, and for a sampler made anew: a resumed run goes on with the same completions."""
+    """And nothing that came before: a sampler made anew, as for a resumed run, goes on with the same completions."""
+    prompts = [(*LONG, *prompt) for prompt in writer.prompts[:8]]
     sampler, weights = writer.sampler(), writer.trunk.state("policy")
-    first = sample(sampler, writer.prompts, seed=1)
-    assert sample(sampler, writer.prompts, seed=2) != first
+    first = sample(sampler, prompts, seed=1)
+    assert sample(sampler, prompts, seed=2) != first
     move(writer.trunk, seed=2)
-    assert sample(sampler, writer.prompts, seed=1) != first
+    other = sample(sampler, prompts, seed=1)
+    assert other != first
+    assert sample(writer.sampler(), prompts, seed=1) == other
     writer.trunk.load_state("policy", weights)
-    assert sample(sampler, writer.prompts, seed=1) == first
-    assert sample(writer.sampler(), writer.prompts, seed=1) == first
-    assert len({item.sample.completion_ids for item in sample(sampler, writer.prompts[:1] * 8)}) > 1
+    assert sample(sampler, prompts, seed=1) == first
+    assert len({item.sample.completion_ids for item in sample(sampler, prompts[:1] * 8)}) > 1
 
 
 def test_the_policy_is_sampled_at_its_temperature(writer: Writer) -> None:
@@ -134,12 +137,10 @@ def test_the_policy_is_sampled_at_its_temperature(writer: Writer) -> None:
 
 
 def test_behaviour_log_probs_are_those_of_the_policy_at_its_temperature(writer: Writer) -> None:
-    """Of the policy as it is now: what the one before it computed of a long common prefix is forgotten."""
-    config = dataclasses.replace(CONFIG, temperature=0.7)
-    sampler, prompts = writer.sampler(config), [(*LONG, *prompt) for prompt in writer.prompts[:8]]
-    sample(sampler, prompts)
+    sampler = writer.sampler(dataclasses.replace(CONFIG, temperature=0.7))
+    sample(sampler, writer.prompts)
     move(writer.trunk, seed=2, size=0.06)
-    sampled = sample(sampler, prompts)
+    sampled = sample(sampler, writer.prompts)
     if all(item.log_probs is None for item in sampled):
         return  # the trainer's own are those that it computes
     theirs = torch.tensor([x for item in sampled for x in item.log_probs or ()])
