@@ -19,8 +19,8 @@ from training.pushed import PushFailed, Reading, require_pushed
 from training.rollout import GENERATION_BATCH, Sampled
 
 KV_CACHE_BYTES = 2**30
-PROBES = 8  # sequences that each push is proven by
-PROBE_TOKENS = 48  # of prompt and of completion each, at most
+PROBES = 4  # sequences that each push is proven by
+PROBE_TOKENS = 32  # of prompt and of completion each, at most
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process, so that tensors reach it as they are
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # as many threads as the trainer: those it would pin serve people too

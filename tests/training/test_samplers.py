@@ -216,12 +216,16 @@ def test_ppo_learns_from_it_and_resumes_exactly(vllm: Writer, tmp_path: Path) ->
 def test_an_engine_is_started_where_it_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: 6 * 32 * 40 tokens of 134.5e6 weights are 1.03e12; of 1e6 weights, 7.7e9."""
     monkeypatch.setattr(samplers, "find_spec", lambda name: SimpleNamespace(name=name))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)  # it is while another test's engine runs
     config = PPOConfig()
     assert wants_engine(config, 134_515_008)
     assert not wants_engine(config, 1_000_000)
     assert not wants_engine(dataclasses.replace(config, iterations=1), 134_515_008)
     assert not wants_engine(dataclasses.replace(config, sampler="trainer"), 134_515_008)
     assert wants_engine(dataclasses.replace(config, sampler="vllm"), 1)
+    with monkeypatch.context() as parallel:
+        parallel.setattr(torch.distributed, "is_initialized", lambda: True)
+        assert not wants_engine(config, 134_515_008)
     monkeypatch.setattr(samplers, "find_spec", lambda name: None)
     assert not wants_engine(config, 134_515_008)
 
