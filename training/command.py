@@ -27,6 +27,7 @@ from training.config import RoundConfig, Stage, shaped_by
 from training.datafile import AUTO
 from training.ppo_update import StalePolicy
 from training.progress_line import ProgressLine
+from training.pushed import PushFailed
 from training.register import base_directory
 from training.reward_models import RewardModel, in_directory, of_version
 from training.run_directory import Plan
@@ -206,6 +207,15 @@ def run(root: argparse.ArgumentParser, commands: Mapping[str, Command]) -> int:
         print(f"ratchet: {error.filename}: no such file", file=sys.stderr)
     except UnknownPolicy as error:
         print(f"ratchet: {error.args[0]}", file=sys.stderr)
-    except (ValueError, OSError, ArithmeticError, BaseModelError, BrokenPolicy, Collapsed, StalePolicy) as error:
+    except (
+        ValueError,
+        OSError,
+        ArithmeticError,
+        BaseModelError,
+        BrokenPolicy,
+        Collapsed,
+        PushFailed,
+        StalePolicy,
+    ) as error:
         print(f"ratchet: {' '.join(str(error).split())}", file=sys.stderr)
     return 2

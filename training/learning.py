@@ -27,7 +27,9 @@ from training.models import Role, Trunk
 from training.optimization import NonFinite
 from training.ppo import train_ppo
 from training.ppo_update import StalePolicy
+from training.pushed import PushFailed
 from training.reward import train_reward_model
+from training.samplers import chosen_sampler
 from training.scoring import Scorer
 from training.sft import train_sft, with_replay
 from training.stages import Job, Stage, StageFailed
@@ -43,7 +45,7 @@ def run(name: str, job: Job) -> dict[str, Any]:
     prepare(job.config.seed)
     try:
         return STAGES[name](job)
-    except (NonFinite, StalePolicy) as error:
+    except (NonFinite, PushFailed, StalePolicy) as error:
         raise StageFailed(str(error)) from error
 
 
@@ -152,22 +154,25 @@ class Predecessor:
 def ppo(job: Job) -> dict[str, Any]:
     """Improve the policy against the reward model; raises Refused when it collapses."""
     trunk = load_trunk(job, "policy", "ref", "reward")
-    demonstrations = _demonstrations(job)[0] if job.config.ppo.ptx_coef > 0 else []
+    config, prompts, eos_ids = job.config.ppo, job.data.prompts, stop_tokens(trunk)
+    demonstrations = _demonstrations(job)[0] if config.ptx_coef > 0 else []
     try:
-        report = train_ppo(
-            job.config.ppo,
-            trunk,
-            job.data.prompts,
-            eos_ids=stop_tokens(trunk),
-            checkpoint_dir=checkpoints(job),
-            metrics_dir=job.directory,
-            progress=job.progress,
-            ref=_if_saved(job, "ref"),
-            weights=job.data.prompt_weights,
-            live=live_sampled(job.data.live),
-            ptx=[sample.truncated(job.config.sft.max_tokens) for sample in demonstrations],
-            seed=job.config.seed,
-        )
+        with chosen_sampler(config, trunk, prompts, eos_ids=eos_ids, base_directory=job.base_directory) as sampler:
+            report = train_ppo(
+                config,
+                trunk,
+                prompts,
+                eos_ids=eos_ids,
+                checkpoint_dir=checkpoints(job),
+                metrics_dir=job.directory,
+                progress=job.progress,
+                ref=_if_saved(job, "ref"),
+                sampler=sampler,
+                weights=job.data.prompt_weights,
+                live=live_sampled(job.data.live),
+                ptx=[sample.truncated(job.config.sft.max_tokens) for sample in demonstrations],
+                seed=job.config.seed,
+            )
     except Collapsed as error:
         raise Refused(f"ppo: {error}", course(error.history)) from error
     _save(job, trunk, "policy", POLICY)

@@ -31,6 +31,7 @@ from training.optimization import OnProgress, silent
 from training.ppo import train_ppo
 from training.reward_models import RewardModel
 from training.run_directory import REPORT, WORDS, CannotTrain, Plan, PolicyReport, begun, clear, place
+from training.samplers import chosen_sampler
 from training.sft import train_sft
 from training.stages import TextEncoder
 from training.version import stop_tokens
@@ -178,17 +179,20 @@ def ppo_on(
             kept = Kept(prompts=data.prompts, watermark=data.watermark, counts=dict(data.counts))
             place(out / CHECKPOINTS / PROMPTS, kept)
         trunk = opposed(model, policy, config)
-        found = train_ppo(
-            config.ppo,
-            trunk,
-            data.prompts,
-            eos_ids=stop_tokens(trunk),
-            checkpoint_dir=out / CHECKPOINTS,
-            metrics_dir=out,
-            progress=progress,
-            ref="ref" if policy else None,
-            seed=config.seed,
-        )
+        prompts, eos_ids = data.prompts, stop_tokens(trunk)
+        with chosen_sampler(config.ppo, trunk, prompts, eos_ids=eos_ids, base_directory=model.base) as sampler:
+            found = train_ppo(
+                config.ppo,
+                trunk,
+                prompts,
+                eos_ids=eos_ids,
+                checkpoint_dir=out / CHECKPOINTS,
+                metrics_dir=out,
+                progress=progress,
+                ref="ref" if policy else None,
+                sampler=sampler,
+                seed=config.seed,
+            )
         report = PolicyReport(
             **plan.model_dump(), counts=dict(data.counts), fitted={**found.last}, history=found.history
         )

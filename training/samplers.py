@@ -1,0 +1,68 @@
+"""Who writes PPO's completions: vLLM where it is worth its start, else the trainer."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.config import PPOConfig
+from training.models import Trunk
+from training.rollout import Sampler, own_sampler
+from training.vllm_sampler import VLLMSampler, started
+
+log = logging.getLogger(__name__)
+
+# Weights times tokens. On two cores the trainer did 1.1e10 a second and vLLM 3.8e10, after 20 s of starting; a second
+# engine beside the one that serves also takes memory, so what it saves must be minutes.
+WORTH_AN_ENGINE = 2e12
+
+
+@contextmanager
+def chosen_sampler(
+    config: PPOConfig,
+    trunk: Trunk,
+    prompts: Sequence[Sequence[int]],
+    *,
+    eos_ids: frozenset[int],
+    base_directory: Path,
+) -> Iterator[Sampler]:
+    """The sampler that `config.sampler` asks for; what it holds in memory is given back when the block ends."""
+    with ExitStack() as held:
+        engine = None
+        if wants_engine(config, trunk.model.num_parameters()):
+            max_tokens = max(map(len, prompts)) + config.max_new_tokens
+            engine = _engine(held, base_directory, trunk.model.dtype, max_tokens, config.sampler == "vllm")
+        if engine is None:
+            yield own_sampler(trunk, config, eos_ids)
+        else:
+            yield VLLMSampler(trunk, config, eos_ids, engine)
+
+
+def wants_engine(config: PPOConfig, parameters: int) -> bool:
+    """Whether to start vLLM for a model of so many parameters.
+
+    "auto" looks at the work of all iterations, not at what is left of it: a resumed run chooses as it did before.
+    """
+    if config.sampler != "auto" or config.rollouts == "live":  # of which nobody writes any
+        return config.sampler == "vllm" and config.rollouts != "live"
+    tokens = config.iterations * config.rollouts_per_iteration * config.max_new_tokens
+    if parameters * tokens < WORTH_AN_ENGINE or torch.distributed.is_initialized():  # of which a process has one
+        return False
+    if find_spec("vllm") is None:
+        log.warning("vLLM is not installed: the trainer samples by itself, some three times slower")
+        return False
+    return True
+
+
+def _engine(held: ExitStack, directory: Path, dtype: torch.dtype, max_tokens: int, required: bool) -> Any:
+    try:
+        return held.enter_context(started(directory, dtype, max_tokens))
+    except Exception as error:  # whatever vLLM dislikes about the machine or the model
+        if required:
+            raise
+        log.warning("the trainer samples by itself, since vLLM does not start: %s", error)
+        return None
