@@ -119,8 +119,8 @@ class PPOConfig(AdapterConfig):
     """PPO against the reward model, with a KL penalty towards the reference policy."""
 
     iterations: int = 6  # turns of: collect rollouts, then update on them
-    sampler: Literal["auto", "vllm", "trainer"] = "auto"  # who writes completions; auto = vllm if worth its start
     rollouts_per_iteration: int = 32  # completions per iteration
+    sampler: Literal["auto", "vllm", "trainer"] = "auto"  # who writes fresh ones; auto = vllm if worth its start
     rollouts: Literal["fresh", "live", "mix"] = "fresh"  # written now, received by people before, or some of each
     live_share: float = 0.5  # of a mix; what people have not received is written
     max_staleness: int = 1  # a live completion's policy is the parent, or so many versions before it

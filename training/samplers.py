@@ -16,8 +16,9 @@ from training.vllm_sampler import VLLMSampler, started
 
 log = logging.getLogger(__name__)
 
-# Weights times tokens. On two cores the trainer did 1.1e10 a second and vLLM 3.8e10, after 20 s of starting; a second
-# engine beside the one that serves also takes memory, so what it saves must be minutes.
+# Weights times tokens. With a busy core of two the trainer did 1.3e10 a second and vLLM 2.4e10, after 12 s of starting
+# and with 1.8 s for each push (tests/bench/sampling.py). A second engine beside the one that serves also takes 2 GB, so
+# what it saves must be more than seconds.
 WORTH_AN_ENGINE = 2e12
 
 
@@ -34,7 +35,7 @@ def chosen_sampler(
     with ExitStack() as held:
         engine = None
         if wants_engine(config, trunk.model.num_parameters()):
-            max_tokens = max(map(len, prompts)) + config.max_new_tokens
+            max_tokens = max(map(len, prompts), default=1) + config.max_new_tokens
             engine = _engine(held, base_directory, trunk.model.dtype, max_tokens, config.sampler == "vllm")
         if engine is None:
             yield own_sampler(trunk, config, eos_ids)
@@ -47,13 +48,14 @@ def wants_engine(config: PPOConfig, parameters: int) -> bool:
 
     "auto" looks at the work of all iterations, not at what is left of it: a resumed run chooses as it did before.
     """
-    if config.sampler != "auto" or config.rollouts == "live":  # of which nobody writes any
-        return config.sampler == "vllm" and config.rollouts != "live"
-    tokens = config.iterations * config.rollouts_per_iteration * config.max_new_tokens
+    fresh = {"fresh": 1.0, "mix": 1 - config.live_share, "live": 0.0}[config.rollouts]
+    if config.sampler != "auto" or fresh == 0:
+        return config.sampler == "vllm" and fresh > 0
+    tokens = fresh * config.iterations * config.rollouts_per_iteration * config.max_new_tokens
     if parameters * tokens < WORTH_AN_ENGINE or torch.distributed.is_initialized():  # of which a process has one
         return False
     if find_spec("vllm") is None:
-        log.warning("vLLM is not installed: the trainer samples by itself, some three times slower")
+        log.warning("vLLM is not installed: the trainer samples by itself, some two times slower")
         return False
     return True
 

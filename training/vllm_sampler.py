@@ -43,7 +43,7 @@ class VLLMSampler:
         self._trunk, self._config, self._eos_ids, self._engine = trunk, config, eos_ids, engine
         self._probe: list[Sample] = []
         self._pushed: dict[str, Tensor] = {}
-        self._digest = 0
+        self._digest = self._proven = 0  # of the merged weights sent last, and of those that arrived last
 
     def __call__(self, prompts: Sequence[Sequence[int]], *, seed: int, alive: Callable[[], None]) -> list[Sampled]:
         if not self._probe:
@@ -66,12 +66,11 @@ class VLLMSampler:
         state = self._trunk.state("policy")
         if self._pushed and all(tensor.equal(self._pushed[name]) for name, tensor in state.items()):
             return
-        before = self._digest
         self._load(self._merged())
         self._forget_states()
         new = self._read("policy")
-        require_pushed(new, self._base, self._last, changed=bool(self._pushed) and self._digest != before)
-        self._pushed, self._last = state, new
+        require_pushed(new, self._base, self._last, changed=bool(self._pushed) and self._digest != self._proven)
+        self._pushed, self._last, self._proven = state, new, self._digest
 
     def _merged(self) -> Iterator[tuple[str, Tensor]]:
         """The policy in the dtype that the trainer computes in; leaves its digest behind."""
