@@ -53,6 +53,10 @@ class Archive:
         """Whether a response left the ledger for good."""
         return bool(self.redis.sismember(ERASED, response_id))
 
+    def any_erased(self, response_ids: Sequence[str]) -> bool:
+        """Whether one of them did."""
+        return bool(response_ids) and any(self.redis.smismember(ERASED, list(response_ids)))
+
     def response(self, id: str) -> Response | None:
         """A chat response, or what answered a comparison."""
         return _response(self.redis.hgetall(f"response:{id}"))

@@ -135,13 +135,13 @@ def collect(
     encode: Encode,
     sides_of: SidesOf = lambda _: {},
     quarantined: Collection[str] = (),
-    writers: Collection[int] = (),
+    writers: Sequence[int] = (),
 ) -> TrainingData:
     """What people say as of `watermark`; demonstrations after `since` are new; `is_held_out` asks about a rater.
 
     `encode` is asked about imported answers and demonstrations only. Imported answers that it cannot encode are left
     out and counted; such a demonstration is compared with nothing. `sides_of` knows the prompts' sides from earlier
-    rounds. Live completions are those by the policies among `writers`.
+    rounds. Live completions are those by the policies among `writers`, of which the first count most.
     """
     standing = ledger.standing(watermark)
     aside = {item.rater for item in standing} & set(quarantined)

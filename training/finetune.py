@@ -95,6 +95,7 @@ def practice(
     if here.base_of_ledger().resolve() != model.base.resolve():
         raise ValueError(f"{model.name} reads tokens of {model.base}, not of the ledger's: give --prompts FILE")
     if (kept := offline_policy.prompts_kept(arguments.out)) is not None:
+        offline_policy.require_unerased(kept, here.redis(), arguments.out)
         return kept
     lines.progress.show("reading the ledger")
     watermark = here.watermark(arguments.out)

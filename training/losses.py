@@ -186,18 +186,22 @@ def kl_loss(
     mask: Tensor,
     kind: Literal["k1", "k2", "k3"],
     normaliser: Tensor | float | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Token mean of the KL estimate as a loss, where the rewards do not hold it. (B, T) each -> scalar.
 
     The gradient of k2 is that of KL(policy || reference) at the policy's own tokens; that of k1 is zero in
     expectation, so k1 here has its own value and k2's gradient. k3 has its own (Shao et al. 2024), which is right
-    to first order only. `normaliser` as in `ppo_policy_loss`.
+    to first order only. `normaliser` and `weights` as in `ppo_policy_loss`: the estimates are of the policy's own
+    tokens, and to learn from another's unweighted would be to imitate them.
     """
     log_ratio = _real(log_probs - ref_log_probs, mask).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     estimate = kl_estimate(log_ratio, kind)
     if kind == "k1":
         guide = kl_estimate(log_ratio, "k2")
         estimate = guide + (estimate - guide).detach()
+    if weights is not None:
+        estimate = estimate * weights
     return _token_mean(estimate, mask, normaliser)
 
 

@@ -13,13 +13,15 @@ from typing import Literal, NamedTuple
 
 from redis import Redis
 
+from feedback.archive import Archive
 from feedback.exchange.lines import digest_of
 from feedback.records import Record, digest
 from feedback.settings import Settings
+from feedback.store import Ledger
 from training import promptfile
 from training.answers import Ids
 from training.checkpoints import atomic_directory
-from training.config import SHAPE, RoundConfig
+from training.config import SHAPE, PPOConfig, RoundConfig
 from training.data import Sample
 from training.datafile import OnLines, read_file, unheard
 from training.export import MERGED, export_merged
@@ -54,6 +56,8 @@ class Practice(NamedTuple):
     prompts: tuple[Ids, ...]
     watermark: str
     counts: Mapping[str, int]
+    weights: tuple[float, ...] = ()  # how often each is practised on beside the others; empty = all alike
+    responses: tuple[str, ...] = ()  # of the ledger, which it was read from
 
 
 def demonstrations_of_file(
@@ -98,7 +102,8 @@ def prompts_of_file(
 def prompts_of_ledger(settings: Settings, redis: Redis, *, base: Path, config: RoundConfig, watermark: str) -> Practice:
     """What a round would practise on, had the ledger ended at `watermark`."""
     data = of_ledger(settings, redis, base=base, config=config, watermark=watermark)
-    return Practice(data.prompts, watermark, {"prompts": len(data.prompts)})
+    counts = {"prompts": len(data.prompts)}
+    return Practice(data.prompts, watermark, counts, data.prompt_weights, data.responses)
 
 
 class Kept(Record):
@@ -108,6 +113,8 @@ class Kept(Record):
     prompts: tuple[Ids, ...]
     watermark: str
     counts: dict[str, int]
+    weights: tuple[float, ...] = ()
+    responses: tuple[str, ...] = ()
 
 
 def prompts_kept(out: Path) -> Practice | None:
@@ -116,7 +123,13 @@ def prompts_kept(out: Path) -> Practice | None:
     if not path.exists():
         return None
     kept = Kept.model_validate_json(path.read_text())
-    return Practice(kept.prompts, kept.watermark, kept.counts)
+    return Practice(kept.prompts, kept.watermark, kept.counts, kept.weights, kept.responses)
+
+
+def require_unerased(data: Practice, redis: Redis, out: Path) -> None:
+    """Raises CannotTrain when something was erased that the run in `out` was begun with."""
+    if Archive(Ledger(redis)).any_erased(data.responses):
+        raise CannotTrain(f"{out} was begun with prompts of which some were erased: remove it, or give another --out")
 
 
 def sft_on(
@@ -167,6 +180,7 @@ def ppo_on(
     """
     if not data.prompts:
         raise CannotTrain(f"there is no prompt to practise on{_why(data.counts)}")
+    _require_possible(config.ppo)
     given = {WORDS["reward"].makes: _digest_of(model.directory)}
     plan = Plan(
         stage="ppo", base=str(model.base), config={"ppo": config.ppo.to_dict()}, seed=config.seed, source=source,
@@ -176,8 +190,7 @@ def ppo_on(
     with begun(out, plan):
         if prompts_kept(out) is None:
             (out / CHECKPOINTS).mkdir(exist_ok=True)
-            kept = Kept(prompts=data.prompts, watermark=data.watermark, counts=dict(data.counts))
-            place(out / CHECKPOINTS / PROMPTS, kept)
+            place(out / CHECKPOINTS / PROMPTS, Kept(**data._asdict()))
         trunk = opposed(model, policy, config)
         prompts, eos_ids = data.prompts, stop_tokens(trunk)
         with chosen_sampler(config.ppo, trunk, prompts, eos_ids=eos_ids, base_directory=model.base) as sampler:
@@ -191,6 +204,7 @@ def ppo_on(
                 progress=progress,
                 ref="ref" if policy else None,
                 sampler=sampler,
+                weights=data.weights,
                 seed=config.seed,
             )
         report = PolicyReport(
@@ -198,6 +212,14 @@ def ppo_on(
         )
         _leave(out, trunk, report, model.base if merged else None)
     return report
+
+
+def _require_possible(config: PPOConfig) -> None:
+    """Raises CannotTrain when it wants what only a round has: an option that is passed over would be a false report."""
+    if config.rollouts != "fresh":
+        raise CannotTrain(f'ppo.rollouts is "{config.rollouts}": only rounds learn from what people received')
+    if config.ptx_coef > 0:
+        raise CannotTrain(f"ppo.ptx_coef is {config.ptx_coef:g}: only rounds have demonstrations beside the prompts")
 
 
 def opposed(model: RewardModel, policy: Path | None, config: RoundConfig) -> Trunk:

@@ -115,7 +115,7 @@ def train_ppo(
                 rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)
                 read = [read_after_ends(config, trunk, r) for r in rollouts] if config.score_at == "after_end" else None
                 experiences = estimate_advantages(config, rollouts, course.kl_coef, read)
-            metrics = rollout_metrics(rollouts) | _about(experiences) | {"objective/kl_coef": course.kl_coef}
+            metrics = _about(experiences) | {"objective/kl_coef": course.kl_coef}
             with clock("update"):
                 metrics |= update(
                     config, trunk, optimizer, experiences,
@@ -137,13 +137,14 @@ def train_ppo(
 
 
 def _about(experiences: Sequence[Experience]) -> dict[str, float]:
-    """How well the values foresee the returns, and how far who sampled is from the policy."""
+    """What the policy did, how well the values foresee the returns, and how far who sampled is from the policy."""
     rollouts = [e.rollout for e in experiences]
     masks = [rollout.batch.completion_mask for rollout in rollouts]
     foreseen = explained_variance([r.values for r in rollouts], [e.returns for e in experiences], masks)
-    weights = torch.cat([_weights(e)[mask] for e, mask in zip(experiences, masks, strict=True)])
-    known = importance_metrics(weights, torch.ones_like(weights, dtype=torch.bool))
-    return {"ppo/explained_variance": foreseen} | known
+    weights = [_weights(e) for e in experiences]
+    flat = torch.cat([each[mask] for each, mask in zip(weights, masks, strict=True)])
+    known = importance_metrics(flat, torch.ones_like(flat, dtype=torch.bool))
+    return rollout_metrics(rollouts, weights) | {"ppo/explained_variance": foreseen} | known
 
 
 def _weights(experience: Experience) -> Tensor:

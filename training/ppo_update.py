@@ -40,7 +40,7 @@ def _minibatch(config: PPOConfig, trunk: Trunk, experiences: Sequence[Experience
         if entropies is not None:
             objective = objective - config.entropy_coef * entropies.sum() / tokens
         if e.kl_coef > 0:
-            kl = kl_loss(log_probs, old.ref_log_probs, mask, config.kl_estimator, normaliser=tokens)
+            kl = kl_loss(log_probs, old.ref_log_probs, mask, config.kl_estimator, tokens, e.weights)
             objective = objective + e.kl_coef * kl
         objective.backward()
         batch, old_values, returns = e.valued

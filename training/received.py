@@ -2,10 +2,12 @@
 
 What is taken or left must not depend on how a completion turned out, or the policy would learn what was left out. So a
 long one is cut where a fresh one would be, of which it then is a fair sample, and what a request limited more tightly
-is left out however it ended.
+is left out however it ended. Of several answers to a prompt it is the first, since who has others written goes on until
+one pleases.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -35,23 +37,28 @@ def received(
     completions: Sequence[Completion],
     *,
     prompts: Collection[Ids],
-    writers: Collection[int],
+    writers: Sequence[int],
     max_new_tokens: int,
     may_train: Callable[[str], bool],
 ) -> tuple[Received, ...]:
-    """Of each of the `prompts` the newest answer by one of the `writers`; `completions` are oldest first.
+    """Of each of the `prompts` the first answer by the earliest in `writers` of those who have answered it.
 
-    `may_train` is asked about raters; of each at most so many are taken, the newest.
+    `completions` are oldest first. `may_train` is asked about raters; of each at most so many are taken, the newest.
     """
-    found: dict[Ids, Received] = {}
-    by_rater: dict[str, int] = {}
-    for each in reversed(completions):
-        prompt, count = each.prompt_token_ids, by_rater.get(each.rater, 0)
-        wanted = prompt in prompts and prompt not in found and count < MAX_PROMPTS_PER_RATER
-        if wanted and each.policy_version in writers and _as_fresh(each, max_new_tokens) and may_train(each.rater):
-            by_rater[each.rater] = count + 1
-            found[prompt] = _cut(each, max_new_tokens)
-    return tuple(found.values())
+    found: dict[Ids, Completion] = {}
+    for writer in writers:
+        answers: dict[Ids, Completion] = {}
+        for each in (one for one in completions if one.policy_version == writer and one.prompt_token_ids in prompts):
+            if each.prompt_token_ids not in answers and _as_fresh(each, max_new_tokens) and may_train(each.rater):
+                answers[each.prompt_token_ids] = each
+        found = answers | found
+    taken: list[Received] = []
+    by_rater: Counter[str] = Counter()
+    for each in reversed([one for one in completions if found.get(one.prompt_token_ids) is one]):
+        if by_rater[each.rater] < MAX_PROMPTS_PER_RATER:
+            by_rater[each.rater] += 1
+            taken.append(_cut(each, max_new_tokens))
+    return tuple(taken)
 
 
 def live_per_turn(config: PPOConfig, live: int) -> int:

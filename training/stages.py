@@ -233,7 +233,7 @@ def collect_from(
     parent: int,
     config: RoundConfig,
     quarantined: Collection[str] | None = None,
-    writers: Collection[int] = (),
+    writers: Sequence[int] = (),
 ) -> TrainingData:
     """`collect` on an installation's ledger, by its keys, its sides and its quarantine, or by that which is given."""
     keys = KeyRing(redis, settings.secrets().pepper)

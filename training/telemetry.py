@@ -21,10 +21,17 @@ def repetition(completion: Sequence[int], n: int = NGRAM) -> float:
     return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
 
 
-def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """What the policy did, as sampled, before the update."""
-    kl = torch.cat([_summed(r.log_probs - r.ref_log_probs, r.batch.completion_mask) for r in rollouts])
-    surprise = torch.cat([_summed(-r.log_probs, r.batch.completion_mask) for r in rollouts])
+def rollout_metrics(rollouts: Sequence[Rollout], weights: Sequence[Tensor] | None = None) -> dict[str, float]:
+    """What the policy did, as sampled, before the update.
+
+    `weights` (B, C) each are `importance_weights` where another has sampled: KL and entropy are the policy's all the
+    same. Unweighted, KL would come out below 0 there, and steer its own coefficient the wrong way. Score and length are
+    those of what was sampled.
+    """
+    weights = [torch.ones_like(r.log_probs) for r in rollouts] if weights is None else weights
+    pairs = list(zip(rollouts, weights, strict=True))
+    kl = torch.cat([_summed(w * (r.log_probs - r.ref_log_probs), r.batch.completion_mask) for r, w in pairs])
+    surprise = torch.cat([_summed(-w * r.log_probs, r.batch.completion_mask) for r, w in pairs])
     lengths = torch.cat([r.batch.completion_mask.sum(-1) for r in rollouts]).float()
     scores = torch.cat([r.scores for r in rollouts])
     repeated = [repetition(completion) for r in rollouts for completion in _completions(r)]

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from feedback.archive import Archive
+from feedback.erasure import Eraser
 from feedback.judgements import Demonstration
 from feedback.manifest import Manifest, describe_files, write_manifest
 from feedback.registry import PolicyRegistry
@@ -125,6 +127,24 @@ def test_on_the_ledger_up_to_where_it_was_begun(
         assert installed(name, *arguments) == 0, capsys.readouterr().err
         found = json.loads(capsys.readouterr().out)
         assert (found["watermark"], found["data"], found["stage"]) == (begun.watermark, begun.data, name)
+
+
+def test_nothing_goes_on_with_what_was_erased(
+    people: People, installed: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    people.ask("of somebody else", ["zz"], "bob")
+    assert installed("rm", "--out", tmp_path / "rm") == 0
+    arguments = ("--out", tmp_path / "ppo", "--reward", tmp_path / "rm")
+    with monkeypatch.context() as patch:
+        patch.setattr("training.offline_policy.train_ppo", stop)
+        assert installed("ppo", *arguments) == 130
+    Eraser(Archive(people.ledger)).person("bob")
+    assert installed("ppo", *arguments) == 2
+    assert "was begun with prompts of which some were erased: remove it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,8 @@ def test_what_people_received_teaches_nearly_as_much_at_equal_updates(planted: M
             trunk = planted()
             live, before = received(trunk, 6 * 128, config), expected_score(trunk, None)
             where = tmp_path / f"{rollouts}{seed}"
-            train_ppo(chosen, trunk, PROMPTS, eos_ids=EOS, checkpoint_dir=where, live=live, seed=seed)
+            report = train_ppo(chosen, trunk, PROMPTS, eos_ids=EOS, checkpoint_dir=where, live=live, seed=seed)
+            assert report.last["objective/kl"] > 0  # whoever has drawn the tokens
             scores.append(expected_score(trunk, "policy") - before)
         gains[rollouts] = sum(scores) / len(scores)
     assert gains["fresh"] > 0.1

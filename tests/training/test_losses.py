@@ -242,6 +242,12 @@ def test_the_gradient_of_the_kl_loss_is_that_of_kl(kind: Literal["k1", "k2"]) ->
         for p, lp, r in zip(log_probs.detach().exp(), log_probs, ref, strict=True)
     ]
     close(torch.autograd.grad(torch.stack(parts).sum(), logits)[0], want, 1e-9)
+    other = f64([0.1, 0.5, 0.3, 0.1])  # who draws the tokens instead
+    parts = [
+        b * kl_loss(lp.view(1, 1), r.view(1, 1), every, kind, weights=(lp.detach().exp() / b).view(1, 1))
+        for b, lp, r in zip(other, logits.log_softmax(-1), ref, strict=True)
+    ]
+    close(torch.autograd.grad(torch.stack(parts).sum(), logits)[0], want, 1e-9)
 
 
 def test_importance_weights_golden() -> None:

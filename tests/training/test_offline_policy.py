@@ -19,7 +19,7 @@ from training.data import Sample, encode_chat, encode_demonstration
 from training.datafile import BadLines
 from training.export import MERGED
 from training.models import Trunk
-from training.offline_policy import POLICY, Demonstrations, Practice, policy_in
+from training.offline_policy import POLICY, Demonstrations, Practice, policy_in, prompts_kept
 from training.promptfile import read_prompts
 from training.reward_models import RewardModel, in_directory
 from training.run_directory import REPORT, CannotTrain, Plan, PolicyReport
@@ -189,6 +189,23 @@ def stop(stage: str, step: int, total: int, metrics: dict[str, float]) -> None:
     raise Killed
 
 
+def test_prompts_count_by_their_weights_and_are_kept_with_them(
+    practice: Practice, model: RewardModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+
+    def train(*_: Any, **given: Any) -> None:
+        told.update(given)
+        raise Killed
+
+    monkeypatch.setattr(offline_policy, "train_ppo", train)
+    weighted = practice._replace(weights=(2.0, 0.5, 0.5, 1.0, 1.0, 1.0), responses=("a", "b"))
+    with pytest.raises(Killed):
+        ppo_on(weighted, model, tmp_path / "ppo")
+    assert told["weights"] == weighted.weights
+    assert prompts_kept(tmp_path / "ppo") == weighted
+
+
 def test_a_run_goes_on_with_nothing_else(
     practice: Practice, demonstrations: Demonstrations, model: RewardModel, base_directory: Path, tmp_path: Path
 ) -> None:
@@ -223,6 +240,11 @@ def test_what_cannot_be_trained_is_said_before(
             demonstrations._replace(samples=(), counts={}), config=CONFIG, source="c", base=base_directory,
             out=tmp_path / "a",
         )  # fmt: skip
+    for wanted in ({"rollouts": "live"}, {"rollouts": "mix"}, {"ptx_coef": 0.5}):
+        with pytest.raises(CannotTrain, match=rf"ppo\.{next(iter(wanted))} is .*: only rounds"):
+            ppo_on(
+                practice, model, tmp_path / "a", RoundConfig.from_dict({**CONFIG.to_dict(), "ppo": {**PPO, **wanted}})
+            )
     assert not (tmp_path / "a").exists()
     sft = tmp_path / "sft"
     narrow = RoundConfig.from_dict({stage: {**SHAPE, "lora_rank": 2} for stage in ("sft", "reward", "ppo")})
@@ -264,6 +286,7 @@ def test_the_ledger_by_the_rules_of_a_round(people: People) -> None:
     data = offline.of_ledger(people.settings, people.redis, **given)
     asked = offline_policy.prompts_of_ledger(people.settings, people.redis, **given)
     assert (asked.prompts, asked.watermark) == (data.prompts, watermark)
+    assert asked.weights == data.prompt_weights and len(asked.weights) == len(asked.prompts)
     assert 0 < len(asked.prompts) < 12  # some are held out
     shown_by = offline_policy.demonstrations_of_ledger(people.settings, people.redis, **given)
     assert len(shown_by.samples) == len(data.demonstrations) == shown_by.counts["demonstrations"] > 0

@@ -78,10 +78,15 @@ def test_a_long_one_is_cut_where_a_fresh_one_would_be() -> None:
     assert taken(completion("a"), max_new_tokens=40)[0].completion_ids == (5, 6, 7, 8, 2)
 
 
-def test_the_newest_of_each_prompt_counts_and_of_nobody_too_many() -> None:
-    older, newer = completion("a"), completion("b", rater="bob")
-    assert [each.response_id for each in taken(older, newer)] == ["b"]
-    assert [each.response_id for each in taken(older, newer.model_copy(update={"plain": False}))] == ["a"]
+def test_the_first_of_each_prompt_counts_and_of_nobody_too_many() -> None:
+    """Whoever has an answer written anew stops when one is good: the last one is no fair draw."""
+    first, again = completion("a"), completion("b")
+    assert [each.response_id for each in taken(first, again)] == ["a"]
+    assert [each.response_id for each in taken(first.model_copy(update={"plain": False}), again)] == ["b"]
+    assert [each.response_id for each in taken(first.model_copy(update={"rater": "judge"}), again)] == ["b"]
+    older = [completion(id, policy_version=2) for id in ("y", "z")]
+    assert [each.response_id for each in taken(*older, first, again)] == ["a"], "the nearer policy's come first"
+    assert [each.response_id for each in taken(*older)] == ["y"]
     many = [completion(f"{n}", prompt_token_ids=(n, 2)) for n in range(250)]
     assert [each.response_id for each in taken(*many)] == [f"{n}" for n in range(249, 249 - MAX_PROMPTS_PER_RATER, -1)]
 

@@ -1,6 +1,7 @@
 """What PPO tells of itself, by hand; that padding and length leave it alone; and what is a collapse."""
 
 import json
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -73,6 +74,21 @@ def test_rollout_metrics_by_hand() -> None:
         },
         abs=1e-6,
     )
+
+
+def test_kl_and_entropy_of_what_another_sampled_are_the_policys_own() -> None:
+    """Of three tokens, as often as the other draws them: nothing is left of who drew, and KL is not below 0."""
+    policy, ref, other = ([0.7, 0.2, 0.1], [0.2, 0.4, 0.4], [0.2, 0.4, 0.4])
+    drawn = [0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+    rows = [[[math.log(p[token])] for token in drawn] for p in (policy, ref)]
+    sampled = rollout([(5 + token,) for token in drawn], *rows)
+    weights = torch.tensor([[policy[token] / other[token]] for token in drawn])
+    found = rollout_metrics([sampled], [weights])
+    kl = sum(p * math.log(p / q) for p, q in zip(policy, ref, strict=True))
+    for name in ("objective/kl", "objective/kl_per_token"):
+        assert found[name] == pytest.approx(kl, abs=1e-6)
+    assert found["objective/entropy"] == pytest.approx(-sum(p * math.log(p) for p in policy), abs=1e-6)
+    assert rollout_metrics([sampled])["objective/kl"] < 0
 
 
 def test_padding_changes_no_rollout_metric() -> None:
