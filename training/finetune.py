@@ -72,6 +72,7 @@ def ppo(arguments: argparse.Namespace) -> int:
                 source=command.source(arguments),
                 out=arguments.out,
                 merged=arguments.merged,
+                processes=here.settings.training_processes,
                 progress=progress,
             )
     return told(arguments.out, lines, report)

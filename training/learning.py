@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from training.candidate import HeldOut
 from training.checkpoints import atomic_directory, latest_checkpoint
 from training.collapse import Collapsed
 from training.collect import Refused
+from training.config import RoundConfig
 from training.data import RankedSamples, RatedSample, Sample, encode_demonstration
 from training.fit import MIN_PROMPTS, compare, evaluate, score
 from training.gate import judge, not_worse
@@ -27,6 +29,7 @@ from training.models import Role, Trunk
 from training.optimization import NonFinite
 from training.ppo import train_ppo
 from training.ppo_update import StalePolicy
+from training.processes import in_processes, process_count
 from training.reward import train_reward_model
 from training.scoring import Scorer
 from training.sft import train_sft, with_replay
@@ -154,7 +157,10 @@ def ppo(job: Job) -> dict[str, Any]:
     trunk = load_trunk(job, "policy", "ref", "reward")
     demonstrations = _demonstrations(job)[0] if job.config.ppo.ptx_coef > 0 else []
     try:
-        report = train_ppo(
+        report = in_processes(
+            process_count(job.settings.training_processes, job.config.ppo.microbatch),
+            partial(bare_trunk, job.base_directory, job.config),
+            train_ppo,
             job.config.ppo,
             trunk,
             job.data.prompts,
@@ -215,8 +221,7 @@ STAGES: dict[str, Stage] = {"sft": sft, "reward": reward, "ppo": ppo, "gate": ga
 def load_trunk(job: Job, *roles: Role) -> Trunk:
     """The base model with the adapters that `roles` start from; a role without one is the base itself."""
     dtype = getattr(torch, job.registry.manifest(0).dtype)
-    heads, seed = job.config.reward.reward_heads, job.config.seed
-    trunk = Trunk.load(job.base_directory, job.config.ppo, base_dtype=dtype, reward_heads=heads, seed=seed)
+    trunk = bare_trunk(job.base_directory, job.config, dtype)
     for role in roles:
         if (saved := _saved(job, role)) is not None:
             try:
@@ -224,6 +229,12 @@ def load_trunk(job: Job, *roles: Role) -> Trunk:
             except ValueError as error:
                 raise StageFailed(f"{saved}: {error}; were the lora fields of the config changed?") from error
     return trunk
+
+
+def bare_trunk(base: Path, config: RoundConfig, base_dtype: torch.dtype | None = None) -> Trunk:
+    """The base model with untrained adapters and heads."""
+    heads = config.reward.reward_heads
+    return Trunk.load(base, config.ppo, base_dtype=base_dtype, reward_heads=heads, seed=config.seed)
 
 
 def _saved(job: Job, role: Role) -> Path | None:

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,11 +25,12 @@ from training.data import Sample
 from training.datafile import OnLines, read_file, unheard
 from training.export import MERGED, export_merged
 from training.judged import WrittenAnswer, written_answer
-from training.learning import written_samples
+from training.learning import bare_trunk, written_samples
 from training.models import Trunk
 from training.offline import of_ledger
 from training.optimization import OnProgress, silent
 from training.ppo import train_ppo
+from training.processes import in_processes, process_count
 from training.reward_models import RewardModel
 from training.run_directory import REPORT, WORDS, CannotTrain, Plan, PolicyReport, begun, clear, place
 from training.sft import train_sft
@@ -157,12 +159,13 @@ def ppo_on(
     source: str,
     out: Path,
     merged: bool = False,
+    processes: int | None = None,
     progress: OnProgress = silent,
 ) -> PolicyReport:
     """Improve a policy on prompts against a reward model and leave it in `out`; goes on where it was stopped.
 
-    It begins as the adapter in `policy`, None = the base model, and that is what KL is measured from. Raises
-    CannotTrain before anything is trained.
+    It begins as the adapter in `policy`, None = the base model, and that is what KL is measured from. `processes`: see
+    `process_count`. Raises CannotTrain before anything is trained.
     """
     if not data.prompts:
         raise CannotTrain(f"there is no prompt to practise on{_why(data.counts)}")
@@ -178,7 +181,10 @@ def ppo_on(
             kept = Kept(prompts=data.prompts, watermark=data.watermark, counts=dict(data.counts))
             place(out / CHECKPOINTS / PROMPTS, kept)
         trunk = opposed(model, policy, config)
-        found = train_ppo(
+        found = in_processes(
+            process_count(processes, config.ppo.microbatch),
+            partial(bare_trunk, model.base, config),
+            train_ppo,
             config.ppo,
             trunk,
             data.prompts,
@@ -198,7 +204,7 @@ def ppo_on(
 
 def opposed(model: RewardModel, policy: Path | None, config: RoundConfig) -> Trunk:
     """Policy, reference and reward model on one trunk. Raises CannotTrain when they do not fit on one."""
-    trunk = Trunk.load(model.base, config.ppo, reward_heads=config.reward.reward_heads, seed=config.seed)
+    trunk = bare_trunk(model.base, config)
     model.load_into(trunk)
     if policy is not None:
         try:
