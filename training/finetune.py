@@ -33,6 +33,7 @@ def sft(arguments: argparse.Namespace) -> int:
                 base=base,
                 out=arguments.out,
                 merged=arguments.merged,
+                processes=here.settings.training_processes,
                 progress=progress,
             )
     return told(arguments.out, lines, report)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -74,7 +74,9 @@ def sft(job: Job) -> dict[str, Any]:
     samples, unusable = written_samples(chosen, job.base_directory)
     if not samples:
         raise Refused("no demonstration can be written in the model's chat template")
-    report = train_sft(
+    report = in_processes(
+        *_processes(job, config.sft.batch_size),
+        train_sft,
         config.sft,
         trunk,
         samples,
@@ -94,7 +96,9 @@ def reward(job: Job) -> dict[str, Any]:
     predecessor = Predecessor.of(job, Scorer(trunk, [], job.config.reward))
     demonstrations, _ = _demonstrations(job)
     # The round has held out already, and for every round the same.
-    report = train_reward_model(
+    report = in_processes(
+        *_processes(job, job.config.reward.batch_rankings),
+        train_reward_model,
         replace(job.config.reward, held_out_fraction=0.0),
         trunk,
         ranked_samples(job.data.rankings),
@@ -158,8 +162,7 @@ def ppo(job: Job) -> dict[str, Any]:
     demonstrations = _demonstrations(job)[0] if job.config.ppo.ptx_coef > 0 else []
     try:
         report = in_processes(
-            process_count(job.settings.training_processes, job.config.ppo.microbatch),
-            partial(bare_trunk, job.base_directory, job.config),
+            *_processes(job, job.config.ppo.microbatch),
             train_ppo,
             job.config.ppo,
             trunk,
@@ -229,6 +232,11 @@ def load_trunk(job: Job, *roles: Role) -> Trunk:
             except ValueError as error:
                 raise StageFailed(f"{saved}: {error}; were the lora fields of the config changed?") from error
     return trunk
+
+
+def _processes(job: Job, most: int) -> tuple[int, Callable[[], Trunk]]:
+    """How many a stage trains in, where one more than `most` would have nothing to do, and what each begins with."""
+    return process_count(job.settings.training_processes, most), partial(bare_trunk, job.base_directory, job.config)
 
 
 def bare_trunk(base: Path, config: RoundConfig, base_dtype: torch.dtype | None = None) -> Trunk:

@@ -128,11 +128,12 @@ def sft_on(
     base: Path,
     out: Path,
     merged: bool = False,
+    processes: int | None = None,
     progress: OnProgress = silent,
 ) -> PolicyReport:
     """Fine-tune the base model on demonstrations and leave the policy in `out`; goes on where it was stopped.
 
-    Raises CannotTrain before anything is trained.
+    `processes`: see `process_count`. Raises CannotTrain before anything is trained.
     """
     if not data.samples:
         raise CannotTrain(f"there is no demonstration to learn from{_why(data.counts)}")
@@ -142,8 +143,16 @@ def sft_on(
     )  # fmt: skip
     with begun(out, plan):
         trunk = Trunk.load(base, config.sft, seed=config.seed)
-        fitted = train_sft(
-            config.sft, trunk, data.samples, checkpoint_dir=out / CHECKPOINTS, progress=progress, seed=config.seed
+        fitted = in_processes(
+            process_count(processes, config.sft.batch_size),
+            partial(Trunk.load, base, config.sft),
+            train_sft,
+            config.sft,
+            trunk,
+            data.samples,
+            checkpoint_dir=out / CHECKPOINTS,
+            progress=progress,
+            seed=config.seed,
         )
         report = PolicyReport(**plan.model_dump(), counts=dict(data.counts), fitted=asdict(fitted))
         _leave(out, trunk, report, base if merged else None)

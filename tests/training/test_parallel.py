@@ -1,4 +1,4 @@
-"""PPO in two real processes against one: the same policy, value and figures, however unevenly the work is dealt."""
+"""Training in two real processes against one: the same weights and figures, however unevenly the work is dealt."""
 
 import json
 import multiprocessing
@@ -16,16 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.training.conftest import TrunkMaker, _tiny_trunk
+from tests.training.conftest import TrunkMaker, _tiny_model, _tiny_trunk
 from training import parallel
-from training.config import PPOConfig
-from training.data import Sample
-from training.models import Trunk
-from training.optimization import OnProgress
+from training.config import AdapterConfig, PPOConfig, RewardConfig, SFTConfig
+from training.data import RankedSamples, RatedSample, Sample
+from training.models import Role, Trunk
+from training.optimization import OnProgress, silent
 from training.parallel import gathered, leads, share, summed
 from training.ppo import PPOReport, train_ppo
 from training.processes import in_processes, process_count
+from training.reward import train_reward_model
 from training.rollout import Sampled
+from training.sft import train_sft
 
 EOS = frozenset(range(2, 30))
 PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12, 13), (14,), (15, 16, 17, 18, 19)]
@@ -42,8 +44,11 @@ CONFIG = PPOConfig(
 def trained(config: PPOConfig, trunk: Trunk, **options: Any) -> tuple[PPOReport, list[dict[str, Tensor]]]:
     """PPO, and what policy and value have become in each of the processes."""
     report = train_ppo(config, trunk, PROMPTS, eos_ids=EOS, live=LIVE, ptx=PTX, seed=3, **options)
-    weights = {f"{role}/{name}": t for role in ("policy", "value") for name, t in trunk.state(role).items()}  # type: ignore[arg-type]
-    return report, gathered([weights])
+    return report, gathered([weights_of(trunk, "policy", "value")])
+
+
+def weights_of(trunk: Trunk, *roles: Role) -> dict[str, Tensor]:
+    return {f"{role}/{name}": tensor for role in roles for name, tensor in trunk.state(role).items()}
 
 
 def bare() -> Trunk:
@@ -85,6 +90,42 @@ def test_two_processes_make_the_updates_of_one_and_one_goes_on_from_two(tiny_tru
     assert resumed.history[0] == report.history[0]
     assert list(resumed.history) == figures(want)
     same(ours, weights)
+
+
+TAUGHT = [Sample((60 + n % 3,), tuple(range(70, 71 + n)) + (2,)) for n in range(7)]
+RANKED = [
+    RankedSamples(tuple(Sample((80 + n % 3,), ids) for ids in ((90 + n, 2), (100, 101 + n), (7,) * (n + 3))), tiers)
+    for n, tiers in enumerate([(0, 1, 0), (0, 1, 1), (2, 1, 0), (0, 1, 2), (1, 0, 1)])
+]
+RATED = [RatedSample(Sample((110,), (111, 2)), 1.0), RatedSample(Sample((112,), (113, 114, 2)), 0.0)]
+
+
+def taught(config: None, trunk: Trunk, directory: Path, progress: OnProgress = silent) -> tuple[Any, ...]:
+    """SFT, then a reward model, both in steps of three and of one; reports, and what the processes' weights are."""
+    sft = SFTConfig(batch_size=3, token_budget=12, learning_rate=1e-3)
+    told = train_sft(sft, trunk, TAUGHT, checkpoint_dir=directory / "sft", held_out=PTX, seed=1, progress=progress)
+    reward = RewardConfig(batch_rankings=3, reward_heads=2, learning_rate=1e-3, held_out_fraction=0.0)
+    fitted = train_reward_model(reward, trunk, RANKED, RATED, checkpoint_dir=directory / "reward", progress=progress)
+    return told, fitted, gathered([weights_of(trunk, "policy", "reward")])
+
+
+def two_heads() -> Trunk:
+    return Trunk(_tiny_model(), AdapterConfig(lora_rank=8, lora_alpha=16, lora_layers=2), reward_heads=2)
+
+
+def test_sft_and_reward_model_come_to_the_same_in_two_processes(tmp_path: Path) -> None:
+    *want, [weights] = taught(None, two_heads(), tmp_path / "one")
+    *found, states = in_processes(2, two_heads, taught, None, two_heads(), tmp_path / "two")
+    for ours, theirs in zip(found, want, strict=True):
+        assert vars(ours) == pytest.approx(vars(theirs), abs=1e-5)
+    assert len(states) == 2 and all(torch.equal(t, states[1][name]) for name, t in states[0].items())
+    same(states[0], weights)
+    start = weights_of(two_heads(), "policy", "reward")
+    for role in ("policy", "reward"):
+        assert any((weights[n] - t).abs().max() > 1e-3 for n, t in start.items() if n.startswith(role))
+    for stage in ("sft", "reward"):
+        names = [{path.name for path in (tmp_path / count / stage).iterdir()} for count in ("one", "two")]
+        assert names[0] == names[1]
 
 
 @given(sizes=st.lists(st.integers(4, 9), min_size=1, max_size=6), processes=st.integers(1, 4))
