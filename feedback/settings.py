@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     release_mode: Literal["automatic", "manual"] = "automatic"
     evaluation_share: float = Field(default=0.1, ge=0.0, le=0.9)
     min_rankings: int = Field(default=48, ge=1, description="new judgements that start a round")
+    training_processes: int | None = Field(
+        default=None, ge=1, description="that a stage trains in; none given = one per GPU, or one"
+    )
     round_every_minutes: float = Field(default=0.0, ge=0.0, description="start a round on a schedule; 0 = off")
 
     def secrets(self) -> Secrets:

@@ -33,6 +33,7 @@ def sft(arguments: argparse.Namespace) -> int:
                 base=base,
                 out=arguments.out,
                 merged=arguments.merged,
+                processes=here.settings.training_processes,
                 progress=progress,
             )
     return told(arguments.out, lines, report)
@@ -72,6 +73,7 @@ def ppo(arguments: argparse.Namespace) -> int:
                 source=command.source(arguments),
                 out=arguments.out,
                 merged=arguments.merged,
+                processes=here.settings.training_processes,
                 progress=progress,
             )
     return told(arguments.out, lines, report)

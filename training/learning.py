@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from training.candidate import HeldOut
 from training.checkpoints import atomic_directory, latest_checkpoint
 from training.collapse import Collapsed
 from training.collect import Refused
+from training.config import RoundConfig
 from training.data import RankedSamples, RatedSample, Sample, encode_demonstration
 from training.fit import MIN_PROMPTS, compare, evaluate, score
 from training.gate import judge, not_worse
@@ -27,6 +29,7 @@ from training.models import Role, Trunk
 from training.optimization import NonFinite
 from training.ppo import train_ppo
 from training.ppo_update import StalePolicy
+from training.processes import in_processes, process_count
 from training.pushed import PushFailed
 from training.reward import train_reward_model
 from training.samplers import chosen_sampler
@@ -73,7 +76,9 @@ def sft(job: Job) -> dict[str, Any]:
     samples, unusable = written_samples(chosen, job.base_directory)
     if not samples:
         raise Refused("no demonstration can be written in the model's chat template")
-    report = train_sft(
+    report = in_processes(
+        *_processes(job, config.sft.batch_size),
+        train_sft,
         config.sft,
         trunk,
         samples,
@@ -93,7 +98,9 @@ def reward(job: Job) -> dict[str, Any]:
     predecessor = Predecessor.of(job, Scorer(trunk, [], job.config.reward))
     demonstrations, _ = _demonstrations(job)
     # The round has held out already, and for every round the same.
-    report = train_reward_model(
+    report = in_processes(
+        *_processes(job, job.config.reward.batch_rankings),
+        train_reward_model,
         replace(job.config.reward, held_out_fraction=0.0),
         trunk,
         ranked_samples(job.data.rankings),
@@ -157,8 +164,14 @@ def ppo(job: Job) -> dict[str, Any]:
     config, prompts, eos_ids = job.config.ppo, job.data.prompts, stop_tokens(trunk)
     demonstrations = _demonstrations(job)[0] if config.ptx_coef > 0 else []
     try:
-        with chosen_sampler(config, trunk, prompts, eos_ids=eos_ids, base_directory=job.base_directory) as sampler:
-            report = train_ppo(
+        count, bare = _processes(job, config.microbatch)
+        with chosen_sampler(
+            config, trunk, prompts, eos_ids=eos_ids, base_directory=job.base_directory, processes=count
+        ) as sampler:
+            report = in_processes(
+                count,
+                bare,
+                train_ppo,
                 config,
                 trunk,
                 prompts,
@@ -220,8 +233,7 @@ STAGES: dict[str, Stage] = {"sft": sft, "reward": reward, "ppo": ppo, "gate": ga
 def load_trunk(job: Job, *roles: Role) -> Trunk:
     """The base model with the adapters that `roles` start from; a role without one is the base itself."""
     dtype = getattr(torch, job.registry.manifest(0).dtype)
-    heads, seed = job.config.reward.reward_heads, job.config.seed
-    trunk = Trunk.load(job.base_directory, job.config.ppo, base_dtype=dtype, reward_heads=heads, seed=seed)
+    trunk = bare_trunk(job.base_directory, job.config, dtype)
     for role in roles:
         if (saved := _saved(job, role)) is not None:
             try:
@@ -229,6 +241,17 @@ def load_trunk(job: Job, *roles: Role) -> Trunk:
             except ValueError as error:
                 raise StageFailed(f"{saved}: {error}; were the lora fields of the config changed?") from error
     return trunk
+
+
+def _processes(job: Job, most: int) -> tuple[int, Callable[[], Trunk]]:
+    """How many a stage trains in, where one more than `most` would have nothing to do, and what each begins with."""
+    return process_count(job.settings.training_processes, most), partial(bare_trunk, job.base_directory, job.config)
+
+
+def bare_trunk(base: Path, config: RoundConfig, base_dtype: torch.dtype | None = None) -> Trunk:
+    """The base model with untrained adapters and heads."""
+    heads = config.reward.reward_heads
+    return Trunk.load(base, config.ppo, base_dtype=base_dtype, reward_heads=heads, seed=config.seed)
 
 
 def _saved(job: Job, role: Role) -> Path | None:

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from training.learning import ranked_samples, rated_samples, written_samples
 from training.likelihoods import Labels
 from training.models import Trunk
 from training.optimization import OnProgress, silent
+from training.processes import in_processes, process_count
 from training.reward import RewardReport, train_reward_model
 from training.reward_models import RewardModel, load_trunk
 from training.run_directory import REPORT, SPLIT, CannotTrain, Plan, Report, SplitFile, begun, clear, place
@@ -86,12 +88,19 @@ def held_out_of_ledger(settings: Settings, redis: Redis, model: RewardModel, bas
 
 
 def train_on(
-    data: TrainingData, *, source: str, base: Path, out: Path, classifier: bool = False, progress: OnProgress = silent
+    data: TrainingData,
+    *,
+    source: str,
+    base: Path,
+    out: Path,
+    classifier: bool = False,
+    processes: int | None = None,
+    progress: OnProgress = silent,
 ) -> Report:
     """Fit a reward model to `data`, by the config and seed in it, and leave it in `out`; goes on where it was stopped.
 
     `out` then holds the adapter with its head as a round saves it, the report, and by wish a sequence classifier.
-    Raises CannotTrain or UnsupportedModel before anything is trained.
+    `processes`: see `process_count`. Raises CannotTrain or UnsupportedModel before anything is trained.
     """
     _require_enough(data)
     if classifier:
@@ -102,7 +111,10 @@ def train_on(
     )
     with begun(out, plan):
         trunk = load_trunk(base, config, data.seed)
-        fitted = train_reward_model(
+        fitted = in_processes(
+            process_count(processes, config.batch_rankings),
+            partial(load_trunk, base, config),
+            train_reward_model,
             replace(config, held_out_fraction=0.0),  # that is done already
             trunk,
             ranked_samples(data.rankings),

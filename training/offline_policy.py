@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,11 +27,12 @@ from training.data import Sample
 from training.datafile import OnLines, read_file, unheard
 from training.export import MERGED, export_merged
 from training.judged import WrittenAnswer, written_answer
-from training.learning import written_samples
+from training.learning import bare_trunk, written_samples
 from training.models import Trunk
 from training.offline import of_ledger
 from training.optimization import OnProgress, silent
 from training.ppo import train_ppo
+from training.processes import in_processes, process_count
 from training.reward_models import RewardModel
 from training.run_directory import REPORT, WORDS, CannotTrain, Plan, PolicyReport, begun, clear, place
 from training.samplers import chosen_sampler
@@ -140,11 +142,12 @@ def sft_on(
     base: Path,
     out: Path,
     merged: bool = False,
+    processes: int | None = None,
     progress: OnProgress = silent,
 ) -> PolicyReport:
     """Fine-tune the base model on demonstrations and leave the policy in `out`; goes on where it was stopped.
 
-    Raises CannotTrain before anything is trained.
+    `processes`: see `process_count`. Raises CannotTrain before anything is trained.
     """
     if not data.samples:
         raise CannotTrain(f"there is no demonstration to learn from{_why(data.counts)}")
@@ -154,8 +157,16 @@ def sft_on(
     )  # fmt: skip
     with begun(out, plan):
         trunk = Trunk.load(base, config.sft, seed=config.seed)
-        fitted = train_sft(
-            config.sft, trunk, data.samples, checkpoint_dir=out / CHECKPOINTS, progress=progress, seed=config.seed
+        fitted = in_processes(
+            process_count(processes, config.sft.batch_size),
+            partial(Trunk.load, base, config.sft),
+            train_sft,
+            config.sft,
+            trunk,
+            data.samples,
+            checkpoint_dir=out / CHECKPOINTS,
+            progress=progress,
+            seed=config.seed,
         )
         report = PolicyReport(**plan.model_dump(), counts=dict(data.counts), fitted=asdict(fitted))
         _leave(out, trunk, report, base if merged else None)
@@ -171,12 +182,13 @@ def ppo_on(
     source: str,
     out: Path,
     merged: bool = False,
+    processes: int | None = None,
     progress: OnProgress = silent,
 ) -> PolicyReport:
     """Improve a policy on prompts against a reward model and leave it in `out`; goes on where it was stopped.
 
-    It begins as the adapter in `policy`, None = the base model, and that is what KL is measured from. Raises
-    CannotTrain before anything is trained.
+    It begins as the adapter in `policy`, None = the base model, and that is what KL is measured from. `processes`: see
+    `process_count`. Raises CannotTrain before anything is trained.
     """
     if not data.prompts:
         raise CannotTrain(f"there is no prompt to practise on{_why(data.counts)}")
@@ -192,9 +204,14 @@ def ppo_on(
             (out / CHECKPOINTS).mkdir(exist_ok=True)
             place(out / CHECKPOINTS / PROMPTS, Kept(**data._asdict()))
         trunk = opposed(model, policy, config)
-        prompts, eos_ids = data.prompts, stop_tokens(trunk)
-        with chosen_sampler(config.ppo, trunk, prompts, eos_ids=eos_ids, base_directory=model.base) as sampler:
-            found = train_ppo(
+        prompts, eos_ids, count = data.prompts, stop_tokens(trunk), process_count(processes, config.ppo.microbatch)
+        with chosen_sampler(
+            config.ppo, trunk, prompts, eos_ids=eos_ids, base_directory=model.base, processes=count
+        ) as sampler:
+            found = in_processes(
+                count,
+                partial(bare_trunk, model.base, config),
+                train_ppo,
                 config.ppo,
                 trunk,
                 prompts,
@@ -224,7 +241,7 @@ def _require_possible(config: PPOConfig) -> None:
 
 def opposed(model: RewardModel, policy: Path | None, config: RoundConfig) -> Trunk:
     """Policy, reference and reward model on one trunk. Raises CannotTrain when they do not fit on one."""
-    trunk = Trunk.load(model.base, config.ppo, reward_heads=config.reward.reward_heads, seed=config.seed)
+    trunk = bare_trunk(model.base, config)
     model.load_into(trunk)
     if policy is not None:
         try:

@@ -1,6 +1,7 @@
 """PPO (Schulman et al. 2017) of the policy adapter against the reward adapter, with a KL penalty to the reference."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,9 +19,10 @@ from training.live import turns
 from training.metrics_log import MetricsLog
 from training.models import Role, Trunk
 from training.optimization import OnProgress, require_finite, restore, silent, snapshot
+from training.parallel import gathered, leads, own
 from training.phases import PhaseClock
 from training.ppo_update import TRAINED, update
-from training.rollout import Rollout, Sampled, Sampler, observed, own_sampler
+from training.rollout import Rollout, Sampled, Sampler, observed, of_all, own_sampler
 from training.telemetry import explained_variance, importance_metrics, rollout_metrics
 
 
@@ -48,6 +50,8 @@ class Course:
 
     def save(self, directory: Path, trunk: Trunk, optimizer: torch.optim.Optimizer) -> None:
         """A checkpoint after the last iteration."""
+        if not leads():
+            return
         state = {"kl_coef": self.kl_coef, "history": self.history, "timings": self.timings}
         checkpoint = snapshot(trunk, TRAINED, optimizer, len(self.history), state, average=self.average)
         save_checkpoint(directory, checkpoint)
@@ -88,9 +92,10 @@ def train_ppo(
     trainer. `weights` say how often each prompt is used; `live` are completions for rollouts that are not all fresh;
     `ptx` are the demonstrations of `ptx_coef`, and without any there is no such loss. The value adapter and head start
     as the reward model's. With `ema_decay` the policy adapter becomes the average in the end. `metrics_dir` (default:
-    `checkpoint_dir`) gets every iteration's metrics as files, see MetricsLog. Raises NonFinite on NaN, Collapsed when
-    the policy is past saving, StalePolicy when the old log-probs are not those of the policy, TooFewLive, and
-    ValueError when one head is to say how certain it is.
+    `checkpoint_dir`) gets every iteration's metrics as files, see MetricsLog. Of several processes, which all call
+    this, each works on its share, and one writes. Raises NonFinite on NaN, Collapsed when the policy is past saving,
+    StalePolicy when the old log-probs are not those of the policy, TooFewLive, and ValueError when one head is to say
+    how certain it is.
     """
     if config.uncertainty_coef > 0 and trunk.heads["reward"].out_features == 1:
         raise ValueError("uncertainty_coef: one head never disagrees; the trunk needs at least 2 reward heads")
@@ -101,7 +106,7 @@ def train_ppo(
     order = islice(turns(config, weights or [1.0] * len(prompts), len(live), seed), len(course.history), None)
     known = [a | b for a, b in zip(course.history, course.timings, strict=True)]
 
-    with MetricsLog(metrics_dir or checkpoint_dir, known) as log:
+    with MetricsLog(metrics_dir or checkpoint_dir, known) if leads() else nullcontext() as log:
         for iteration in range(len(course.history), config.iterations):
 
             def alive(done: int = iteration) -> None:
@@ -114,17 +119,19 @@ def train_ppo(
             with clock("observe"):
                 rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)
                 read = [read_after_ends(config, trunk, r) for r in rollouts] if config.score_at == "after_end" else None
+                rollouts, read = of_all(rollouts), None if read is None else gathered(read)
                 experiences = estimate_advantages(config, rollouts, course.kl_coef, read)
             metrics = _about(experiences) | {"objective/kl_coef": course.kl_coef}
             with clock("update"):
                 metrics |= update(
-                    config, trunk, optimizer, experiences,
+                    config, trunk, optimizer, own(experiences),
                     seed=seed, iteration=iteration, alive=alive, ptx=ptx, average=course.average,
                 )  # fmt: skip
             require_finite("ppo", iteration, **{name.replace("/", "_"): x for name, x in metrics.items()})
             course.history.append(metrics)
             course.timings.append(clock.metrics(metrics["completion/length"] * len(sampled)))
-            log.append(metrics | course.timings[-1])
+            if log is not None:
+                log.append(metrics | course.timings[-1])
             if (reason := collapse(config, course.history)) is not None:
                 raise Collapsed(reason, course.history)
             course.kl_coef = _adapted(config, course.kl_coef, metrics["objective/kl"])

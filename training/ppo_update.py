@@ -12,6 +12,7 @@ from training.experience import Experience
 from training.losses import kl_loss, language_model_loss, ppo_policy_loss, value_clip_fraction, value_loss
 from training.models import Role, Trunk
 from training.optimization import clip_gradients, follow, require_finite
+from training.parallel import share, sum_gradients, summed
 
 TRAINED: tuple[Role, ...] = ("policy", "value")
 
@@ -22,9 +23,11 @@ class StalePolicy(AssertionError):
 
 
 def _minibatch(config: PPOConfig, trunk: Trunk, experiences: Sequence[Experience]) -> dict[str, float]:
-    """Accumulate the gradients of one optimizer step; the token mean is over all of its microbatches."""
-    tokens = float(sum(int(e.rollout.batch.completion_mask.sum()) for e in experiences))
-    places = float(sum(int(e.valued.batch.completion_mask.sum()) for e in experiences))
+    """Accumulate the gradients of one optimizer step; the token mean is over all of its microbatches.
+
+    Of several processes each has its share of both, which are still to be summed.
+    """
+    tokens, places = _counts(experiences)
     names = (
         "ppo/policy_loss", "ppo/value_loss", "ppo/clipfrac", "ppo/approxkl", "ppo/ratio", "ppo/value_clipfrac",
     )  # fmt: skip
@@ -54,15 +57,26 @@ def _minibatch(config: PPOConfig, trunk: Trunk, experiences: Sequence[Experience
     return sums
 
 
+def _counts(experiences: Sequence[Experience]) -> tuple[float, float]:
+    """Completion tokens, and places with values, of all processes together."""
+    tokens = float(sum(int(e.rollout.batch.completion_mask.sum()) for e in experiences))
+    places = float(sum(int(e.valued.batch.completion_mask.sum()) for e in experiences))
+    counts = summed({"tokens": tokens, "places": places})
+    return counts["tokens"], counts["places"]
+
+
 def ptx_gradients(config: PPOConfig, trunk: Trunk, samples: Sequence[Sample]) -> float:
     """Accumulate those of ptx_coef * the demonstrations' loss per token (Ouyang et al. 2022, eq. 2); returns the loss.
 
-    Beside PPO's own in one optimizer step, and not a step of its own.
+    Beside PPO's own in one optimizer step, and not a step of its own. Of several processes each has its share.
     """
     tokens = float(sum(len(sample.completion_ids) for sample in samples))
     total = 0.0
-    for indices in length_bucketed([len(sample) for sample in samples], config.microbatch):
-        batch = collate([samples[i] for i in indices], trunk.pad_id, trunk.device)
+    for number, indices in enumerate(length_bucketed([len(sample) for sample in samples], config.microbatch)):
+        chosen = [samples[i] for i in share(indices, number * config.microbatch)]
+        if not chosen:
+            continue
+        batch = collate(chosen, trunk.pad_id, trunk.device)
         log_probs, _ = trunk.log_probs(trunk.lower(batch.input_ids, batch.attention_mask), batch, "policy")
         loss = language_model_loss(log_probs, batch.completion_mask, normaliser=tokens)
         (config.ptx_coef * loss).backward()
@@ -111,12 +125,14 @@ def update(
             metrics = _minibatch(config, trunk, [experiences[i] for i in order[start : start + per_step]])
             if demonstrations is not None:
                 metrics["ppo/ptx_loss"] = ptx_gradients(config, trunk, next(demonstrations))
+            metrics = summed(metrics)
             require_finite("ppo", iteration, **{name.replace("/", "_"): x for name, x in metrics.items()})
             if not steps:
                 _require_on_policy(metrics)
             steps.append(metrics)
             if metrics["ppo/approxkl"] > config.max_kl_step:
                 return _averages(steps)
+            sum_gradients([p for role in TRAINED for p in trunk.parameters(role).values()])
             for role in TRAINED:  # apart, so that the value's gradients cannot scale down the policy's
                 parameters = trunk.parameters(role).values()
                 clip_gradients(parameters, config.max_grad_norm, stage="ppo", step=iteration)

@@ -15,6 +15,7 @@ from training.heads import bootstrap_weights, spread
 from training.likelihoods import Labels, log_likelihood, weighted_loss
 from training.models import Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
+from training.parallel import leads, share, sum_gradients, summed
 from training.scoring import Scorer
 
 
@@ -61,10 +62,12 @@ def _backward(config: RewardConfig, scorer: Scorer, labels: Labels, step: Sequen
 
     Batches of `scorer` bound the memory and leave the result alone: the mean is over all of them. What it divides by
     is the judgements' weight and not what a head has drawn, which is that on average and may be nothing in a step.
+    Of several processes each has its share of loss and gradient, which are still to be summed.
     """
     total, total_weight = 0.0, config.reward_heads * sum(each.judgement.weight for each in step)
-    for indices in scorer.batches([each.judgement.samples for each in step]):
-        batch = [step[i].judgement for i in indices]
+    own = share(step)
+    for indices in scorer.batches([each.judgement.samples for each in own]):
+        batch = [own[i].judgement for i in indices]
         scores = scorer.by_head([s for j in batch for s in j.samples])  # (N, K)
         values = log_likelihood(
             batch * config.reward_heads,
@@ -75,7 +78,7 @@ def _backward(config: RewardConfig, scorer: Scorer, labels: Labels, step: Sequen
             label_smoothing=config.label_smoothing,
             center_coef=config.center_coef,
         )
-        weights = values.new_tensor([step[i].by_head for i in indices])  # (J, K)
+        weights = values.new_tensor([own[i].by_head for i in indices])  # (J, K)
         loss = weighted_loss(values, weights.T.flatten(), total_weight)
         loss.backward()
         total += loss.item()
@@ -99,7 +102,8 @@ def train_reward_model(
     Every distinct completion is forwarded once per optimizer step, and a prompt once for its completions. Afterwards
     each head's bias is set so that `demonstrations`, or without them all training completions, score mean 0. The
     `successor` of the reward model that the trunk holds has its scale, too: both spread alike within the prompts of the
-    training completions. The fit itself is always in log-odds.
+    training completions. The fit itself is always in log-odds. Of several processes, which all call this, each works on
+    its share of every step, and one writes.
     """
     if trunk.heads["reward"].out_features != config.reward_heads:
         raise ValueError(f"the trunk has {trunk.heads['reward'].out_features} reward heads, not {config.reward_heads}")
@@ -159,11 +163,12 @@ def _fit(
         epoch, start = divmod(step, steps_per_epoch)
         order = shuffled(len(training), seed, epoch)[start * config.batch_rankings :][: config.batch_rankings]
         optimizer.zero_grad()
-        loss = _backward(config, scorer, labels, [weighed[i] for i in order])
+        loss = summed({"loss": _backward(config, scorer, labels, [weighed[i] for i in order])})["loss"]
         require_finite("reward", step, loss=loss)
+        sum_gradients(parameters)
         clip_gradients(parameters, config.max_grad_norm, stage="reward", step=step)
         optimizer.step()
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == total:
+        if leads() and ((step + 1) % config.checkpoint_every == 0 or step + 1 == total):
             save_checkpoint(checkpoint_dir, _snapshot(trunk, optimizer, labels, step + 1, loss))
         progress("reward", step + 1, total, {"reward/loss": loss})
     return loss, total

@@ -35,6 +35,7 @@ def train(arguments: argparse.Namespace) -> int:
                 base=base,
                 out=arguments.out,
                 classifier=arguments.classifier,
+                processes=here.settings.training_processes,
                 progress=progress,
             )
     lines.keep(arguments.out / REJECTED)

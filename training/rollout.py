@@ -4,7 +4,7 @@ Letters: B batch, C completion tokens, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from training.config import PPOConfig
 from training.data import Batch, Sample, collate, left_padded, length_bucketed
 from training.models import Role, Trunk
+from training.parallel import gathered, share
 
 GENERATION_BATCH = 64
 
@@ -72,13 +73,12 @@ def _sample_batch(
     eos_ids: frozenset[int],
     max_new_tokens: int,
     temperature: float,
-    generator: torch.Generator,
+    noise: Tensor,
 ) -> list[tuple[int, ...]]:
-    """Pure sampling. Row i meets the same noise whoever samples, so two policies with one seed are paired."""
+    """Pure sampling; row i meets noise[i] (max_new_tokens, 1), uniform in [0, 1)."""
     ids, mask = (x.to(trunk.device) for x in left_padded(prompts, trunk.pad_id))
     cache = DynamicCache(config=trunk.model.config)
     rows = torch.arange(len(prompts))  # those still writing
-    noise = torch.rand(len(prompts), max_new_tokens, 1, dtype=torch.float64, generator=generator)
     completions: list[list[int]] = [[] for _ in prompts]
     for step in range(max_new_tokens):
         probs = trunk.next_token_logits(ids, mask, cache, role).float().div(temperature).softmax(-1)  # (rows, V)
@@ -108,10 +108,19 @@ def sample_completions(
     seed: int = 0,
     alive: Callable[[], None] = lambda: None,
 ) -> list[tuple[int, ...]]:
-    """One completion of each prompt, stop token included; no top-k, no top-p. `alive` is called after each batch."""
+    """One completion of each prompt, stop token included; no top-k, no top-p. `alive` is called after each batch.
+
+    A prompt meets the same noise whoever samples, so two policies with one seed are paired. Of several processes each
+    writes its share, and all come to know all.
+    """
+    order = [i for batch in length_bucketed([len(p) for p in prompts], GENERATION_BATCH) for i in batch]
     generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(len(prompts), max_new_tokens, 1, dtype=torch.float64, generator=generator)
+    places = share(range(len(prompts)))  # in `order`
     completions: dict[int, tuple[int, ...]] = {}
-    for indices in length_bucketed([len(p) for p in prompts], GENERATION_BATCH):
+    for start in range(0, len(places), GENERATION_BATCH):
+        chosen = places[start : start + GENERATION_BATCH]
+        indices = [order[place] for place in chosen]
         batch = _sample_batch(
             trunk,
             [prompts[i] for i in indices],
@@ -119,11 +128,12 @@ def sample_completions(
             eos_ids=eos_ids,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            generator=generator,
+            noise=noise[chosen],
         )
         completions |= dict(zip(indices, batch, strict=True))
         alive()
-    return [completions[i] for i in range(len(prompts))]
+    known = dict(gathered(list(completions.items())))
+    return [known[i] for i in range(len(prompts))]
 
 
 @torch.no_grad()
@@ -187,10 +197,18 @@ def observed(
     ref: Role | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> list[Rollout]:
-    """Completions in microbatches of like length. `alive` is called after each part of the work."""
+    """Completions in microbatches of like length. `alive` is called after each part of the work.
+
+    Of several processes each observes its share of every microbatch.
+    """
     rollouts = []
-    for indices in length_bucketed([len(item.sample) for item in sampled], config.microbatch):
-        chosen = [sampled[i] for i in indices]
+    for number, indices in enumerate(length_bucketed([len(item.sample) for item in sampled], config.microbatch)):
+        chosen = [sampled[i] for i in share(indices, number * config.microbatch)]
         rollouts.append(observe(trunk, chosen, eos_ids=eos_ids, temperature=config.temperature, ref=ref))
         alive()
     return rollouts
+
+
+def of_all(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """Those of all processes; the hidden states, by far the largest part, stay where they are."""
+    return gathered(rollouts, [replace(rollout, hidden=rollout.hidden.new_empty(0)) for rollout in rollouts])

@@ -30,8 +30,15 @@ def chosen_sampler(
     *,
     eos_ids: frozenset[int],
     base_directory: Path,
-) -> Iterator[Sampler]:
-    """The sampler that `config.sampler` asks for; what it holds in memory is given back when the block ends."""
+    processes: int = 1,
+) -> Iterator[Sampler | None]:
+    """The sampler that `config.sampler` asks for; what it holds in memory is given back when the block ends.
+
+    None where several processes train: each of them samples its own share, as `train_ppo` does by itself.
+    """
+    if processes > 1:
+        yield None
+        return
     with ExitStack() as held:
         engine = None
         if wants_engine(config, trunk.model.num_parameters()):

@@ -15,6 +15,7 @@ from training.lm_loss import batches, negative_log_likelihoods, per_token
 from training.losses import language_model_loss
 from training.models import Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
+from training.parallel import leads, share, sum_gradients, summed
 from training.scoring import shares_prompts
 
 Lesson = TypeVar("Lesson")
@@ -42,10 +43,13 @@ def with_replay(new: Sequence[Lesson], old: Sequence[Lesson], replay: float, see
 
 
 def backward(trunk: Trunk, samples: Sequence[Sample], token_budget: int, *, packed: bool) -> float:
-    """Add the gradients of the loss per completion token of all `samples`, whatever forwards they are cut into."""
+    """Add the gradients of the loss per completion token of all `samples`, whatever forwards they are cut into.
+
+    Of several processes each has its share of both, which are still to be summed.
+    """
     tokens = float(sum(len(sample.completion_ids) for sample in samples))
     total = 0.0
-    for _, batch in batches(trunk, samples, token_budget, packed=packed):
+    for _, batch in batches(trunk, share(samples), token_budget, packed=packed):
         log_probs, _ = trunk.log_probs(trunk.lower(batch.input_ids, batch.attention_mask), batch, "policy")
         loss = language_model_loss(log_probs, batch.completion_mask, normaliser=tokens)
         loss.backward()
@@ -65,7 +69,8 @@ def train_sft(
 ) -> SFTReport:
     """Fit the policy adapter to `samples`, loss on completion tokens only; goes on from the last checkpoint, if any.
 
-    The loss of those `held_out` is measured before and after.
+    The loss of those `held_out` is measured before and after. Of several processes, which all call this, each works on
+    its share of every step, and one writes.
     """
     if not samples:
         raise ValueError("SFT needs demonstrations")
@@ -88,11 +93,13 @@ def train_sft(
         epoch, start = divmod(step, steps_per_epoch)
         order = shuffled(len(samples), seed, epoch)[start * config.batch_size : (start + 1) * config.batch_size]
         optimizer.zero_grad()
-        losses.append(backward(trunk, [samples[i] for i in order], config.token_budget, packed=packed))
+        loss = backward(trunk, [samples[i] for i in order], config.token_budget, packed=packed)
+        losses.append(summed({"loss": loss})["loss"])
         require_finite("sft", step, loss=losses[-1])
+        sum_gradients(parameters)
         clip_gradients(parameters, config.max_grad_norm, stage="sft", step=step)
         optimizer.step()
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == total:
+        if leads() and ((step + 1) % config.checkpoint_every == 0 or step + 1 == total):
             state = {"losses": losses, "held_out_before": before}
             save_checkpoint(checkpoint_dir, snapshot(trunk, ["policy"], optimizer, step + 1, state))
         progress("sft", step + 1, total, {"sft/loss": losses[-1]})
