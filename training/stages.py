@@ -33,9 +33,8 @@ from training.config import RoundConfig
 from training.origin import line_of, reward_origin
 from training.progress import Progress, finite
 from training.weights import in_short
-from training.workspace import ERROR, Outcome, Workspace, write_durably
+from training.workspace import DATA, ERROR, Outcome, Workspace, write_durably
 
-DATA = "data.json"
 OVERRIDES = "round.json"
 COLLECTED_AGAIN = 5
 

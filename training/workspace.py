@@ -15,6 +15,7 @@ from feedback.records import Record
 
 DONE = "done.json"
 ERROR = "error.txt"
+DATA = "data.json"
 CHECKPOINTS = "checkpoints"
 
 
@@ -86,7 +87,9 @@ class Workspace:
                 shutil.rmtree(root)
 
     def tidy(self) -> None:
-        """Drop the checkpoints of a round that has ended."""
+        """Drop the checkpoints of a round that has ended, and what people said: erasing does not reach it here."""
+        for data in self.root.glob(f"*/*/{DATA}"):
+            data.unlink()
         for checkpoints in self.root.glob(f"*/*/{CHECKPOINTS}"):
             shutil.rmtree(checkpoints)
 

@@ -30,8 +30,8 @@ from training.progress import Progress
 from training.reward import RewardReport, train_reward_model
 from training.round import run_round
 from training.scoring import Scorer
-from training.stages import DATA, LOST, run_stage
-from training.workspace import Outcome, Workspace
+from training.stages import LOST, run_stage
+from training.workspace import DATA, Outcome, Workspace
 
 if TYPE_CHECKING:
     from tests.training.rounds.conftest import Installation
@@ -246,10 +246,10 @@ def test_live_rounds_learn_from_what_people_received_and_name_it(
     )
     rounds.end(refused, "refused")
     installation.speak(24, seed=1, plain=True)
-    # The newest to each prompt is b; without it, it is a.
-    assert archive.change_conversation("r", "c1-0-b:0", allow_training=False)
-    assert archive.annotate("c1-1-b", {"consent": "false"})
-    erased = archive.response("c1-2-b")
+    # The first to each prompt is a; without it, it is b.
+    assert archive.change_conversation("r", "c1-0-a:0", allow_training=False)
+    assert archive.annotate("c1-1-a", {"consent": "false"})
+    erased = archive.response("c1-2-a")
     assert erased is not None
     Eraser(archive).response(erased)
     published, outcomes = rounds.run()
@@ -258,7 +258,7 @@ def test_live_rounds_learn_from_what_people_received_and_name_it(
     prompts, names = {each.prompt_ids for each in data.live}, {each.response_id for each in data.live}
     assert prompts <= set(data.prompts)
     assert 12 <= outcomes["collect"].metrics["live"] == len(prompts) == len(names)
-    assert names <= {f"c1-{n}-a" if n < 3 else f"c1-{n}-b" for n in range(24)}
+    assert names <= {f"c1-{n}-b" if n < 3 else f"c1-{n}-a" for n in range(24)}
     learnt = set(installation.registry.manifest(1).lineage["live"])
     assert learnt <= names & set(data.responses)
     assert len(learnt) >= 12  # 24 completions in six iterations of four, of which a pass leaves out three at most
