@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ import torch
 from ppo_floor import PHASES, Variant
 
 from feedback.hardware import local_dtype
+from training.config import PPOConfig
+from training.data import Sample
+from training.models import Trunk
+from training.ppo import train_ppo
+from training.promptfile import read_prompts
+from training.rollout import Sampled, Sampler, observe
+from training.stages import TextEncoder
 
 PAD = "<|endoftext|>"  # other than the end of a turn, as TRL needs it
 RANK, ALPHA = 16, 32
@@ -30,9 +38,6 @@ def prompts_of(spec: Spec) -> Prompts:
     """As many as all iterations need, from a file or at random, and the same on both sides."""
     wanted = spec["rollouts"] * (1 + spec["iterations"])
     if spec["prompts"]:
-        from training.promptfile import read_prompts
-        from training.stages import TextEncoder
-
         encode = TextEncoder(Path(spec["model"])).prompt
         found = read_prompts(Path(spec["prompts"]), "auto", encode, max_tokens=spec["prompt_tokens"]).ids
         return [found[i % len(found)] for i in range(wanted)]
@@ -43,15 +48,12 @@ def prompts_of(spec: Spec) -> Prompts:
 
 def ours(side: Variant, spec: Spec, prompts: Prompts) -> list[dict[str, float]]:
     """Seconds by phase, of each iteration."""
-    from training.config import PPOConfig
-    from training.models import Trunk
-    from training.ppo import train_ppo
-
     config = PPOConfig(
         iterations=1 + spec["iterations"], rollouts_per_iteration=spec["rollouts"], rollouts="live" if side.live else
         "fresh", max_new_tokens=spec["completion_tokens"], epochs=spec["epochs"], minibatch=spec["rollouts"],
         microbatch=spec["microbatch"], learning_rate=1e-5, value_learning_rate=1e-5, lora_rank=RANK, lora_alpha=ALPHA,
-        lora_layers=side.upper, collapse_kl=1e9, collapse_entropy=0.0, checkpoint_every=1_000_000, **_sampling(spec),
+        lora_layers=side.upper, collapse_kl=1e9, collapse_entropy=0.0, checkpoint_every=1_000_000,
+        **sampling(spec["sampler"]),
     )  # fmt: skip
     trunk = Trunk.load(spec["model"], config, seed=spec["seed"])
     live = _received(trunk, prompts, config) if side.live else ()
@@ -61,7 +63,8 @@ def ours(side: Variant, spec: Spec, prompts: Prompts) -> list[dict[str, float]]:
         if metrics or not moments:
             moments.append(time.perf_counter())
 
-    with tempfile.TemporaryDirectory() as directory, _sampler(spec, trunk, config, prompts) as sampler:
+    where = {"prompts": prompts, "eos_ids": frozenset(), "base": Path(spec["model"])}
+    with tempfile.TemporaryDirectory() as directory, sampler_of(spec["sampler"], trunk, config, **where) as sampler:
         report = train_ppo(
             config, trunk, prompts, eos_ids=frozenset(), checkpoint_dir=Path(directory), live=live, sampler=sampler,
             progress=progress, seed=spec["seed"],
@@ -71,11 +74,8 @@ def ours(side: Variant, spec: Spec, prompts: Prompts) -> list[dict[str, float]]:
     return [{**by_phase, "all": seconds} for by_phase, seconds in zip(phases, took, strict=True)]
 
 
-def _received(trunk: Any, prompts: Prompts, config: Any) -> list[Any]:
+def _received(trunk: Trunk, prompts: Prompts, config: PPOConfig) -> list[Sampled]:
     """Completions that the policy as it is could have written, however unlikely, with its own log-probs."""
-    from training.data import Sample
-    from training.rollout import Sampled, observe
-
     chance, vocabulary = random.Random(1), trunk.model.config.vocab_size
     live = []
     for prompt in prompts:
@@ -85,21 +85,20 @@ def _received(trunk: Any, prompts: Prompts, config: Any) -> list[Any]:
     return live
 
 
-def _sampling(spec: Spec) -> dict[str, str]:
-    from training.config import PPOConfig
-
-    known = any(field.name == "sampler" for field in fields(PPOConfig))
-    return {"sampler": spec["sampler"]} if known else {}
+def sampling(name: str) -> dict[str, str]:
+    """Who writes, as PPOConfig takes it."""
+    return {"sampler": name} if any(field.name == "sampler" for field in fields(PPOConfig)) else {}
 
 
-def _sampler(spec: Spec, trunk: Any, config: Any, prompts: Prompts) -> Any:
-    from contextlib import nullcontext
-
-    if spec["sampler"] == "trainer" or config.rollouts == "live":
+def sampler_of(
+    name: str, trunk: Trunk, config: PPOConfig, *, prompts: Prompts, eos_ids: frozenset[int], base: Path
+) -> AbstractContextManager[Sampler | None]:
+    """None stands for the trainer itself."""
+    if name == "trainer" or config.rollouts == "live":
         return nullcontext()
     from training.samplers import chosen_sampler
 
-    return chosen_sampler(config, trunk, prompts, eos_ids=frozenset(), base_directory=Path(spec["model"]))
+    return chosen_sampler(config, trunk, prompts, eos_ids=eos_ids, base_directory=base)
 
 
 def trl(side: Variant, spec: Spec, prompts: Prompts) -> list[dict[str, float]]:
