@@ -13,6 +13,7 @@ as soon as it is known and never run twice: what was broken off goes on. Plots o
 import argparse
 import math
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -155,6 +156,11 @@ def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
     bench = Bench(arguments)
+    known = bench.world.asked
+    if len(known.prompts) < max(arguments.rankings) or len(known.held_out) < 2 or not known.held_out_demonstrations:
+        sys.exit(
+            f"only {len(known.prompts)} prompts to rank and {len(known.held_out)} held out: give more by --prompts"
+        )
     for part in arguments.parts:
         bench.part(part)
 

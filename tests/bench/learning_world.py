@@ -68,9 +68,10 @@ def asked(
     `held_out` prompts and as many demonstrations only measure.
     """
     tokenizer = AutoTokenizer.from_pretrained(base)
-    written = [s for s in _written(data, tokenizer) if len(s.prompt_ids) <= longest and len(s) <= longest + completion]
+    written = [sample for sample in _written(data, tokenizer) if len(sample.prompt_ids) <= longest]
     random.Random("demonstrations").shuffle(written)
     own = list(dict.fromkeys(sample.prompt_ids for sample in written))
+    written = [sample for sample in written if len(sample.completion_ids) <= completion]
     if prompts is not None:
         own = list(read_prompts(prompts, "auto", TextEncoder(base).prompt, max_tokens=longest).ids)
         random.Random("prompts").shuffle(own)
