@@ -12,11 +12,10 @@ no figure is taken from. Splits follow from the seed alone.
 """
 
 import argparse
-import json
 import platform
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from typing import Any
 import reward_data as data
 import reward_sides as sides
 import torch
+from cells import Cells, console
 from reward_sides import Learned
-from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer
 
@@ -36,28 +35,7 @@ from training.fit import compare, measure
 
 SWEEP = {"ours": (1e-4, 3e-4, 1e-3), "trl": (1e-5, 3e-5, 1e-4)}
 TUNING = 1000  # the seed of the split that rates are chosen on
-console = Console(width=130)
 Side = Callable[[Sequence[RankedSamples], Sequence[RankedSamples], int, float], Learned]
-
-
-class Cells:
-    """Results by name, on the disk at once."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-
-    def of(self, name: str, run: Callable[[], Learned]) -> Learned:
-        if name not in self.known:
-            console.print(f"running {name}")
-            learned = run()
-            self.keep(name, {"seconds": learned.seconds, "scores": learned.scores})
-        return Learned(self.known[name]["seconds"], self.known[name]["scores"])
-
-    def keep(self, name: str, value: Any) -> None:
-        self.known[name] = value
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.known, indent=1) + "\n")
 
 
 class Bench:
@@ -70,6 +48,9 @@ class Bench:
         torch.set_num_threads(arguments.threads)
         self.cells.keep("machine", {"cpu": platform.processor() or platform.machine(), "threads": arguments.threads})
         self.cells.keep("arguments", {name: str(value) for name, value in vars(arguments).items()})
+
+    def learned(self, name: str, run: Callable[[], Learned]) -> Learned:
+        return Learned(**self.cells.of(name, lambda: asdict(run())))
 
     def ours(
         self, train: Sequence[RankedSamples], held_out: Sequence[RankedSamples], seed: int, rate: float
@@ -92,7 +73,7 @@ class Bench:
             losses = {}
             for rate in SWEEP[side]:
                 cell = f"{name}/sweep/{side}/{rate:g}"
-                learned = self.cells.of(cell, partial(run, train, held_out, 0, rate))
+                learned = self.learned(cell, partial(run, train, held_out, 0, rate))
                 losses[rate] = _fit(held_out, learned).log_loss.mean
             best[side] = min(losses, key=losses.__getitem__)
             console.print(f"{name}: {side} learns at {best[side]:g}: {losses}")
@@ -104,7 +85,7 @@ class Bench:
         for seed in range(self.arguments.seeds):
             train, held_out = data.split(rankings, self.arguments.train, self.arguments.held_out, seed)
             learned = {
-                side: self.cells.of(f"{name}/{side}/{seed}", partial(run, train, held_out, seed, rates[side]))
+                side: self.learned(f"{name}/{side}/{seed}", partial(run, train, held_out, seed, rates[side]))
                 for side, run in self.sides.items()
             }
             learned["length"] = sides.length_only(train, held_out)
@@ -155,7 +136,7 @@ class Bench:
                     # As many completions per step: a step of 8 rankings of three has 24, one of 12 pairs as well.
                     config = replace(self.config, epochs=epochs, batch_rankings=8 if name == "whole" else 12)
                     run = partial(sides.ours, self.arguments.model, items, held_out, config, seed)
-                    learned = self.cells.of(f"epochs/{name}/{epochs}/{seed}", run)
+                    learned = self.learned(f"epochs/{name}/{epochs}/{seed}", run)
                     shown.append(_interval(_fit(held_out, learned).log_loss._asdict()))
                 table.add_row(str(epochs), str(seed), *shown)
         console.print(table)
@@ -185,7 +166,7 @@ class Bench:
         learned = []
         for which, judgements in (("without", without), ("with", all_of_it)):
             run = partial(sides.ours, self.arguments.model, judgements, held_out, self.config, seed)
-            learned.append(self.cells.of(f"kinds/{name}/{which}/{seed}", run))
+            learned.append(self.learned(f"kinds/{name}/{which}/{seed}", run))
         change = compare(held_out, learned[1].scores, learned[0].scores, version=0)
         shown = [_interval(_fit(held_out, each).log_loss._asdict()) for each in learned]
         what = f"{name} ({len(all_of_it) - len(without)})"
@@ -199,7 +180,7 @@ class Bench:
             for turn in range(self.arguments.turns + 1):
                 for side, run in self.sides.items():
                     cell = f"speed/{name}/{side}/{turn}"
-                    learned = self.cells.of(cell, partial(run, rankings, [], 0, SWEEP[side][1]))
+                    learned = self.learned(cell, partial(run, rankings, [], 0, SWEEP[side][1]))
                     taken[side].append(learned.seconds / len(rankings))
             ratios = [t / o for o, t in zip(taken["ours"][1:], taken["trl"][1:], strict=True)]
             medians = {side: statistics.median(each[1:]) for side, each in taken.items()}
