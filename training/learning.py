@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from feedback.fit import Change
@@ -19,10 +18,10 @@ from training.checkpoints import atomic_directory, latest_checkpoint
 from training.collapse import Collapsed
 from training.collect import Refused
 from training.config import RoundConfig
-from training.data import RankedSamples, RatedSample, Sample, encode_demonstration
+from training.data import RankedSamples, Sample
 from training.fit import MIN_PROMPTS, compare, evaluate, score
 from training.gate import judge, not_worse
-from training.judged import RankedAnswers, RatedAnswer, WrittenAnswer
+from training.lessons import ranked_samples, rated_samples, written_samples
 from training.likelihoods import Labels
 from training.live import live_sampled
 from training.models import Role, Trunk
@@ -293,21 +292,6 @@ def _save(job: Job, trunk: Trunk, role: Role, name: str) -> None:
         trunk.save_adapter(role, directory)
 
 
-def ranked_samples(rankings: Sequence[RankedAnswers]) -> list[RankedSamples]:
-    """The same for the model's eyes."""
-    return [
-        RankedSamples(
-            tuple(Sample(r.prompt_ids, c) for c in r.completions), r.tiers, r.unplaced, r.weight, r.rater, r.source
-        )
-        for r in rankings
-    ]
-
-
-def rated_samples(ratings: Sequence[RatedAnswer]) -> list[RatedSample]:
-    """The same for the model's eyes."""
-    return [RatedSample(Sample(r.prompt_ids, r.completion_ids), r.label, r.weight, r.rater, r.source) for r in ratings]
-
-
 def _demonstrations(job: Job) -> tuple[list[Sample], int]:
     return written_samples(job.data.demonstrations, job.base_directory)
 
@@ -316,19 +300,6 @@ def held_out_demonstrations(job: Job) -> list[Sample]:
     """Those that the loss is measured by, the same for SFT and gate."""
     chosen = job.data.held_out_demonstrations[: job.config.gate.demonstrations]
     return written_samples(chosen, job.base_directory)[0]
-
-
-def written_samples(demonstrations: Sequence[WrittenAnswer], base_directory: Path) -> tuple[list[Sample], int]:
-    """Demonstrations as samples, and how many could not be: text that the tokenizer would make a control token of."""
-    tokenizer = AutoTokenizer.from_pretrained(base_directory)
-    samples: list[Sample] = []
-    for written in demonstrations:
-        messages = [message.model_dump() for message in written.messages]
-        try:
-            samples.append(encode_demonstration(tokenizer, messages, written.content))
-        except ValueError:
-            continue
-    return samples, len(demonstrations) - len(samples)
 
 
 def _json(record: Record | None) -> dict[str, Any] | None:

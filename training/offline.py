@@ -31,7 +31,7 @@ from training.data import RankedSamples, Sample
 from training.datafile import OnLines, read_file, unheard
 from training.fit import measure, score
 from training.judged import RankedAnswers, ranked_answers
-from training.learning import ranked_samples, rated_samples, written_samples
+from training.lessons import ranked_samples, rated_samples, written_samples
 from training.likelihoods import Labels
 from training.models import Trunk
 from training.optimization import OnProgress, silent

@@ -27,7 +27,8 @@ from training.data import Sample
 from training.datafile import OnLines, read_file, unheard
 from training.export import MERGED, export_merged
 from training.judged import WrittenAnswer, written_answer
-from training.learning import bare_trunk, written_samples
+from training.learning import bare_trunk
+from training.lessons import written_samples
 from training.models import Trunk
 from training.offline import of_ledger
 from training.optimization import OnProgress, silent
