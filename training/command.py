@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from feedback.exchange.reading import Rejected
 from feedback.manifest import BrokenPolicy
+from feedback.records import Record
 from feedback.registry import PolicyRegistry, UnknownPolicy
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
@@ -30,7 +31,7 @@ from training.progress_line import ProgressLine
 from training.pushed import PushFailed
 from training.register import base_directory
 from training.reward_models import RewardModel, in_directory, of_version
-from training.run_directory import Plan
+from training.run_directory import REJECTED, Plan
 from training.stages import OVERRIDES, die_with_parent
 
 STOPPED = 130
@@ -148,6 +149,13 @@ def configured(
 def source(arguments: argparse.Namespace) -> str:
     """What is trained on, as a report names it."""
     return str(arguments.file.absolute()) if arguments.file else LEDGER
+
+
+def told(out: Path, lines: Lines, report: Record) -> int:
+    """The report on stdout, and the lines that were refused in a file."""
+    lines.keep(out / REJECTED)
+    print(json.dumps({"name": str(out), "rejected": lines.rejected, **report.model_dump(mode="json")}))
+    return 0
 
 
 class Stopped(Exception):

@@ -1,18 +1,16 @@
 """`python -m training.finetune sft|ppo`: policies outside of rounds. What `ratchet sft` and `ratchet ppo` start."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from training import command, offline_policy
-from training.command import Here, Lines, configured, resumable
+from training.command import Here, Lines, configured, resumable, told
 from training.config import RoundConfig
 from training.learning import prepare
 from training.offline_policy import Demonstrations, Practice, policy_in
 from training.progress_line import ProgressLine
 from training.reward_models import RewardModel
-from training.run_directory import REJECTED, PolicyReport
 
 
 def sft(arguments: argparse.Namespace) -> int:
@@ -104,13 +102,6 @@ def practice(
     return offline_policy.prompts_of_ledger(
         here.settings, here.redis(), base=model.base, config=config, watermark=watermark
     )
-
-
-def told(out: Path, lines: Lines, report: PolicyReport) -> int:
-    """The report on stdout, and the lines that were refused in a file."""
-    lines.keep(out / REJECTED)
-    print(json.dumps({"name": str(out), "rejected": lines.rejected, **report.model_dump(mode="json")}))
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:

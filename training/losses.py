@@ -145,9 +145,8 @@ def value_loss(
     `ppo_policy_loss`.
     """
     values = _real(values, mask)
-    clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
-    worse = torch.maximum((values - returns).square(), (clipped - returns).square())
-    return 0.5 * _token_mean(worse, mask, normaliser)
+    plain, clipped = _value_errors(values, old_values, returns, clip_range)
+    return 0.5 * _token_mean(torch.maximum(plain, clipped), mask, normaliser)
 
 
 def value_clip_fraction(
@@ -160,9 +159,14 @@ def value_clip_fraction(
 ) -> Tensor:
     """Share of tokens where `value_loss` took the clipped error, which does not move the value. Same arguments."""
     with torch.no_grad():
-        clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
-        worse = (clipped - returns).square() > (values - returns).square()
-        return _token_mean(worse.to(values.dtype), mask, normaliser)
+        plain, clipped = _value_errors(values, old_values, returns, clip_range)
+        return _token_mean((clipped > plain).to(values.dtype), mask, normaliser)
+
+
+def _value_errors(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: float) -> tuple[Tensor, Tensor]:
+    """Squared errors to the returns: of the values, and of those clipped around the old ones. All of one shape."""
+    clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
+    return (values - returns).square(), (clipped - returns).square()
 
 
 def kl_estimate(log_ratio: Tensor, kind: Literal["k1", "k2", "k3"]) -> Tensor:

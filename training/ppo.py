@@ -118,9 +118,7 @@ def train_ppo(
                 sampled = next(order).sampled(prompts, live, sampler, seed=seed * 1_000_003 + iteration, alive=alive)
             with clock("observe"):
                 rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)
-                read = [read_after_ends(config, trunk, r) for r in rollouts] if config.score_at == "after_end" else None
-                rollouts, read = of_all(rollouts), None if read is None else gathered(read)
-                experiences = estimate_advantages(config, rollouts, course.kl_coef, read)
+                experiences = _experiences(config, trunk, rollouts, course.kl_coef)
             metrics = _about(experiences) | {"objective/kl_coef": course.kl_coef}
             with clock("update"):
                 metrics |= update(
@@ -141,6 +139,14 @@ def train_ppo(
     if course.average:
         trunk.load_state("policy", course.average)
     return PPOReport(len(course.history), tuple(course.history), tuple(course.timings))
+
+
+def _experiences(config: PPOConfig, trunk: Trunk, rollouts: Sequence[Rollout], kl_coef: float) -> list[Experience]:
+    """What to learn from the rollouts of all processes; `rollouts` are this one's."""
+    read = None
+    if config.score_at == "after_end":
+        read = gathered([read_after_ends(config, trunk, rollout) for rollout in rollouts])
+    return estimate_advantages(config, of_all(rollouts), kl_coef, read)
 
 
 def _about(experiences: Sequence[Experience]) -> dict[str, float]:

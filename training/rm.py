@@ -10,11 +10,10 @@ from feedback.exchange.lines import MAX_LINE, encode, read_lines
 from feedback.exchange.reading import Rejected
 from training import command, offline
 from training.collect import TrainingData
-from training.command import Here, Lines, configured, resumable
+from training.command import Here, Lines, configured, resumable, told
 from training.config import RoundConfig
 from training.learning import prepare
 from training.progress_line import ProgressLine
-from training.run_directory import REJECTED
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -38,9 +37,7 @@ def train(arguments: argparse.Namespace) -> int:
                 processes=here.settings.training_processes,
                 progress=progress,
             )
-    lines.keep(arguments.out / REJECTED)
-    print(json.dumps({"name": str(arguments.out), "rejected": lines.rejected, **report.model_dump(mode="json")}))
-    return 0
+    return told(arguments.out, lines, report)
 
 
 def lessons(arguments: argparse.Namespace, here: Here, base: Path, config: RoundConfig, lines: Lines) -> TrainingData:
