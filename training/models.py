@@ -23,6 +23,7 @@ from training.attention import Blocks, shared_prompts
 from training.config import AdapterConfig
 from training.data import Batch
 from training.heads import fitted, new_head
+from training.lora import Active, Adapted
 from training.losses import completion_log_probs, entropy
 
 # "ref" is what KL is measured from, "stable" what a candidate must beat; where they are the base, None stands for it.
@@ -115,8 +116,11 @@ class Trunk:
             self._peft = get_peft_model(self.model, config, adapter_name=ROLES[0])
             for role in ROLES[1:]:
                 self._peft.add_adapter(role, config)
-        self._lora = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
-        self._weights = [p for name, p in self.model.named_parameters() if "lora_" in name]
+        self._active = Active()
+        for layer in [module for module in self.model.modules() if isinstance(module, LoraLayer)]:
+            layer.forward = Adapted(layer, self._active)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_("lora_" in name)  # PEFT freezes all adapters but the active one
 
     @torch.no_grad()
     def _check_split(self) -> None:
@@ -137,13 +141,7 @@ class Trunk:
         return 0
 
     def _activate(self, role: Role | None) -> None:
-        for module in self._lora:
-            module.enable_adapters(role is not None)
-            if role is not None:
-                module.set_adapter([role])
-        # PEFT freezes what it deactivates, and would drop the gradients of a graph that is still to run backward.
-        for weight in self._weights:
-            weight.requires_grad_(True)
+        self._active.role = role
 
     def _states(self, view: Any, attention: Tensor | Blocks, **inputs: Tensor) -> Tensor:
         if isinstance(attention, Tensor):
