@@ -109,10 +109,19 @@ class Bench:
         sizes = " ".join(f"{name}={getattr(arguments, name)}" for name in SIZES)
         self.where = f"{arguments.model.name} {sizes}"
 
-    def part(self, part: str) -> None:
+    def fill(self, parts: Sequence[str]) -> None:
+        """No run waits for another."""
+        labelled = [runs for part in parts for runs in runs_of(part, self.arguments).values()]
+        runs = sorted((run for own in labelled for run in own), key=lambda run: (run.ppo, run.rankings), reverse=True)
+        self.cells.fill({self.cell(run): partial(self.world.learn, run) for run in runs}, self.arguments.at_once)
+
+    def cell(self, run: Run) -> str:
+        return f"{self.where}/{run.name}"
+
+    def report(self, part: str) -> None:
         rows, curves = {}, {}
         for name, runs in runs_of(part, self.arguments).items():
-            found = [self.cells.of(f"{self.where}/{run.name}", partial(self.world.learn, run)) for run in runs]
+            found = [self.cells.known[self.cell(run)] for run in runs]
             rows[name] = summary(found)
             curves |= {f"{name}, seed {run.seed}": each["curve"] for run, each in zip(runs, found, strict=True)}
         self.cells.keep(f"{self.where}/result/{part}", rows)
@@ -148,8 +157,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ptx", type=float, nargs="+", default=[1.0], help="coefficients of part methods")
     parser.add_argument("--shared", type=int, default=10, help="layers with adapters, from the top")
     parser.add_argument("--sampler", choices=("trainer", "vllm", "auto"), default="trainer")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    return parser.parse_args()
+    parser.add_argument(
+        "--at-once", type=int, default=1, help="runs, in processes of their own; their seconds say nothing then"
+    )
+    parser.add_argument("--threads", type=int, help="of each process; default: all, shared by those at once")
+    arguments = parser.parse_args()
+    arguments.threads = arguments.threads or max(1, torch.get_num_threads() // arguments.at_once)
+    return arguments
 
 
 def main() -> None:
@@ -161,8 +175,9 @@ def main() -> None:
         sys.exit(
             f"only {len(known.prompts)} prompts to rank and {len(known.held_out)} held out: give more by --prompts"
         )
+    bench.fill(arguments.parts)
     for part in arguments.parts:
-        bench.part(part)
+        bench.report(part)
 
 
 if __name__ == "__main__":

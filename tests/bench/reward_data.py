@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -86,11 +87,15 @@ def synthetic(count: int, k: int, prompt: int, completion: int, seed: int = 0) -
 
 def split(rankings: Sequence[RankedSamples], train: int, held_out: int, seed: int) -> Split:
     """Up to so many rankings for each side, drawn by prompt."""
-    prompts = sorted({ranking.prompt_ids for ranking in rankings})
+    by_prompt: defaultdict[tuple[int, ...], list[RankedSamples]] = defaultdict(list)
+    for ranking in rankings:
+        by_prompt[ranking.prompt_ids].append(ranking)
+    prompts = sorted(by_prompt)
     random.Random(f"split/{seed}").shuffle(prompts)
-    chosen = [[r for r in rankings if r.prompt_ids == prompt] for prompt in prompts]
     sides: tuple[list[RankedSamples], list[RankedSamples]] = ([], [])
-    for own in chosen:  # held out first: it is the smaller, and the same whatever the size of the other
+    for own in map(
+        by_prompt.__getitem__, prompts
+    ):  # held out first: it is the smaller, and the same whatever the size of the other
         side = sides[1] if len(sides[1]) < held_out else sides[0]
         side += own
     return Split(sides[0][:train], sides[1])
