@@ -238,7 +238,9 @@ def load_trunk(job: Job, *roles: Role) -> Trunk:
             try:
                 trunk.load_adapter(role, saved)
             except ValueError as error:
-                raise StageFailed(f"{saved}: {error}; were the lora fields of the config changed?") from error
+                raise StageFailed(
+                    f"{saved}: {error}; were the lora fields of the config or reward.trains changed?"
+                ) from error
     return trunk
 
 
@@ -249,8 +251,8 @@ def _processes(job: Job, most: int) -> tuple[int, Callable[[], Trunk]]:
 
 def bare_trunk(base: Path, config: RoundConfig, base_dtype: torch.dtype | None = None) -> Trunk:
     """The base model with untrained adapters and heads."""
-    heads = config.reward.reward_heads
-    return Trunk.load(base, config.ppo, base_dtype=base_dtype, reward_heads=heads, seed=config.seed)
+    heads, full = config.reward.reward_heads, config.reward.trains == "full"
+    return Trunk.load(base, config.ppo, base_dtype=base_dtype, reward_heads=heads, full_reward=full, seed=config.seed)
 
 
 def _saved(job: Job, role: Role) -> Path | None:
