@@ -238,9 +238,7 @@ def load_trunk(job: Job, *roles: Role) -> Trunk:
             try:
                 trunk.load_adapter(role, saved)
             except ValueError as error:
-                raise StageFailed(
-                    f"{saved}: {error}; were the lora fields of the config or reward.trains changed?"
-                ) from error
+                raise StageFailed(f"{saved}: {error}; were the lora fields of the config changed?") from error
     return trunk
 
 

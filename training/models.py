@@ -267,8 +267,11 @@ class Trunk:
         """
         path = weights_file(directory)
         state = {name.removeprefix("base_model.model."): t for name, t in load_file(path).items()}
-        if self._layers_of(role) is not None and path.name == ADAPTER_FILE:
+        own_layers = self._layers_of(role) is not None
+        if own_layers and path.name == ADAPTER_FILE:
             state = self._with_adapter(role, state)
+        elif path.name == LAYERS_FILE and not own_layers:
+            raise ValueError('whole layers are no adapter: they need reward.trains "full"')
         if (own := self.heads.get(role)) is not None:
             head = load_file(directory / "head.safetensors")
             temperature = head.pop("temperature", torch.tensor(1.0)).item()
