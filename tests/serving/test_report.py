@@ -188,7 +188,7 @@ def test_the_plots_are_a_picture_too(publish: Publish, tmp_path: Path) -> None:
 
 
 def test_the_picture_has_the_dots_of_the_page() -> None:
-    """Two pixels a unit, see the test below; blue #2266cc over white, 178 of 255 parts of it (.7): 34, 102, 204 become 101, 148, 219."""
+    """Two pixels a unit, see the test below. Of blue, 34, 102, 204, there are 178 of 255 parts (.7) over white."""
     image = plot(reliability_plot(FIT.bins))
     assert image.size == (2 * 388, 2 * 388)
     assert [image.getpixel((2 * x, 2 * y)) for x, y in ((104, 194), (284, 119))] == [(101, 148, 219)] * 2

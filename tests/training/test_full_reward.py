@@ -186,7 +186,19 @@ def test_it_learns_in_fp32_where_the_base_computes_in_bf16(make: Callable[..., T
     assert all((weight != start[name]).float().mean() > 0.9 for name, weight in ours.items())
     assert torch.equal(trunks[1].model.lm_head.weight, make(torch.bfloat16).model.lm_head.weight)
     assert scores(trunks[1]).dtype is torch.float32
+    assert multiplied_in(trunks[1]) == {torch.bfloat16} and multiplied_in(trunks[0]) == {torch.float32}
     assert (scores(trunks[1]) - scores(trunks[0])).norm() < 0.1 * scores(trunks[0]).norm()
+
+
+def multiplied_in(trunk: Trunk) -> set[torch.dtype]:
+    """What the reward model's linear layers give, its head not counted."""
+    assert trunk._own is not None
+    seen: set[torch.dtype] = set()
+    for module in trunk._own.decoder.layers.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    scores(trunk)
+    return seen
 
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -194,9 +206,11 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 def test_ppos_values_begin_as_its_scores_and_leave_it_alone(make: Callable[..., Trunk], tmp_path: Path) -> None:
     trunk = trained(make(), tmp_path / "checkpoints")
+    before = scores(trunk)
     with torch.no_grad():
         for name, weight in trunk.parameters("value").items():
             weight.fill_(0.1 if "lora_B" in name else 1.0)  # as if it had been trained before
+    assert torch.equal(scores(trunk), before)
     batch = collate(SAMPLES, 0)
     hidden = trunk.lower(batch.input_ids, batch.attention_mask)
     trunk.copy_role("reward", "value")
