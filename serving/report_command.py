@@ -29,6 +29,7 @@ def report(
         int | None, typer.Option("--round", metavar="ID", help="Of this round instead, published or refused.")
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page with plots to this file.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Write the plots alone to this file.")] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -38,23 +39,29 @@ def report(
         if version != LATEST:
             raise Failure("give a version or a round, not both")
         found = of_round(RoundBook(redis), round_id)
-        return tell(found, {"round": round_id, **as_kept(found)}, html, as_json)
+        return tell(found, {"round": round_id, **as_kept(found)}, html, as_json, png)
     registry = PolicyRegistry(redis, settings.policies_dir)
     number = chosen(registry, version)
     found = of_version(registry, number)
-    return tell(found, {"version": number, **as_kept(found)}, html, as_json)
+    return tell(found, {"version": number, **as_kept(found)}, html, as_json, png)
 
 
-def tell(found: Report, as_data: Mapping[str, object], html: Path | None, as_json: bool) -> None:
-    """As a page, as JSON, or as tables. Raises Failure when the file cannot be written."""
+def tell(
+    found: Report, as_data: Mapping[str, object], html: Path | None, as_json: bool, png: Path | None = None
+) -> None:
+    """As a page, as a picture, as JSON, or as tables. Raises Failure when a file cannot be written."""
     if html is not None:
-        write(html, page(found))
+        write(html, page(found).encode())
+    if png is not None:
+        from serving.report_image import png as picture  # few commands draw
+
+        write(png, picture(found))
     if as_json:
         console().print_json(data=as_data)
-    elif html is None:
+    elif html is None and png is None:
         show(found, console())
     else:
-        typer.echo(f"written to {html}")
+        typer.echo(f"written to {' and '.join(str(each) for each in (html, png) if each is not None)}")
 
 
 def chosen(registry: PolicyRegistry, version: str) -> int:
@@ -111,10 +118,10 @@ def as_kept(found: Report) -> dict[str, object]:
     return {"held_out": fit, "change": change, "no_change": found.no_change, "curves": curves}
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, content: bytes) -> None:
     """Raises Failure when the file cannot be written."""
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content)
     except OSError as error:
         raise Failure(f"{path} cannot be written: {error.strerror}") from error
 

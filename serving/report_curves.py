@@ -19,10 +19,9 @@ def curve_rows(curves: Curves) -> list[tuple[str, ...]]:
     ]
 
 
-def curve_plots(curves: Curves) -> str:
-    """All figures over the iterations, side by side."""
-    plots = [curve_plot(name, curves.iterations, values) for name, values in _named(curves)]
-    return '<div class="curves">\n' + "\n".join(plots) + "\n</div>"
+def curve_plots(curves: Curves) -> list[str]:
+    """A plot of each figure over the iterations."""
+    return [curve_plot(name, curves.iterations, values) for name, values in _named(curves)]
 
 
 def curve_plot(name: str, iterations: Sequence[int], values: Sequence[float]) -> str:

@@ -35,7 +35,8 @@ def page(report: Report) -> str:
         _table(RATER_HEADINGS, slice_rows(fit.raters)),
     ]
     if report.curves is not None:
-        sections += ["<h2>PPO</h2>", curve_plots(report.curves), _table(CURVE_HEADINGS, curve_rows(report.curves))]
+        plots = '<div class="curves">\n' + "\n".join(curve_plots(report.curves)) + "\n</div>"
+        sections += ["<h2>PPO</h2>", plots, _table(CURVE_HEADINGS, curve_rows(report.curves))]
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"

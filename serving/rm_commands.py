@@ -56,6 +56,9 @@ def train(
     learning_rate: LearningRate = None,
     held_out: Annotated[float | None, typer.Option(help="Share of prompts that only measure (default: 0.2)")] = None,
     seed: Seed = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Train all weights of the layers, not a LoRA adapter (learning rate: 1e-5)")
+    ] = False,
     classifier: Annotated[bool, typer.Option("--classifier", help="Also write DIR/classifier, for others.")] = False,
     strict: Strict = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write the report as a page to this file.")] = None,
@@ -66,8 +69,8 @@ def train(
     check(file, format)
     arguments = options(**{
         "--out": out, "--from": file, "--format": format, "--base": base, "--config": config, "--epochs": epochs,
-        "--learning-rate": learning_rate, "--held-out": held_out, "--seed": seed, "--classifier": classifier,
-        "--strict": strict,
+        "--learning-rate": learning_rate, "--held-out": held_out, "--seed": seed, "--full": full,
+        "--classifier": classifier, "--strict": strict,
     })  # fmt: skip
     found = answer(settings_as_started(home), TRAINING, "train", *arguments)
     show(found, html, as_json)

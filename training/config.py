@@ -17,6 +17,8 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 SHAPE = ("lora_rank", "lora_alpha", "lora_layers")  # what adapters on one trunk have in common
 RankingLikelihood = Literal["pairs", "plackett_luce"]
 Ties = Literal["davidson", "rao_kupper", "soft"]
+Trains = Literal["adapter", "full"]
+FULL_LEARNING_RATE = 1e-5  # of Adam on all weights of some layers: an adapter's would undo what they know
 
 
 def _require(condition: bool, message: str) -> None:
@@ -83,7 +85,8 @@ class SFTConfig(AdapterConfig):
 class RewardConfig(AdapterConfig):
     """Fitting the reward model to rankings, comparisons and ratings."""
 
-    learning_rate: float = 1e-3  # Adam
+    trains: Trains = "adapter"  # or all weights of the top `lora_layers` layers and the last norm, from the base's on
+    learning_rate: float = 1e-3  # Adam, of an adapter; where all weights train, begin with FULL_LEARNING_RATE
     epochs: int = 2  # passes over the training rankings; more of them overfit (Ouyang et al. 2022 take one)
     batch_rankings: int = 8  # rankings, not pairs, per optimizer step
     held_out_fraction: float = 0.2  # share of the prompts that only measures accuracy

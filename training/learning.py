@@ -249,8 +249,8 @@ def _processes(job: Job, most: int) -> tuple[int, Callable[[], Trunk]]:
 
 def bare_trunk(base: Path, config: RoundConfig, base_dtype: torch.dtype | None = None) -> Trunk:
     """The base model with untrained adapters and heads."""
-    heads = config.reward.reward_heads
-    return Trunk.load(base, config.ppo, base_dtype=base_dtype, reward_heads=heads, seed=config.seed)
+    heads, full = config.reward.reward_heads, config.reward.trains == "full"
+    return Trunk.load(base, config.ppo, base_dtype=base_dtype, reward_heads=heads, full_reward=full, seed=config.seed)
 
 
 def _saved(job: Job, role: Role) -> Path | None:

@@ -1,53 +1,37 @@
 """One base model in memory, and small LoRA adapters and heads that make it policy, reference, reward and value model.
 
 The adapters sit in the top layers only. What lies below is the same for every role, so it runs once per batch
-(`Trunk.lower`), and each role pays for its own layers alone (`Trunk.upper`).
+(`Trunk.lower`), and each role pays for its own layers alone (`Trunk.upper`). By option the reward model has layers to
+itself and trains all their weights (`OwnLayers`).
 
 Letters: B batch, T tokens, C completion tokens, D hidden size, V vocabulary, K reward heads.
 """
 
-import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from feedback.hardware import local_dtype
+from training.adapters import ADAPTER_FILE, Adapters
 from training.attention import Blocks, shared_prompts
 from training.config import AdapterConfig
 from training.data import Batch
 from training.heads import fitted, new_head
-from training.lora import Active, Adapted
 from training.losses import completion_log_probs, entropy
+from training.own_layers import LAYERS_FILE, OWN_ROLES, OwnLayers, part_of, weights_file
 
 # "ref" is what KL is measured from, "stable" what a candidate must beat; where they are the base, None stands for it.
 Role = Literal["policy", "ref", "stable", "reward", "value"]
 ROLES: tuple[Role, ...] = get_args(Role)
-LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class UnsupportedModel(ValueError):
     """The model's forward pass is not layer after layer, so it cannot be split into lower and upper."""
-
-
-def _view(model: Any, first: int, last: int, norm: nn.Module) -> Any:
-    """The decoder `model` with layers[first:last] and `norm` only. It shares all weights with the original."""
-    view = copy.copy(model)
-    view._modules = dict(model._modules)
-    view.layers = nn.ModuleList(list(model.layers)[first:last])
-    view.norm = norm
-    view.config = copy.copy(model.config)
-    view.config.num_hidden_layers = last - first
-    layer_types = model.config.to_dict().get("layer_types")  # sliding or full attention, by position; not all have it
-    if layer_types:
-        view.config.layer_types = layer_types[first:last]
-    return view
 
 
 def position_ids(attention_mask: Tensor) -> Tensor:
@@ -56,7 +40,10 @@ def position_ids(attention_mask: Tensor) -> Tensor:
 
 
 class Trunk:
-    """The base model with one adapter per role. Base weights are frozen; adapters and heads are fp32 and trainable."""
+    """The base model with one adapter per role. Base weights are frozen; adapters and heads are fp32 and trainable.
+
+    With `full_reward` the reward model has its own copy of the top layers, and the value role an adapter on that.
+    """
 
     def __init__(
         self,
@@ -65,6 +52,7 @@ class Trunk:
         *,
         base_dtype: torch.dtype | None = None,
         reward_heads: int = 1,
+        full_reward: bool = False,
         seed: int = 0,
     ):
         """Takes over `model` and puts adapters into it. `base_dtype` is what merged weights are written in."""
@@ -72,9 +60,12 @@ class Trunk:
         self.model = model.eval().requires_grad_(False)  # eval: dropout off, in every stage
         depth = len(model.model.layers)
         split = depth - min(adapter.lora_layers or depth, depth)
-        self._inject(range(split, depth), seed)
-        self._lower = _view(model.model, 0, split, nn.Identity())
-        self._upper = _view(model.model, split, depth, model.model.norm)
+        self._own = OwnLayers(model.model, split, adapter, seed) if full_reward else None
+        self._adapters = Adapters(model, adapter, range(split, depth), ROLES, seed)
+        self._activate = self._adapters.activate
+        layers = model.model.layers
+        self._lower = part_of(model.model, 0, layers[:split], nn.Identity())
+        self._upper = part_of(model.model, split, layers[split:], model.model.norm)
         generator, width = torch.Generator().manual_seed(seed), model.config.hidden_size
         self.heads: dict[Role, nn.Linear] = {
             "reward": new_head(width, reward_heads, generator).to(self.device),
@@ -93,6 +84,7 @@ class Trunk:
         *,
         base_dtype: torch.dtype | None = None,
         reward_heads: int = 1,
+        full_reward: bool = False,
         seed: int = 0,
     ) -> "Trunk":
         """The base model in `directory` (Hugging Face format), in the dtype native to this machine."""
@@ -100,27 +92,7 @@ class Trunk:
         model = AutoModelForCausalLM.from_pretrained(directory, dtype="auto", local_files_only=True)
         base_dtype = base_dtype or model.dtype
         model = model.to(device=device, dtype=getattr(torch, local_dtype()))
-        return cls(model, adapter, base_dtype=base_dtype, reward_heads=reward_heads, seed=seed)
-
-    def _inject(self, layers: range, seed: int) -> None:
-        config = LoraConfig(
-            r=self.adapter.lora_rank,
-            lora_alpha=self.adapter.lora_alpha,
-            lora_dropout=0.0,
-            target_modules=LORA_TARGETS,
-            layers_to_transform=list(layers),
-            task_type="CAUSAL_LM",
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self._peft = get_peft_model(self.model, config, adapter_name=ROLES[0])
-            for role in ROLES[1:]:
-                self._peft.add_adapter(role, config)
-        self._active = Active()
-        for layer in [module for module in self.model.modules() if isinstance(module, LoraLayer)]:
-            layer.forward = Adapted(layer, self._active)
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_("lora_" in name)  # PEFT freezes all adapters but the active one
+        return cls(model, adapter, base_dtype=base_dtype, reward_heads=reward_heads, full_reward=full_reward, seed=seed)
 
     @torch.no_grad()
     def _check_split(self) -> None:
@@ -136,12 +108,14 @@ class Trunk:
         return self.model.device
 
     @property
+    def full_reward(self) -> bool:
+        """Whether the reward model has layers to itself."""
+        return self._own is not None
+
+    @property
     def pad_id(self) -> int:
         """What padding is filled with. It may be any token: padding is known by masks."""
         return 0
-
-    def _activate(self, role: Role | None) -> None:
-        self._active.role = role
 
     def _states(self, view: Any, attention: Tensor | Blocks, **inputs: Tensor) -> Tensor:
         if isinstance(attention, Tensor):
@@ -162,6 +136,10 @@ class Trunk:
 
     def upper(self, hidden: Tensor, attention: Tensor | Blocks, role: Role | None) -> Tensor:
         """Final, normed hidden states (B, T, D) of `role` from `lower`'s; None is the base model itself."""
+        if role is not None and (own := self._layers_of(role)) is not None:
+            own.activate(role)
+            with own.precision():
+                return self._states(own.decoder, attention, inputs_embeds=hidden.float())
         self._activate(role)
         return self._states(self._upper, attention, inputs_embeds=hidden)
 
@@ -227,39 +205,56 @@ class Trunk:
         self.temperature = temperature
 
     def parameters(self, role: Role) -> dict[str, nn.Parameter]:
-        """The trainable weights of `role`: its adapter, and its head if it has one."""
-        named = {n.replace(f".{role}.", "."): p for n, p in self.model.named_parameters() if f".{role}." in n}
+        """The trainable weights of `role`: its adapter or its own layers, and its head if it has one."""
+        own = self._layers_of(role)
+        named = self._adapters.parameters(role) if own is None else own.parameters(role)
         head = self.heads.get(role)
         return named | ({f"head.{n}": p for n, p in head.named_parameters()} if head else {})
+
+    def _layers_of(self, role: Role) -> OwnLayers | None:
+        return self._own if role in OWN_ROLES else None
 
     def state(self, role: Role) -> dict[str, Tensor]:
         """A copy of the trainable weights of `role` on the CPU."""
         return {name: p.detach().cpu().clone() for name, p in self.parameters(role).items()}
 
-    @torch.no_grad()
     def load_state(self, role: Role, state: Mapping[str, Tensor]) -> None:
         """The reverse of `state`. ValueError when names or shapes differ: half an adapter is never loaded."""
-        parameters = self.parameters(role)
+        self._put(self.parameters(role), role, state)
+
+    @staticmethod
+    @torch.no_grad()
+    def _put(parameters: Mapping[str, Tensor], role: Role, state: Mapping[str, Tensor]) -> None:
         if {n: p.shape for n, p in parameters.items()} != {n: t.shape for n, t in state.items()}:
             raise ValueError(f"these weights do not fit the {role} adapter")
         for name, parameter in parameters.items():
             parameter.copy_(state[name])
 
     def copy_role(self, source: Role, target: Role) -> None:
-        """Give `target` the adapter of `source`, and its heads' mean where both have one (reward -> value)."""
-        state = {n: t for n, t in self.state(source).items() if not n.startswith("head.")}
+        """Give `target` the adapter of `source`, and its heads' mean where both have one (reward -> value).
+
+        Where the reward model has its own layers, value is on them already, and its adapter is made to add nothing.
+        """
+        if self._own is not None and (source, target) == ("reward", "value"):
+            self._own.begin_value()
+            state = self.state(target)
+        else:
+            state = self.state(source)
+        state = {n: t for n, t in state.items() if not n.startswith("head.")}
         if (own := self.heads.get(target)) is not None:
             state |= {f"head.{n}": t for n, t in fitted(self.heads.get(source, own).state_dict(), own).items()}
         self.load_state(target, state)
 
     def save_adapter(self, role: Role, directory: Path) -> None:
-        """Write the adapter in PEFT format, and its head, if any, with the scores' temperature as head.safetensors."""
+        """Write the adapter in PEFT format, and its head, if any, with the scores' temperature as head.safetensors.
+
+        A reward model that has its own layers is written with these, whole, in place of an adapter.
+        """
         directory.mkdir(parents=True, exist_ok=True)
-        weights = get_peft_model_state_dict(self._peft, adapter_name=role)
-        save_file({n: t.contiguous().cpu() for n, t in weights.items()}, directory / "adapter_model.safetensors")
-        config = copy.copy(self._peft.peft_config[role])
-        config.inference_mode = True
-        config.save_pretrained(str(directory))
+        if (own := self._layers_of(role)) is not None:
+            save_file({n: p.detach().cpu() for n, p in own.parameters(role).items()}, directory / LAYERS_FILE)
+        else:
+            self._adapters.save(role, directory)
         if role in self.heads:
             temperature = torch.tensor(self.temperature, dtype=torch.float64)
             save_file({**self.heads[role].state_dict(), "temperature": temperature}, directory / "head.safetensors")
@@ -267,10 +262,16 @@ class Trunk:
     def load_adapter(self, role: Role, directory: Path) -> None:
         """Read what `save_adapter` wrote, for this or another role. A head is read only where `role` has one.
 
-        Another number of reward heads than was saved begins as `heads.fitted` says.
+        Another number of reward heads than was saved begins as `heads.fitted` says. Layers of its own go on from an
+        adapter, too; the reverse is a ValueError.
         """
-        weights = load_file(directory / "adapter_model.safetensors")
-        state = {name.removeprefix("base_model.model."): t for name, t in weights.items()}
+        path = weights_file(directory)
+        state = {name.removeprefix("base_model.model."): t for name, t in load_file(path).items()}
+        own_layers = self._layers_of(role) is not None
+        if own_layers and path.name == ADAPTER_FILE:
+            state = self._with_adapter(role, state)
+        elif path.name == LAYERS_FILE and not own_layers:
+            raise ValueError('whole layers are no adapter: they need reward.trains "full"')
         if (own := self.heads.get(role)) is not None:
             head = load_file(directory / "head.safetensors")
             temperature = head.pop("temperature", torch.tensor(1.0)).item()
@@ -278,17 +279,18 @@ class Trunk:
             self.temperature = temperature if role == "reward" else self.temperature
         self.load_state(role, state)
 
+    def _with_adapter(self, role: Role, adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The top layers of the base with `adapter` in them, as own layers; `role` is lent its place for it."""
+        self._put(self._adapters.parameters(role), role, adapter)
+        names = self.parameters(role).keys()
+        return {name: weight for name, weight in self._adapters.merged(role, torch.float32) if name in names}
+
     def merged(self, role: Role = "policy", dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
         """The weights of base + adapter as new ones under the base's own names, in `dtype` (default: `base_dtype`)."""
-        layers = dict(self.model.named_modules())
-        tied = self.model.config.tie_word_embeddings
-        for name, weight in self.model.state_dict().items():
-            if "lora_" in name or (tied and name == "lm_head.weight"):
-                continue
-            module, dot, leaf = name.partition(".base_layer.")
-            if dot and leaf == "weight":
-                weight = weight.float() + layers[module].get_delta_weight(role).float()
-            yield name.replace(".base_layer.", "."), weight.detach().to(dtype or self.base_dtype).cpu().contiguous()
+        own = self._layers_of(role)
+        layers = {} if own is None else own.parameters(role)
+        for name, weight in self._adapters.merged(role, dtype or self.base_dtype):
+            yield name, layers[name].detach().to(weight).contiguous() if name in layers else weight
 
     def merge_policy(self) -> dict[str, Tensor]:
         """`merged` policy weights as one state dict."""

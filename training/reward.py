@@ -1,4 +1,7 @@
-"""Fitting the reward adapter and heads to what people said, and measuring the fit on prompts it never saw."""
+"""Fitting the reward adapter, or by option whole layers, and heads to what people said.
+
+The fit is measured on prompts that it never saw.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,7 +100,7 @@ def train_reward_model(
     progress: OnProgress = silent,
     seed: int = 0,
 ) -> RewardReport:
-    """Fit the reward adapter and heads; goes on from the last checkpoint, if any.
+    """Fit the reward adapter (or layers) and heads; goes on from the last checkpoint, if any.
 
     Every distinct completion is forwarded once per optimizer step, and a prompt once for its completions. Afterwards
     each head's bias is set so that `demonstrations`, or without them all training completions, score mean 0. The
@@ -107,6 +110,8 @@ def train_reward_model(
     """
     if trunk.heads["reward"].out_features != config.reward_heads:
         raise ValueError(f"the trunk has {trunk.heads['reward'].out_features} reward heads, not {config.reward_heads}")
+    if trunk.full_reward != (config.trains == "full"):
+        raise ValueError(f"the trunk's reward model is not one that trains: {config.trains}")
     judgements: list[Judgement] = [*rankings, *ratings]
     judgements = [j for j in judgements if j.weight > 0]
     training, held_out = split_by_prompt(judgements, config.held_out_fraction, seed)

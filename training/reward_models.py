@@ -50,8 +50,9 @@ class RewardModel:
 
 
 def load_trunk(base: Path, config: RewardConfig, seed: int = 0) -> Trunk:
-    """The base model, ready for a reward adapter and its heads."""
-    return Trunk.load(base, config, reward_heads=config.reward_heads, seed=seed)
+    """The base model, ready for a reward adapter or whole layers, and heads."""
+    full = config.trains == "full"
+    return Trunk.load(base, config, reward_heads=config.reward_heads, full_reward=full, seed=seed)
 
 
 def in_directory(directory: Path, base: Path | None = None) -> RewardModel:

@@ -11,7 +11,7 @@ from feedback.exchange.reading import Rejected
 from training import command, offline
 from training.collect import TrainingData
 from training.command import Here, Lines, configured, resumable, told
-from training.config import RoundConfig
+from training.config import FULL_LEARNING_RATE, RoundConfig
 from training.learning import prepare
 from training.progress_line import ProgressLine
 
@@ -20,7 +20,9 @@ def train(arguments: argparse.Namespace) -> int:
     """Fit a reward model and leave it in a directory; the same again goes on where it was stopped."""
     here = Here(arguments.base)
     given = {name: getattr(arguments, name) for name in ("epochs", "learning_rate", "held_out_fraction")}
-    config = configured("reward", given, here.overrides(arguments), arguments.seed)
+    given["trains"] = "full" if arguments.full else None
+    rate = {"learning_rate": FULL_LEARNING_RATE} if arguments.full else {}
+    config = configured("reward", given, here.overrides(arguments), arguments.seed, otherwise=rate)
     base = here.base() if arguments.file else here.base_of_ledger()
     prepare(config.seed)
     with ProgressLine() as progress:
@@ -115,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     command.trains(fit)
     fit.add_argument("--epochs", type=int)
     fit.add_argument("--held-out", dest="held_out_fraction", type=float)
+    fit.add_argument("--full", action="store_true", help="train all weights of the layers, and no adapter")
     fit.add_argument("--classifier", action="store_true")
     rate.add_argument("file", type=Path, nargs="?", default=Path("-"))
     return root

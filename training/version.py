@@ -17,6 +17,7 @@ from training.data import encode_demonstration
 from training.export import export_policy, golden_log_probs, weight_digests
 from training.live import learnt_from
 from training.models import Trunk
+from training.own_layers import weights_file
 from training.publish import publish_round
 from training.stages import Job
 
@@ -105,7 +106,7 @@ def _lineage(job: Job, directory: Path) -> dict[str, Any]:
         "raters": list(job.data.raters),
         "live": _live(job),
         "reward_origin": job.data.reward_origin,
-        "reward_model": sha256_of(directory / REWARD / "adapter_model.safetensors"),
+        "reward_model": sha256_of(weights_file(directory / REWARD)),
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from feedback.curves import Curves
@@ -20,6 +21,7 @@ from feedback.store import connect
 from serving.cli import app
 from serving.report_curves import curve_plot, curve_rows
 from serving.report_figures import Report
+from serving.report_image import plot
 from serving.report_page import page, reliability_plot
 
 FIT = Fit(
@@ -171,6 +173,34 @@ def test_nothing_of_a_manifest_is_markup() -> None:
     text = page(Report("policy-v2", FIT, None, "<b>bold</b> & so on"))
     assert "&lt;b&gt;bold&lt;/b&gt; &amp; so on" in text
     assert "<b>" not in text
+
+
+def test_the_plots_are_a_picture_too(publish: Publish, tmp_path: Path) -> None:
+    publish(1, kept(FIT, None, NONE), iterations=4, curves=CURVES.model_dump(mode="json"))
+    file, html = tmp_path / "report.png", tmp_path / "report.html"
+    result = ratchet("report", "--png", str(file), "--html", str(html))
+    assert (result.exit_code, result.stdout) == (0, f"written to {html} and {file}\n")
+    with Image.open(file) as image:
+        assert (image.format, image.size[0]) == ("PNG", 3 * 2 * 348 + 24)  # of three curves beside each other
+    assert html.read_text().startswith("<!doctype html>")
+    refused = ratchet("report", "--png", str(tmp_path / "none" / "x.png"))
+    assert refused.stderr.endswith("cannot be written: No such file or directory\n")
+
+
+def test_the_picture_has_the_dots_of_the_page() -> None:
+    """Two pixels a unit, see the test below. Of blue, 34, 102, 204, there are 178 of 255 parts (.7) over white."""
+    image = plot(reliability_plot(FIT.bins))
+    assert image.size == (2 * 388, 2 * 388)
+    assert [image.getpixel((2 * x, 2 * y)) for x, y in ((104, 194), (284, 119))] == [(101, 148, 219)] * 2
+    assert image.getpixel((2 * 104, 2 * 194 - 16)) == image.getpixel((4, 4)) == (255, 255, 255)
+    assert image.getpixel((2 * 200, 2 * 44)) != (255, 255, 255), "the frame"
+    curve = plot(curve_plot("score", (1, 3), (0.0, 1.0)))
+    assert [curve.getpixel((2 * x, 2 * y)) for x, y in ((48, 144), (328, 24))] == [(34, 102, 204)] * 2
+
+
+def test_a_shape_that_cannot_be_drawn_is_no_gap_in_a_picture() -> None:
+    with pytest.raises(ValueError, match="a plot has a path, which cannot be drawn"):
+        plot('<svg viewBox="0 0 9 9"><path d="M0 0"/></svg>')
 
 
 def test_dots_lie_where_their_figures_say() -> None:

@@ -90,6 +90,23 @@ def test_the_ledger_by_the_installations_config_and_up_to_where_it_was_begun(
     assert evaluated["left_out"] == 0
 
 
+@pytest.mark.parametrize(
+    ("config", "options", "rate"),
+    [({}, (), 1e-5), ({"learning_rate": 2e-3}, (), 2e-3), ({"learning_rate": 2e-3}, ("--learning-rate", 3e-3), 3e-3)],
+)
+def test_all_weights_train_at_a_rate_of_their_own(
+    config: dict[str, float], options: tuple[object, ...], rate: float, command: Command, base_directory: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    given = file_of(tmp_path / "config.json", [{"reward": {**SHAPE, "epochs": 1, **config}}])
+    file, out = file_of(tmp_path / "rankings.jsonl", planted(20)), tmp_path / "rm"
+    shared = ("--out", out, "--from", file, "--base", base_directory, "--config", given)
+    assert command("train", *shared, "--full", *options) == 0
+    reward = json.loads(capsys.readouterr().out)["config"]["reward"]
+    assert (reward["trains"], reward["learning_rate"]) == ("full", rate)
+    assert (out / "reward" / "layers.safetensors").exists()
+
+
 def test_a_version_scores_as_the_directory_that_it_came_from(
     people: People, installed: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

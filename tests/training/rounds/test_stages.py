@@ -524,6 +524,25 @@ def test_scale_and_heads_go_on_from_version_to_version(rounds: Rounds) -> None:
     assert temperatures == [1, outcomes["reward"].metrics["temperature"]] != [1, 1]
 
 
+def test_whole_layers_go_on_from_the_last_versions_adapter(rounds: Rounds) -> None:
+    installation = rounds.installation
+    installation.speak(24)
+    first, _ = rounds.run()
+    rounds.end(first, "published")
+    installation.speak(24, seed=1)
+    installation.configure(reward={"trains": "full"})
+    second, outcomes = rounds.run()
+    assert outcomes["reward"].metrics["change"]["version"] == 1
+    assert outcomes["publish"].state == "done"
+    layers = installation.registry.directory(2) / "reward/layers.safetensors"
+    assert installation.registry.manifest(2).lineage["reward_model"] == sha256_of(layers)
+    assert layers.read_bytes() == (rounds.workspace(second).output("reward") / "reward/layers.safetensors").read_bytes()
+    rounds.end(second, "published")
+    installation.speak(24, seed=2)
+    _, outcomes = rounds.run(last="reward")
+    assert outcomes["reward"].metrics["change"]["version"] == 2
+
+
 def test_imported_text_is_encoded_by_the_base_models_chat_template(rounds: Rounds) -> None:
     """Byte by byte, with the template's control tokens, and left out where text would become one of them."""
     installation = rounds.installation
