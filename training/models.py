@@ -23,7 +23,7 @@ from training.attention import Blocks, shared_prompts
 from training.config import AdapterConfig
 from training.data import Batch
 from training.heads import fitted, new_head
-from training.losses import completion_log_probs, entropy
+from training.vocabulary import token_log_probs
 
 # "ref" is what KL is measured from, "stable" what a candidate must beat; where they are the base, None stands for it.
 Role = Literal["policy", "ref", "stable", "reward", "value"]
@@ -192,10 +192,9 @@ class Trunk:
         `hidden` is `lower`'s. Only the states that predict a completion token meet the (large) output matrix.
         """
         states = batch.predictors(self.upper(hidden, batch.attention_mask, role))  # (N, D)
-        logits = self.model.lm_head(states)  # (N, V)
         tokens = batch.completion_ids[batch.completion_mask]
-        log_probs = batch.spread(completion_log_probs(logits, tokens, temperature))
-        return log_probs, batch.spread(entropy(logits, temperature)) if with_entropy else None
+        log_probs, entropies = token_log_probs(states, tokens, self.model.lm_head, temperature, with_entropy)
+        return batch.spread(log_probs), None if entropies is None else batch.spread(entropies)
 
     def values(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Values (B, C): the value head where the token is about to be chosen; 0 in the padding."""
