@@ -7,7 +7,9 @@ Letters: B batch, T tokens, C completion tokens, D hidden size, V vocabulary, K 
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,10 +21,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from feedback.hardware import local_dtype
-from training.attention import Blocks, shared_prompts
+from training.attention import SHARED, Blocks, attending
 from training.config import AdapterConfig
 from training.data import Batch
 from training.heads import fitted, new_head
+from training.layers import position_ids, recomputed, view
 from training.vocabulary import token_log_probs
 
 # "ref" is what KL is measured from, "stable" what a candidate must beat; where they are the base, None stands for it.
@@ -33,25 +36,6 @@ LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 class UnsupportedModel(ValueError):
     """The model's forward pass is not layer after layer, so it cannot be split into lower and upper."""
-
-
-def _view(model: Any, first: int, last: int, norm: nn.Module) -> Any:
-    """The decoder `model` with layers[first:last] and `norm` only. It shares all weights with the original."""
-    view = copy.copy(model)
-    view._modules = dict(model._modules)
-    view.layers = nn.ModuleList(list(model.layers)[first:last])
-    view.norm = norm
-    view.config = copy.copy(model.config)
-    view.config.num_hidden_layers = last - first
-    layer_types = model.config.to_dict().get("layer_types")  # sliding or full attention, by position; not all have it
-    if layer_types:
-        view.config.layer_types = layer_types[first:last]
-    return view
-
-
-def position_ids(attention_mask: Tensor) -> Tensor:
-    """Positions (B, T) counted over real tokens, so that padding on either side changes nothing."""
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 class Trunk:
@@ -72,8 +56,11 @@ class Trunk:
         depth = len(model.model.layers)
         split = depth - min(adapter.lora_layers or depth, depth)
         self._inject(range(split, depth), seed)
-        self._lower = _view(model.model, 0, split, nn.Identity())
-        self._upper = _view(model.model, split, depth, model.model.norm)
+        self._lower = view(model.model, 0, split, nn.Identity())
+        self._upper = view(model.model, split, depth, model.model.norm)
+        self._layers = {False: self._upper.layers, True: recomputed(self._upper.layers, self._circumstances)}
+        self.gradient_checkpointing = adapter.gradient_checkpointing  # a stage may say otherwise
+        self._role: Role | None = None  # the active one
         generator, width = torch.Generator().manual_seed(seed), model.config.hidden_size
         self.heads: dict[Role, nn.Linear] = {
             "reward": new_head(width, reward_heads, generator).to(self.device),
@@ -137,6 +124,7 @@ class Trunk:
         return 0
 
     def _activate(self, role: Role | None) -> None:
+        self._role = role
         for module in self._lora:
             module.enable_adapters(role is not None)
             if role is not None:
@@ -145,11 +133,22 @@ class Trunk:
         for weight in self._weights:
             weight.requires_grad_(True)
 
+    def _circumstances(self) -> Callable[[], AbstractContextManager[None]]:
+        """What an upper layer needs to give in the backward pass what it gives now: its role, and who sees whom."""
+        return partial(self._as, self._role, self.model.config._attn_implementation)
+
+    @contextmanager
+    def _as(self, role: Role | None, attention: str) -> Iterator[None]:
+        if role != self._role:
+            self._activate(role)
+        with attending(attention, self.model.config):
+            yield
+
     def _states(self, view: Any, attention: Tensor | Blocks, **inputs: Tensor) -> Tensor:
         if isinstance(attention, Tensor):
             positions = position_ids(attention)
             return view(attention_mask=attention, position_ids=positions, use_cache=False, **inputs).last_hidden_state
-        with shared_prompts(self.model.config, view.config):
+        with attending(SHARED, self.model.config, view.config):
             return view(
                 position_ids=attention.position_ids, blocks=attention, use_cache=False, **inputs
             ).last_hidden_state
@@ -165,6 +164,7 @@ class Trunk:
     def upper(self, hidden: Tensor, attention: Tensor | Blocks, role: Role | None) -> Tensor:
         """Final, normed hidden states (B, T, D) of `role` from `lower`'s; None is the base model itself."""
         self._activate(role)
+        self._upper.layers = self._layers[self.gradient_checkpointing]
         return self._states(self._upper, attention, inputs_embeds=hidden)
 
     def next_token_logits(

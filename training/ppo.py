@@ -101,6 +101,7 @@ def train_ppo(
         raise ValueError("uncertainty_coef: one head never disagrees; the trunk needs at least 2 reward heads")
     sampler = sampler or own_sampler(trunk, config, eos_ids)
     trunk.value_role = "policy" if config.value_trunk == "policy" else "value"
+    trunk.gradient_checkpointing = config.gradient_checkpointing
     optimizer = torch.optim.Adam([{"params": list(trunk.parameters(role).values())} for role in TRAINED])
     course = Course.begun(config, trunk, optimizer, checkpoint_dir)
     order = islice(turns(config, weights or [1.0] * len(prompts), len(live), seed), len(course.history), None)

@@ -107,6 +107,7 @@ def train_reward_model(
     """
     if trunk.heads["reward"].out_features != config.reward_heads:
         raise ValueError(f"the trunk has {trunk.heads['reward'].out_features} reward heads, not {config.reward_heads}")
+    trunk.gradient_checkpointing = config.gradient_checkpointing
     judgements: list[Judgement] = [*rankings, *ratings]
     judgements = [j for j in judgements if j.weight > 0]
     training, held_out = split_by_prompt(judgements, config.held_out_fraction, seed)

@@ -85,6 +85,7 @@ def train_sft(
         nats = negative_log_likelihoods(trunk, held_out, "policy", config.token_budget, alive=alive)
         return per_token(held_out, nats) if held_out else None
 
+    trunk.gradient_checkpointing = config.gradient_checkpointing
     parameters = list(trunk.parameters("policy").values())
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
     packed = shares_prompts(trunk, config.max_tokens)
