@@ -13,14 +13,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def view(model: Any, first: int, last: int, norm: nn.Module) -> Any:
+class UnsupportedModel(ValueError):
+    """The model's forward pass is not layer after layer, so it cannot be split into lower and upper."""
+
+
+def view(model: Any, first: int, last: int | None, norm: nn.Module) -> Any:
     """The decoder `model` with layers[first:last] and `norm` only. It shares all weights with the original."""
     part = copy.copy(model)
     part._modules = dict(model._modules)
     part.layers = nn.ModuleList(list(model.layers)[first:last])
     part.norm = norm
     part.config = copy.copy(model.config)
-    part.config.num_hidden_layers = last - first
+    part.config.num_hidden_layers = len(part.layers)
     layer_types = model.config.to_dict().get("layer_types")  # sliding or full attention, by position; not all have it
     if layer_types:
         part.config.layer_types = layer_types[first:last]

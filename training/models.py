@@ -7,8 +7,8 @@ Letters: B batch, T tokens, C completion tokens, D hidden size, V vocabulary, K 
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,17 +25,13 @@ from training.attention import SHARED, Blocks, attending
 from training.config import AdapterConfig
 from training.data import Batch
 from training.heads import fitted, new_head
-from training.layers import position_ids, recomputed, view
+from training.layers import UnsupportedModel, position_ids, recomputed, view
 from training.vocabulary import token_log_probs
 
 # "ref" is what KL is measured from, "stable" what a candidate must beat; where they are the base, None stands for it.
 Role = Literal["policy", "ref", "stable", "reward", "value"]
 ROLES: tuple[Role, ...] = get_args(Role)
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-class UnsupportedModel(ValueError):
-    """The model's forward pass is not layer after layer, so it cannot be split into lower and upper."""
 
 
 class Trunk:
@@ -54,13 +50,12 @@ class Trunk:
         self.adapter, self.base_dtype = adapter, base_dtype or model.dtype
         self.model = model.eval().requires_grad_(False)  # eval: dropout off, in every stage
         depth = len(model.model.layers)
-        split = depth - min(adapter.lora_layers or depth, depth)
-        self._inject(range(split, depth), seed)
-        self._lower = view(model.model, 0, split, nn.Identity())
-        self._upper = view(model.model, split, depth, model.model.norm)
-        self._layers = {False: self._upper.layers, True: recomputed(self._upper.layers, self._circumstances)}
+        self._split = depth - min(adapter.lora_layers or depth, depth)
+        self._inject(range(self._split, depth), seed)
         self.gradient_checkpointing = adapter.gradient_checkpointing  # a stage may say otherwise
         self._role: Role | None = None  # the active one
+        self.whole: Callable[[], AbstractContextManager[None]] = nullcontext  # all of the base, where it is in shares
+        self.use(model.model.layers)
         generator, width = torch.Generator().manual_seed(seed), model.config.hidden_size
         self.heads: dict[Role, nn.Linear] = {
             "reward": new_head(width, reward_heads, generator).to(self.device),
@@ -102,8 +97,16 @@ class Trunk:
             self._peft = get_peft_model(self.model, config, adapter_name=ROLES[0])
             for role in ROLES[1:]:
                 self._peft.add_adapter(role, config)
-        self._lora = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
         self._weights = [p for name, p in self.model.named_parameters() if "lora_" in name]
+
+    def use(self, layers: Iterable[nn.Module]) -> None:
+        """Compute with these decoder layers, which hold this trunk's adapters."""
+        self.model.model.layers = nn.ModuleList(layers)
+        self._lora = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
+        self._lower = view(self.model.model, 0, self._split, nn.Identity())
+        self._upper = view(self.model.model, self._split, None, self.model.model.norm)
+        self._layers = {False: self._upper.layers, True: recomputed(self._upper.layers, self._circumstances)}
+        self._activate(self._role)
 
     @torch.no_grad()
     def _check_split(self) -> None:

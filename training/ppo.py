@@ -23,6 +23,7 @@ from training.parallel import gathered, leads, own
 from training.phases import PhaseClock
 from training.ppo_update import TRAINED, update
 from training.rollout import Rollout, Sampled, Sampler, observed, of_all, own_sampler
+from training.sharding import in_shares
 from training.telemetry import explained_variance, importance_metrics, rollout_metrics
 
 
@@ -70,6 +71,7 @@ class Course:
         return cls(config.kl_coef, {name: weight.detach().clone() for name, weight in policy.items()})
 
 
+@in_shares
 def train_ppo(
     config: PPOConfig,
     trunk: Trunk,
@@ -115,7 +117,7 @@ def train_ppo(
 
             _set_rates(config, optimizer, iteration)
             clock = PhaseClock()
-            with clock("generate"):
+            with clock("generate"), trunk.whole():
                 sampled = next(order).sampled(prompts, live, sampler, seed=seed * 1_000_003 + iteration, alive=alive)
             with clock("observe"):
                 rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)
