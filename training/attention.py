@@ -23,16 +23,16 @@ MAX_PADDING = 1.5  # computed pairs of tokens, over real ones
 
 
 @contextmanager
-def shared_prompts(*configs: PreTrainedConfig) -> Iterator[None]:
-    """Models of these configs attend by blocks."""
+def attending(kind: str, *configs: PreTrainedConfig) -> Iterator[None]:
+    """Models of these configs attend in this way; SHARED is by blocks."""
     before = [config._attn_implementation for config in configs]
     try:
         for config in configs:
-            config._attn_implementation = SHARED
+            config._attn_implementation = kind
         yield
     finally:
-        for config, kind in zip(configs, before, strict=True):
-            config._attn_implementation = kind
+        for config, former in zip(configs, before, strict=True):
+            config._attn_implementation = former
 
 
 class Segment(NamedTuple):

@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoTokenizer, PreTrainedTokenizerBase
 
 from training.checkpoints import atomic_directory
-from training.models import Trunk, UnsupportedModel
+from training.layers import UnsupportedModel
+from training.models import Trunk
 
 
 def export_classifier(trunk: Trunk, target: Path, *, base_directory: Path) -> None:

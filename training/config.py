@@ -47,11 +47,13 @@ class Config:
 
 @dataclass(frozen=True)
 class AdapterConfig(Config):
-    """The LoRA adapter that a stage trains (Hu et al. 2021)."""
+    """The LoRA adapter that a stage trains (Hu et al. 2021), and how."""
 
     lora_rank: int = 16  # inner dimension of the update
     lora_alpha: int = 32  # the update is scaled by alpha / rank
     lora_layers: int | None = 6  # only the top so many layers, so backward stops early; None = all layers
+    gradient_checkpointing: bool = False  # run layers again in the backward pass: slower, far less memory
+    shard_base: bool = False  # of several processes each holds its share of the base, save when PPO samples; slower
 
     def __post_init__(self) -> None:
         _require(self.lora_rank > 0 and self.lora_alpha > 0, "lora_rank and lora_alpha must be positive")

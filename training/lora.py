@@ -52,6 +52,9 @@ class Active:
 
     role: str | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Active":
+        return self  # twins of layers take the same part
+
 
 class Adapted:
     """The forward pass of one of PEFT's layers, without dropout, with the adapter of the role that is `active`."""

@@ -55,7 +55,7 @@ def whiten_together(
     return [zero.masked_scatter(mask, piece) for zero, mask, piece in zip(zeros, masks, pieces, strict=True)]
 
 
-def _tempered(logits: Tensor, temperature: float) -> Tensor:
+def tempered(logits: Tensor, temperature: float) -> Tensor:
     """Logits / temperature in at least fp32, uncopied at 1.0: (B, T, V) is the largest tensor of all."""
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
@@ -68,14 +68,14 @@ def completion_log_probs(logits: Tensor, tokens: Tensor, temperature: float = 1.
 
     logits[:, t] (B, T, V) must be the ones that predict tokens[:, t]: the caller shifts.
     """
-    logits = _tempered(logits, temperature)
+    logits = tempered(logits, temperature)
     chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)  # (B, T)
     return chosen - logits.logsumexp(dim=-1)
 
 
 def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Entropy in nats (B, T), fp32 or more, of the tempered distribution. Logits (B, T, V), all finite."""
-    logits = _tempered(logits, temperature)
+    logits = tempered(logits, temperature)
     return logits.logsumexp(dim=-1) - (logits.softmax(dim=-1) * logits).sum(dim=-1)
 
 

@@ -7,7 +7,9 @@ itself and trains all their weights (`OwnLayers`).
 Letters: B batch, T tokens, C completion tokens, D hidden size, V vocabulary, K reward heads.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,25 +20,17 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from feedback.hardware import local_dtype
 from training.adapters import ADAPTER_FILE, Adapters
-from training.attention import Blocks, shared_prompts
+from training.attention import SHARED, Blocks, attending
 from training.config import AdapterConfig
 from training.data import Batch
 from training.heads import fitted, new_head
-from training.losses import completion_log_probs, entropy
-from training.own_layers import LAYERS_FILE, OWN_ROLES, OwnLayers, part_of, weights_file
+from training.layers import UnsupportedModel, in_both_forms, part_of, position_ids
+from training.own_layers import LAYERS_FILE, OWN_ROLES, OwnLayers, weights_file
+from training.vocabulary import token_log_probs
 
 # "ref" is what KL is measured from, "stable" what a candidate must beat; where they are the base, None stands for it.
 Role = Literal["policy", "ref", "stable", "reward", "value"]
 ROLES: tuple[Role, ...] = get_args(Role)
-
-
-class UnsupportedModel(ValueError):
-    """The model's forward pass is not layer after layer, so it cannot be split into lower and upper."""
-
-
-def position_ids(attention_mask: Tensor) -> Tensor:
-    """Positions (B, T) counted over real tokens, so that padding on either side changes nothing."""
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 class Trunk:
@@ -59,13 +53,13 @@ class Trunk:
         self.adapter, self.base_dtype = adapter, base_dtype or model.dtype
         self.model = model.eval().requires_grad_(False)  # eval: dropout off, in every stage
         depth = len(model.model.layers)
-        split = depth - min(adapter.lora_layers or depth, depth)
-        self._own = OwnLayers(model.model, split, adapter, seed) if full_reward else None
-        self._adapters = Adapters(model, adapter, range(split, depth), ROLES, seed)
-        self._activate = self._adapters.activate
-        layers = model.model.layers
-        self._lower = part_of(model.model, 0, layers[:split], nn.Identity())
-        self._upper = part_of(model.model, split, layers[split:], model.model.norm)
+        self._split = depth - min(adapter.lora_layers or depth, depth)
+        self._own = OwnLayers(model.model, self._split, adapter, self._circumstances, seed) if full_reward else None
+        self._adapters = Adapters(model, adapter, range(self._split, depth), ROLES, seed)
+        self.gradient_checkpointing = adapter.gradient_checkpointing  # a stage may say otherwise
+        self._role: Role | None = None  # the active one
+        self.whole: Callable[[], AbstractContextManager[None]] = nullcontext  # all of the base, where it is in shares
+        self.use(model.model.layers)
         generator, width = torch.Generator().manual_seed(seed), model.config.hidden_size
         self.heads: dict[Role, nn.Linear] = {
             "reward": new_head(width, reward_heads, generator).to(self.device),
@@ -94,6 +88,14 @@ class Trunk:
         model = model.to(device=device, dtype=getattr(torch, local_dtype()))
         return cls(model, adapter, base_dtype=base_dtype, reward_heads=reward_heads, full_reward=full_reward, seed=seed)
 
+    def use(self, layers: Iterable[nn.Module]) -> None:
+        """Compute with these decoder layers, which hold this trunk's adapters."""
+        decoder = self.model.model
+        decoder.layers = nn.ModuleList(layers)
+        self._lower = part_of(decoder, 0, decoder.layers[: self._split], nn.Identity())
+        self._upper = part_of(decoder, self._split, decoder.layers[self._split :], decoder.norm)
+        self._forms = in_both_forms(self._upper.layers, self._circumstances)
+
     @torch.no_grad()
     def _check_split(self) -> None:
         ids = torch.arange(8, device=self.device).remainder(self.model.config.vocab_size).unsqueeze(0)
@@ -117,11 +119,26 @@ class Trunk:
         """What padding is filled with. It may be any token: padding is known by masks."""
         return 0
 
+    def _activate(self, role: Role | None) -> None:
+        self._role = role
+        (self._layers_of(role) or self._adapters).activate(role)
+
+    def _circumstances(self) -> Callable[[], AbstractContextManager[None]]:
+        """What an upper layer needs to give in the backward pass what it gives now: its role, and who sees whom."""
+        return partial(self._as, self._role, self.model.config._attn_implementation)
+
+    @contextmanager
+    def _as(self, role: Role | None, attention: str) -> Iterator[None]:
+        if role != self._role:
+            self._activate(role)
+        with attending(attention, self.model.config):
+            yield
+
     def _states(self, view: Any, attention: Tensor | Blocks, **inputs: Tensor) -> Tensor:
         if isinstance(attention, Tensor):
             positions = position_ids(attention)
             return view(attention_mask=attention, position_ids=positions, use_cache=False, **inputs).last_hidden_state
-        with shared_prompts(self.model.config, view.config):
+        with attending(SHARED, self.model.config, view.config):
             return view(
                 position_ids=attention.position_ids, blocks=attention, use_cache=False, **inputs
             ).last_hidden_state
@@ -136,11 +153,13 @@ class Trunk:
 
     def upper(self, hidden: Tensor, attention: Tensor | Blocks, role: Role | None) -> Tensor:
         """Final, normed hidden states (B, T, D) of `role` from `lower`'s; None is the base model itself."""
-        if role is not None and (own := self._layers_of(role)) is not None:
-            own.activate(role)
+        self._activate(role)
+        own = self._layers_of(role)
+        if own is not None:
+            own.decoder.layers = own.forms[self.gradient_checkpointing]
             with own.precision():
                 return self._states(own.decoder, attention, inputs_embeds=hidden.float())
-        self._activate(role)
+        self._upper.layers = self._forms[self.gradient_checkpointing]
         return self._states(self._upper, attention, inputs_embeds=hidden)
 
     def next_token_logits(
@@ -168,10 +187,9 @@ class Trunk:
         `hidden` is `lower`'s. Only the states that predict a completion token meet the (large) output matrix.
         """
         states = batch.predictors(self.upper(hidden, batch.attention_mask, role))  # (N, D)
-        logits = self.model.lm_head(states)  # (N, V)
         tokens = batch.completion_ids[batch.completion_mask]
-        log_probs = batch.spread(completion_log_probs(logits, tokens, temperature))
-        return log_probs, batch.spread(entropy(logits, temperature)) if with_entropy else None
+        log_probs, entropies = token_log_probs(states, tokens, self.model.lm_head, temperature, with_entropy)
+        return batch.spread(log_probs), None if entropies is None else batch.spread(entropies)
 
     def values(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Values (B, C): the value head where the token is about to be chosen; 0 in the padding."""
@@ -211,7 +229,7 @@ class Trunk:
         head = self.heads.get(role)
         return named | ({f"head.{n}": p for n, p in head.named_parameters()} if head else {})
 
-    def _layers_of(self, role: Role) -> OwnLayers | None:
+    def _layers_of(self, role: Role | None) -> OwnLayers | None:
         return self._own if role in OWN_ROLES else None
 
     def state(self, role: Role) -> dict[str, Tensor]:

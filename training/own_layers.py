@@ -5,7 +5,7 @@ a second copy nor Adam's moments of whole layers. What lies below, the embedding
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,10 @@ from torch import nn
 
 from training.adapters import ADAPTER_FILE, lora
 from training.config import AdapterConfig
+from training.layers import in_both_forms, part_of
 
 LAYERS_FILE = "layers.safetensors"
 OWN_ROLES = ("reward", "value")
-
-
-def part_of(model: Any, first: int, layers: nn.ModuleList, norm: nn.Module) -> Any:
-    """The decoder `model` with `layers`, which stand where its own do from `first` on, and `norm`.
-
-    It shares everything else with the original.
-    """
-    view = copy.copy(model)
-    view._modules = dict(model._modules)
-    view.layers = layers
-    view.norm = norm
-    view.config = copy.copy(model.config)
-    view.config.num_hidden_layers = len(layers)
-    layer_types = model.config.to_dict().get("layer_types")  # sliding or full attention, by position; not all have it
-    if layer_types:
-        view.config.layer_types = layer_types[first : first + len(layers)]
-    return view
 
 
 def weights_file(directory: Path) -> Path:
@@ -48,8 +32,18 @@ def weights_file(directory: Path) -> Path:
 class OwnLayers:
     """The decoder's layers from `first` on and its last norm, for the roles reward and value; fp32, trainable."""
 
-    def __init__(self, decoder: Any, first: int, adapter: AdapterConfig, seed: int):
-        """Copies what `decoder` has, which must be without adapters yet; `adapter` is the value role's."""
+    def __init__(
+        self,
+        decoder: Any,
+        first: int,
+        adapter: AdapterConfig,
+        circumstances: Callable[[], Callable[[], AbstractContextManager[None]]],
+        seed: int,
+    ):
+        """Copies what `decoder` has, which must be without adapters yet; `adapter` is the value role's.
+
+        `circumstances` are what a layer needs to be recomputed, see `Recomputed`.
+        """
         self._first, self._dtype = first, decoder.dtype
         shared = {id(decoder.config): decoder.config}  # where the attention of all layers is switched at once
         layers = copy.deepcopy(nn.ModuleList(list(decoder.layers)[first:]), shared)
@@ -59,8 +53,9 @@ class OwnLayers:
             inject_adapter_in_model(lora(adapter), self._own, "value")
         self._lora = [module for module in self._own.modules() if isinstance(module, LoraLayer)]
         self.decoder = part_of(decoder, first, layers, self._own["norm"])
+        self.forms = in_both_forms(layers, circumstances)
 
-    def activate(self, role: str) -> None:
+    def activate(self, role: str | None) -> None:
         """Make the decoder that of `role`. Of both only its own weights learn: the value's stand on frozen layers."""
         for module in self._lora:
             module.enable_adapters(role == "value")

@@ -4,19 +4,22 @@ Losses are normalised over a whole optimizer step, so the gradients of all share
 the same sums and the same optimizer the weights stay the same everywhere, bit for bit, and never travel. Nobody else is
 there unless `joined` says so, and then all of this costs nothing.
 
-The groups are this module's own and not torch's default one, which vLLM takes when it samples in a training process.
+The groups are this module's own and not torch's default one, which vLLM takes when it samples in a training process;
+only `mesh` needs that one.
 """
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 T = TypeVar("T")
 
@@ -33,6 +36,8 @@ class Group:
     size: int = 1
     cpu: Any = None
     gpu: Any = None
+    store: Any = None  # by which further groups meet, each under a number of its own
+    numbers: Iterator[int] = field(default_factory=count)
 
     def of(self, tensor: Tensor) -> Any:
         return self.gpu if tensor.is_cuda else self.cpu
@@ -52,7 +57,7 @@ def joined(rank: int, size: int, directory: Path) -> Iterator[None]:
     gpu = None
     if torch.cuda.is_available():
         gpu = _nccl(_c10d.PrefixStore("gpu", store), rank, size)
-    _group = Group(rank, size, _gloo(_c10d.PrefixStore("cpu", store), rank, size), gpu)
+    _group = Group(rank, size, _gloo(_c10d.PrefixStore("cpu", store), rank, size), gpu, store)
     try:
         yield
     finally:
@@ -72,6 +77,21 @@ def _nccl(store: Any, rank: int, size: int) -> Any:
     return _c10d.ProcessGroupNCCL(store, rank, size, options)
 
 
+@contextmanager
+def mesh() -> Iterator[DeviceMesh | None]:
+    """All processes as FSDP wants them, which takes torch's default group for the time; None where there is but one."""
+    if _group.size == 1:
+        yield None
+        return
+    device, backend = ("cuda", "nccl") if _group.gpu else ("cpu", "gloo")
+    store = _c10d.PrefixStore(f"mesh {next(_group.numbers)}", _group.store)
+    _c10d.init_process_group(backend, store=store, rank=_group.rank, world_size=_group.size, timeout=PATIENCE)
+    try:
+        yield init_device_mesh(device, (_group.size,))
+    finally:
+        _c10d.destroy_process_group()
+
+
 def leads() -> bool:
     """Whether this process is the one that writes files and tells how far it is."""
     return _group.rank == 0
@@ -83,6 +103,16 @@ def share(things: Sequence[T], place: int = 0) -> list[T]:
     None is left without when there are as many things as processes.
     """
     return list(things[(_group.rank - place) % _group.size :: _group.size])
+
+
+def evenly(own: Sequence[T], spare: T) -> Iterator[tuple[T, bool]]:
+    """`own`, which counts, then `spare`, which does not, until all processes have as many.
+
+    Those that hold the base in shares must run it equally often.
+    """
+    most = max(gathered([len(own)]))
+    yield from ((each, True) for each in own)
+    yield from ((spare, False) for _ in range(most - len(own)))
 
 
 def gathered(own: Sequence[T], told: Sequence[T] | None = None) -> list[T]:

@@ -23,6 +23,7 @@ from training.parallel import gathered, leads, own
 from training.phases import PhaseClock
 from training.ppo_update import TRAINED, update
 from training.rollout import Rollout, Sampled, Sampler, observed, of_all, own_sampler
+from training.sharding import in_shares
 from training.telemetry import explained_variance, importance_metrics, rollout_metrics
 
 
@@ -70,6 +71,7 @@ class Course:
         return cls(config.kl_coef, {name: weight.detach().clone() for name, weight in policy.items()})
 
 
+@in_shares
 def train_ppo(
     config: PPOConfig,
     trunk: Trunk,
@@ -101,6 +103,7 @@ def train_ppo(
         raise ValueError("uncertainty_coef: one head never disagrees; the trunk needs at least 2 reward heads")
     sampler = sampler or own_sampler(trunk, config, eos_ids)
     trunk.value_role = "policy" if config.value_trunk == "policy" else "value"
+    trunk.gradient_checkpointing = config.gradient_checkpointing
     optimizer = torch.optim.Adam([{"params": list(trunk.parameters(role).values())} for role in TRAINED])
     course = Course.begun(config, trunk, optimizer, checkpoint_dir)
     order = islice(turns(config, weights or [1.0] * len(prompts), len(live), seed), len(course.history), None)
@@ -114,7 +117,7 @@ def train_ppo(
 
             _set_rates(config, optimizer, iteration)
             clock = PhaseClock()
-            with clock("generate"):
+            with clock("generate"), trunk.whole():
                 sampled = next(order).sampled(prompts, live, sampler, seed=seed * 1_000_003 + iteration, alive=alive)
             with clock("observe"):
                 rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)

@@ -74,11 +74,10 @@ def ptx_gradients(config: PPOConfig, trunk: Trunk, samples: Sequence[Sample]) ->
     total = 0.0
     for number, indices in enumerate(length_bucketed([len(sample) for sample in samples], config.microbatch)):
         chosen = [samples[i] for i in share(indices, number * config.microbatch)]
-        if not chosen:
-            continue
-        batch = collate(chosen, trunk.pad_id, trunk.device)
+        # Who has none reads one for nothing: processes that share the base's weights run it equally often.
+        batch = collate(chosen or [samples[indices[0]]], trunk.pad_id, trunk.device)
         log_probs, _ = trunk.log_probs(trunk.lower(batch.input_ids, batch.attention_mask), batch, "policy")
-        loss = language_model_loss(log_probs, batch.completion_mask, normaliser=tokens)
+        loss = bool(chosen) * language_model_loss(log_probs, batch.completion_mask, normaliser=tokens)
         (config.ptx_coef * loss).backward()
         total += loss.item()
     return total

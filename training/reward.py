@@ -18,8 +18,9 @@ from training.heads import bootstrap_weights, spread
 from training.likelihoods import Labels, log_likelihood, weighted_loss
 from training.models import Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
-from training.parallel import leads, share, sum_gradients, summed
+from training.parallel import evenly, leads, share, sum_gradients, summed
 from training.scoring import Scorer
+from training.sharding import in_shares
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ def _backward(config: RewardConfig, scorer: Scorer, labels: Labels, step: Sequen
     """
     total, total_weight = 0.0, config.reward_heads * sum(each.judgement.weight for each in step)
     own = share(step)
-    for indices in scorer.batches([each.judgement.samples for each in own]):
-        batch = [own[i].judgement for i in indices]
+    batches = scorer.batches([each.judgement.samples for each in own])
+    for weighed, counts in evenly([[own[i] for i in indices] for indices in batches], step[:1]):
+        batch = [each.judgement for each in weighed]
         scores = scorer.by_head([s for j in batch for s in j.samples])  # (N, K)
         values = log_likelihood(
             batch * config.reward_heads,
@@ -81,13 +83,14 @@ def _backward(config: RewardConfig, scorer: Scorer, labels: Labels, step: Sequen
             label_smoothing=config.label_smoothing,
             center_coef=config.center_coef,
         )
-        weights = values.new_tensor([own[i].by_head for i in indices])  # (J, K)
-        loss = weighted_loss(values, weights.T.flatten(), total_weight)
+        weights = values.new_tensor([each.by_head for each in weighed])  # (J, K)
+        loss = counts * weighted_loss(values, weights.T.flatten(), total_weight)
         loss.backward()
         total += loss.item()
     return total
 
 
+@in_shares
 def train_reward_model(
     config: RewardConfig,
     trunk: Trunk,
@@ -112,6 +115,7 @@ def train_reward_model(
         raise ValueError(f"the trunk has {trunk.heads['reward'].out_features} reward heads, not {config.reward_heads}")
     if trunk.full_reward != (config.trains == "full"):
         raise ValueError(f"the trunk's reward model is not one that trains: {config.trains}")
+    trunk.gradient_checkpointing = config.gradient_checkpointing
     judgements: list[Judgement] = [*rankings, *ratings]
     judgements = [j for j in judgements if j.weight > 0]
     training, held_out = split_by_prompt(judgements, config.held_out_fraction, seed)

@@ -10,13 +10,14 @@ import torch
 
 from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import SFTConfig
-from training.data import Sample, shuffled
+from training.data import Sample, collate, shuffled
 from training.lm_loss import batches, negative_log_likelihoods, per_token
 from training.losses import language_model_loss
 from training.models import Trunk
 from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
-from training.parallel import leads, share, sum_gradients, summed
+from training.parallel import evenly, leads, share, sum_gradients, summed
 from training.scoring import shares_prompts
+from training.sharding import in_shares
 
 Lesson = TypeVar("Lesson")
 
@@ -49,14 +50,16 @@ def backward(trunk: Trunk, samples: Sequence[Sample], token_budget: int, *, pack
     """
     tokens = float(sum(len(sample.completion_ids) for sample in samples))
     total = 0.0
-    for _, batch in batches(trunk, share(samples), token_budget, packed=packed):
+    own = [batch for _, batch in batches(trunk, share(samples), token_budget, packed=packed)]
+    for batch, counts in evenly(own, collate(samples[:1], trunk.pad_id, trunk.device)):
         log_probs, _ = trunk.log_probs(trunk.lower(batch.input_ids, batch.attention_mask), batch, "policy")
-        loss = language_model_loss(log_probs, batch.completion_mask, normaliser=tokens)
+        loss = counts * language_model_loss(log_probs, batch.completion_mask, normaliser=tokens)
         loss.backward()
         total += loss.item()
     return total
 
 
+@in_shares
 def train_sft(
     config: SFTConfig,
     trunk: Trunk,
@@ -85,6 +88,7 @@ def train_sft(
         nats = negative_log_likelihoods(trunk, held_out, "policy", config.token_budget, alive=alive)
         return per_token(held_out, nats) if held_out else None
 
+    trunk.gradient_checkpointing = config.gradient_checkpointing
     parameters = list(trunk.parameters("policy").values())
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
     packed = shares_prompts(trunk, config.max_tokens)

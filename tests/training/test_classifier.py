@@ -19,7 +19,8 @@ from transformers import (
 from training.classifier import export_classifier, padding_id
 from training.config import AdapterConfig
 from training.data import Sample, collate
-from training.models import Trunk, UnsupportedModel
+from training.layers import UnsupportedModel
+from training.models import Trunk
 
 IM_END = 2
 # Two end with the token that pads in the base's tokenizer, and one has it twice.

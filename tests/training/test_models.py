@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from training.config import AdapterConfig
 from training.data import Batch, Sample, collate
-from training.models import ROLES, Role, Trunk, UnsupportedModel
+from training.layers import UnsupportedModel
+from training.models import ROLES, Role, Trunk
 
 ModelMaker = Callable[..., LlamaForCausalLM]
 TrunkMaker = Callable[..., Trunk]

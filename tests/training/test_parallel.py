@@ -6,7 +6,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from tests.training.conftest import TrunkMaker, _tiny_model, _tiny_trunk
 from training import parallel
 from training.config import AdapterConfig, PPOConfig, RewardConfig, SFTConfig
-from training.data import RankedSamples, RatedSample, Sample
+from training.data import RankedSamples, RatedSample, Sample, collate
 from training.models import Role, Trunk
 from training.optimization import OnProgress, silent
 from training.parallel import gathered, leads, share, summed
@@ -28,6 +30,7 @@ from training.processes import in_processes, process_count
 from training.reward import train_reward_model
 from training.rollout import Sampled
 from training.sft import train_sft
+from training.sharding import shards
 
 EOS = frozenset(range(2, 30))
 PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12, 13), (14,), (15, 16, 17, 18, 19)]
@@ -100,11 +103,13 @@ RANKED = [
 RATED = [RatedSample(Sample((110,), (111, 2)), 1.0), RatedSample(Sample((112,), (113, 114, 2)), 0.0)]
 
 
-def taught(config: None, trunk: Trunk, directory: Path, progress: OnProgress = silent) -> tuple[Any, ...]:
+def taught(shard: bool, trunk: Trunk, directory: Path, progress: OnProgress = silent) -> tuple[Any, ...]:
     """SFT, then a reward model, both in steps of three and of one; reports, and what the processes' weights are."""
-    sft = SFTConfig(batch_size=3, token_budget=12, learning_rate=1e-3)
+    sft = SFTConfig(batch_size=3, token_budget=12, learning_rate=1e-3, shard_base=shard)
     told = train_sft(sft, trunk, TAUGHT, checkpoint_dir=directory / "sft", held_out=PTX, seed=1, progress=progress)
-    reward = RewardConfig(batch_rankings=3, reward_heads=2, learning_rate=1e-3, held_out_fraction=0.0)
+    reward = RewardConfig(
+        batch_rankings=3, reward_heads=2, learning_rate=1e-3, held_out_fraction=0.0, token_budget=24, shard_base=shard
+    )
     fitted = train_reward_model(reward, trunk, RANKED, RATED, checkpoint_dir=directory / "reward", progress=progress)
     return told, fitted, gathered([weights_of(trunk, "policy", "reward")])
 
@@ -113,9 +118,10 @@ def two_heads() -> Trunk:
     return Trunk(_tiny_model(), AdapterConfig(lora_rank=8, lora_alpha=16, lora_layers=2), reward_heads=2)
 
 
-def test_sft_and_reward_model_come_to_the_same_in_two_processes(tmp_path: Path) -> None:
-    *want, [weights] = taught(None, two_heads(), tmp_path / "one")
-    *found, states = in_processes(2, two_heads, taught, None, two_heads(), tmp_path / "two")
+@pytest.mark.parametrize("shard", [False, True])
+def test_sft_and_reward_model_come_to_the_same_in_two_processes(tmp_path: Path, shard: bool) -> None:
+    *want, [weights] = taught(False, two_heads(), tmp_path / "one")
+    *found, states = in_processes(2, two_heads, taught, shard, two_heads(), tmp_path / "two")
     for ours, theirs in zip(found, want, strict=True):
         assert vars(ours) == pytest.approx(vars(theirs), abs=1e-5)
     assert len(states) == 2 and all(torch.equal(t, states[1][name]) for name, t in states[0].items())
@@ -126,6 +132,73 @@ def test_sft_and_reward_model_come_to_the_same_in_two_processes(tmp_path: Path) 
     for stage in ("sft", "reward"):
         names = [{path.name for path in (tmp_path / count / stage).iterdir()} for count in ("one", "two")]
         assert names[0] == names[1]
+
+
+def test_two_processes_that_hold_half_the_base_each_make_the_updates_of_one(
+    tiny_trunk: TrunkMaker, tmp_path: Path
+) -> None:
+    """The second is without a demonstration in every step, yet must run the layers as often as the first."""
+    want, [weights] = trained(CONFIG, tiny_trunk(perturbed=True), checkpoint_dir=tmp_path / "one")
+    halves, trunk = replace(CONFIG, shard_base=True, gradient_checkpointing=True), tiny_trunk(perturbed=True)
+    report, states = in_processes(2, bare, trained, halves, trunk, checkpoint_dir=tmp_path / "two")
+    assert list(report.history) == figures(want)
+    assert len(states) == 2 and all(torch.equal(t, states[1][name]) for name, t in states[0].items())
+    same(states[0], weights)
+    other = tiny_trunk(perturbed=True)
+    other.load_state("policy", trunk.state("policy"))
+    assert all(torch.equal(t, other.merge_policy()[name]) for name, t in trunk.merge_policy().items()), "whole again"
+
+
+def everywhere() -> Trunk:
+    """Adapters in every layer, so that all are run backwards."""
+    return _tiny_trunk(perturbed=True, lora_layers=None)
+
+
+def elements(layers: Sequence[nn.Module]) -> int:
+    """Of the base's weights, as they are in this process's memory."""
+    weights = [p for name, p in nn.ModuleList(layers).named_parameters() if "lora_" not in name]
+    local = [p.to_local() if isinstance(p, DTensor) else p for p in weights]
+    return sum(each.untyped_storage().nbytes() // each.element_size() for each in local)
+
+
+def held(config: None, trunk: Trunk, progress: OnProgress = silent) -> list[tuple[dict[str, int], Tensor]]:
+    """Of each process: how much of the base it has at different times, and the gradient of its policy."""
+    layers = list(trunk.model.model.layers)
+    counts = {"before": elements(layers), "layers at once": 0}
+
+    def note(*_: object) -> None:
+        whole = sum(not isinstance(layer.input_layernorm.weight, DTensor) for layer in trunk.model.model.layers)
+        counts["layers at once"] = max(counts["layers at once"], whole)
+
+    with shards(trunk):
+        twins = list(trunk.model.model.layers)
+        counts["in shares"] = elements([*layers, *twins])
+        for twin in twins:
+            twin.mlp.register_forward_hook(note)
+            twin.mlp.register_full_backward_hook(note)
+        batch = collate(PTX, 0)
+        hidden = trunk.lower(batch.input_ids, batch.attention_mask)
+        trunk.log_probs(hidden, batch, "policy")[0].sum().backward()
+        with trunk.whole():
+            counts["for sampling"] = elements(trunk.model.model.layers)
+        counts["in shares again"] = elements([*layers, *twins])
+    counts["in the end"] = elements(trunk.model.model.layers)
+    gradient = torch.cat([p.grad.flatten() for p in trunk.parameters("policy").values() if p.grad is not None])
+    return gathered([(counts, gradient)])
+
+
+def test_each_process_holds_half_of_the_layers_and_one_that_computes() -> None:
+    """Of 9280 weights of a layer, adapters aside: 3072 of attention, 6144 of what follows it, 64 norms."""
+    trunk = everywhere()
+    batch = collate(PTX, 0)
+    trunk.log_probs(trunk.lower(batch.input_ids, batch.attention_mask), batch, "policy")[0].sum().backward()
+    want = torch.cat([p.grad.flatten() for p in trunk.parameters("policy").values() if p.grad is not None])
+    for counts, gradient in in_processes(2, everywhere, held, None, everywhere()):
+        assert counts == {
+            "before": 4 * 9280, "in shares": 2 * 9280, "layers at once": 1, "for sampling": 4 * 9280,
+            "in shares again": 2 * 9280, "in the end": 4 * 9280,
+        }  # fmt: skip
+        torch.testing.assert_close(gradient, want, rtol=0, atol=1e-6)
 
 
 @given(sizes=st.lists(st.integers(4, 9), min_size=1, max_size=6), processes=st.integers(1, 4))

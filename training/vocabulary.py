@@ -1,0 +1,72 @@
+"""How likely tokens are in a large vocabulary, without ever holding the logits of all positions.
+
+The output matrix is frozen, and a position's log-prob depends on its own state alone. So its gradient is one vector of
+the state's size, times whatever comes down in the backward pass: it is found right away, chunk by chunk, while the
+logits are there. Nothing of the vocabulary's size is kept, and nothing computed twice.
+
+Letters: N positions, D hidden size, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from training.losses import completion_log_probs, entropy, tempered
+
+#: Logits of a chunk, 128 MiB in fp32; with softmax and gradients there are at most four tensors of that size. Far
+#: fewer positions would leave a GPU waiting for the output matrix, which every chunk reads.
+CHUNK_LOGITS = 2**25
+
+
+def token_log_probs(
+    states: Tensor, tokens: Tensor, output: nn.Linear, temperature: float = 1.0, with_entropy: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probs (N,) of `tokens` (N,) by the states (N, D) that predict them, and the entropies (N,) if asked.
+
+    The weights of `output`, which makes logits, get no gradient; numbers are the same with gradients or without.
+    """
+    log_probs, *entropies = _TokenLogProbs.apply(states, tokens, output, temperature, with_entropy)
+    return log_probs, entropies[0] if with_entropy else None
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """In the forward pass also d log-prob / d state and d entropy / d state, where the states have a gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, tokens: Tensor, output: nn.Linear, temperature: float, with_entropy: bool
+    ) -> tuple[Tensor, ...]:
+        positions = max(1, CHUNK_LOGITS // output.weight.shape[0])
+        chunks = zip(states.split(positions), tokens.split(positions), strict=True)
+        asked = (temperature, with_entropy, ctx.needs_input_grad[0])
+        parts = [_of_chunk(tempered(output(s), temperature), t, output.weight, *asked) for s, t in chunks]
+        found, gradients = ([torch.cat(each) for each in zip(*kind, strict=True)] for kind in zip(*parts, strict=True))
+        ctx.save_for_backward(*gradients)
+        return tuple(found)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        pairs = zip(upstream, ctx.saved_tensors, strict=True)
+        total = sum(g.unsqueeze(-1) * gradient for g, gradient in pairs)  # (N, D)
+        return total.to(ctx.saved_tensors[0].dtype), None, None, None, None
+
+
+def _of_chunk(
+    logits: Tensor, tokens: Tensor, weight: Tensor, temperature: float, with_entropy: bool, with_gradients: bool
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Log-probs and entropies (N,), and their gradients (N, D), of tempered logits (N, V), which it writes over.
+
+    With p = softmax(z), of z = logits / temperature: d log p[token] / dz = onehot(token) - p, and dH / dz =
+    -p * (log p + H).
+    """
+    found = [completion_log_probs(logits, tokens), *([entropy(logits)] if with_entropy else [])]
+    if not with_gradients:
+        return found, []
+    log_p = logits.sub_(logits.logsumexp(-1, keepdim=True))
+    p = log_p.exp() if with_entropy else log_p.exp_()
+    slopes = [log_p.add_(found[1].unsqueeze(-1)).mul_(p).neg_()] if with_entropy else []
+    p.neg_()[torch.arange(len(p), device=p.device), tokens] += 1
+    return found, [slope.to(weight.dtype) @ weight / temperature for slope in (p, *slopes)]
