@@ -46,7 +46,9 @@ class Bench:
         self.tokenizer = AutoTokenizer.from_pretrained(arguments.model)
         self.config = replace(RewardConfig(), epochs=1, lora_layers=arguments.lora_layers or None)
         torch.set_num_threads(arguments.threads)
-        self.cells.keep("machine", {"cpu": platform.processor() or platform.machine(), "threads": arguments.threads})
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        cpu = platform.processor() or platform.machine()
+        self.cells.keep("machine", {"cpu": cpu, "gpu": gpu, "threads": arguments.threads})
         self.cells.keep("arguments", {name: str(value) for name, value in vars(arguments).items()})
 
     def learned(self, name: str, run: Callable[[], Learned]) -> Learned:

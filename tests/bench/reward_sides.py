@@ -12,6 +12,7 @@ from reward_data import pairs
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from feedback.hardware import local_dtype
 from training.config import RewardConfig
 from training.data import Judgement, RankedSamples, RatedSample, Sample, length_bucketed
 from training.fit import score
@@ -60,7 +61,7 @@ def trl(
     from trl import RewardTrainer
 
     torch.manual_seed(seed)
-    native = torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    native = getattr(torch, local_dtype())
     dtype = native if pure else torch.float32
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=dtype)
     tokenizer = AutoTokenizer.from_pretrained(base, pad_token=PAD)
