@@ -85,7 +85,9 @@ class Trunk:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = AutoModelForCausalLM.from_pretrained(directory, dtype="auto", local_files_only=True)
         base_dtype = base_dtype or model.dtype
-        model = model.to(device=device, dtype=getattr(torch, local_dtype()))
+        for weight in model.parameters():  # those alone: in bf16 the frequencies of the positions would be others
+            weight.data = weight.data.to(getattr(torch, local_dtype()))
+        model = model.to(device)
         return cls(model, adapter, base_dtype=base_dtype, reward_heads=reward_heads, full_reward=full_reward, seed=seed)
 
     def use(self, layers: Iterable[nn.Module]) -> None:

@@ -62,7 +62,8 @@ class Bench:
     def run(self, side: Variant | None) -> Any:
         """What a new process finds out; its last words where it fails."""
         threads = str(self.arguments.threads)
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": threads}
+        paths = os.pathsep.join(filter(None, (str(HERE.parents[1]), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": threads}
         with tempfile.TemporaryDirectory() as directory:
             spec, found = Path(directory) / "spec.json", Path(directory) / "found.json"
             spec.write_text(json.dumps(self.spec(side)))
@@ -138,9 +139,8 @@ def machine() -> Figures:
 
 def show(where: str, found: Figures) -> None:
     rate = found["rate"]
-    title = (
-        f"PPO: {where}, floor at {rate['rate'] / 1e9:,.0f} GFLOP/s {rate['dtype']}, load {found['machine']['load']:.1f}"
-    )
+    floor = f"floor at {rate['rate'] / 1e9:,.0f} GFLOP/s {rate['dtype']}"
+    title = f"PPO: {where}, {floor} on {rate['device']}, load {found['machine']['load']:.1f}"
     table = Table("side", "completions/s", *PHASES, "s", "floor s", "MFU", "peak GB", title=title)
     for name, row in found["sides"].items():
         phases = [f"{row['seconds'][phase]:.2f} ({row['mfu'].get(phase, 0):.0%})" for phase in PHASES]

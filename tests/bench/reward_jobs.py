@@ -61,7 +61,9 @@ class Bench:
         self.source = (arguments.data, AutoTokenizer.from_pretrained(arguments.model), arguments.max_tokens)
         self.peers = ["trl" if mode == "pure" else f"trl {mode}" for mode in arguments.trl]
         torch.set_num_threads(arguments.threads)
-        self.cells.keep("machine", {"cpu": platform.processor() or platform.machine(), "threads": arguments.threads})
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        cpu = platform.processor() or platform.machine()
+        self.cells.keep("machine", {"cpu": cpu, "gpu": gpu, "threads": arguments.threads})
         self.cells.keep("arguments", {name: str(value) for name, value in vars(arguments).items()})
 
     @cached_property

@@ -196,6 +196,17 @@ def test_an_untrained_policy_merges_into_the_very_bytes_of_the_base(base_directo
         assert torch.equal(tensor, base[name])
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_loaded_model_has_the_weights_of_the_machine_and_its_positions_in_full(
+    dtype: str, base_directory: Path, tiny_model: ModelMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.models.local_dtype", lambda: dtype)
+    model = Trunk.load(base_directory, AdapterConfig(lora_layers=2)).model
+    assert {p.dtype for n, p in model.named_parameters() if "lora_" not in n} == {getattr(torch, dtype)}
+    assert torch.equal(model.model.rotary_emb.inv_freq.cpu(), tiny_model().model.rotary_emb.inv_freq)
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()  # tied
+
+
 def test_a_model_that_does_more_than_its_layers_is_refused(tiny_model: ModelMaker) -> None:
     model = tiny_model()
     original = model.model.forward
