@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from feedback.hardware import local_dtype
 from training.adapters import ADAPTER_FILE, Adapters
@@ -165,17 +165,20 @@ class Trunk:
         return self._states(self._upper, attention, inputs_embeds=hidden)
 
     def next_token_logits(
-        self, input_ids: Tensor, attention_mask: Tensor, cache: DynamicCache, role: Role | None
+        self, input_ids: Tensor, attention_mask: Tensor, cache: Any, role: Role | None, positions: Tensor | None = None
     ) -> Tensor:
         """Logits (B, V) after the last token. input_ids (B, S) are new to `cache`, which takes them up.
 
-        attention_mask (B, T) covers what is cached as well; padding is on the left.
+        attention_mask (B, T) covers what is cached as well; padding is on the left. Or it says whom each token sees,
+        (B, 1, S, T), and `positions` (B, S) where the new ones stand.
         """
         self._activate(role)
+        if positions is None:
+            positions = position_ids(attention_mask)[:, -input_ids.shape[1] :]
         states = self.model.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            position_ids=position_ids(attention_mask)[:, -input_ids.shape[1] :],
+            position_ids=positions,
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state

@@ -9,14 +9,12 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from training.config import PPOConfig
-from training.data import Batch, Sample, collate, left_padded, length_bucketed
+from training.data import Batch, Sample, collate, length_bucketed
+from training.decoding import AT_ONCE, decoder
 from training.models import Role, Trunk
 from training.parallel import gathered, share
-
-GENERATION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -76,23 +74,20 @@ def _sample_batch(
     noise: Tensor,
 ) -> list[tuple[int, ...]]:
     """Pure sampling; row i meets noise[i] (max_new_tokens, 1), uniform in [0, 1)."""
-    ids, mask = (x.to(trunk.device) for x in left_padded(prompts, trunk.pad_id))
-    cache = DynamicCache(config=trunk.model.config)
-    rows = torch.arange(len(prompts))  # those still writing
+    writer = decoder(trunk, prompts, role, max_new_tokens)
     completions: list[list[int]] = [[] for _ in prompts]
+    ended: set[int] = set()
     for step in range(max_new_tokens):
-        probs = trunk.next_token_logits(ids, mask, cache, role).float().div(temperature).softmax(-1)  # (rows, V)
-        tokens = _draw(probs, noise[rows, step].to(probs.device))
-        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
-            completions[row].append(token)
-        going = torch.tensor([token not in eos_ids for token in tokens.tolist()])
-        if not going.any():
+        probs = writer.logits().float().div(temperature).softmax(-1)  # (B, V)
+        tokens = _draw(probs, noise[writer.rows, step].to(probs.device))
+        for row, token in zip(writer.rows, tokens.tolist(), strict=True):
+            if row not in ended:
+                completions[row].append(token)
+                if token in eos_ids:
+                    ended.add(row)
+        if len(ended) == len(prompts) or step + 1 == max_new_tokens:
             break
-        ids, mask = tokens.unsqueeze(1), torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        if not going.all():
-            kept = going.nonzero().squeeze(1)
-            rows, ids, mask = rows[kept], ids[kept.to(ids.device)], mask[kept.to(mask.device)]
-            cache.batch_select_indices(kept.to(ids.device))
+        writer.go_on(tokens, [row not in ended for row in writer.rows])
     return [tuple(completion) for completion in completions]
 
 
@@ -113,13 +108,14 @@ def sample_completions(
     A prompt meets the same noise whoever samples, so two policies with one seed are paired. Of several processes each
     writes its share, and all come to know all.
     """
-    order = [i for batch in length_bucketed([len(p) for p in prompts], GENERATION_BATCH) for i in batch]
+    at_once = AT_ONCE[trunk.device.type]
+    order = [i for batch in length_bucketed([len(p) for p in prompts], at_once) for i in batch]
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(len(prompts), max_new_tokens, 1, dtype=torch.float64, generator=generator)
     places = share(range(len(prompts)))  # in `order`
     completions: dict[int, tuple[int, ...]] = {}
-    for start in range(0, len(places), GENERATION_BATCH):
-        chosen = places[start : start + GENERATION_BATCH]
+    for start in range(0, len(places), at_once):
+        chosen = places[start : start + at_once]
         indices = [order[place] for place in chosen]
         batch = _sample_batch(
             trunk,

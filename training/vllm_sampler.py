@@ -16,9 +16,10 @@ from training.config import PPOConfig
 from training.data import Sample, collate
 from training.models import Role, Trunk
 from training.pushed import PushFailed, Reading, require_pushed
-from training.rollout import GENERATION_BATCH, Sampled
+from training.rollout import Sampled
 
 KV_CACHE_BYTES = 2**30
+AT_ONCE = 64  # prompts; then it says that it is alive
 PROBES = 4  # sequences that each push is proven by
 PROBE_TOKENS = 32  # of prompt and of completion each, at most
 ENVIRONMENT = {
@@ -50,8 +51,8 @@ class VLLMSampler:
             self._choose_probe(prompts)
         self._push()
         sampled: list[Sampled] = []
-        for start in range(0, len(prompts), GENERATION_BATCH):
-            sampled += self._sample(prompts[start : start + GENERATION_BATCH], (seed, start), self._config.temperature)
+        for start in range(0, len(prompts), AT_ONCE):
+            sampled += self._sample(prompts[start : start + AT_ONCE], (seed, start), self._config.temperature)
             alive()
         return sampled
 

@@ -1,0 +1,117 @@
+"""Token after token: what the sampler has in hand between two of them.
+
+On a CPU a batch shrinks as its rows end. A GPU would spend its time on starting the thousand small kernels of a token:
+there the buffers stay where they are, so that all of these kernels are recorded once and replayed as one graph.
+
+Letters: B rows, T tokens so far, L places for tokens, V vocabulary, H heads, E their size.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+from training.data import left_padded
+from training.models import Role, Trunk
+
+AT_ONCE = {"cpu": 64, "cuda": 512}  # prompts; a step of a GPU takes as long for one row as for hundreds
+
+
+class Growing:
+    """Keys and values grow with each token, and rows that ended are dropped."""
+
+    def __init__(self, trunk: Trunk, prompts: Sequence[Sequence[int]], role: Role | None) -> None:
+        self._trunk, self._role = trunk, role
+        self._ids, self._mask = (x.to(trunk.device) for x in left_padded(prompts, trunk.pad_id))
+        self._cache = DynamicCache(config=trunk.model.config)
+        self.rows = list(range(len(prompts)))  # of `prompts`, that the logits are of
+
+    def logits(self) -> Tensor:
+        """Of the next token (B, V)."""
+        return self._trunk.next_token_logits(self._ids, self._mask, self._cache, self._role)
+
+    def go_on(self, tokens: Tensor, going: Sequence[bool]) -> None:
+        """Each of the rows gets its token (B,), and only those that are `going` need another."""
+        self._ids, self._mask = tokens.unsqueeze(1), F.pad(self._mask, (0, 1), value=1)
+        if not all(going):
+            kept = torch.tensor([i for i, goes in enumerate(going) if goes], device=tokens.device)
+            self._ids, self._mask = self._ids[kept], self._mask[kept]
+            self._cache.batch_select_indices(kept)
+            self.rows = [row for row, goes in zip(self.rows, going, strict=True) if goes]
+
+
+class Fixed:
+    """Keys and values (B, H, L, E) in place; it is the cache that the model's attention writes into."""
+
+    def __init__(self, trunk: Trunk, prompts: Sequence[Sequence[int]], role: Role | None, room: int) -> None:
+        """With places for `room` tokens after the prompts."""
+        self._trunk, self._role = trunk, role
+        ids, mask = (x.to(trunk.device) for x in left_padded(prompts, trunk.pad_id))
+        cache = DynamicCache(config=trunk.model.config)
+        self._logits = trunk.next_token_logits(ids, mask, cache, role)
+        self._keys = [F.pad(layer.keys, (0, 0, 0, room)) for layer in cache.layers]
+        self._values = [F.pad(layer.values, (0, 0, 0, room)) for layer in cache.layers]
+        self._ids = ids[:, -1:].clone()
+        self._seen = F.pad(mask.bool(), (0, room))[:, None, None]  # (B, 1, 1, L)
+        self._place = torch.tensor([ids.shape[1] - 1], device=trunk.device)  # among L, of the last token
+        self._positions = mask.long().sum(-1, keepdim=True) - 1  # (B, 1) of the same
+        self._step: Callable[[], Tensor] | None = None
+        self.rows = list(range(len(prompts)))
+
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
+        """As attention calls it: takes the last token's (B, H, 1, E), gives those of all places."""
+        self._keys[layer].index_copy_(2, self._place, key)
+        self._values[layer].index_copy_(2, self._place, value)
+        return self._keys[layer], self._values[layer]
+
+    def logits(self) -> Tensor:
+        """Of the next token (B, V), until the next call."""
+        return self._logits
+
+    def go_on(self, tokens: Tensor, going: Sequence[bool]) -> None:
+        """Each of the rows gets its token (B,). All need another: rows that ended write what nobody reads."""
+        self._ids.copy_(tokens.unsqueeze(1))
+        self._place += 1
+        self._positions += 1
+        self._seen.index_fill_(3, self._place, True)
+        if self._step is None:
+            self._step = replayed(self._forward) if tokens.is_cuda else self._forward
+        self._logits = self._step()
+
+    def _forward(self) -> Tensor:
+        return self._trunk.next_token_logits(self._ids, self._seen, self, self._role, self._positions)
+
+
+def decoder(trunk: Trunk, prompts: Sequence[Sequence[int]], role: Role | None, max_new_tokens: int) -> Growing | Fixed:
+    """What suits the device, and a model whose attention sees everything before."""
+    facts = trunk.model.config.to_dict()
+    longest = max(map(len, prompts)) + max_new_tokens
+    windows = [facts.get("sliding_window"), facts.get("attention_chunk_size")]
+    if trunk.device.type == "cuda" and not any(window and window < longest for window in windows):
+        return Fixed(trunk, prompts, role, max_new_tokens)
+    return Growing(trunk, prompts, role)
+
+
+def replayed(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """`step` as one graph of kernels. It must give the same again when it is repeated, from buffers that stay in place.
+
+    What it returns is overwritten by the next call.
+    """
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # what is set up at a first call must not be recorded
+        for _ in range(2):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = step()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return replay
