@@ -10,7 +10,7 @@ from feedback.evidence import Balance, log_e, log_e_better, still_needed, win_ra
 from feedback.guardrails import Guardrail
 from feedback.records import Record
 from feedback.statistics import Interval
-from feedback.votes import Caps, Tally, Vote, counted, plus, side_bias, withstands
+from feedback.votes import Caps, Tally, Vote, counted, plus, side_bias, without
 
 Outcome = Literal["promote", "roll back", "inconclusive", "undecided"]
 
@@ -20,21 +20,23 @@ class Rules:
     """How a release is decided, fixed before its first vote.
 
     Of candidates that are no better at most alpha / 2 are ever promoted; of those no worse as few are rolled back,
-    guardrails aside. `colluders` is the share of raters whose plot must not break that: it costs many votes, 0 trusts to the caps.
+    guardrails aside. A plot of a share of the raters who voted, `plot`, rounded, cannot break that, whatever they vote.
+    It costs votes, fewer where each rater votes more often; 0 trusts to the caps, which slow a plot and do not stop it.
     """
 
     alpha: float = 0.05
     max_votes: int = 4000
     caps: Caps = field(default_factory=Caps)
-    colluders: float = 0.0
+    plot: float = 0.05
+    raters: int = 0  # how many may vote, where known: of the first who do, a plot may be a larger share
 
 
 class Decision(Record):
     """The first one that the votes allowed, in the order they came; votes after it are counted nowhere.
 
-    `wins` and `losses` are decisive votes for candidate and stable that counted, `capped` all that did not. E-values are
-    logarithms, each enough at `log_threshold`. `win_rate` holds at all times together; `thumbs` is the difference of the
-    shares of thumbs up.
+    `wins` and `losses` are decisive votes for candidate and stable that counted, `capped` all that did not. E-values
+    are logarithms; `log_e_standing` is what a plot could not have made, for whoever is ahead, and decides at
+    `log_threshold`. `win_rate` holds at all times together; `thumbs` is the difference of the shares of thumbs up.
     """
 
     outcome: Outcome
@@ -45,6 +47,7 @@ class Decision(Record):
     capped: int
     log_e_better: float
     log_e_worse: float
+    log_e_standing: float
     log_threshold: float
     win_rate: Interval
     thumbs: Interval | None
@@ -79,18 +82,19 @@ class Count:
         self._raters[vote.rater] = plus(self._raters[vote.rater], vote)
         self.outcome = self._outcome()
 
+    def standing(self) -> Tally:
+        """What a plot could not have made of the votes: wins and losses of whoever is ahead."""
+        behind = self.total.wins < self.total.losses
+        tallies = {rater: Tally(*reversed(tally)) for rater, tally in self._raters.items()} if behind else self._raters
+        return without(tallies, round(self.rules.plot * max(len(tallies), self.rules.raters)))
+
     def _outcome(self) -> Outcome:
         wins, losses = self.total
         # Neither way has more than twice the mean of both, which is quickly computed.
-        if log_e(wins, losses) + math.log(2) >= self.log_threshold:
-            if self._shown(self._raters):
-                return "promote"
-            if self._shown({rater: Tally(t.losses, t.wins) for rater, t in self._raters.items()}):
-                return "roll back"
+        most = log_e(wins, losses) + math.log(2)
+        if most >= self.log_threshold and log_e_better(*self.standing()) >= self.log_threshold:
+            return "promote" if wins > losses else "roll back"
         return "inconclusive" if wins + losses >= self.rules.max_votes else "undecided"
-
-    def _shown(self, tallies: dict[str, Tally]) -> bool:
-        return withstands(tallies, self.rules.colluders, self.log_threshold)
 
 
 def decide(
@@ -122,8 +126,7 @@ def _decision(
 ) -> Decision:
     rules, (wins, losses) = count.rules, count.total
     rate = win_rate(wins, losses, rules.alpha)
-    open_ = count.outcome == "undecided"
-    needed = still_needed(wins, losses, rules.alpha, rules.max_votes) if open_ else None
+    needed = _needed(count) if count.outcome == "undecided" else None
     breached = [guardrail.name for guardrail in guardrails if guardrail.verdict == "breached"]
     sides, one_sided = side_bias(seen, rules.alpha)
     return Decision(
@@ -131,9 +134,14 @@ def _decision(
         reason=_breach(breached) if breached else _reason(count, rate, needed),
         wins=wins, losses=losses, ties=count.ties, capped=count.capped,
         log_e_better=log_e_better(wins, losses), log_e_worse=log_e_better(losses, wins),
-        log_threshold=count.log_threshold, win_rate=rate, thumbs=thumbs, still_needed=needed,
-        sides=sides, one_sided_raters=tuple(one_sided), guardrails=guardrails,
+        log_e_standing=log_e_better(*count.standing()), log_threshold=count.log_threshold, win_rate=rate,
+        thumbs=thumbs, still_needed=needed, sides=sides, one_sided_raters=tuple(one_sided), guardrails=guardrails,
     )  # fmt: skip
+
+
+def _needed(count: Count) -> int | None:
+    wins, losses = count.standing()
+    return still_needed(wins, losses, count.rules.alpha, count.rules.max_votes) if wins > losses else None
 
 
 def _breach(names: Sequence[str]) -> str:

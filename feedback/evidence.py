@@ -18,7 +18,7 @@ LEAST_TO_ESTIMATE = 20  # decisive votes, before which a forecast says nothing
 _STEPS = 60  # of a bisection: 2^-60 of what it began with
 
 
-def log_e(wins: float, losses: float) -> float:
+def log_e(wins: int, losses: int) -> float:
     """Against p = 1/2, either way: log of the likelihood ratio averaged over win rates uniform on [0, 1]."""
     votes = wins + losses
     return _log_beta(wins, losses) + votes * math.log(2)
@@ -66,21 +66,29 @@ def win_rate(wins: int, losses: int, alpha: float = 0.05) -> Interval:
 def still_needed(wins: int, losses: int, alpha: float = 0.05, max_votes: int = 4000) -> int | None:
     """About how many more decisive votes to a decision, should they go on as the posterior mean of the win rate says.
 
-    Half of all such roads are shorter. None where there is no telling: too few votes yet, or none by `max_votes`.
+    Half of all such roads are shorter: the median first passage of a Brownian motion with drift (inverse Gaussian) to
+    the lead that decides by then. None where there is no telling: too few votes yet, or no decision by `max_votes`.
     """
     votes = wins + losses
     if votes < LEAST_TO_ESTIMATE or votes >= max_votes:
         return None
-    rate = (wins + 1) / (votes + 2)
+    lead, drift = abs(wins - losses), abs(wins - losses) / (votes + 2)
 
     def decided(more: float) -> bool:
-        return log_e(wins + rate * more, losses + (1 - rate) * more) >= -math.log(alpha)
+        away = _deciding_lead(votes + more, alpha) - lead
+        if away <= 0:
+            return True
+        direct = math.exp(_log_normal_cdf((drift * more - away) / math.sqrt(more)))
+        reflected = math.exp(2 * drift * away + _log_normal_cdf(-(drift * more + away) / math.sqrt(more)))
+        return direct + reflected >= 0.5
 
-    if decided(0.0):
-        return 0
     left = float(max_votes - votes)
-    # Along a straight road the evidence sinks and then rises, so it crosses once.
     return math.ceil(_bisect(0.0, left, decided)) if decided(left) else None
+
+
+def _deciding_lead(votes: float, alpha: float) -> float:
+    """The lead at which `log_e` reaches log(1 / alpha), by Laplace's approximation of its mixture."""
+    return math.sqrt(votes * (math.log(2 * votes / math.pi) - 2 * math.log(alpha)))
 
 
 class Balance(Record):
@@ -137,7 +145,7 @@ class Moments(NamedTuple):
 def mean_difference(
     candidate: Moments, stable: Moments, alpha: float = 0.05, tuned_for: int = TUNED_FOR
 ) -> Interval | None:
-    """Asymptotic confidence sequence of candidate's mean less stable's (Waudby-Smith et al. 2021, theorem 2.2).
+    """Asymptotic confidence sequence of candidate's mean less stable's (Gaussian mixture of Waudby-Smith et al. 2021).
 
     Each unit is put on a side by chance, so the clock counts both sides. It does not hold before both have some 100;
     None before both have 2.
@@ -165,7 +173,7 @@ def log_e_above(candidate: Moments, stable: Moments, limit: float, alpha: float,
 
 
 def rho_squared(alpha: float, tuned_for: int) -> float:
-    """The mixture's variance that is narrowest near `tuned_for` units (Waudby-Smith et al. 2021, appendix)."""
+    """The mixture's variance that is narrowest near `tuned_for` units (Waudby-Smith et al. 2021), to a logarithm."""
     doubled = -2 * math.log(alpha)
     return (doubled + math.log1p(doubled)) / tuned_for
 
@@ -176,7 +184,7 @@ def _log_normal_cdf(z: float) -> float:
     return -z * z / 2 - math.log(-z * math.sqrt(2 * math.pi))  # the leading term; erfc would be 0
 
 
-def _log_beta(wins: float, losses: float) -> float:
+def _log_beta(wins: int, losses: int) -> float:
     return math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.lgamma(wins + losses + 2)
 
 

@@ -20,7 +20,8 @@ EXCESSES = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
 class Guardrail(Record):
     """What is known of one: `value` is the candidate's figure less, or over, the stable one's, to be at most `limit`.
 
-    `candidate` and `stable` are units. `log_e` is the evidence that it is above, `log_e_ok` that it is below; each is enough at 1 / alpha.
+    `candidate` and `stable` are units. `log_e` is the evidence that it is above, `log_e_ok` that it is below; each is
+    enough at log(1 / alpha).
     """
 
     name: str
@@ -80,8 +81,8 @@ def mean_guardrail(
     verdict: Verdict = "breached" if worse >= -math.log(alpha) else "ok" if better >= -math.log(alpha) else "unknown"
     interval = mean_difference(candidate, stable, alpha)
     return Guardrail(
-        name=name, verdict=verdict, value=interval and interval.mean, interval=interval, limit=limit, log_e=worse, log_e_ok=better,
-        candidate=candidate.units, stable=stable.units,
+        name=name, verdict=verdict, value=interval and interval.mean, interval=interval, limit=limit,
+        log_e=worse, log_e_ok=better, candidate=candidate.units, stable=stable.units,
     )  # fmt: skip
 
 
