@@ -1,0 +1,115 @@
+"""Which votes count. Who decides that before it sees how a vote went cannot make chance look like evidence."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from heapq import nlargest
+from typing import Literal, NamedTuple
+
+from feedback.evidence import Balance, balance, flagged, log_e, log_e_better
+
+MOST_TURNS = 8  # of a search that two or three turns end
+
+Winner = Literal["candidate", "stable", "tie"]
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One blind comparison of candidate and stable, judged. Two bad answers are a tie."""
+
+    rater: str
+    winner: Winner
+    candidate_left: bool
+    day: int = 0
+
+    @property
+    def left_won(self) -> bool:
+        return (self.winner == "candidate") == self.candidate_left
+
+
+@dataclass(frozen=True)
+class Caps:
+    """How much one rater may say: a rule of what was before, so evidence keeps its guarantee.
+
+    Of a rater count `per_day` votes a day in the order they come, ties too. And none while the rater's wins and losses,
+    also those that did not count, differ by `deviations` standard deviations of chance: with 2, of somebody who always
+    votes for the same side 4 votes count, while who sees no difference loses few.
+    """
+
+    per_day: int = 50
+    deviations: float = 2.0
+
+
+class Tally(NamedTuple):
+    """Decisive votes, by who won."""
+
+    wins: int = 0
+    losses: int = 0
+
+
+def counted(votes: Iterable[Vote], caps: Caps) -> Iterator[tuple[Vote, bool]]:
+    """Each vote, in the order of arrival, and whether it counts."""
+    tallies: defaultdict[str, Tally] = defaultdict(Tally)
+    said: Counter[tuple[str, int]] = Counter()
+    for vote in votes:
+        tally = tallies[vote.rater]
+        yield vote, said[vote.rater, vote.day] < caps.per_day and _even(tally, caps.deviations)
+        said[vote.rater, vote.day] += 1
+        if vote.winner != "tie":
+            tallies[vote.rater] = plus(tally, vote)
+
+
+def _even(tally: Tally, deviations: float) -> bool:
+    return tally == (0, 0) or abs(tally.wins - tally.losses) < deviations * math.sqrt(sum(tally))
+
+
+def plus(tally: Tally, vote: Vote) -> Tally:
+    """With one decisive vote more."""
+    won = vote.winner == "candidate"
+    return Tally(tally.wins + won, tally.losses + (not won))
+
+
+def without(tallies: Mapping[str, Tally], plotters: int) -> Tally:
+    """What is left of all votes without those up to `plotters` raters whose loss costs the candidate most evidence.
+
+    Whoever was bought, the honest have at least the evidence of these, so what these show holds whatever a plot of so
+    many does. The evidence is convex in the votes: where its slope asks to leave out just those who are left out, no
+    other choice leaves less, and the search ends. Once in some hundred times it does not, and the least seen may not be
+    quite the least.
+    """
+    left = least = total = _sum(tallies.values())
+    for _ in range(MOST_TURNS if plotters else 0):
+        win, loss = _slope(left)
+        costs = {rater: win * tally.wins + loss * tally.losses for rater, tally in tallies.items()}
+        gone = _sum(tallies[rater] for rater in nlargest(plotters, costs, costs.__getitem__) if costs[rater] > 0)
+        before, left = left, Tally(total.wins - gone.wins, total.losses - gone.losses)
+        least = min(least, left, key=lambda tally: log_e_better(*tally))
+        if left == before:
+            break
+    return least
+
+
+def _slope(tally: Tally) -> tuple[float, float]:
+    """What a win more adds to the evidence, and a loss more: central differences."""
+    wins, losses = tally
+    fewer_wins, fewer_losses = max(wins - 1, 0), max(losses - 1, 0)
+    win = (log_e_better(wins + 1, losses) - log_e_better(fewer_wins, losses)) / (wins + 1 - fewer_wins)
+    loss = (log_e_better(wins, losses + 1) - log_e_better(wins, fewer_losses)) / (losses + 1 - fewer_losses)
+    return win, loss
+
+
+def _sum(tallies: Iterable[Tally]) -> Tally:
+    each = list(tallies)
+    return Tally(sum(tally.wins for tally in each), sum(tally.losses for tally in each))
+
+
+def side_bias(votes: Iterable[Vote], alpha: float = 0.05) -> tuple[Balance, list[str]]:
+    """How often left wins over all, and the raters who seem to choose by side."""
+    left: defaultdict[str, Tally] = defaultdict(Tally)
+    for vote in votes:
+        if vote.winner != "tie":
+            first, second = left[vote.rater]
+            left[vote.rater] = Tally(first + vote.left_won, second + (not vote.left_won))
+    over_all = balance(sum(t.wins for t in left.values()), sum(t.losses for t in left.values()), alpha)
+    return over_all, flagged({rater: log_e(*tally) for rater, tally in left.items()}, alpha)
