@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from feedback.davidson import COVARIATES, Cell, Cells, Moments, Pair, information_along, likelihood, moments, slope_along
-from feedback.newton import Matrix, inverse, maximise
+from feedback.davidson import COVARIATES, Cell, Cells, Moments, Pair, likelihood, moments
+from feedback.newton import Matrix, Point, inverse, maximise
 from feedback.statistics import Interval, percentile_interval, t_quantile
 
 RIDGE = 1e-3
@@ -95,43 +95,84 @@ class Fitted:
         """The width of ties: P(tie) / sqrt(P(left) P(right))."""
         return math.exp(self.parameters[TIES])
 
-    def lead(self, version: int, over: int, *, confidence: float = 0.95) -> Estimate:
-        """By how much one version is stronger than another."""
-        places = {self.versions.index(version): 1.0}
-        if over != version:
-            places[self.versions.index(over)] = -1.0
-        value = sum(sign * self.parameters[place] for place, sign in places.items()) if over != version else 0.0
-        return self._estimate(value, {} if over == version else places, confidence)
+    def leads(self, over: int, *, confidence: float = 0.95) -> dict[int, Estimate]:
+        """By how much each version is stronger than one of them."""
+        base = self.versions.index(over)
+        contrasts = [{} if place == base else {place: 1.0, base: -1.0} for place in range(len(self.versions))]
+        return dict(zip(self.versions, self._estimates(contrasts, confidence), strict=True))
 
     def effect(self, covariate: int, *, confidence: float = 0.95) -> Estimate | None:
         """SIDE's alpha or LONGER's gamma; None where all votes are alike in it."""
         place = len(self.parameters) + covariate
-        if place in self.pinned:
-            return None
-        return self._estimate(self.parameters[place], {place: 1.0}, confidence)
+        return None if place in self.pinned else self._estimates([{place: 1.0}], confidence)[0]
+
+    def _estimates(self, contrasts: Sequence[Mapping[int, float]], confidence: float) -> list[Estimate]:
+        """Of weighted sums of parameters. One of pinned ones alone is not estimated: it is known."""
+        values = [sum(weight * self.parameters[i] for i, weight in contrast.items()) for contrast in contrasts]
+        errors = self._errors([self.direction(contrast) for contrast in contrasts], confidence)
+        return [
+            Estimate(value, None if error is None else Interval(value, value - error, value + error))
+            for value, error in zip(values, errors, strict=True)
+        ]
 
     def direction(self, contrast: Mapping[int, float]) -> list[float]:
-        """Along which a contrast of parameters is estimated: H^-1 c (p)."""
+        """Along which a contrast of parameters is estimated: H^-1 c (p); nowhere for what is pinned."""
         chosen = [(self.covariance[i], weight) for i, weight in contrast.items() if i not in self.pinned]
-        return [sum(row[j] * weight for row, weight in chosen) for j in range(len(self.parameters))]
+        return [
+            0.0 if j in self.pinned else sum(row[j] * weight for row, weight in chosen)
+            for j in range(len(self.parameters))
+        ]
 
-    def _estimate(self, value: float, contrast: Mapping[int, float], confidence: float) -> Estimate:
-        if all(place in self.pinned for place in contrast):
-            return Estimate(value, Interval(value, value, value))
-        error = self._error(self.direction(contrast), confidence)
-        return Estimate(value, None if error is None else Interval(value, value - error, value + error))
-
-    def _error(self, direction: Sequence[float], confidence: float) -> float | None:
-        """Half the width of the interval, as the module's docstring says."""
-        meat = total = squares = 0.0
+    def _errors(self, directions: Sequence[Sequence[float]], confidence: float) -> list[float | None]:
+        """Half the width of the interval along each direction, as the module's docstring says."""
+        across = [list(column) for column in zip(*directions, strict=True)]  # (p, directions)
+        sums = [(0.0, 0.0, 0.0)] * len(directions)
         for pairs in self.raters:
-            meat += sum(slope_along(direction, pair, m) for pair, m in pairs.items()) ** 2
-            part = sum(information_along(direction, pair, m) for pair, m in pairs.items())
-            total, squares = total + part, squares + part * part
-        effective = total * total / squares if squares else 0.0
-        if effective < 2 - 1e-9:
-            return None
-        return t_quantile(confidence, effective - 1) * math.sqrt(meat * effective / (effective - 1))
+            slopes = _weighted(across, _slopes(pairs, len(across)))
+            parts = _informations(across, pairs)
+            sums = [
+                (meat + slope * slope, total + part, squares + part * part)
+                for (meat, total, squares), slope, part in zip(sums, slopes, parts, strict=True)
+            ]
+        return [_error(*each, confidence) for each in sums]
+
+
+def _slopes(pairs: Mapping[Pair, Moments], size: int) -> dict[int, float]:
+    """A rater's part in the slope of the log-likelihood, by place."""
+    slopes: dict[int, float] = defaultdict(float)
+    for (left, right), m in pairs.items():
+        places = (left, right, size + SIDE, size + LONGER, size + TIES)
+        for place, slope in zip(places, (m.g0, -m.g0, m.gs, m.gl, m.gt), strict=True):
+            slopes[place] += slope
+    return slopes
+
+
+def _weighted(across: Sequence[Sequence[float]], weights: Mapping[int, float]) -> list[float]:
+    sums = [0.0] * len(across[0])
+    for place, weight in weights.items():
+        sums = [a + weight * b for a, b in zip(sums, across[place], strict=True)]
+    return sums
+
+
+def _informations(across: Sequence[Sequence[float]], pairs: Mapping[Pair, Moments]) -> list[float]:
+    """A rater's part in the information along each direction, the width of ties taken as known."""
+    side, longer = across[SIDE], across[LONGER]
+    sums = [0.0] * len(side)
+    for (left, right), (_, _, _, _, _, v00, v0s, v0l, vss, vsl, vll, *_) in pairs.items():
+        sums = [
+            e + (d := a - b) * (d * v00 + 2 * (s * v0s + x * v0l)) + s * s * vss + x * (2 * s * vsl + x * vll)
+            for e, a, b, s, x in zip(sums, across[left], across[right], side, longer, strict=True)
+        ]
+    return sums
+
+
+def _error(meat: float, total: float, squares: float, confidence: float) -> float | None:
+    if not squares:
+        return 0.0  # known, not estimated
+    effective = total * total / squares
+    if effective < 2 - 1e-9:
+        return None
+    return t_quantile(confidence, round(effective - 1, 2)) * math.sqrt(meat * effective / (effective - 1))
 
 
 def fit(votes: Iterable[Vote], anchor: int, *, ridge: float = RIDGE) -> Fitted:
@@ -141,13 +182,12 @@ def fit(votes: Iterable[Vote], anchor: int, *, ridge: float = RIDGE) -> Fitted:
     place = {version: index for index, version in enumerate(versions)}
     heap = Counter({v: n for v, n in heap.items() if v.left in place and v.right in place})
     pinned = _pinned(heap, place[anchor], len(versions))
-    parameters = _maximum(_cells(heap, place), pinned, _start(len(versions), pinned), ridge)
-    information = likelihood(_cells(heap, place), parameters, pinned=pinned, ridge=ridge).information
+    parameters, there = _maximum(_cells(heap, place), pinned, _start(len(versions), pinned), ridge)
     parts = tuple(
         {pair: _moments(parameters, pair, cells) for pair, cells in _cells(own, place).items()}
         for own in by_rater(heap).values()
     )
-    return Fitted(versions, anchor, tuple(parameters), inverse(information), pinned, parts)
+    return Fitted(versions, anchor, tuple(parameters), inverse(there.information), pinned, parts)
 
 
 def refit(fitted: Fitted, heap: Mapping[Vote, float], *, ridge: float = RIDGE) -> dict[int, float]:
@@ -157,8 +197,22 @@ def refit(fitted: Fitted, heap: Mapping[Vote, float], *, ridge: float = RIDGE) -
     pinned = _pinned(heap, place[fitted.anchor], len(place)) | fitted.pinned
     start = [value if i not in pinned else 0.0 for i, value in enumerate(fitted.parameters)]
     start[TIES] = -math.inf if len(start) + TIES in pinned else start[TIES]
-    parameters = _maximum(cells, pinned, start, ridge)
+    parameters, _ = _maximum(cells, pinned, start, ridge)
     return {version: parameters[index] for version, index in place.items()}
+
+
+def influence(fitted: Fitted, votes: Iterable[Vote], leader: int, rival: int) -> dict[Vote, float]:
+    """By how much each vote puts one version further ahead of another, to first order: (H^-1 c)' times its slope."""
+    place = {version: index for index, version in enumerate(fitted.versions)}
+    along = fitted.direction({place[leader]: 1.0, place[rival]: -1.0})
+    found: dict[Vote, float] = {}
+    for vote in votes:
+        if vote.left in place and vote.right in place:
+            pair = place[vote.left], place[vote.right]
+            [cell] = _cells({vote: 1.0}, place)[pair]
+            slopes = _slopes({pair: _moments(fitted.parameters, pair, [cell])}, len(along))
+            found[vote] = sum(along[i] * slope for i, slope in slopes.items())
+    return found
 
 
 def bootstrap(
@@ -213,7 +267,7 @@ def _start(versions: int, pinned: frozenset[int]) -> list[float]:
     return start
 
 
-def _maximum(cells: Cells, pinned: frozenset[int], start: list[float], ridge: float) -> list[float]:
+def _maximum(cells: Cells, pinned: frozenset[int], start: list[float], ridge: float) -> tuple[list[float], Point]:
     return maximise(lambda at: likelihood(cells, at, pinned=pinned, ridge=ridge), start)
 
 

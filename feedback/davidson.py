@@ -4,8 +4,8 @@ Of two answers the left one is better by eta = theta_left - theta_right + alpha 
 
     P(left) : P(right) : P(tie) = exp(eta / 2) : exp(-eta / 2) : nu.
 
-So a decisive vote is Bradley and Terry's, sigmoid(eta); the order effect is multiplicative (Davidson & Beaver 1977), and
-the width nu of ties is learned. In (theta, alpha, gamma, ln nu) this is an exponential family: concave, and what is
+So a decisive vote is Bradley and Terry's, sigmoid(eta); the order effect is multiplicative (Davidson & Beaver 1977),
+and the width nu of ties is learned. In (theta, alpha, gamma, ln nu) this is an exponential family: concave, and what is
 observed of its information is what is expected.
 """
 
@@ -30,9 +30,10 @@ class Cell(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Of the votes on one pair: log-likelihood, its slopes, and its information. 0 = eta, s = side, l = longer, t = ties.
+    """Of the votes on one pair: log-likelihood, its slopes, and its information.
 
-    `g0` is the slope along eta, `gs` along alpha, and so on; `v0s` the information between eta and alpha.
+    Subscripts: 0 = eta, s = side, l = longer, t = ties. `g0` is the slope along eta, `gs` along alpha, and so on;
+    `v0s` is the information between eta and alpha.
     """
 
     value: float
@@ -113,21 +114,3 @@ def _add(information: Matrix, places: tuple[int, int, int, int, int], m: Moments
         line = information[i]
         for j, value in zip(places, row, strict=True):
             line[j] += value
-
-
-def slope_along(direction: Sequence[float], pair: Pair, m: Moments) -> float:
-    """The slope of a pair's log-likelihood along a direction in parameters (p)."""
-    d, a, b, t = _parts(direction, pair)
-    return d * m.g0 + a * m.gs + b * m.gl + t * m.gt
-
-
-def information_along(direction: Sequence[float], pair: Pair, m: Moments) -> float:
-    """A pair's information along a direction in parameters (p): d' I d."""
-    d, a, b, t = _parts(direction, pair)
-    squares = d * d * m.v00 + a * a * m.vss + b * b * m.vll + t * t * m.vtt
-    return squares + 2 * (d * (a * m.v0s + b * m.v0l + t * m.v0t) + a * b * m.vsl + t * (a * m.vst + b * m.vlt))
-
-
-def _parts(direction: Sequence[float], pair: Pair) -> tuple[float, float, float, float]:
-    left, right = pair
-    return direction[left] - direction[right], direction[-3], direction[-2], direction[-1]

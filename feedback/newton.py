@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 Matrix = list[list[float]]
 
-STEPS, HALVINGS, CLOSE = 100, 30, 1e-10
+#: Near the maximum each step squares the error, so what is left after one below CLOSE is rounding.
+STEPS, HALVINGS, CLOSE, ROUNDING = 100, 30, 1e-6, 1e-12
 
 
 class Point(NamedTuple):
@@ -16,8 +17,8 @@ class Point(NamedTuple):
     information: Matrix
 
 
-def maximise(function: Callable[[list[float]], Point], start: Sequence[float]) -> list[float]:
-    """Where a strictly concave function is largest (p). A step that would lead down is halved until it leads up."""
+def maximise(function: Callable[[list[float]], Point], start: Sequence[float]) -> tuple[list[float], Point]:
+    """Where a strictly concave function is largest (p). A step that would lead down is halved until it does not."""
     at = list(start)
     here = function(at)
     for _ in range(STEPS):
@@ -25,14 +26,14 @@ def maximise(function: Callable[[list[float]], Point], start: Sequence[float]) -
         for _ in range(HALVINGS):
             tried = [value + change for value, change in zip(at, step, strict=True)]
             there = function(tried)
-            if there.value >= here.value:
+            if there.value >= here.value - ROUNDING * abs(here.value):
                 break
             step = [change / 2 for change in step]
         else:
-            return at  # nothing above but rounding
+            return at, here
         at, here = tried, there
         if max(map(abs, step)) < CLOSE:
-            return at
+            return at, here
     raise ArithmeticError(f"no maximum within {STEPS} steps")
 
 

@@ -75,7 +75,7 @@ def t_quantile(confidence: float, df: float) -> float:
 
 def _cosines(end: float, power: float, parts: int = 128) -> float:
     """The integral of cos^power from 0 to `end`."""
-    at = [math.cos(end * i / parts) ** power for i in range(parts + 1)]
+    at: list[float] = [math.pow(math.cos(end * i / parts), power) for i in range(parts + 1)]
     return end / parts / 3 * (at[0] + at[-1] + 4 * sum(at[1:-1:2]) + 2 * sum(at[2:-1:2]))
 
 
