@@ -23,10 +23,19 @@ class Fall(NamedTuple):
 
 def fall_of_leader(votes: Heap, fitted: Fitted) -> Fall | None:
     """The fewest votes found; None when half of all are not enough, or nobody else is there."""
+    votes = nameless(votes)
     ordered = sorted(fitted.versions, key=fitted.strength, reverse=True)
     leader, rivals = ordered[0], ordered[1 : 1 + RIVALS]
     falls = [fall for rival in rivals if (fall := _fall(votes, fitted, leader, rival))]
     return min(falls, key=lambda fall: fall.dropped, default=None)
+
+
+def nameless(votes: Heap) -> Heap:
+    """The votes without their raters: many become one."""
+    counts: Heap = Counter()
+    for (left, right, result, _, side, longer), count in votes.items():
+        counts[Vote(left, right, result, "", side, longer)] += count
+    return counts
 
 
 def _fall(votes: Heap, fitted: Fitted, leader: int, rival: int) -> Fall | None:
@@ -53,7 +62,7 @@ Helpful = Sequence[tuple[Vote, int, float]]
 
 
 def helpful_votes(votes: Heap, fitted: Fitted, leader: int, rival: int) -> Helpful:
-    """The votes that put the leader further ahead of a rival: how many, and by how much each; the most helpful first."""
+    """The votes that put the leader further ahead of a rival, the most so first: how many, and by how much each."""
     weights = influence(fitted, votes, leader, rival)
     helpful = [(vote, votes[vote], weight) for vote, weight in weights.items() if weight > 0]
     return sorted(helpful, key=lambda each: (-each[2], each[0]))

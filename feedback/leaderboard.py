@@ -1,7 +1,7 @@
 """The leaderboard of policy versions: how strong people find each, with intervals, and how much hangs on few votes."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from typing import Literal
 
@@ -69,13 +69,17 @@ def leaderboard(
     """From votes; `versions` are listed also without any. With `draws` strengths get intervals from a bootstrap."""
     heap = Counter(votes)
     fitted = fit(heap, anchor)
-    leads = fitted.leads(anchor, confidence=CONFIDENCE)
-    if draws:
+    leads = fitted.leads(anchor, confidence=CONFIDENCE) if len(fitted.versions) > 1 else {}
+    if draws and leads:
         drawn = bootstrap(heap, fitted, confidence=CONFIDENCE, draws=draws)
         leads = {v: Estimate(lead.value, lead.interval and drawn[v]) for v, lead in leads.items()}
-    over_stable = fitted.leads(stable, confidence=CONFIDENCE) if stable in fitted.versions else {}
-    listed = {*versions, *(v.left for v in heap), *(v.right for v in heap)}
-    rows = [_standing(version, heap, fitted, leads, over_stable) for version in listed]
+    over_stable = fitted.leads(stable, confidence=CONFIDENCE) if stable is not None and stable in leads else {}
+    shares = {v: _figure(lead, lambda theta: win_share(theta, fitted.nu)) for v, lead in over_stable.items()}
+    statuses, said = _statuses(heap, fitted), tallies(heap)
+    rows = [
+        _standing(v, statuses.get(v, "no_votes"), said.get(v, Tally()), leads.get(v), shares.get(v))
+        for v in {*versions, *said}
+    ]
     twice = fitted.effect(LONGER, confidence=CONFIDENCE)
     side = fitted.effect(SIDE, confidence=CONFIDENCE)
     return Leaderboard(
@@ -88,36 +92,45 @@ def leaderboard(
     )  # fmt: skip
 
 
-def _standing(
-    version: int, heap: Heap, fitted: Fitted, leads: dict[int, Estimate], over_stable: dict[int, Estimate]
-) -> Standing:
-    results: Counter[float] = Counter()
-    raters = set()
+class Tally:
+    """What was said of one version."""
+
+    def __init__(self) -> None:
+        self.results: Counter[float] = Counter()
+        self.raters: set[str] = set()
+
+    def add(self, result: float, rater: str, count: int) -> None:
+        self.results[result] += count
+        self.raters.add(rater)
+
+
+def tallies(heap: Heap) -> dict[int, Tally]:
+    found: dict[int, Tally] = defaultdict(Tally)
     for vote, count in heap.items():
-        if version in (vote.left, vote.right):
-            results[vote.result if version == vote.left else 1 - vote.result] += count
-            raters.add(vote.rater)
-    lead, over = leads.get(version), over_stable.get(version)
-    if lead is not None and not results:
-        lead = None  # the anchor alone
+        found[vote.left].add(vote.result, vote.rater, count)
+        found[vote.right].add(1 - vote.result, vote.rater, count)
+    return found
+
+
+def _standing(version: int, status: Status, tally: Tally, lead: Estimate | None, share: Figure | None) -> Standing:
+    results = tally.results
     return Standing(
-        version=version, status="ranked" if lead else _status(version, heap, fitted.anchor),
+        version=version, status=status,
         strength=lead and _figure(lead, lambda theta: theta),
         elo=lead and _figure(lead, lambda theta: ELO_BASE + ELO * theta),
-        against_stable=lead and over and _figure(over, lambda theta: win_share(theta, fitted.nu)),
-        votes=results.total(), wins=results[1.0], ties=results[0.5], losses=results[0.0], raters=len(raters),
+        against_stable=share,
+        votes=results.total(), wins=results[1.0], ties=results[0.5], losses=results[0.0], raters=len(tally.raters),
     )  # fmt: skip
 
 
-def _status(version: int, heap: Heap, anchor: int) -> Status:
-    """Why a version has no strength."""
-    met: dict[int, set[int]] = {}
+def _statuses(heap: Heap, fitted: Fitted) -> dict[int, Status]:
+    """Of all versions with votes: ranked, or why not."""
+    met: dict[int, set[int]] = defaultdict(set)
     for vote in heap:
-        met.setdefault(vote.left, set()).add(vote.right)
-        met.setdefault(vote.right, set()).add(vote.left)
-    if version not in met:
-        return "no_votes"
-    return "one_sided" if version in reached(met, anchor) else "unlinked"
+        met[vote.left].add(vote.right)
+        met[vote.right].add(vote.left)
+    near, ranked = reached(met, fitted.anchor), fitted.versions if len(fitted.versions) > 1 else ()
+    return {v: "ranked" if v in ranked else "one_sided" if v in near else "unlinked" for v in met}
 
 
 def win_share(theta: float, nu: float) -> float:
