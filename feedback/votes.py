@@ -1,4 +1,4 @@
-"""What people said in the ledger as votes on policy versions: every pair of answers by different versions."""
+"""What people said in the ledger as votes on policy versions, and the leaderboard of them."""
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -9,6 +9,9 @@ from pydantic import BaseModel
 
 from feedback.bradley_terry import Vote
 from feedback.judgements import Comparison, Feedback, Ranking
+from feedback.leaderboard import Leaderboard, leaderboard
+from feedback.raters import Raters
+from feedback.registry import PolicyRegistry, UnknownPolicy
 from feedback.store import Ledger
 
 Whose = Literal["all", "evaluation", "training"]
@@ -30,6 +33,19 @@ class _Written(BaseModel):
     policy_version: int | None
     version_changed_at: int | None = None
     completion_token_ids: list[int]
+
+
+def board_of(
+    ledger: Ledger, registry: PolicyRegistry, *, whose: Whose = "all", blind: bool = False, anchor: int = 0,
+    draws: int = 0,
+) -> Leaderboard:  # fmt: skip
+    """All versions by what people say now. Raises UnknownPolicy when there is no such anchor."""
+    versions = registry.states()
+    if versions and anchor not in versions:
+        raise UnknownPolicy(f"policy-v{anchor} does not exist")
+    quarantined = Raters(ledger.redis).quarantined()
+    votes = votes_in(ledger, whose=whose, quarantined=quarantined, blind=blind)
+    return leaderboard(votes, versions=versions, anchor=anchor, stable=registry.stable(), draws=draws)
 
 
 def votes_in(
