@@ -25,7 +25,9 @@ def test_of_two_versions_it_is_the_log_odds_and_ties_are_davidsons() -> None:
     assert fitted.strength(0) == 0
     assert fitted.strength(1) == pytest.approx(math.log(30 / 20), abs=1e-9)
     assert fitted.nu == pytest.approx(10 / math.sqrt(30 * 20), abs=1e-9)
-    assert fit(votes(1, 0, "ann", won=30, lost=20), 0, ridge=1e-12).strength(1) == pytest.approx(math.log(1.5), abs=1e-9)
+    assert fit(votes(1, 0, "ann", won=30, lost=20), 0, ridge=1e-12).strength(1) == pytest.approx(
+        math.log(1.5), abs=1e-9
+    )
 
 
 def test_side_and_length_are_taken_out() -> None:

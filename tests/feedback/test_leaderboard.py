@@ -55,7 +55,10 @@ def test_a_version_without_a_most_likely_strength_has_none() -> None:
 
 def test_without_votes_there_is_nothing_to_rank() -> None:
     board = leaderboard([], versions=[0, 1], stable=0)
-    assert [(s.version, s.status, s.strength) for s in board.standings] == [(0, "no_votes", None), (1, "no_votes", None)]
+    assert [(s.version, s.status, s.strength) for s in board.standings] == [
+        (0, "no_votes", None),
+        (1, "no_votes", None),
+    ]
     assert board.fragility is None and leaderboard([]).standings == ()
 
 
