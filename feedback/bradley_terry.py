@@ -2,7 +2,7 @@
 
 `feedback/davidson.py` has the likelihood. The strength of the anchor is 0. A small ridge, as of a normal prior with a
 standard deviation of 1/sqrt(RIDGE) = 32, keeps what the votes leave open at 0 instead of anywhere; it moves what they
-do tell by less than a thousandth of its standard error. A version has a maximum likelihood strength only if a chain of
+do tell by about a thousandth of its standard error. A version has a maximum likelihood strength only if a chain of
 wins or ties leads from it to the anchor and one back (Ford 1957): others are left out of the fit.
 
 A rater's votes resemble each other, so raters and not votes are what is independent: variances are sandwiches, with the

@@ -4,7 +4,9 @@ import math
 import random
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,6 +99,42 @@ def test_raters_of_unequal_weight_count_for_fewer_by_hand() -> None:
     variance = (1.6**2 + 0.3**2 + 1.3**2) / 4.95**2 * effective / (effective - 1)
     assert lead.interval is not None
     assert lead.interval.high - lead.value == pytest.approx(t_quantile(0.95, 1.94) * variance**0.5, abs=1e-5)
+
+
+def test_intervals_with_ties_sides_and_lengths_are_those_of_whole_matrices() -> None:
+    """The same sandwich from one dense row a vote: of two strengths beside the anchor's, side, length and ties."""
+    said, ridge = some_votes(120, 3, seed=8), 1e-3
+    fitted = fit(said, 0, ridge=ridge)
+    theta, (alpha, gamma, ln_nu) = fitted.parameters[:3], fitted.parameters[3:]
+    slopes: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
+    bread = ridge * np.eye(5)
+    for vote in said:
+        eta = theta[vote.left] - theta[vote.right] + alpha * vote.side + gamma * vote.longer
+        odds = np.exp([eta / 2, -eta / 2, ln_nu])
+        chance = odds / odds.sum()
+        row = np.array([(vote.left == i) - (vote.right == i) for i in (1, 2)] + [vote.side, vote.longer], float)
+        by_result = np.array([[*row / 2, 0], [*-row / 2, 0], [0, 0, 0, 0, 1]])  # (3 results, 5)
+        slope = by_result[{1.0: 0, 0.0: 1, 0.5: 2}[vote.result]] - chance @ by_result
+        information = by_result.T @ (np.diag(chance) - np.outer(chance, chance)) @ by_result
+        bread += information
+        slopes[vote.rater] = slopes.get(vote.rater, 0) + slope
+        parts[vote.rater] = parts.get(vote.rater, 0) + information
+    asked = {
+        "1 over 0": ([1, 0, 0, 0, 0], fitted.leads(0)[1]),
+        "1 over 2": ([1, -1, 0, 0, 0], fitted.leads(2)[1]),
+        "side": ([0, 0, 1, 0, 0], fitted.effect(SIDE)),
+        "longer": ([0, 0, 0, 1, 0], fitted.effect(LONGER)),
+    }
+    for name, (contrast, estimate) in asked.items():
+        along = np.linalg.solve(bread, contrast)
+        known = np.array([*along[:4], 0])  # the width of ties is not estimated as far as shares go
+        shares = np.array([known @ part @ known for part in parts.values()])
+        effective = shares.sum() ** 2 / (shares**2).sum()
+        variance = sum((along @ slope) ** 2 for slope in slopes.values()) * effective / (effective - 1)
+        assert estimate is not None and estimate.interval is not None, name
+        half = t_quantile(0.95, round(effective - 1, 2)) * variance**0.5
+        assert estimate.interval.high - estimate.value == pytest.approx(half, abs=1e-5), name
 
 
 def test_one_rater_is_no_evidence_however_often_they_vote() -> None:
