@@ -9,7 +9,8 @@ A rater's votes resemble each other, so raters and not votes are what is indepen
 raters as clusters (Liang & Zeger 1986). Few raters, or one who casts most of the votes, say less than the sandwich
 admits. So the effective number of raters G behind each estimate is reckoned from their shares in its variance if votes
 were independent (Carter, Schnepel & Steigerwald 2017): the variance grows by G / (G - 1), and the quantiles are of
-Student's t with G - 1 degrees of freedom. Below G = 2 there is no interval.
+Student's t with G - 1 degrees of freedom. Below G = 2 there is no interval. Nor is the variance ever less than if votes
+were independent: three raters who happen to agree to the vote would otherwise be certain.
 """
 
 import math
@@ -172,7 +173,8 @@ def _error(meat: float, total: float, squares: float, confidence: float) -> floa
     effective = total * total / squares
     if effective < 2 - 1e-9:
         return None
-    return t_quantile(confidence, round(effective - 1, 2)) * math.sqrt(meat * effective / (effective - 1))
+    variance = max(meat * effective / (effective - 1), total)
+    return t_quantile(confidence, round(effective - 1, 2)) * math.sqrt(variance)
 
 
 def fit(votes: Iterable[Vote], anchor: int, *, ridge: float = RIDGE) -> Fitted:
