@@ -9,7 +9,7 @@ from rich.text import Text
 
 from feedback.registry import PolicyRegistry
 from feedback.store import Ledger
-from feedback.votes import Whose, board_of
+from feedback.ballots import Whose, board_of
 from serving.commands import AsJson, Home, console, installation
 from serving.leaderboard_view import HEADINGS, plot, remarks, rows
 from serving.report_command import write

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from feedback.leaderboard import leaderboard
 from feedback.settings import load_secrets
-from feedback.votes import votes_in
+from feedback.ballots import votes_in
 from serving.cli import app
 from serving.leaderboard_view import NO_VOTES, plot, remarks, rows
 from tests.feedback.booth import Booth

@@ -11,7 +11,7 @@ from feedback.erasure import Eraser
 from feedback.judgements import Circumstances, Comparison, Ranking
 from feedback.raters import Raters
 from feedback.registry import PolicyRegistry, UnknownPolicy
-from feedback.votes import board_of, votes_in
+from feedback.ballots import board_of, votes_in
 from tests.feedback.booth import Booth
 
 
