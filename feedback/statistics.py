@@ -3,6 +3,8 @@
 import math
 import random
 from collections.abc import Callable, Sequence
+from functools import cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 Statistic = Callable[[Sequence[float]], float]
@@ -24,7 +26,7 @@ def bootstrap_mean(values: Sequence[float], *, confidence: float = 0.95, draws: 
     generator = random.Random(seed)
     count = len(values)
     means = [sum(generator.choices(values, k=count)) / count for _ in range(draws)]
-    return _percentiles(sum(values) / count, means, confidence)
+    return percentile_interval(sum(values) / count, means, confidence)
 
 
 def cluster_bootstrap(
@@ -52,7 +54,29 @@ def cluster_bootstrap(
         drawn.append([statistic(totals) for statistic in statistics])
     whole = [math.fsum(column) for column in columns]
     values = zip(*drawn, strict=True)
-    return [_percentiles(s(whole), v, confidence) for s, v in zip(statistics, values, strict=True)]
+    return [percentile_interval(s(whole), v, confidence) for s, v in zip(statistics, values, strict=True)]
+
+
+@cache
+def t_quantile(confidence: float, df: float) -> float:
+    """What |t| of Student's distribution stays below with a probability; `df` of 1 or more need not be whole.
+
+    With t = sqrt(df) tan(phi) the density of phi is proportional to cos(phi)^(df - 1): Simpson's rule, and bisection.
+    """
+    if df > 300:
+        return NormalDist().inv_cdf((1 + confidence) / 2)
+    whole = math.sqrt(math.pi) / 2 * math.exp(math.lgamma(df / 2) - math.lgamma((df + 1) / 2))
+    low, high = 0.0, math.pi / 2
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _cosines(middle, df - 1) < confidence * whole else (low, middle)
+    return math.sqrt(df) * math.tan(low)
+
+
+def _cosines(end: float, power: float, parts: int = 128) -> float:
+    """The integral of cos^power from 0 to `end`."""
+    at: list[float] = [math.pow(math.cos(end * i / parts), power) for i in range(parts + 1)]
+    return end / parts / 3 * (at[0] + at[-1] + 4 * sum(at[1:-1:2]) + 2 * sum(at[2:-1:2]))
 
 
 def share(part: float, whole: float) -> float:
@@ -60,7 +84,8 @@ def share(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-def _percentiles(mean: float, draws: Sequence[float], confidence: float) -> Interval:
+def percentile_interval(mean: float, draws: Sequence[float], confidence: float) -> Interval:
+    """Around a figure the middle of what a bootstrap drew of it; NaN does not count."""
     known = sorted(value for value in draws if not math.isnan(value))
     if not known:
         return Interval(mean, math.nan, math.nan)

@@ -24,6 +24,11 @@ LINES = {
         "example": '{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello."}]}\n',
     }
 }
+PLOT = {
+    "image/svg+xml": {
+        "schema": {"type": "string"}, "example": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 64"></svg>',
+    }
+}  # fmt: skip
 _METADATA = {
     "name": "metadata", "in": "query", "style": "deepObject", "explode": True,
     "schema": {"type": "object", "additionalProperties": {"type": "string"}},
@@ -169,6 +174,13 @@ TAKE_ALONG = documented("Everything that is kept of the caller", tag="me", also=
 FORGET_ME = documented("Erase everything of the caller", tag="me", returns=kept.DeletedMe)
 
 POLICIES = documented("All policy versions", tag="policies", returns=schema.PolicyList, errors=(403,))
+LEADERBOARD = documented(
+    "Policy versions by what people prefer, with intervals",
+    tag="policies",
+    returns=schema.Leaders,
+    also=PLOT,
+    errors=(403, 404),
+)
 ROLLBACK = documented(
     "Back to an earlier policy",
     tag="policies",

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from feedback.leaderboard import Leaderboard
 from feedback.rounds import RoundRecord
 
 Schema = dict[str, Any]
@@ -194,6 +195,27 @@ class PolicyList(BaseModel):
 
     model_config = example({
         "object": "list", "data": [], "stable": 3, "served": 3, "last_swap": {"from_version": 2, "to_version": 3},
+    })  # fmt: skip
+
+
+_FIGURE: Schema = {"value": 0.31, "low": 0.12, "high": 0.5}
+
+
+class Leaders(Leaderboard):
+    """Strengths are log-odds above the anchor; Elo is the same scale around 1000. An interval may be unknown."""
+
+    object: Literal["leaderboard"]
+
+    model_config = example({
+        "object": "leaderboard", "anchor": 0, "stable": 1, "confidence": 0.95, "votes": 420, "ties": 60, "raters": 38,
+        "standings": [{
+            "version": 1, "status": "ranked", "strength": _FIGURE,
+            "elo": {"value": 1053.9, "low": 1020.8, "high": 1086.9},
+            "against_stable": {"value": 0.5, "low": 0.5, "high": 0.5},
+            "votes": 420, "wins": 208, "ties": 60, "losses": 152, "raters": 38,
+        }],
+        "left_wins": {"value": 0.52, "low": 0.49, "high": 0.55}, "longer_wins": None,
+        "fragility": {"leader": 1, "rival": 0, "dropped": 57},
     })  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from serving import (
     health,
     history,
     judgements,
+    leaderboard,
     me,
     openapi,
     operations,
@@ -89,7 +90,7 @@ def create_app(
     app.include_router(chat.hot)
     app.include_router(judgements.hot)
     often = (chat, exchange, judgements, feedback_alias, comparisons, conversations, history)
-    for module in (*often, key_routes, me, operations, health):
+    for module in (*often, key_routes, me, operations, leaderboard, health):
         app.include_router(module.router)
     errors.install(app)
     openapi.install(app)

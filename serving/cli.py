@@ -17,6 +17,7 @@ from serving import (
     feedback_commands,
     finetune_commands,
     key_commands,
+    leaderboard_command,
     policy_commands,
     rater_commands,
     report_command,
@@ -127,6 +128,7 @@ app.add_typer(finetune_commands.ppo, name="ppo")
 app.command()(policy_commands.rollback)
 app.command()(policy_commands.promote)
 app.command()(report_command.report)
+app.command()(leaderboard_command.leaderboard)
 app.command()(round_commands.train)
 app.command()(round_commands.rounds)
 app.command()(round_commands.freeze)

@@ -1,0 +1,104 @@
+"""From votes to standings: who cannot be ranked and why, and what the first place hangs on."""
+
+import math
+from itertools import combinations
+
+import pytest
+
+from feedback.bradley_terry import Vote
+from feedback.leaderboard import leaderboard, win_share
+
+
+def votes(left: int, right: int, won: int, lost: int = 0, tied: int = 0) -> list[Vote]:
+    results = [1.0] * won + [0.0] * lost + [0.5] * tied
+    return [Vote(left, right, result, f"r{i % 5}", side=0.0) for i, result in enumerate(results)]
+
+
+def test_what_is_told_of_a_version() -> None:
+    board = leaderboard(votes(1, 0, 30, 20, 10), versions=range(3), stable=0)
+    assert (board.votes, board.ties, board.raters) == (60, 10, 5)
+    best, base, new = board.standings
+    assert (best.version, best.votes, best.wins, best.ties, best.losses, best.raters) == (1, 60, 30, 10, 20, 5)
+    assert (base.version, base.wins, base.losses) == (0, 20, 30)
+    assert best.strength is not None and best.elo is not None and best.against_stable is not None
+    assert best.strength.value == pytest.approx(math.log(1.5), abs=1e-4)
+    assert best.elo.value == pytest.approx(1000 + 400 * math.log10(1.5), abs=0.02)
+    assert best.against_stable.value == pytest.approx(35 / 60, abs=1e-4), "a tie counts half"
+    assert base.strength is not None and (base.strength.value, base.strength.low, base.strength.high) == (0, 0, 0)
+    assert (new.version, new.status, new.strength, new.votes) == (2, "no_votes", None, 0)
+    assert board.left_wins is None and board.longer_wins is None
+
+
+def test_side_and_length_are_told_as_shares() -> None:
+    said = [Vote(i % 2, 1 - i % 2, float(i % 8 < 6), f"r{i % 16 // 2}", 1.0, 0.0) for i in range(160)]
+    board = leaderboard(said)
+    assert board.left_wins is not None and board.left_wins.value == pytest.approx(0.75, abs=1e-4)
+    assert board.longer_wins is None
+    longer = [Vote(i % 2, 1 - i % 2, float(i % 8 < 6), f"r{i % 16 // 2}", 0.0, math.log(2)) for i in range(160)]
+    twice = leaderboard(longer).longer_wins
+    assert twice is not None and twice.value == pytest.approx(0.75, abs=1e-4)
+
+
+def test_a_version_without_a_most_likely_strength_has_none() -> None:
+    said = [*votes(1, 0, 3, 2), *votes(2, 1, 9), *votes(3, 0, 0, 9), *votes(5, 4, 3, 3)]
+    board = leaderboard(said, versions=range(7))
+    assert {s.version: s.status for s in board.standings} == {
+        0: "ranked", 1: "ranked", 2: "one_sided", 3: "one_sided", 4: "unlinked", 5: "unlinked", 6: "no_votes",
+    }  # fmt: skip
+    assert all((s.strength is None) == (s.status != "ranked") == (s.elo is None) for s in board.standings)
+    assert [s.version for s in board.standings[:2]] == [1, 0], "the ranked ones first, the strongest at the top"
+    assert board.standings[0].strength is not None
+    assert board.standings[0].strength.value == pytest.approx(math.log(1.5), abs=1e-2), "9 wins of 2 change nothing"
+    other = leaderboard(said, versions=range(7), anchor=4)
+    assert {s.version for s in other.standings if s.status == "ranked"} == {4, 5}
+
+
+def test_without_votes_there_is_nothing_to_rank() -> None:
+    board = leaderboard([], versions=[0, 1], stable=0)
+    assert [(s.version, s.status, s.strength) for s in board.standings] == [
+        (0, "no_votes", None),
+        (1, "no_votes", None),
+    ]
+    assert board.fragility is None and leaderboard([]).standings == ()
+
+
+def test_the_share_of_wins_by_hand() -> None:
+    assert win_share(0, 5.0) == 0.5
+    assert win_share(math.log(4), 0.0) == pytest.approx(0.8, abs=1e-12)
+    assert win_share(math.log(4), 1.0) == pytest.approx((2 + 0.5) / (2 + 0.5 + 1), abs=1e-12)
+
+
+def test_the_first_place_hangs_on_a_lead_of_wins() -> None:
+    """10 to 5: five less is a draw, six less is a defeat."""
+    found = leaderboard(votes(1, 0, 10, 5)).fragility
+    assert found is not None
+    assert (found.leader, found.rival, found.dropped) == (1, 0, 6)
+
+
+def test_the_fewest_votes_are_found_and_do_what_is_said_of_them() -> None:
+    """Against all ways to leave out so many votes on three versions."""
+    said = [*votes(1, 0, 3, 2), *votes(2, 0, 3, 2), *votes(1, 2, 3, 2, 1)]
+    found = leaderboard(said).fragility
+    assert found is not None and found.dropped is not None
+
+    def first(rest: list[Vote]) -> int:
+        return leaderboard(rest).standings[0].version
+
+    assert first(said) == found.leader == 1
+    assert any(
+        first([v for i, v in enumerate(said) if i not in gone]) == found.rival
+        for gone in combinations(range(len(said)), found.dropped)
+    )
+
+
+def test_a_lead_that_half_of_the_votes_cannot_turn_is_said_to_be_firm() -> None:
+    found = leaderboard([*votes(1, 0, 95, 2)]).fragility
+    assert found is not None and (found.leader, found.rival, found.dropped) == (1, None, None)
+
+
+def test_intervals_may_come_from_draws_of_raters() -> None:
+    said = [*votes(1, 0, 30, 20), *(vote._replace(rater="zoe") for vote in votes(1, 0, 1, 4))]
+    plain, drawn = leaderboard(said), leaderboard(said, draws=50)
+    assert plain.standings[0].strength is not None and drawn.standings[0].strength is not None
+    assert plain.standings[0].strength.value == drawn.standings[0].strength.value
+    assert plain.standings[0].strength.low != drawn.standings[0].strength.low
