@@ -10,26 +10,27 @@ from feedback.manifest import Manifest, directory_name, read_manifest
 from feedback.records import Record
 
 State = Literal["candidate", "stable", "retired", "rejected"]
+#: What has something to serve with, and may.
+SERVABLE = ("candidate", "stable", "retired")
 
 STABLE = "policy:stable"
 LAST = "policy:last"
 STATES = "policy:states"
 AUDIT = "policy:audit"
 
-# Moves the pointer only from the version the caller saw (a concurrent move makes it return 0), and never to one
-# that was rejected.
+# Moves the pointer only from the version the caller saw, and never to one that was rejected. Replies what it found:
+# the version that serves, the state of the one asked for, and whether it moved.
 _POINT = """
 local current = redis.call('GET', KEYS[1]) or ''
-if current ~= ARGV[1] then return 0 end
-local state = redis.call('HGET', KEYS[2], ARGV[2])
-if not state then return -1 end
-if state == 'rejected' then return -2 end
+local state = redis.call('HGET', KEYS[2], ARGV[2]) or ''
+if current ~= ARGV[1] then return {current, state, 0} end
+if state ~= 'candidate' and state ~= 'stable' and state ~= 'retired' then return {current, state, 0} end
 if current ~= '' then redis.call('HSET', KEYS[2], current, ARGV[5]) end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[2], 'stable')
 redis.call('XADD', KEYS[3], '*', 'version', ARGV[2], 'from', current, 'action', ARGV[6], 'actor', ARGV[3],
   'reason', ARGV[4], 'time', ARGV[7])
-return 1
+return {current, state, 1}
 """
 
 # Registers a version at most once, and only for the holder of the round's newest token.
@@ -58,7 +59,11 @@ class UnknownPolicy(KeyError):
 
 
 class PointerMoved(RuntimeError):
-    """Somebody else moved the stable pointer first."""
+    """Somebody else moved the stable pointer first; it is at `current` now."""
+
+    def __init__(self, message: str, current: int | None = None) -> None:
+        super().__init__(message)
+        self.current = current
 
 
 class RejectedPolicy(PointerMoved):
@@ -123,17 +128,18 @@ class PolicyRegistry:
         before = "" if expected is None else expected
         retired = "rejected" if action == "reject" else "retired"
         args: list[str | int | float] = [before, version, actor, reason, retired, action, time.time()]
-        moved = self._point(keys=[STABLE, STATES, AUDIT], args=args)
-        if moved == 0:
-            raise PointerMoved(f"the stable policy is no longer {before}; it is {self.stable()}")
-        if moved == -1:
-            raise UnknownPolicy(f"policy-v{version} does not exist")
-        if moved == -2:
-            raise RejectedPolicy(f"policy-v{version} was rejected: the engine could not be shown to hold it")
+        found, state, moved = self._point(keys=[STABLE, STATES, AUDIT], args=args)
+        if not moved:
+            raise _not_moved(version, state, expected, int(found) if found else None)
 
-    def rollback(self, *, to: int | None, actor: str, reason: str) -> int:
-        """Return to `to`, or to the version that served before the present one. Returns the version."""
+    def rollback(self, *, to: int | None, actor: str, reason: str, expected: int | None = None) -> int:
+        """Return to `to`, or to the version that served before the present one. Returns the version.
+
+        Raises PointerMoved when `expected` is given and something else serves.
+        """
         current = self.stable()
+        if expected is not None and current != expected:
+            raise _not_moved(expected, "", expected, current)
         target = self.previous() if to is None else to
         if target is None:
             raise UnknownPolicy("there is no earlier policy to return to")
@@ -158,7 +164,7 @@ class PolicyRegistry:
         current, states = self.stable(), self.states()
         for line in reversed(self.audit()):
             is_promotion = line.action not in ("publish", "rollback", "reject") and line.version == current
-            if is_promotion and (line.from_version is None or states.get(line.from_version) != "rejected"):
+            if is_promotion and (line.from_version is None or states.get(line.from_version) in SERVABLE):
                 return line.from_version
         return None
 
@@ -191,6 +197,20 @@ class PolicyRegistry:
         if not self.policies_dir.is_dir():
             return []
         return [int(path.name) for path in self.policies_dir.iterdir() if path.name.isdigit()]
+
+
+def _not_moved(version: int, state: str, expected: int | None, current: int | None) -> Exception:
+    """Why the pointer stayed at `current`."""
+    if current != expected:
+        return PointerMoved(f"the stable policy is no longer {_name(expected)}; it is {_name(current)}", current)
+    if state == "rejected":
+        reason = f"policy-v{version} was rejected: the engine could not be shown to hold it"
+        return RejectedPolicy(reason, current)
+    return UnknownPolicy(f"policy-v{version} does not exist")
+
+
+def _name(version: int | None) -> str:
+    return "none" if version is None else f"policy-v{version}"
 
 
 def _number(item: tuple[str, str]) -> int:

@@ -197,12 +197,19 @@ class PolicyList(BaseModel):
     })  # fmt: skip
 
 
+Expected = Annotated[
+    int | str | None, Field(description="what the caller has seen serving, such as `policy-v3`; else 409 and no change")
+]
+
+
 class Rollback(BaseModel):
     to: int | str | None = Field(default=None, description="such as `policy-v2`; without it, the one before")
+    expected: Expected = None
     reason: str | None = None
 
 
 class Promotion(BaseModel):
+    expected: Expected = None
     reason: str | None = None
 
 

@@ -65,22 +65,27 @@ def show(
         console().print(asked)
 
 
+Expect = Annotated[int | None, typer.Option(help="Do nothing unless this version serves now.")]
+
+
 def rollback(
     version: Annotated[int | None, typer.Argument(help="Where to; default: the version that served before.")] = None,
     reason: Annotated[str, typer.Option(help="For the audit.")] = "rolled back by hand",
+    expect: Expect = None,
     home: Home = None,
 ) -> None:
     """Return to an earlier policy, and wait until it serves."""
     settings, redis = installation(home)
     registry = PolicyRegistry(redis, settings.policies_dir)
     started = time.monotonic()
-    target = registry.rollback(to=version, actor=actor(), reason=reason)
+    target = registry.rollback(to=version, actor=actor(), reason=reason, expected=expect)
     wait_until_served(settings, registry, target, started)
 
 
 def promote(
     version: Annotated[int, typer.Argument(help="The version to serve.")],
     reason: Annotated[str, typer.Option(help="For the audit.")] = "promoted by hand",
+    expect: Expect = None,
     home: Home = None,
 ) -> None:
     """Make a version serve, and wait until it does."""
@@ -89,7 +94,8 @@ def promote(
     started = time.monotonic()
     current = registry.stable()
     if version != current:
-        registry.point_stable(version, expected=current, actor=actor(), reason=reason)
+        seen = current if expect is None else expect
+        registry.point_stable(version, expected=seen, actor=actor(), reason=reason)
     wait_until_served(settings, registry, version, started)
 
 
