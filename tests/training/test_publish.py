@@ -1,54 +1,18 @@
 """Publishing on a real Valkey and a real disk: killed between any two steps, a round still publishes exactly once."""
 
-import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from redis import Redis
 
 from feedback.manifest import BrokenPolicy, Manifest, describe_files, write_manifest
+from feedback.reconcile import reconcile
 from feedback.registry import PolicyRegistry, StaleToken
 from feedback.rounds import LeaseLost, RoundBook
+from feedback.shelf import place
 from feedback.store import connect
-from training.publish import place, publish_round
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
-
-
-class Killer:
-    """Kills before or after the n-th change of the world, a change being a Redis command, an fsync or a rename."""
-
-    def __init__(self) -> None:
-        self.kill_at, self.after, self.steps = 0, False, 0
-
-    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def step(*args: Any, **kwargs: Any) -> Any:
-            self.steps += 1
-            if self.steps == self.kill_at and not self.after:
-                raise Killed
-            result = function(*args, **kwargs)
-            if self.steps == self.kill_at and self.after:
-                raise Killed
-            return result
-
-        return step
-
-
-@contextmanager
-def killing(at: int, after: bool) -> Iterator[Killer]:
-    killer = Killer()
-    killer.kill_at, killer.after = at, after
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Redis, "execute_command", killer.wrap(Redis.execute_command))
-        patch.setattr(os, "fsync", killer.wrap(os.fsync))
-        patch.setattr(Path, "rename", killer.wrap(Path.rename))
-        yield killer
+from tests.killing import Killed, killing
+from training.publish import publish_round
 
 
 def manifest(directory: Path, version: int) -> Manifest:
@@ -74,7 +38,7 @@ class Publishing:
         self.registry = PolicyRegistry(self.redis, home / "policies")
         self.registry.directory(0).mkdir(parents=True)
         write_manifest(self.registry.directory(0), manifest(self.registry.directory(0), 0))
-        self.registry.adopt_from_disk()
+        reconcile(self.registry)
         self.registry.point_stable(0, expected=None, actor="test", reason="base")
         self.round_id, _ = self.book.request(trigger="count", actor="test")
 
@@ -115,6 +79,7 @@ def test_every_crash_point_publishes_exactly_once(valkey_url: str, tmp_path: Pat
                 completed = True
             except Killed:
                 assert installation.published() == [] or len(installation.published()) == 1
+                assert reconcile(installation.registry) == [], "what is registered is whole"
             record = installation.book.get(installation.round_id)
             assert record is not None
             if record.is_open:
