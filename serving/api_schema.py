@@ -177,11 +177,12 @@ class Policy(BaseModel):
     version: int
     state: str
     served: bool
+    pinned: bool
     broken: str | None = None
 
     model_config = example({
-        "id": "policy-v3", "object": "policy", "version": 3, "state": "stable", "served": True, "parent": 2,
-        "kind": "trained",
+        "id": "policy-v3", "object": "policy", "version": 3, "state": "stable", "served": True, "pinned": False,
+        "parent": 2, "kind": "trained",
     })  # fmt: skip
 
 

@@ -20,11 +20,14 @@ router = APIRouter()
 
 @router.get("/v1/policies", **docs.POLICIES)
 def list_policies(gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
-    served = gateway.gate.served
+    served, pinned = gateway.gate.served, gateway.registry.pinned()
     raw = gateway.registry.redis.get(LAST_SWAP)
     return {
         "object": "list",
-        "data": [policy_card(gateway, version, state) for version, state in gateway.registry.states().items()],
+        "data": [
+            {**policy_card(gateway, version, state), "pinned": version in pinned}
+            for version, state in gateway.registry.states().items()
+        ],
         "stable": gateway.registry.stable(),
         "served": served.version if served else None,
         "last_swap": json.loads(raw) if raw else None,

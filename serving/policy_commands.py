@@ -26,7 +26,11 @@ def policies(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> 
         return
     settings, redis = installation(home)
     registry = PolicyRegistry(redis, settings.policies_dir)
-    rows = [describe(registry, version, state) for version, state in registry.states().items()]
+    pinned = registry.pinned()
+    rows = [
+        {**describe(registry, version, state), "pinned": version in pinned}
+        for version, state in registry.states().items()
+    ]
     served = served_version(settings)
     if as_json:
         console().print_json(data={"stable": registry.stable(), "served": served, "policies": rows})
@@ -34,7 +38,8 @@ def policies(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> 
     table = Table("version", "state", "parent", "created", "metrics", "served")
     for row in rows:
         mark = "now" if row["version"] == served else ""
-        table.add_row(row["name"], row["state"], row["parent"], row["created"], row["summary"], mark)
+        state = f"{row['state']}, pinned" if row["pinned"] else row["state"]
+        table.add_row(row["name"], state, row["parent"], row["created"], row["summary"], mark)
     console().print(table)
 
 
