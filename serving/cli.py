@@ -129,8 +129,10 @@ for command in (
     version_commands.pin,
     version_commands.unpin,
     version_commands.retire,
+    version_commands.export,
+    version_commands.import_,
 ):
-    policy_commands.app.command()(command)
+    policy_commands.app.command(command.__name__.rstrip("_"))(command)
 app.add_typer(policy_commands.app, name="policies")
 app.add_typer(finetune_commands.sft, name="sft")
 app.add_typer(finetune_commands.ppo, name="ppo")

@@ -1,6 +1,7 @@
 """`ratchet policies history | lineage | diff | pin | retire …`: what became of versions, and what of them is kept."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +9,9 @@ from redis import Redis
 from rich.markup import escape
 from rich.table import Table
 
+from feedback.bundles import BadBundle, export_version, import_version
 from feedback.lineage import Lineage, lineage_of
+from feedback.manifest import BrokenPolicy
 from feedback.registry import PolicyRegistry
 from feedback.retention import Retention
 from feedback.store import Ledger
@@ -100,6 +103,34 @@ def lineage(
     console().print(table)
 
 
+def export(
+    version: Version,
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="The tar to write; it must not exist.")],
+    home: Home = None,
+) -> None:
+    """Write a version into one file, for another installation of the same base model; it names no people."""
+    try:
+        size = export_version(_registry(home), version, file)
+    except FileExistsError as error:
+        raise Failure(f"{error.filename2 or error.filename} exists: nothing is overwritten") from error
+    except (BadBundle, OSError) as error:
+        raise Failure(f"policy-v{version} was not exported: {error}") from error
+    typer.echo(f"policy-v{version} is in {file}: {size:,} bytes")
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What `export` wrote.")],
+    reason: Reason = "imported by hand",
+    home: Home = None,
+) -> None:
+    """Take an exported version in as a candidate under a new number; every byte of it is checked first."""
+    try:
+        version = import_version(_registry(home), file, actor=actor(), reason=reason)
+    except (BadBundle, BrokenPolicy, OSError) as error:
+        raise Failure(f"{file} was not imported: {error}") from error
+    typer.echo(f"{file} is policy-v{version}, a candidate: `ratchet promote {version}` lets it serve once it is proven")
+
+
 def _writer(redis: Redis, completion_id: str) -> int:
     completion = Ledger(redis).completions((completion_id,)).get(completion_id)
     if completion is None:
@@ -124,7 +155,7 @@ def _rows(found: Lineage) -> dict[str, str]:
     return {name: value for name, value in rows.items() if value}
 
 
-def _registry(home: Any) -> PolicyRegistry:
+def _registry(home: Path | None) -> PolicyRegistry:
     settings, redis = installation(home)
     return PolicyRegistry(redis, settings.policies_dir)
 

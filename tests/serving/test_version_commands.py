@@ -74,7 +74,7 @@ def refused(result: Result) -> str:
     return result.stderr.strip()
 
 
-@pytest.mark.parametrize("command", ["history", "lineage", "diff", "pin", "unpin", "retire"])
+@pytest.mark.parametrize("command", ["history", "lineage", "diff", "pin", "unpin", "retire", "export", "import"])
 def test_each_explains_itself(command: str) -> None:
     assert "Usage:" in policies(command, "--help").stdout
 
@@ -158,3 +158,16 @@ def test_two_versions_beside_each_other(registry: PolicyRegistry) -> None:
     assert text.startswith("nearest common ancestor: policy-v1; judgements that trained: 1 only v1's, 1 of both")
     assert "ppo.kl_coef" in text and "value 2.5, verdict passed" in text
     assert refused(policies("diff", "1", "9")) == "ratchet: policy-v9 does not exist"
+
+
+def test_a_version_goes_out_and_comes_in_as_a_candidate(registry: PolicyRegistry, tmp_path: Path) -> None:
+    file = tmp_path / "v2.tar"
+    assert policies("export", "2", str(file)).stdout.startswith(f"policy-v2 is in {file}: ")
+    assert refused(policies("export", "2", str(file))) == f"ratchet: {file} exists: nothing is overwritten"
+    assert "is the base model" in refused(policies("export", "0", str(tmp_path / "v0.tar")))
+    assert policies("import", str(file)).stdout.startswith(f"{file} is policy-v4, a candidate")
+    assert "version 2" in policies("lineage", "4").stdout
+    assert registry.states()[4] == "candidate"
+    file.write_bytes(file.read_bytes()[:700])
+    assert refused(policies("import", str(file))).startswith(f"ratchet: {file} was not imported: ")
+    assert policies("import", str(tmp_path / "none.tar")).exit_code == 2
