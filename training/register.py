@@ -8,7 +8,6 @@ from pathlib import Path
 from feedback.manifest import Manifest, describe_files, read_manifest
 from feedback.reconcile import reconcile
 from feedback.registry import PolicyRegistry
-from feedback.retention import Retention
 from feedback.settings import Settings
 from feedback.shelf import place
 from feedback.store import connect
@@ -54,7 +53,6 @@ def register_base(settings: Settings) -> str:
         )
     for found in reconcile(registry):
         log.warning("%s", found)
-    Retention(registry).sweep(settings.keep_policies)
     if registry.stable() is None:
         registry.point_stable(BASE, expected=None, actor=ACTOR, reason="the base model serves first")
     return f"{manifest.name} {'is known' if known else 'registered'}: {manifest.base_model}"
