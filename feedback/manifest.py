@@ -88,8 +88,8 @@ def read_manifest(directory: Path) -> Manifest:
         raise BrokenPolicy(f"{directory}: {error}") from error
 
 
-def verify_files(directory: Path, manifest: Manifest) -> None:
-    """Raises BrokenPolicy unless the directory holds exactly the files described, to the byte."""
+def verify_files(directory: Path, manifest: Manifest, *, digests: bool = True) -> None:
+    """Raises BrokenPolicy unless the directory holds exactly the files described, to the byte or only by size."""
     found = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_symlink() or p.is_file()}
     found.discard(MANIFEST)
     if found != set(manifest.files):
@@ -98,7 +98,7 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
         path = directory / name
         if path.is_symlink() or path.suffix not in ALLOWED_SUFFIXES:
             raise BrokenPolicy(f"{path}: not a plain file of an allowed kind")
-        if path.stat().st_size != entry.size or sha256_of(path) != entry.sha256:
+        if path.stat().st_size != entry.size or (digests and sha256_of(path) != entry.sha256):
             raise BrokenPolicy(f"{path}: content differs from the manifest")
 
 

@@ -9,27 +9,62 @@ from redis import Redis
 from feedback.manifest import Manifest, directory_name, read_manifest
 from feedback.records import Record
 
-State = Literal["candidate", "stable", "retired", "rejected"]
+#: "broken": the disk does not hold what the manifest says. "deleted": the weights are gone for good.
+State = Literal["candidate", "stable", "retired", "rejected", "broken", "deleted"]
+SERVABLE = ("candidate", "stable", "retired")
+WITHOUT_WEIGHTS = ("broken", "deleted")
 
 STABLE = "policy:stable"
 LAST = "policy:last"
 STATES = "policy:states"
 AUDIT = "policy:audit"
+PINNED = "policy:pinned"
 
-# Moves the pointer only from the version the caller saw (a concurrent move makes it return 0), and never to one
-# that was rejected.
+# Lines of the audit that are no promotion: what returns to a version, and what leaves the pointer where it is.
+_RETURNS = ("rollback", "reject", "lose")
+_ASIDE = ("publish", "find", "retire", "pin", "unpin")
+
+# Moves the pointer only from the version the caller saw, and never to one that was rejected. Replies what it found:
+# the version that serves, the state of the one asked for, and whether it moved.
 _POINT = """
 local current = redis.call('GET', KEYS[1]) or ''
-if current ~= ARGV[1] then return 0 end
-local state = redis.call('HGET', KEYS[2], ARGV[2])
-if not state then return -1 end
-if state == 'rejected' then return -2 end
+local state = redis.call('HGET', KEYS[2], ARGV[2]) or ''
+if current ~= ARGV[1] then return {current, state, 0} end
+if state ~= 'candidate' and state ~= 'stable' and state ~= 'retired' then return {current, state, 0} end
 if current ~= '' then redis.call('HSET', KEYS[2], current, ARGV[5]) end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[2], 'stable')
 redis.call('XADD', KEYS[3], '*', 'version', ARGV[2], 'from', current, 'action', ARGV[6], 'actor', ARGV[3],
   'reason', ARGV[4], 'time', ARGV[7])
+return {current, state, 1}
+"""
+
+# `revision()` is the id of the last line of the audit: whatever changed since, changed it.
+REVISION = f"""
+local function revision()
+  local last = redis.call('XREVRANGE', '{AUDIT}', '+', '-', 'COUNT', 1)
+  return last[1] and last[1][1] or ''
+end
+"""
+
+# Gives a version that does not serve another state, if nothing has changed since the caller looked.
+_SETTLE = """
+if revision() ~= ARGV[1] or redis.call('GET', KEYS[1]) == ARGV[2] then return 0 end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+redis.call('XADD', KEYS[3], '*', 'version', ARGV[2], 'from', '', 'action', ARGV[4], 'actor', ARGV[5],
+  'reason', ARGV[6], 'time', ARGV[7])
 return 1
+"""
+
+_PIN = """
+local state = redis.call('HGET', KEYS[1], ARGV[1])
+if not state or state == 'deleted' then return -1 end
+local changed = redis.call(ARGV[2] == 'pin' and 'SADD' or 'SREM', KEYS[3], ARGV[1])
+if changed == 1 then
+  redis.call('XADD', KEYS[2], '*', 'version', ARGV[1], 'from', '', 'action', ARGV[2], 'actor', ARGV[3],
+    'reason', ARGV[4], 'time', ARGV[5])
+end
+return changed
 """
 
 # Registers a version at most once, and only for the holder of the round's newest token.
@@ -58,11 +93,19 @@ class UnknownPolicy(KeyError):
 
 
 class PointerMoved(RuntimeError):
-    """Somebody else moved the stable pointer first."""
+    """Somebody else moved the stable pointer first; it is at `current` now."""
+
+    def __init__(self, message: str, current: int | None = None) -> None:
+        super().__init__(message)
+        self.current = current
 
 
 class RejectedPolicy(PointerMoved):
     """The version failed its proof in the engine: it never serves again."""
+
+
+class LostPolicy(PointerMoved):
+    """The version's weights are not on the disk: it cannot serve."""
 
 
 class StaleToken(RuntimeError):
@@ -87,10 +130,12 @@ class PolicyRegistry:
         self._point = redis.register_script(_POINT)
         self._publish = redis.register_script(_PUBLISH)
         self._reserve = redis.register_script(_RESERVE)
+        self._settle = redis.register_script(REVISION + _SETTLE)
+        self._pin = redis.register_script(_PIN)
 
     def reserve(self) -> int:
         """A version number never used before, neither in Redis nor on disk."""
-        return int(self._reserve(keys=[LAST], args=[max(self._on_disk(), default=-1)]))
+        return int(self._reserve(keys=[LAST], args=[max(self.on_disk(), default=-1)]))
 
     def directory(self, version: int) -> Path:
         return self.policies_dir / directory_name(version)
@@ -119,21 +164,22 @@ class PolicyRegistry:
     def point_stable(
         self, version: int, *, expected: int | None, actor: str, reason: str, action: str = "promote"
     ) -> None:
-        """Make `version` serve if `expected` still does; raises PointerMoved, RejectedPolicy or UnknownPolicy."""
+        """Make `version` serve if `expected` still does; raises PointerMoved or UnknownPolicy."""
         before = "" if expected is None else expected
-        retired = "rejected" if action == "reject" else "retired"
+        retired = {"reject": "rejected", "lose": "broken"}.get(action, "retired")
         args: list[str | int | float] = [before, version, actor, reason, retired, action, time.time()]
-        moved = self._point(keys=[STABLE, STATES, AUDIT], args=args)
-        if moved == 0:
-            raise PointerMoved(f"the stable policy is no longer {before}; it is {self.stable()}")
-        if moved == -1:
-            raise UnknownPolicy(f"policy-v{version} does not exist")
-        if moved == -2:
-            raise RejectedPolicy(f"policy-v{version} was rejected: the engine could not be shown to hold it")
+        found, state, moved = self._point(keys=[STABLE, STATES, AUDIT], args=args)
+        if not moved:
+            raise _not_moved(version, state, expected, int(found) if found else None)
 
-    def rollback(self, *, to: int | None, actor: str, reason: str) -> int:
-        """Return to `to`, or to the version that served before the present one. Returns the version."""
+    def rollback(self, *, to: int | None, actor: str, reason: str, expected: int | None = None) -> int:
+        """Return to `to`, or to the version that served before the present one. Returns the version.
+
+        Raises PointerMoved when `expected` is given and something else serves.
+        """
         current = self.stable()
+        if expected is not None and current != expected:
+            raise _not_moved(expected, "", expected, current)
         target = self.previous() if to is None else to
         if target is None:
             raise UnknownPolicy("there is no earlier policy to return to")
@@ -152,13 +198,13 @@ class PolicyRegistry:
     def previous(self) -> int | None:
         """The version that served before the present one was promoted; never a rejected one.
 
-        Returns to a version (rollback, reject) do not count: what was left then was left for a reason, and
+        Returns to a version (rollback, reject, lose) do not count: what was left then was left for a reason, and
         two versions must not take turns.
         """
         current, states = self.stable(), self.states()
         for line in reversed(self.audit()):
-            is_promotion = line.action not in ("publish", "rollback", "reject") and line.version == current
-            if is_promotion and (line.from_version is None or states.get(line.from_version) != "rejected"):
+            is_promotion = line.action not in (*_RETURNS, *_ASIDE) and line.version == current
+            if is_promotion and (line.from_version is None or states.get(line.from_version) in SERVABLE):
                 return line.from_version
         return None
 
@@ -166,7 +212,7 @@ class PolicyRegistry:
         return {int(version): state for version, state in sorted(self.redis.hgetall(STATES).items(), key=_number)}
 
     def audit(self) -> list[AuditLine]:
-        """Every transition, oldest first."""
+        """Every transition, with who did it and why; oldest first."""
         lines = [fields for _, fields in self.redis.xrange(AUDIT)]
         return [
             AuditLine(
@@ -180,17 +226,48 @@ class PolicyRegistry:
             for line in lines
         ]
 
-    def adopt_from_disk(self) -> list[int]:
-        """Register complete versions that the disk has and Redis lost; returns them."""
-        missing = sorted(set(self._on_disk()) - set(self.states()))
-        for version in missing:
-            self.publish(version, actor="reconciler", reason="found on disk")
-        return missing
+    def revision(self) -> str:
+        """Changes with every change of the registry."""
+        last = self.redis.xrevrange(AUDIT, count=1)
+        return str(last[0][0]) if last else ""
 
-    def _on_disk(self) -> list[int]:
+    def settle(self, version: int, state: State, *, revision: str, action: str, actor: str, reason: str) -> None:
+        """Give a version that does not serve another state; raises PointerMoved if anything has changed since."""
+        args: list[str | int | float] = [revision, version, state, action, actor, reason, time.time()]
+        if not self._settle(keys=[STABLE, STATES, AUDIT], args=args):
+            raise PointerMoved("the registry has changed meanwhile: look again", self.stable())
+
+    def pin(self, version: int, *, pinned: bool, actor: str, reason: str) -> bool:
+        """Keep a version whatever else is deleted, or no longer; whether that is new. Raises UnknownPolicy."""
+        args: list[str | int | float] = [version, "pin" if pinned else "unpin", actor, reason, time.time()]
+        changed = self._pin(keys=[STATES, AUDIT, PINNED], args=args)
+        if changed < 0:
+            raise UnknownPolicy(f"there are no weights of policy-v{version}")
+        return bool(changed)
+
+    def pinned(self) -> set[int]:
+        return {int(version) for version in self.redis.smembers(PINNED)}
+
+    def on_disk(self) -> list[int]:
         if not self.policies_dir.is_dir():
             return []
         return [int(path.name) for path in self.policies_dir.iterdir() if path.name.isdigit()]
+
+
+def _not_moved(version: int, state: str, expected: int | None, current: int | None) -> Exception:
+    """Why the pointer stayed at `current`."""
+    if current != expected:
+        return PointerMoved(f"the stable policy is no longer {_name(expected)}; it is {_name(current)}", current)
+    if state == "rejected":
+        reason = f"policy-v{version} was rejected: the engine could not be shown to hold it"
+        return RejectedPolicy(reason, current)
+    if state in WITHOUT_WEIGHTS:
+        return LostPolicy(f"policy-v{version} is {state}: it cannot serve", current)
+    return UnknownPolicy(f"policy-v{version} does not exist")
+
+
+def _name(version: int | None) -> str:
+    return "none" if version is None else f"policy-v{version}"
 
 
 def _number(item: tuple[str, str]) -> int:

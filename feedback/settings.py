@@ -55,6 +55,7 @@ class Settings(BaseSettings):
         default=1024, ge=1, description="requests in the gateway at once, all its processes together; one more gets 503"
     )
     release_mode: Literal["automatic", "manual"] = "automatic"
+    keep_policies: int = Field(default=20, ge=1, description="newest policies whose weights are kept, in use or not")
     evaluation_share: float = Field(default=0.1, ge=0.0, le=0.9)
     min_rankings: int = Field(default=48, ge=1, description="new judgements that start a round")
     training_processes: int | None = Field(

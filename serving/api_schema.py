@@ -178,11 +178,12 @@ class Policy(BaseModel):
     version: int
     state: str
     served: bool
+    pinned: bool
     broken: str | None = None
 
     model_config = example({
-        "id": "policy-v3", "object": "policy", "version": 3, "state": "stable", "served": True, "parent": 2,
-        "kind": "trained",
+        "id": "policy-v3", "object": "policy", "version": 3, "state": "stable", "served": True, "pinned": False,
+        "parent": 2, "kind": "trained",
     })  # fmt: skip
 
 
@@ -196,6 +197,11 @@ class PolicyList(BaseModel):
     model_config = example({
         "object": "list", "data": [], "stable": 3, "served": 3, "last_swap": {"from_version": 2, "to_version": 3},
     })  # fmt: skip
+
+
+Expected = Annotated[
+    int | str | None, Field(description="what the caller has seen serving, such as `policy-v3`; else 409 and no change")
+]
 
 
 _FIGURE: Schema = {"value": 0.31, "low": 0.12, "high": 0.5}
@@ -221,10 +227,12 @@ class Leaders(Leaderboard):
 
 class Rollback(BaseModel):
     to: int | str | None = Field(default=None, description="such as `policy-v2`; without it, the one before")
+    expected: Expected = None
     reason: str | None = None
 
 
 class Promotion(BaseModel):
+    expected: Expected = None
     reason: str | None = None
 
 

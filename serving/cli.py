@@ -23,6 +23,7 @@ from serving import (
     report_command,
     rm_commands,
     round_commands,
+    version_commands,
 )
 from serving.commands import AsJson, Home, OneLineErrors, console, installation
 from serving.installation import environment, settings_of
@@ -122,6 +123,17 @@ app.add_typer(key_commands.app, name="keys")
 app.add_typer(feedback_commands.app, name="feedback")
 app.add_typer(rater_commands.app, name="raters")
 app.add_typer(rm_commands.app, name="rm")
+for command in (
+    version_commands.history,
+    version_commands.lineage,
+    version_commands.diff,
+    version_commands.pin,
+    version_commands.unpin,
+    version_commands.retire,
+    version_commands.export,
+    version_commands.import_,
+):
+    policy_commands.app.command(command.__name__.rstrip("_"))(command)
 app.add_typer(policy_commands.app, name="policies")
 app.add_typer(finetune_commands.sft, name="sft")
 app.add_typer(finetune_commands.ppo, name="ppo")

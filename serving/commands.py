@@ -12,6 +12,7 @@ from rich.console import Console
 
 from feedback.manifest import BrokenPolicy
 from feedback.registry import PointerMoved, UnknownPolicy
+from feedback.retention import StillNeeded
 from feedback.settings import Settings
 from feedback.store import LedgerNotDurable, connect
 from serving.children import CannotStart
@@ -39,7 +40,7 @@ class OneLineErrors(typer.core.TyperGroup):
             code, text = 1, f"Redis does not answer ({error}): is `ratchet up` running?"
         except UnknownPolicy as error:
             code, text = 1, str(error.args[0])
-        except (Failure, BrokenPolicy, PointerMoved, LedgerNotDurable) as error:
+        except (Failure, BrokenPolicy, PointerMoved, StillNeeded, LedgerNotDurable) as error:
             code, text = 1, str(error)
         typer.echo(f"ratchet: {text}", err=True)
         raise typer.Exit(code)

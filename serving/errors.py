@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 
 from feedback.keys import LastAdmin, UnknownKey
 from feedback.manifest import BrokenPolicy
-from feedback.registry import PointerMoved, RejectedPolicy, UnknownPolicy
+from feedback.registry import LostPolicy, PointerMoved, RejectedPolicy, UnknownPolicy
 from feedback.store import Conflict, LedgerNotDurable, Superseded
 from serving.logs import request_id
 
@@ -105,10 +105,10 @@ def translate(error: Exception) -> ApiError:
             return ApiError(409, str(error), code="last_admin", headers=NO_RETRY)
         case RejectedPolicy():
             return ApiError(409, str(error), code="policy_rejected", headers=NO_RETRY)
+        case LostPolicy() | BrokenPolicy():
+            return ApiError(409, str(error), code="broken_policy", headers=NO_RETRY)
         case PointerMoved() | Conflict() | Superseded():
             return ApiError(409, str(error), code="conflict", headers=NO_RETRY)
-        case BrokenPolicy():
-            return ApiError(409, str(error), code="broken_policy", headers=NO_RETRY)
     raise error
 
 

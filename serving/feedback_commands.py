@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from feedback.erasure import traces
 from feedback.exchange.exporting import Wanted, export, seconds
 from feedback.exchange.formats import EXPORTED, FORMATS, UnknownFormat
 from feedback.exchange.importing import Importer, Tally
@@ -20,14 +21,17 @@ from feedback.exchange.judged import Origin
 from feedback.exchange.lines import BrokenFile, encode
 from feedback.exchange.reading import recognise
 from feedback.keys import KeyRing
+from feedback.registry import PolicyRegistry
 from feedback.settings import Settings
 from feedback.store import Ledger
-from serving.commands import Failure, Home, OneLineErrors, installation
+from serving.commands import AsJson, Failure, Home, OneLineErrors, console, installation
 
 INTERRUPTED = 130
 PROGRESS_EVERY = 1000
 
-app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, help="Export and import what people said.")
+app = typer.Typer(
+    cls=OneLineErrors, no_args_is_help=True, help="Export and import what people said, and see what learned from it."
+)
 
 
 @app.command("export")
@@ -91,6 +95,24 @@ def import_feedback(
             raise Failure(f"{file}: not recognised; with --format, {error}") from error
         except (BrokenFile, OSError) as error:
             raise Failure(f"{error}; what was read before is kept, and the same command goes on") from error
+
+
+@app.command()
+def used(
+    id: Annotated[str, typer.Argument(help="Of the judgement, as its acknowledgement told it.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the rounds that trained on a judgement, and their policies with all that went on from these."""
+    settings, redis = installation(home)
+    found = traces(PolicyRegistry(redis, settings.policies_dir), "", [id])
+    if not found.rounds and not Ledger(redis).kept([id]):
+        raise Failure(f"there is no judgement {id}, and no round knows it")
+    if as_json:
+        console().print_json(data={"id": id, **found.model_dump(mode="json")})
+        return
+    rounds = ", ".join(map(str, found.rounds))
+    typer.echo(f"trained rounds {rounds}: {', '.join(found.policies)}" if rounds else "no policy has trained on it")
 
 
 def origin(name: str, split: Literal["train", "eval", "hashed"], keys: KeyRing, settings: Settings) -> Origin:

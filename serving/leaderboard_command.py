@@ -7,9 +7,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from feedback.ballots import Whose, board_of
 from feedback.registry import PolicyRegistry
 from feedback.store import Ledger
-from feedback.ballots import Whose, board_of
 from serving.commands import AsJson, Home, console, installation
 from serving.leaderboard_view import HEADINGS, plot, remarks, rows
 from serving.report_command import write
@@ -31,7 +31,7 @@ def leaderboard(
     registry = PolicyRegistry(redis, settings.policies_dir)
     board = board_of(Ledger(redis), registry, whose=raters, blind=blind, anchor=anchor, draws=bootstrap)
     if svg is not None:
-        write(svg, plot(board))
+        write(svg, plot(board).encode())
     if as_json:
         console().print_json(data=board.model_dump(mode="json"))
         return

@@ -1,6 +1,7 @@
 """For operators: policies, rollback, rounds."""
 
 import json
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -19,11 +20,14 @@ router = APIRouter()
 
 @router.get("/v1/policies", **docs.POLICIES)
 def list_policies(gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
-    served = gateway.gate.served
+    served, pinned = gateway.gate.served, gateway.registry.pinned()
     raw = gateway.registry.redis.get(LAST_SWAP)
     return {
         "object": "list",
-        "data": [policy_card(gateway, version, state) for version, state in gateway.registry.states().items()],
+        "data": [
+            {**policy_card(gateway, version, state), "pinned": version in pinned}
+            for version, state in gateway.registry.states().items()
+        ],
         "stable": gateway.registry.stable(),
         "served": served.version if served else None,
         "last_swap": json.loads(raw) if raw else None,
@@ -47,9 +51,9 @@ def policy_card(gateway: Gateway, version: int, state: str) -> dict[str, Any]:
 async def roll_back(request: Request, gateway: GatewayDep, caller: OperatorDep) -> dict[str, Any]:
     body = await read_json(request, optional=True)
     to = None if body.get("to") is None else version_of(body["to"], "to")
-    version = await run_in_threadpool(
-        gateway.registry.rollback, to=to, actor=caller.name, reason=str(body.get("reason") or "asked for over the API")
-    )
+    reason, expected = str(body.get("reason") or "asked for over the API"), expected_of(body)
+    roll_back = partial(gateway.registry.rollback, to=to, actor=caller.name, reason=reason, expected=expected)
+    version = await run_in_threadpool(roll_back)
     return {"object": "policy", "id": f"policy-v{version}", "version": version}
 
 
@@ -58,14 +62,20 @@ async def promote(id: str, request: Request, gateway: GatewayDep, caller: Operat
     version = version_of(id, "id")
     body = await read_json(request, optional=True)
     reason = str(body.get("reason") or "asked for over the API")
-    await run_in_threadpool(_promote, gateway, version, caller.name, reason)
+    await run_in_threadpool(_promote, gateway, version, caller.name, reason, expected_of(body))
     return {"object": "policy", "id": f"policy-v{version}", "version": version}
 
 
-def _promote(gateway: Gateway, version: int, actor: str, reason: str) -> None:
+def _promote(gateway: Gateway, version: int, actor: str, reason: str, expected: int | None) -> None:
     current = gateway.registry.stable()
     if current != version:
-        gateway.registry.point_stable(version, expected=current, actor=actor, reason=reason)
+        seen = current if expected is None else expected
+        gateway.registry.point_stable(version, expected=seen, actor=actor, reason=reason)
+
+
+def expected_of(body: dict[str, Any]) -> int | None:
+    """The version that the caller believes to serve; None when they do not say."""
+    return None if body.get("expected") is None else version_of(body["expected"], "expected")
 
 
 def version_of(value: Any, param: str) -> int:

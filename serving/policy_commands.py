@@ -26,7 +26,11 @@ def policies(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> 
         return
     settings, redis = installation(home)
     registry = PolicyRegistry(redis, settings.policies_dir)
-    rows = [describe(registry, version, state) for version, state in registry.states().items()]
+    pinned = registry.pinned()
+    rows = [
+        {**describe(registry, version, state), "pinned": version in pinned}
+        for version, state in registry.states().items()
+    ]
     served = served_version(settings)
     if as_json:
         console().print_json(data={"stable": registry.stable(), "served": served, "policies": rows})
@@ -34,7 +38,8 @@ def policies(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> 
     table = Table("version", "state", "parent", "created", "metrics", "served")
     for row in rows:
         mark = "now" if row["version"] == served else ""
-        table.add_row(row["name"], row["state"], row["parent"], row["created"], row["summary"], mark)
+        state = f"{row['state']}, pinned" if row["pinned"] else row["state"]
+        table.add_row(row["name"], state, row["parent"], row["created"], row["summary"], mark)
     console().print(table)
 
 
@@ -65,22 +70,27 @@ def show(
         console().print(asked)
 
 
+Expect = Annotated[int | None, typer.Option(help="Do nothing unless this version serves now.")]
+
+
 def rollback(
     version: Annotated[int | None, typer.Argument(help="Where to; default: the version that served before.")] = None,
     reason: Annotated[str, typer.Option(help="For the audit.")] = "rolled back by hand",
+    expect: Expect = None,
     home: Home = None,
 ) -> None:
     """Return to an earlier policy, and wait until it serves."""
     settings, redis = installation(home)
     registry = PolicyRegistry(redis, settings.policies_dir)
     started = time.monotonic()
-    target = registry.rollback(to=version, actor=actor(), reason=reason)
+    target = registry.rollback(to=version, actor=actor(), reason=reason, expected=expect)
     wait_until_served(settings, registry, target, started)
 
 
 def promote(
     version: Annotated[int, typer.Argument(help="The version to serve.")],
     reason: Annotated[str, typer.Option(help="For the audit.")] = "promoted by hand",
+    expect: Expect = None,
     home: Home = None,
 ) -> None:
     """Make a version serve, and wait until it does."""
@@ -89,7 +99,8 @@ def promote(
     started = time.monotonic()
     current = registry.stable()
     if version != current:
-        registry.point_stable(version, expected=current, actor=actor(), reason=reason)
+        seen = current if expect is None else expect
+        registry.point_stable(version, expected=seen, actor=actor(), reason=reason)
     wait_until_served(settings, registry, version, started)
 
 

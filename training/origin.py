@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 
 from feedback.manifest import BrokenPolicy, Manifest
-from feedback.registry import PolicyRegistry, UnknownPolicy
+from feedback.registry import WITHOUT_WEIGHTS, PolicyRegistry, UnknownPolicy
 
 #: Those of some judgements that the ledger no longer has.
 Gone = Callable[[Iterable[str]], set[str]]
@@ -13,13 +13,15 @@ Gone = Callable[[Iterable[str]], set[str]]
 def reward_origin(registry: PolicyRegistry, parent: int, *, quarantined: Collection[str], gone: Gone) -> int:
     """The newest of the versions that the parent's reward model descends from which is clean, as are all before it.
 
-    0 is the base, which learned from nobody. What a rater taught is still in what went on from it.
+    0 is the base, which learned from nobody. What a rater taught is still in what went on from it. One whose weights
+    are gone cannot be gone on from.
     """
-    clean = 0
+    clean, states = 0, registry.states()
     for manifest in reversed(_descent(registry, parent)):
         if set(manifest.lineage.get("raters", ())) & set(quarantined) or gone(manifest.lineage.get("feedback_ids", ())):
             break
-        clean = manifest.version
+        if states[manifest.version] not in WITHOUT_WEIGHTS:
+            clean = manifest.version
     return clean
 
 

@@ -4,19 +4,13 @@ Reserve a number and keep it in the round record; write the directory under anot
 under the fencing token; move the stable pointer. Each step finds what an earlier attempt left and goes on from there.
 """
 
-import errno
-import os
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
-from feedback.manifest import Manifest, fsync_directory, read_manifest, verify_files, write_manifest
 from feedback.registry import PointerMoved, PolicyRegistry
 from feedback.rounds import RoundBook, key
+from feedback.shelf import Build, place
 
 ACTOR = "training"
-
-Build = Callable[[Path, int], Manifest]
 
 
 def publish_round(
@@ -50,33 +44,6 @@ def discard(registry: PolicyRegistry, version: int) -> None:
             shutil.rmtree(path, ignore_errors=not path.exists())
 
 
-def place(target: Path, version: int, token: int, build: Build) -> Manifest:
-    """Make `target` exist whole or not at all. One that is there came from an earlier attempt and is only verified."""
-    if not target.exists():
-        for leftover in target.parent.glob(f".{target.name}.*"):
-            if int(leftover.suffix[1:]) <= token:  # a newer one belongs to whoever took this round over
-                shutil.rmtree(leftover)
-        temporary = target.parent / f".{target.name}.{token:04d}"
-        temporary.mkdir(parents=True)
-        write_manifest(temporary, build(temporary, version))
-        _fsync_tree(temporary)
-        _rename_once(temporary, target)
-        fsync_directory(target.parent)
-    manifest = read_manifest(target)
-    verify_files(target, manifest)
-    return manifest
-
-
-def _rename_once(temporary: Path, target: Path) -> None:
-    """A worker that lost the round may be first: what it wrote counts, and is verified like any other."""
-    try:
-        temporary.rename(target)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
-        shutil.rmtree(temporary)
-
-
 def _reserve_once(registry: PolicyRegistry, book: RoundBook, round_id: int, token: int) -> int:
     """The round's version. Killed before it is recorded, a number is lost: gaps are harmless, reuse is not."""
     record = book.get(round_id)
@@ -95,13 +62,3 @@ def _promote(registry: PolicyRegistry, version: int, parent: int, reason: str) -
         except PointerMoved as error:
             return f"policy-v{version} stays a candidate: {error}"
     return f"policy-v{version} is {registry.states()[version]}"
-
-
-def _fsync_tree(directory: Path) -> None:
-    for path in directory.rglob("*"):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    fsync_directory(directory)

@@ -1,15 +1,20 @@
 """The base model as policy version 0, from which everything else descends."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from feedback.manifest import Manifest, describe_files, read_manifest
+from feedback.reconcile import reconcile
 from feedback.registry import PolicyRegistry
 from feedback.settings import Settings
+from feedback.shelf import place
 from feedback.store import connect
 from training.base_model import model_directory
-from training.publish import ACTOR, place
+from training.publish import ACTOR
+
+log = logging.getLogger(__name__)
 
 BASE = 0
 
@@ -46,7 +51,8 @@ def register_base(settings: Settings) -> str:
             f"{settings.home} holds policies of {manifest.base_model}, not of {settings.base_model}:"
             " use another RATCHET_HOME, or the old RATCHET_BASE_MODEL"
         )
-    registry.adopt_from_disk()
+    for found in reconcile(registry):
+        log.warning("%s", found)
     if registry.stable() is None:
         registry.point_stable(BASE, expected=None, actor=ACTOR, reason="the base model serves first")
     return f"{manifest.name} {'is known' if known else 'registered'}: {manifest.base_model}"

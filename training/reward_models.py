@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from redis import Redis
 
 from feedback.keys import KeyRing
-from feedback.registry import PolicyRegistry
+from feedback.registry import WITHOUT_WEIGHTS, PolicyRegistry
 from feedback.settings import Settings
 from feedback.sides import Sides
 from training.config import RewardConfig
@@ -84,6 +84,8 @@ def of_version(settings: Settings, redis: Redis, version: int, base: Path | None
     manifest = registry.manifest(version)
     if manifest.kind == "base":
         raise NoRewardModel(f"{manifest.name} is the base model: it has no reward model yet")
+    if (state := registry.states()[version]) in WITHOUT_WEIGHTS:
+        raise NoRewardModel(f"{manifest.name} is {state}: its reward model is gone")
     try:
         config = RewardConfig.from_dict(manifest.config["reward"])
     except (KeyError, ValidationError) as error:

@@ -20,6 +20,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from feedback.registry import PolicyRegistry
+from feedback.retention import Retention
 from feedback.rounds import MAX_ATTEMPTS, STAGES, LeaseLost, RoundBook, RoundRecord
 from feedback.settings import Settings
 from feedback.store import Ledger
@@ -203,6 +204,7 @@ class Turn:
         self.book.finish(self.round_id, self.token, state, reason=reason)
         self._workspace.tidy()
         log.info("round %d %s: %s", self.round_id, state, reason)
+        Retention(PolicyRegistry(self.book.redis, self.settings.policies_dir)).sweep(self.settings.keep_policies)
 
     def _record(self) -> RoundRecord:
         record = self.book.get(self.round_id)

@@ -300,6 +300,15 @@ def test_promote_moves_to_any_version(gateway: Gateway, registry: PolicyRegistry
 
 
 @pytest.mark.parametrize("command", ["promote", "rollback"])
+def test_an_operator_may_say_what_they_saw(gateway: Gateway, registry: PolicyRegistry, command: str) -> None:
+    late = ratchet(command, "0", "--expect", "0")
+    assert (late.exit_code, registry.stable()) == (1, 1)
+    assert late.stderr == "ratchet: the stable policy is no longer policy-v0; it is policy-v1\n"
+    assert ratchet(command, "0", "--expect", "1").exit_code == 0
+    assert registry.stable() == 0
+
+
+@pytest.mark.parametrize("command", ["promote", "rollback"])
 def test_a_rejected_version_never_serves_again(gateway: Gateway, registry: PolicyRegistry, command: str) -> None:
     registry.reject(1, actor="engine", reason="failed its proof")
     refused = ratchet(command, "1")

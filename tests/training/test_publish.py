@@ -1,54 +1,23 @@
 """Publishing on a real Valkey and a real disk: killed between any two steps, a round still publishes exactly once."""
 
-import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redis import Redis
 
 from feedback.manifest import BrokenPolicy, Manifest, describe_files, write_manifest
+from feedback.reconcile import reconcile
 from feedback.registry import PolicyRegistry, StaleToken
+from feedback.retention import Retention
 from feedback.rounds import LeaseLost, RoundBook
+from feedback.settings import Settings
+from feedback.shelf import place
 from feedback.store import connect
-from training.publish import place, publish_round
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
-
-
-class Killer:
-    """Kills before or after the n-th change of the world, a change being a Redis command, an fsync or a rename."""
-
-    def __init__(self) -> None:
-        self.kill_at, self.after, self.steps = 0, False, 0
-
-    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def step(*args: Any, **kwargs: Any) -> Any:
-            self.steps += 1
-            if self.steps == self.kill_at and not self.after:
-                raise Killed
-            result = function(*args, **kwargs)
-            if self.steps == self.kill_at and self.after:
-                raise Killed
-            return result
-
-        return step
-
-
-@contextmanager
-def killing(at: int, after: bool) -> Iterator[Killer]:
-    killer = Killer()
-    killer.kill_at, killer.after = at, after
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Redis, "execute_command", killer.wrap(Redis.execute_command))
-        patch.setattr(os, "fsync", killer.wrap(os.fsync))
-        patch.setattr(Path, "rename", killer.wrap(Path.rename))
-        yield killer
+from tests.killing import Killed, killing
+from training.origin import reward_origin
+from training.publish import publish_round
+from training.round import Turn
 
 
 def manifest(directory: Path, version: int) -> Manifest:
@@ -74,7 +43,7 @@ class Publishing:
         self.registry = PolicyRegistry(self.redis, home / "policies")
         self.registry.directory(0).mkdir(parents=True)
         write_manifest(self.registry.directory(0), manifest(self.registry.directory(0), 0))
-        self.registry.adopt_from_disk()
+        reconcile(self.registry)
         self.registry.point_stable(0, expected=None, actor="test", reason="base")
         self.round_id, _ = self.book.request(trigger="count", actor="test")
 
@@ -115,6 +84,7 @@ def test_every_crash_point_publishes_exactly_once(valkey_url: str, tmp_path: Pat
                 completed = True
             except Killed:
                 assert installation.published() == [] or len(installation.published()) == 1
+                assert reconcile(installation.registry) == [], "what is registered is whole"
             record = installation.book.get(installation.round_id)
             assert record is not None
             if record.is_open:
@@ -205,3 +175,41 @@ def test_leftovers_of_a_killed_build_go_away(publishing: Publishing) -> None:
     publishing.run(publishing.claim())
     assert not leftover.exists()
     assert publishing.registry.stable() == 1
+
+
+def make(registry: PolicyRegistry, version: int, **lineage: Any) -> None:
+    """A version that descends from the one before it."""
+
+    def described(directory: Path, number: int) -> Manifest:
+        return build(directory, number).model_copy(update={"parent": number - 1, "lineage": lineage})
+
+    place(registry.directory(version), version, 1, described)
+    registry.publish(version, actor="test", reason="made")
+
+
+def test_the_end_of_a_round_deletes_old_weights(publishing: Publishing, tmp_path: Path) -> None:
+    registry = publishing.registry
+    for version in (1, 2, 3):
+        make(registry, version)
+    registry.point_stable(1, expected=0, actor="test", reason="better")
+    registry.pin(0, pinned=True, actor="test", reason="the first")
+    settings = Settings(home=tmp_path, keep_policies=1)
+    turn = Turn(settings, publishing.book, publishing.round_id, publishing.claim(), threading.Event())
+    turn._finish("refused", "no better")
+    assert registry.states() == {0: "retired", 1: "stable", 2: "deleted", 3: "candidate"}
+    assert not (registry.directory(2) / "adapter").exists()
+    assert registry.audit()[-1].reason == "older than the 1 newest"
+
+
+def test_a_reward_model_whose_weights_are_gone_is_not_gone_on_from(publishing: Publishing) -> None:
+    registry = publishing.registry
+    for version, rater in ((1, "ann"), (2, "bob"), (3, "eve")):
+        make(registry, version, raters=[rater])
+
+    def origin() -> int:
+        return reward_origin(registry, 3, quarantined=["eve"], gone=lambda _: set())
+
+    assert origin() == 2
+    publishing.book.finish(publishing.round_id, publishing.claim(), "refused", reason="no better")
+    Retention(registry).retire(2, actor="test", reason="disk")
+    assert origin() == 1

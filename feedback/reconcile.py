@@ -1,0 +1,144 @@
+"""At start the registry and the disk are made to agree, whichever of them was restored from an older backup.
+
+| the disk has | the registry has | what is done |
+|---|---|---|
+| a whole version | nothing | it becomes a candidate |
+| a version's manifest alone | nothing, or a version | it is deleted |
+| files that differ from the manifest | nothing, or a version | it is broken, and cannot serve |
+| nothing | a version | it is broken |
+| a whole version | a broken one | it becomes a candidate again |
+| no readable manifest | nothing | it is left; its number is never used |
+| files | a deleted version | they are deleted |
+| a version half written | whatever | it is deleted, unless the open round is at it or it is new |
+
+If the version that serves is broken, the one before it serves. Nothing else moves the pointer.
+"""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from feedback.manifest import BrokenPolicy, read_manifest, verify_files
+from feedback.registry import SERVABLE, PointerMoved, PolicyRegistry, State
+from feedback.rounds import RoundBook
+from feedback.shelf import clear, is_cleared, unfinished
+
+ACTOR = "reconciler"
+ABANDONED_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """Something that did not agree, and what it is now."""
+
+    version: int
+    state: State | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"policy-v{self.version} is {self.state or 'not a policy'}: {self.reason}"
+
+
+def reconcile(registry: PolicyRegistry) -> list[Found]:
+    """Do all that the table says. Killed anywhere, or another's change coming between, the next call completes it."""
+    open_round = RoundBook(registry.redis).open_round()
+    at_work = {open_round.policy_version, open_round.abandoned} if open_round else set()
+    _sweep_unfinished(registry, at_work)
+    known, present = registry.states(), set(registry.on_disk())
+    found = [_adopt(registry, version) for version in sorted(present - set(known) - at_work)]
+    for version, state in known.items():
+        if (one := _recheck(registry, version, state)) is not None:
+            found.append(one)
+    return found
+
+
+def fault(registry: PolicyRegistry, version: int, *, digests: bool) -> str | None:
+    """Why a version's directory is not what its manifest says; None when it is."""
+    directory = registry.directory(version)
+    try:
+        manifest = read_manifest(directory)
+        if manifest.version != version:
+            return f"{directory} says that it is version {manifest.version}"
+        verify_files(directory, manifest, digests=digests)
+    except (BrokenPolicy, OSError) as error:
+        return str(error)
+    return None
+
+
+def _adopt(registry: PolicyRegistry, version: int) -> Found:
+    """A directory that the registry does not know."""
+    revision, directory = registry.revision(), registry.directory(version)
+    try:
+        read_manifest(directory)
+    except BrokenPolicy as error:
+        return Found(version, None, str(error))
+    state: State = "candidate"
+    reason = "found on disk"
+    if _only_manifest(registry, version):
+        state, reason = "deleted", "found on disk without its weights"
+    elif (wrong := fault(registry, version, digests=True)) is not None:
+        state, reason = "broken", wrong
+    return _settle(registry, version, state, revision, reason)
+
+
+def _recheck(registry: PolicyRegistry, version: int, state: State) -> Found | None:
+    """A version that the registry knows. Only what serves, or may again, is read to the last byte."""
+    revision = registry.revision()
+    if state == "deleted":
+        if registry.directory(version).is_dir():
+            clear(registry.directory(version))
+        return None
+    if state != "stable" and _only_manifest(registry, version):
+        return _settle(registry, version, "deleted", revision, "its weights are gone")
+    wrong = fault(registry, version, digests=state in ("stable", "broken"))
+    if state == "broken" and wrong is None:
+        return _settle(registry, version, "candidate", revision, "its directory is whole again")
+    if state == "stable" and wrong is not None:
+        return _replace(registry, version, wrong)
+    if state in SERVABLE and wrong is not None:
+        return _settle(registry, version, "broken", revision, wrong)
+    return None
+
+
+def _only_manifest(registry: PolicyRegistry, version: int) -> bool:
+    directory = registry.directory(version)
+    try:
+        return is_cleared(directory, read_manifest(directory))
+    except BrokenPolicy:
+        return False
+
+
+def _settle(registry: PolicyRegistry, version: int, state: State, revision: str, reason: str) -> Found:
+    try:
+        registry.settle(version, state, revision=revision, action="find", actor=ACTOR, reason=reason)
+    except PointerMoved as error:
+        return Found(version, None, f"{reason}; {error}")
+    return Found(version, state, reason)
+
+
+def _replace(registry: PolicyRegistry, version: int, wrong: str) -> Found | None:
+    """What serves is broken: let the version before it serve, or else the newest that is whole."""
+    newest = [v for v, state in reversed(registry.states().items()) if state in SERVABLE and v != version]
+    for target in (registry.previous(), *newest):
+        if target is not None and fault(registry, target, digests=True) is None:
+            try:
+                registry.point_stable(target, expected=version, actor=ACTOR, reason=wrong, action="lose")
+            except PointerMoved:
+                return None
+            return Found(version, "broken", f"{wrong}; policy-v{target} serves")
+    return Found(version, "stable", f"{wrong}; there is no other to serve in its place")
+
+
+def _sweep_unfinished(registry: PolicyRegistry, at_work: set[int | None]) -> None:
+    """Whoever wrote them is dead, or has been at it for longer than anybody is."""
+    for version, path in list(unfinished(registry.policies_dir)):
+        if version not in at_work and _age(path) > ABANDONED_S:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

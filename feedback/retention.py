@@ -1,0 +1,107 @@
+"""Which versions' weights are kept, and how others are deleted: the state first, then the bytes; the manifest stays.
+
+So lineage, history and figures of a deleted version can be told for good, and what descends from it needs nothing of
+it: adapters are changes to the base model, not to the parent.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from feedback.registry import AUDIT, PINNED, REVISION, STATES, PointerMoved, PolicyRegistry, UnknownPolicy
+from feedback.rounds import OPEN, RoundBook, RoundRecord
+from feedback.shelf import clear
+
+log = logging.getLogger("feedback.retention")
+
+ACTOR = "retention"
+BASE = 0
+UNNEEDED = ("candidate", "retired", "rejected", "broken", "deleted")
+
+# Only if neither the registry nor the open round has changed since it was decided.
+_DELETE = """
+local open = redis.call('GET', KEYS[4]) or ''
+local restarts = redis.call('HGET', 'round:' .. open, 'restarts') or '0'
+if revision() ~= ARGV[2] or open ~= ARGV[3] or restarts ~= ARGV[4] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], 'deleted')
+redis.call('SREM', KEYS[3], ARGV[1])
+redis.call('XADD', KEYS[2], '*', 'version', ARGV[1], 'from', '', 'action', 'retire', 'actor', ARGV[5],
+  'reason', ARGV[6], 'time', ARGV[7])
+return 1
+"""
+
+
+class StillNeeded(RuntimeError):
+    """The version's weights may not be deleted; the message says why."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What an installation keeps."""
+
+    registry: PolicyRegistry
+
+    def needed(self) -> dict[int, str]:
+        """The versions whose weights must stay, each with a reason."""
+        states = self.registry.states()
+        needed = {version: f"it is {state}" for version, state in states.items() if state not in UNNEEDED}
+        if (record := self._open()) is not None:
+            needed |= dict.fromkeys(_versions_of(record, states), f"round {record.id} needs it, or may")
+        needed |= dict.fromkeys(self.registry.pinned(), "it is pinned")
+        if (previous := self.registry.previous()) is not None:
+            needed[previous] = "a rollback returns to it"
+        if (stable := self.registry.stable()) is not None:
+            needed[stable] = "it serves"
+        return needed | {BASE: "all others come from it"}
+
+    def retire(self, version: int, *, actor: str, reason: str) -> None:
+        """Delete a version's weights for good. Raises StillNeeded, UnknownPolicy or PointerMoved."""
+        registry, record = self.registry, self._open()
+        seen: list[Any] = [registry.revision(), record.id if record else "", record.restarts if record else 0]
+        state = registry.states().get(version)
+        if state is None:
+            raise UnknownPolicy(f"policy-v{version} does not exist")
+        if state != "deleted":
+            if (why := self.needed().get(version)) is not None:
+                raise StillNeeded(f"policy-v{version} stays: {why}")
+            delete = registry.redis.register_script(REVISION + _DELETE)
+            if not delete(keys=[STATES, AUDIT, PINNED, OPEN], args=[version, *seen, actor, reason, time.time()]):
+                raise PointerMoved("policies or rounds have changed meanwhile: look again", registry.stable())
+        with suppress(FileNotFoundError):
+            clear(registry.directory(version))
+
+    def sweep(self, keep: int) -> list[int]:
+        """Retire what is neither needed nor one of the `keep` newest that have weights; returns these versions.
+
+        Never fails: what could not be deleted now is the next sweep's.
+        """
+        retired: list[int] = []
+        try:
+            for version in self._surplus(keep):
+                self.retire(version, actor=ACTOR, reason=f"older than the {keep} newest")
+                retired.append(version)
+        except (StillNeeded, PointerMoved, RedisError, OSError) as error:
+            log.warning("old policies were not deleted: %s", error)
+        return retired
+
+    def _surplus(self, keep: int) -> list[int]:
+        needed = self.needed()
+        having = sorted(version for version, state in self.registry.states().items() if state != "deleted")
+        return [version for version in having[:-keep] if version not in needed]
+
+    def _open(self) -> RoundRecord | None:
+        return RoundBook(self.registry.redis).open_round()
+
+
+def _versions_of(record: RoundRecord, known: Iterable[int]) -> set[int]:
+    """What an open round goes on from, and what it publishes; before it has collected that may be any version."""
+    collected = record.metrics.get("collect")
+    if collected is None:
+        return set(known)
+    found = (collected.get("parent"), collected.get("reward_origin"), record.policy_version)
+    return {version for version in found if version is not None}

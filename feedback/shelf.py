@@ -1,0 +1,73 @@
+"""Directories of policy versions: each is there whole or not at all, and of a deleted one the manifest stays."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from feedback.manifest import MANIFEST, Manifest, fsync_directory, read_manifest, verify_files, write_manifest
+
+Build = Callable[[Path, int], Manifest]
+
+
+def place(target: Path, version: int, token: int, build: Build) -> Manifest:
+    """Make `target` exist whole or not at all. One that is there came from an earlier attempt and is only verified."""
+    if not target.exists():
+        for leftover in target.parent.glob(f".{target.name}.*"):
+            if int(leftover.suffix[1:]) <= token:  # a newer one belongs to whoever took this round over
+                shutil.rmtree(leftover)
+        temporary = target.parent / f".{target.name}.{token:04d}"
+        temporary.mkdir(parents=True)
+        write_manifest(temporary, build(temporary, version))
+        _fsync_tree(temporary)
+        _rename_once(temporary, target)
+        fsync_directory(target.parent)
+    manifest = read_manifest(target)
+    verify_files(target, manifest)
+    return manifest
+
+
+def unfinished(policies_dir: Path) -> Iterator[tuple[int, Path]]:
+    """(version, directory) of what `place` was killed over, or is at work on."""
+    for path in policies_dir.glob(".*.*"):
+        number = path.stem[1:]
+        if number.isdigit() and path.suffix[1:].isdigit():
+            yield int(number), path
+
+
+def clear(directory: Path) -> None:
+    """Delete all of a version but its manifest. Killed, it is finished by doing it again."""
+    for path in sorted(directory.iterdir()):
+        if path.name == MANIFEST:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    fsync_directory(directory)
+
+
+def is_cleared(directory: Path, manifest: Manifest) -> bool:
+    """Nothing is left of it but the manifest."""
+    return bool(manifest.files) and [path.name for path in directory.iterdir()] == [MANIFEST]
+
+
+def _rename_once(temporary: Path, target: Path) -> None:
+    """A worker that lost the round may be first: what it wrote counts, and is verified like any other."""
+    try:
+        temporary.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        shutil.rmtree(temporary)
+
+
+def _fsync_tree(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    fsync_directory(directory)

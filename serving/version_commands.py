@@ -1,0 +1,166 @@
+"""`ratchet policies history | lineage | diff | pin | retire …`: what became of versions, and what of them is kept."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from redis import Redis
+from rich.markup import escape
+from rich.table import Table
+
+from feedback.bundles import BadBundle, export_version, import_version
+from feedback.lineage import Lineage, lineage_of
+from feedback.manifest import BrokenPolicy
+from feedback.registry import PolicyRegistry
+from feedback.retention import Retention
+from feedback.store import Ledger
+from serving.commands import AsJson, Failure, Home, actor, console, installation
+from serving.version_diff import difference
+
+Version = Annotated[int, typer.Argument(help="The version, such as 3.")]
+Reason = Annotated[str, typer.Option(help="For the audit.")]
+
+
+def history(
+    version: Annotated[int | None, typer.Argument(help="Only this version's.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show each change of state: when, by whom and why; oldest first."""
+    registry = _registry(home)
+    lines = [line for line in registry.audit() if version is None or version in (line.version, line.from_version)]
+    if not lines and version is not None and version not in registry.states():
+        raise Failure(f"policy-v{version} does not exist")
+    if as_json:
+        console().print_json(data=[line.model_dump() for line in lines])
+        return
+    table = Table("time", "version", "action", "in place of", "by", "reason")
+    for line in lines:
+        before = "" if line.from_version is None else f"policy-v{line.from_version}"
+        when = f"{datetime.fromtimestamp(line.time):%Y-%m-%d %H:%M:%S}"
+        table.add_row(when, f"policy-v{line.version}", line.action, before, escape(line.actor), escape(line.reason))
+    console().print(table)
+
+
+def pin(version: Version, reason: Reason = "pinned by hand", home: Home = None) -> None:
+    """Keep a version's weights, however old it gets."""
+    if not _registry(home).pin(version, pinned=True, actor=actor(), reason=reason):
+        raise Failure(f"policy-v{version} is pinned already")
+    typer.echo(f"policy-v{version} is pinned")
+
+
+def unpin(version: Version, reason: Reason = "unpinned by hand", home: Home = None) -> None:
+    """Let a version's weights go when it gets old."""
+    if not _registry(home).pin(version, pinned=False, actor=actor(), reason=reason):
+        raise Failure(f"policy-v{version} is not pinned")
+    typer.echo(f"policy-v{version} is no longer pinned")
+
+
+def retire(version: Version, reason: Reason = "retired by hand", home: Home = None) -> None:
+    """Delete a version's weights for good, unless something needs them; what is known of it stays."""
+    Retention(_registry(home)).retire(version, actor=actor(), reason=reason)
+    typer.echo(f"policy-v{version} is deleted; `ratchet policies show {version}` still tells of it")
+
+
+def diff(left: Version, right: Version, home: Home = None, as_json: AsJson = False) -> None:
+    """Show in what two versions differ: lineage, config, metrics, and what the gate asked of each."""
+    registry = _registry(home)
+    manifests = registry.manifest(left), registry.manifest(right)
+    found = difference(*manifests, lineage_of(registry, left), lineage_of(registry, right))
+    if as_json:
+        console().print_json(data=found)
+        return
+    judged = found["judgements"]
+    ancestor = found["common_ancestor"]
+    typer.echo(
+        f"nearest common ancestor: {'none' if ancestor is None else f'policy-v{ancestor}'}; judgements that trained: "
+        f"{judged['left']} only v{left}'s, {judged['both']} of both, {judged['right']} only v{right}'s"
+    )
+    for part in ("lineage", "config", "metrics", "gate"):
+        table = Table(part, f"policy-v{left}", f"policy-v{right}")
+        for name, pair in found[part].items():
+            table.add_row(name, *(_shown(value) for value in pair))
+        if table.rows:
+            console().print(table)
+
+
+def lineage(
+    of: Annotated[str, typer.Argument(metavar="VERSION|COMPLETION", help="Such as 3, or the id of an answer.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where a version, or the one that wrote an answer, comes from: its round, judgements and reward model."""
+    settings, redis = installation(home)
+    registry = PolicyRegistry(redis, settings.policies_dir)
+    found = lineage_of(registry, int(of) if of.isascii() and of.isdigit() else _writer(redis, of))
+    if as_json:
+        console().print_json(data=found.model_dump(mode="json"))
+        return
+    table = Table(f"policy-v{found.version}", found.state)
+    for name, value in _rows(found).items():
+        table.add_row(name, value)
+    console().print(table)
+
+
+def export(
+    version: Version,
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="The tar to write; it must not exist.")],
+    home: Home = None,
+) -> None:
+    """Write a version into one file, for another installation of the same base model; it names no people."""
+    try:
+        size = export_version(_registry(home), version, file)
+    except FileExistsError as error:
+        raise Failure(f"{error.filename2 or error.filename} exists: nothing is overwritten") from error
+    except (BadBundle, OSError) as error:
+        raise Failure(f"policy-v{version} was not exported: {error}") from error
+    typer.echo(f"policy-v{version} is in {file}: {size:,} bytes")
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What `export` wrote.")],
+    reason: Reason = "imported by hand",
+    home: Home = None,
+) -> None:
+    """Take an exported version in as a candidate under a new number; every byte of it is checked first."""
+    try:
+        version = import_version(_registry(home), file, actor=actor(), reason=reason)
+    except (BadBundle, BrokenPolicy, OSError) as error:
+        raise Failure(f"{file} was not imported: {error}") from error
+    typer.echo(f"{file} is policy-v{version}, a candidate: `ratchet promote {version}` lets it serve once it is proven")
+
+
+def _writer(redis: Redis, completion_id: str) -> int:
+    completion = Ledger(redis).completions((completion_id,)).get(completion_id)
+    if completion is None:
+        raise Failure(f"{completion_id} is neither a version nor the id of an answer that is kept")
+    if completion.policy_version is None:
+        raise Failure(f"{completion_id} was imported: no policy of this installation wrote it")
+    return completion.policy_version
+
+
+def _rows(found: Lineage) -> dict[str, str]:
+    rows = {
+        "comes from": ", ".join(f"policy-v{version}" for version in found.ancestors),
+        "went on to": ", ".join(f"policy-v{version}" for version in found.descendants),
+        "round": "" if found.round is None else f"{found.round} ({found.trigger or 'unknown trigger'})",
+        "feedback": "" if found.watermark is None else f"after {found.since}, up to {found.watermark}",
+        "collected": ", ".join(f"{count} {kind}" for kind, count in found.judgements.items() if count),
+        "trained on": f"{len(found.feedback_ids)} judgements by {found.raters} raters, {found.live} live answers",
+        "reward model": found.reward_model or "",
+        "which went on from": "" if found.reward_origin is None else f"policy-v{found.reward_origin}",
+        "imported": _shown(found.imported),
+    }
+    return {name: value for name, value in rows.items() if value}
+
+
+def _registry(home: Path | None) -> PolicyRegistry:
+    settings, redis = installation(home)
+    return PolicyRegistry(redis, settings.policies_dir)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return escape(", ".join(f"{name} {_shown(each)}" for name, each in value.items()))
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else escape(str(value))

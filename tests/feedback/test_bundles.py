@@ -1,0 +1,240 @@
+"""Versions from one installation to another; and files that somebody has made to do harm."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from feedback.bundles import BadBundle, export_version, import_version
+from feedback.lineage import lineage_of
+from feedback.manifest import BrokenPolicy, Manifest, describe_files, read_manifest, verify_files, write_manifest
+from feedback.reconcile import reconcile
+from feedback.registry import PolicyRegistry
+from feedback.store import connect
+from tests.killing import Killed, killing
+
+LINEAGE = {"round": 4, "raters": ["ann", "bob"], "feedback_ids": ["fb_1"], "live": [], "watermark": "7-0"}
+REFUSALS = (BadBundle, BrokenPolicy)
+
+
+def install(registry: PolicyRegistry, version: int, **changes: Any) -> None:
+    """Version 0 is the base; others are trained."""
+    directory = registry.directory(version)
+    (directory / "adapter").mkdir(parents=True)
+    if version:
+        (directory / "merged").mkdir()
+        (directory / "merged" / "config.json").write_text('{"model_type": "llama"}')
+        (directory / "merged" / "model.safetensors").write_bytes(b"weights" * 200)
+    known = {"base_model": "m", "dtype": "float32", "golden": [[1, 2]], "golden_logprobs": [[-1.0]], "created": 5.0}
+    base = {"kind": "base", "parent": None, "model_path": "/models/m", "weights": {"norm": "aa"}}
+    trained = {"kind": "trained", "parent": 1, "model_path": "merged", "adapter_path": "adapter", "lineage": LINEAGE,
+               "weights": {"norm": "bb"}, "metrics": {"gate": {"gate/kl": 2.5}}}  # fmt: skip
+    fields = {**known, **(trained if version else base), "files": describe_files(directory), **changes}
+    write_manifest(directory, Manifest.model_validate({"version": version, **fields}))
+    registry.publish(version, actor="test", reason="made")
+
+
+@pytest.fixture
+def here(valkey_url: str, tmp_path: Path) -> PolicyRegistry:
+    """Has exported 3 to bundle.tar."""
+    registry = PolicyRegistry(connect(valkey_url), tmp_path / "here")
+    install(registry, 0)
+    install(registry, 3)
+    export_version(registry, 3, tmp_path / "bundle.tar")
+    return registry
+
+
+@pytest.fixture
+def there(here: PolicyRegistry, tmp_path: Path) -> PolicyRegistry:
+    """Another installation, whose newest version is 6."""
+    return installation(here, tmp_path / "there")
+
+
+def installation(other: PolicyRegistry, directory: Path) -> PolicyRegistry:
+    other.redis.flushall()
+    registry = PolicyRegistry(other.redis, directory)
+    install(registry, 0)
+    install(registry, 6)
+    return registry
+
+
+def names(registry: PolicyRegistry) -> list[str]:
+    return sorted(path.name for path in registry.policies_dir.iterdir())
+
+
+def test_a_version_travels_whole_and_gets_a_new_number(there: PolicyRegistry, tmp_path: Path) -> None:
+    version = import_version(there, tmp_path / "bundle.tar", actor="op", reason="from the lab")
+    assert (version, there.states()[7]) == (7, "candidate")
+    manifest = there.manifest(7)
+    verify_files(there.directory(7), manifest)
+    sent = read_manifest(tmp_path / "here" / "000003")
+    changed = {"version": 7, "parent": 0, "lineage": manifest.lineage}
+    assert manifest == sent.model_copy(update=changed)
+    line = there.audit()[-1]
+    assert (line.actor, line.reason) == ("op", "from the lab: policy-v3 of bundle.tar")
+    found = lineage_of(there, 7)
+    assert (found.ancestors, found.round, found.feedback_ids, found.watermark) == ((0,), None, (), None)
+    assert found.imported is not None and found.imported["version"] == 3
+    assert found.imported["lineage"] == {"round": 4, "raters": 2, "feedback_ids": 1, "live": 0, "watermark": "7-0"}
+    assert import_version(there, tmp_path / "bundle.tar", actor="op", reason="again") == 8
+    assert reconcile(there) == []
+
+
+def test_a_bundle_names_nobody_and_is_never_written_over(here: PolicyRegistry, tmp_path: Path) -> None:
+    written = (tmp_path / "bundle.tar").read_bytes()
+    assert not any(word in written for word in (b"ann", b"bob", b"fb_1"))
+    with pytest.raises(FileExistsError):
+        export_version(here, 3, tmp_path / "bundle.tar")
+    assert (tmp_path / "bundle.tar").read_bytes() == written
+    with pytest.raises(BadBundle, match="base model"):
+        export_version(here, 0, tmp_path / "base.tar")
+    (here.directory(3) / "merged" / "config.json").write_text("{}")
+    with pytest.raises(BrokenPolicy):
+        export_version(here, 3, tmp_path / "other.tar")
+    assert sorted(path.name for path in tmp_path.glob("*.tar*")) == ["bundle.tar"]
+
+
+@pytest.mark.parametrize("changes", [{"weights": {"norm": "cc"}}, {"golden": [[1, 3]]}, {"dtype": "bfloat16"}])
+def test_another_base_model_is_refused(there: PolicyRegistry, tmp_path: Path, changes: dict[str, Any]) -> None:
+    base = there.directory(0)
+    write_manifest(base, Manifest.model_validate({**read_manifest(base).model_dump(), **changes}))
+    with pytest.raises(BadBundle, match="is not the base model"):
+        import_version(there, tmp_path / "bundle.tar", actor="op", reason="r")
+
+
+Entry = tuple[tarfile.TarInfo, bytes]
+
+
+def entries(bundle: Path) -> list[Entry]:
+    with tarfile.open(bundle) as tar:
+        return [(member, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]  # all are files
+
+
+def write(bundle: Path, contents: list[Entry], mode: Any = "w") -> None:
+    with tarfile.open(bundle, mode) as tar:
+        for info, content in contents:
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def link(kind: bytes, name: str, target: str) -> Entry:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info, b""
+
+
+def with_manifest(contents: list[Entry], change: Callable[[dict[str, Any]], Any]) -> list[Entry]:
+    manifest = json.loads(contents[1][1])
+    change(manifest)
+    return [contents[0], (contents[1][0], json.dumps(manifest).encode()), *contents[2:]]
+
+
+def renamed(contents: list[Entry], name: str) -> list[Entry]:
+    """The last file under another name, of which the manifest approves."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["files"][name] = manifest["files"].pop(contents[-1][0].name)
+
+    return [*with_manifest(contents, change)[:-1], (tarfile.TarInfo(name), contents[-1][1])]
+
+
+def running_code(contents: list[Entry]) -> list[Entry]:
+    code = b'{"auto_map": {"AutoModel": "x.Model"}}'
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["files"]["merged/config.json"] = {"size": len(code), "sha256": hashlib.sha256(code).hexdigest()}
+
+    return [
+        (info, code if info.name == "merged/config.json" else each) for info, each in with_manifest(contents, change)
+    ]
+
+
+HARM: dict[str, Callable[[list[Entry]], list[Entry]]] = {
+    "a path upwards": lambda c: renamed(c, "../../escaped.json"),
+    "an absolute path": lambda c: renamed(c, "/tmp/escaped.json"),
+    "a pickle": lambda c: renamed(c, "merged/weights.bin"),
+    "code": lambda c: renamed(c, "merged/modeling.py"),
+    "the manifest again": lambda c: renamed(c, "manifest.json"),
+    "a file that is not named": lambda c: [*c, (tarfile.TarInfo("more.json"), b"{}")],
+    "a file twice": lambda c: [*c, c[-1]],
+    "a file missing": lambda c: c[:-1],
+    "a symlink": lambda c: [*c[:-1], link(tarfile.SYMTYPE, c[-1][0].name, "/etc/passwd")],
+    "a hard link": lambda c: [*c[:-1], link(tarfile.LNKTYPE, c[-1][0].name, c[2][0].name)],
+    "a directory link first": lambda c: [*c[:2], link(tarfile.SYMTYPE, "merged", "/tmp"), *c[2:]],
+    "a device": lambda c: [*c[:-1], link(tarfile.CHRTYPE, c[-1][0].name, "")],
+    "other bytes": lambda c: [*c[:-1], (c[-1][0], c[-1][1][:-1] + b"x")],
+    "a shorter file": lambda c: [*c[:-1], (c[-1][0], c[-1][1][:-1])],
+    "a model elsewhere": lambda c: with_manifest(c, lambda m: m.update(model_path="/etc")),
+    "an adapter elsewhere": lambda c: with_manifest(c, lambda m: m.update(adapter_path="../000000")),
+    "a base": lambda c: with_manifest(c, lambda m: m.update(kind="base")),
+    "too large a size": lambda c: with_manifest(c, lambda m: m["files"]["merged/config.json"].update(size=10**18)),
+    "no manifest": lambda c: [c[0], *c[2:]],
+    "a manifest of another form": lambda c: with_manifest(c, lambda m: m.update(more=1)),
+    "a model that runs code": running_code,
+    "nothing": lambda c: [],
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_what_would_do_harm_is_refused_and_leaves_nothing(there: PolicyRegistry, tmp_path: Path, harm: str) -> None:
+    bundle, outside = tmp_path / "bundle.tar", Path("/tmp/escaped.json")
+    write(bundle, HARM[harm](entries(bundle)))
+    before = there.audit(), names(there), sorted(tmp_path.iterdir())
+    with pytest.raises(REFUSALS):
+        import_version(there, bundle, actor="op", reason="r")
+    assert (there.audit(), names(there), sorted(tmp_path.iterdir())) == before
+    assert not outside.exists()
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz"])
+def test_a_compressed_file_is_not_unpacked(there: PolicyRegistry, tmp_path: Path, mode: str) -> None:
+    bundle = tmp_path / "bundle.tar"
+    write(bundle, entries(bundle), mode)
+    with pytest.raises(BadBundle):
+        import_version(there, bundle, actor="op", reason="r")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.booleans())
+def test_a_damaged_file_is_refused_or_the_damage_did_not_matter(
+    there: PolicyRegistry, tmp_path: Path, where: float, byte: int, cut: bool
+) -> None:
+    whole = (tmp_path / "bundle.tar").read_bytes()
+    at = int(where * len(whole))
+    damaged = tmp_path / "damaged.tar"
+    damaged.write_bytes(whole[:at] if cut else whole[:at] + bytes([byte]) + whole[at + 1 :])
+    before = names(there)
+    try:
+        version = import_version(there, damaged, actor="op", reason="r")
+    except REFUSALS:
+        assert names(there) == before
+        return
+    verify_files(there.directory(version), there.manifest(version))
+    assert there.manifest(version).files == read_manifest(tmp_path / "here" / "000003").files
+
+
+def test_an_import_killed_anywhere_leaves_a_whole_version_or_none(here: PolicyRegistry, tmp_path: Path) -> None:
+    kill_at, completed = 0, False
+    while not completed:
+        kill_at += 1
+        for after in (False, True):
+            there = installation(here, tmp_path / f"{kill_at}-{after}")
+            try:
+                with killing(kill_at, after):
+                    import_version(there, tmp_path / "bundle.tar", actor="op", reason="r")
+                completed = True
+            except Killed:
+                pass
+            for found in reconcile(there):
+                assert (found.version, found.state) == (7, "candidate")
+            for version in there.on_disk():
+                verify_files(there.directory(version), there.manifest(version))
+            assert import_version(there, tmp_path / "bundle.tar", actor="op", reason="again") in (7, 8)
+    assert kill_at > 10, "the kill points were not reached"

@@ -1,0 +1,139 @@
+"""What may be deleted and what may not, and a deletion that is killed anywhere, on a real Valkey and a real disk."""
+
+from pathlib import Path
+
+import pytest
+
+from feedback.manifest import read_manifest, verify_files
+from feedback.reconcile import reconcile
+from feedback.registry import LostPolicy, PointerMoved, PolicyRegistry, UnknownPolicy
+from feedback.retention import Retention, StillNeeded
+from feedback.rounds import RoundBook
+from feedback.store import connect
+from tests.feedback.test_registry import publish
+from tests.killing import Killed, killing
+
+
+@pytest.fixture
+def registry(valkey_url: str, tmp_path: Path) -> PolicyRegistry:
+    """0 to 7, of which 2, 4 and 6 have served, in this order; 6 does."""
+    return installed(valkey_url, tmp_path / "policies")
+
+
+def installed(url: str, directory: Path) -> PolicyRegistry:
+    registry = PolicyRegistry(connect(url), directory)
+    publish(registry, 8)
+    for before, version in ((None, 0), (0, 2), (2, 4), (4, 6)):
+        registry.point_stable(version, expected=before, actor="test", reason="better")
+    return registry
+
+
+@pytest.fixture
+def retention(registry: PolicyRegistry) -> Retention:
+    return Retention(registry)
+
+
+def has_weights(registry: PolicyRegistry, version: int) -> bool:
+    return (registry.directory(version) / "model.safetensors").exists()
+
+
+def test_what_serves_is_pinned_or_may_be_returned_to_stays(retention: Retention, registry: PolicyRegistry) -> None:
+    assert registry.pin(3, pinned=True, actor="op", reason="the paper's")
+    assert not registry.pin(3, pinned=True, actor="op", reason="again")
+    assert retention.needed() == {
+        0: "all others come from it", 3: "it is pinned", 4: "a rollback returns to it", 6: "it serves",
+    }  # fmt: skip
+    for version in (0, 3, 4, 6):
+        with pytest.raises(StillNeeded, match=f"policy-v{version} stays: "):
+            retention.retire(version, actor="op", reason="disk")
+        assert has_weights(registry, version)
+    with pytest.raises(UnknownPolicy):
+        retention.retire(9, actor="op", reason="disk")
+
+
+def test_of_a_deleted_version_the_manifest_stays(retention: Retention, registry: PolicyRegistry) -> None:
+    for _ in range(2):
+        retention.retire(2, actor="op", reason="disk")
+    assert [path.name for path in registry.directory(2).iterdir()] == ["manifest.json"]
+    assert (registry.states()[2], registry.manifest(2).version) == ("deleted", 2)
+    line = registry.audit()[-1]
+    assert (line.version, line.action, line.actor, line.reason) == (2, "retire", "op", "disk")
+    with pytest.raises(LostPolicy, match="policy-v2 is deleted"):
+        registry.point_stable(2, expected=6, actor="op", reason="back")
+    with pytest.raises(UnknownPolicy):
+        registry.pin(2, pinned=True, actor="op", reason="late")
+    assert registry.previous() == 4
+    assert registry.reserve() == 8
+
+
+def test_a_sweep_keeps_the_newest_and_the_needed(retention: Retention, registry: PolicyRegistry) -> None:
+    registry.pin(1, pinned=True, actor="op", reason="first of its kind")
+    assert retention.sweep(8) == []
+    assert retention.sweep(2) == [2, 3, 5]
+    assert [v for v in range(8) if has_weights(registry, v)] == [0, 1, 4, 6, 7]
+    assert retention.sweep(2) == []
+    registry.pin(1, pinned=False, actor="op", reason="no more")
+    registry.rollback(to=None, actor="op", reason="worse")
+    assert retention.needed() == {0: "all others come from it", 4: "it serves"}, "2 served before it, and is gone"
+    assert retention.sweep(2) == [1]
+    assert registry.rollback(to=6, actor="op", reason="not worse") == 6
+
+
+def test_what_the_open_round_goes_on_from_stays(retention: Retention, registry: PolicyRegistry) -> None:
+    book = RoundBook(registry.redis)
+    id, _ = book.request(trigger="count", actor="beat")
+    assert set(retention.needed()) == set(range(8)), "it may still choose any"
+    token = book.claim(id, owner="w", lease_s=60) or 0
+    book.write(id, token, metrics={"collect": {"parent": 5, "reward_origin": 1}}, policy_version=7)
+    assert {v for v, why in retention.needed().items() if why == f"round {id} needs it, or may"} == {1, 5, 7}
+    assert retention.sweep(1) == [2, 3]
+    book.finish(id, token, "refused", reason="no better")
+    assert retention.sweep(1) == [1, 5]
+
+
+@pytest.mark.parametrize("change", ["promote", "pin", "open a round"])
+def test_what_comes_to_be_needed_meanwhile_stays(
+    retention: Retention, registry: PolicyRegistry, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    decided = Retention.needed
+
+    def then_changed(self: Retention) -> dict[int, str]:
+        needed = decided(self)
+        if change == "promote":
+            registry.point_stable(5, expected=6, actor="other", reason="at the same time")
+        elif change == "pin":
+            registry.pin(5, pinned=True, actor="other", reason="at the same time")
+        else:
+            RoundBook(registry.redis).request(trigger="count", actor="beat")
+        return needed
+
+    monkeypatch.setattr(Retention, "needed", then_changed)
+    with pytest.raises(PointerMoved):
+        retention.retire(5, actor="op", reason="disk")
+    assert has_weights(registry, 5) and registry.states()[5] != "deleted"
+
+
+def test_a_deletion_killed_anywhere_is_finished_at_the_next_start(valkey_url: str, tmp_path: Path) -> None:
+    kill_at, completed, outcomes = 0, False, set()
+    while not completed:
+        kill_at += 1
+        for after in (False, True):
+            connect(valkey_url).flushall()
+            registry = installed(valkey_url, tmp_path / f"{kill_at}-{after}")
+            try:
+                with killing(kill_at, after):
+                    Retention(registry).retire(2, actor="op", reason="disk")
+                completed = True
+            except Killed:
+                pass
+            reconcile(registry)
+            state, directory = registry.states()[2], registry.directory(2)
+            outcomes.add(state)
+            if state == "deleted":
+                assert [path.name for path in directory.iterdir()] == ["manifest.json"]
+            else:
+                assert state == "retired"
+                verify_files(directory, read_manifest(directory))
+            assert registry.stable() == 6
+    assert outcomes == {"retired", "deleted"}
+    assert kill_at > 8, "the kill points were not reached"
