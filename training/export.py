@@ -66,7 +66,7 @@ def export_merged(trunk: Trunk, directory: Path, *, base_directory: Path) -> dic
             if not any(source.match(weights) for weights in WEIGHT_FILES):
                 link_or_copy(source, directory / source.name)
     _declare_dtype(directory / "config.json", trunk.base_dtype)
-    weights = trunk.merge_policy()
+    weights = dict(trunk.merged())
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     return weights
 

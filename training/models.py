@@ -314,7 +314,3 @@ class Trunk:
         layers = {} if own is None else own.parameters(role)
         for name, weight in self._adapters.merged(role, dtype or self.base_dtype):
             yield name, layers[name].detach().to(weight).contiguous() if name in layers else weight
-
-    def merge_policy(self) -> dict[str, Tensor]:
-        """`merged` policy weights as one state dict."""
-        return dict(self.merged("policy"))

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from training.config import AdapterConfig
-from training.models import ROLES, Trunk
+from training.models import Trunk
 from training.parallel import mesh
 
 C = TypeVar("C", bound=AdapterConfig)
@@ -59,7 +59,7 @@ class _Shares:
         self._trunk, self._layers = trunk, list(trunk.model.model.layers)
         same = {id(each): each for each in (trunk.model.config, *trunk.model.parameters())}
         self._twins = copy.deepcopy(self._layers, same)
-        adapters = {weight for role in ROLES for weight in trunk.parameters(role).values()}
+        adapters = {weight for name, weight in trunk.model.named_parameters() if "lora_" in name}
         for twin in self._twins:
             fully_shard(twin, mesh=processes, reshard_after_forward=True, ignored_params=adapters)
         own, parts = ([p for layer in both for p in layer.parameters()] for both in (self._layers, self._twins))

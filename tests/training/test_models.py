@@ -176,7 +176,7 @@ def test_merged_weights_are_a_model_of_their_own(perturbed: Trunk, base_director
     with torch.no_grad():
         want = perturbed.model(input_ids=ids).logits
         before = perturbed.state("policy")
-        merged = perturbed.merge_policy()
+        merged = dict(perturbed.merged())
         plain = AutoModelForCausalLM.from_pretrained(base_directory, dtype=torch.float32)
         missing = plain.load_state_dict(merged, strict=False)
         plain.tie_weights()
@@ -191,7 +191,7 @@ def test_an_untrained_policy_merges_into_the_very_bytes_of_the_base(base_directo
     trunk = Trunk.load(base_directory, AdapterConfig(lora_layers=2))
     assert trunk.base_dtype is torch.bfloat16
     base = AutoModelForCausalLM.from_pretrained(base_directory, dtype=torch.bfloat16).state_dict()
-    for name, tensor in trunk.merge_policy().items():
+    for name, tensor in trunk.merged():
         assert tensor.dtype is torch.bfloat16
         assert torch.equal(tensor, base[name])
 

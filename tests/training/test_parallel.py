@@ -146,7 +146,8 @@ def test_two_processes_that_hold_half_the_base_each_make_the_updates_of_one(
     same(states[0], weights)
     other = tiny_trunk(perturbed=True)
     other.load_state("policy", trunk.state("policy"))
-    assert all(torch.equal(t, other.merge_policy()[name]) for name, t in trunk.merge_policy().items()), "whole again"
+    theirs = dict(other.merged())
+    assert all(torch.equal(t, theirs[name]) for name, t in trunk.merged()), "whole again"
 
 
 def everywhere() -> Trunk:
