@@ -130,15 +130,14 @@ def configured(
     seed: int | None = None,
     *,
     shape: Stage | None = None,
-    otherwise: Mapping[str, Any] = {},
 ) -> RoundConfig:
     """A round's config with what the command line says of a stage; of the stages that one alone matters.
 
-    `shape` is the stage whose lora fields count, if it is another. `otherwise` holds where neither says anything.
+    `shape` is the stage whose lora fields count, if it is another.
     """
     try:
         said = {name: each for name, each in given.items() if each is not None}
-        own = {**otherwise, **overrides.get(stage, {}), **said}
+        own = {**overrides.get(stage, {}), **said}
         drawn = overrides.get("seed", 0) if seed is None else seed
         return RoundConfig.from_dict(shaped_by(shape or stage, {**overrides, stage: own, "seed": drawn}))
     except ValidationError as error:

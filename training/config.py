@@ -18,7 +18,7 @@ SHAPE = ("lora_rank", "lora_alpha", "lora_layers")  # what adapters on one trunk
 RankingLikelihood = Literal["pairs", "plackett_luce"]
 Ties = Literal["davidson", "rao_kupper", "soft"]
 Trains = Literal["adapter", "full"]
-FULL_LEARNING_RATE = 1e-5  # of Adam on all weights of some layers: an adapter's would undo what they know
+REWARD_RATES = {"adapter": 1e-3, "full": 1e-5}  # of Adam; the first, on whole layers, would undo what they know
 
 
 def _require(condition: bool, message: str) -> None:
@@ -53,7 +53,7 @@ class AdapterConfig(Config):
     lora_alpha: int = 32  # the update is scaled by alpha / rank
     lora_layers: int | None = 6  # only the top so many layers, so backward stops early; None = all layers
     gradient_checkpointing: bool = False  # run layers again in the backward pass: slower, far less memory
-    shard_base: bool = False  # of several processes each holds its share of the base, save when PPO samples; slower
+    shard_base: bool = False  # of several processes each holds its share of the base's layers, save when PPO samples
 
     def __post_init__(self) -> None:
         _require(self.lora_rank > 0 and self.lora_alpha > 0, "lora_rank and lora_alpha must be positive")
@@ -88,7 +88,7 @@ class RewardConfig(AdapterConfig):
     """Fitting the reward model to rankings, comparisons and ratings."""
 
     trains: Trains = "adapter"  # or all weights of the top `lora_layers` layers and the last norm, from the base's on
-    learning_rate: float = 1e-3  # Adam, of an adapter; where all weights train, begin with FULL_LEARNING_RATE
+    learning_rate: float | None = None  # Adam; None = REWARD_RATES of what trains
     epochs: int = 2  # passes over the training rankings; more of them overfit (Ouyang et al. 2022 take one)
     batch_rankings: int = 8  # rankings, not pairs, per optimizer step
     held_out_fraction: float = 0.2  # share of the prompts that only measures accuracy
@@ -106,7 +106,7 @@ class RewardConfig(AdapterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.learning_rate > 0, "learning_rate must be positive")
+        _require(self.rate > 0, "learning_rate must be positive")
         counts = (self.epochs, self.batch_rankings, self.max_tokens, self.token_budget, self.checkpoint_every)
         _require(min(counts) > 0, "counts and batch sizes must be at least 1")
         _require(self.reward_heads > 0, "reward_heads must be at least 1")
@@ -117,6 +117,11 @@ class RewardConfig(AdapterConfig):
             self.likelihood == "pairs" or self.ties != "rao_kupper",
             "ties: rao_kupper is defined for pairs only; plackett_luce takes davidson or soft",
         )
+
+    @property
+    def rate(self) -> float:
+        """The learning rate."""
+        return REWARD_RATES[self.trains] if self.learning_rate is None else self.learning_rate
 
 
 @dataclass(frozen=True)

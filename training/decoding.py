@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
 
 from training.data import left_padded
 from training.models import Role, Trunk
 
 AT_ONCE = {"cpu": 64, "cuda": 512}  # prompts; a step of a GPU takes as long for one row as for hundreds
+TOKENS_AT_ONCE = 2**16  # of prompts and completions, whose keys and values are held: 8 GB for a model of 8B
 
 
 class Growing:
@@ -52,8 +53,11 @@ class Fixed:
         ids, mask = (x.to(trunk.device) for x in left_padded(prompts, trunk.pad_id))
         cache = DynamicCache(config=trunk.model.config)
         self._logits = trunk.next_token_logits(ids, mask, cache, role)
-        self._keys = [F.pad(layer.keys, (0, 0, 0, room)) for layer in cache.layers]
-        self._values = [F.pad(layer.values, (0, 0, 0, room)) for layer in cache.layers]
+        self._keys, self._values = [], []
+        for layer in cache.layers:  # one after the other, so that little is held twice
+            self._keys.append(F.pad(layer.keys, (0, 0, 0, room)))
+            self._values.append(F.pad(layer.values, (0, 0, 0, room)))
+            layer.keys = layer.values = None
         self._ids = ids[:, -1:].clone()
         self._seen = F.pad(mask.bool(), (0, room))[:, None, None]  # (B, 1, 1, L)
         self._place = torch.tensor([ids.shape[1] - 1], device=trunk.device)  # among L, of the last token
@@ -85,14 +89,29 @@ class Fixed:
         return self._trunk.next_token_logits(self._ids, self._seen, self, self._role, self._positions)
 
 
+def at_once(device: torch.device, longest: int) -> int:
+    """How many prompts are written to together, where the longest comes to so many tokens."""
+    return max(1, min(AT_ONCE[device.type], TOKENS_AT_ONCE // longest))
+
+
 def decoder(trunk: Trunk, prompts: Sequence[Sequence[int]], role: Role | None, max_new_tokens: int) -> Growing | Fixed:
-    """What suits the device, and a model whose attention sees everything before."""
-    facts = trunk.model.config.to_dict()
+    """What suits the device and the model."""
     longest = max(map(len, prompts)) + max_new_tokens
-    windows = [facts.get("sliding_window"), facts.get("attention_chunk_size")]
-    if trunk.device.type == "cuda" and not any(window and window < longest for window in windows):
+    if trunk.device.type == "cuda" and _same_kernels(trunk.model.config, longest):
         return Fixed(trunk, prompts, role, max_new_tokens)
     return Growing(trunk, prompts, role)
+
+
+def _same_kernels(config: PreTrainedConfig, longest: int) -> bool:
+    """Whether every token up to the `longest`-th takes the same kernels, and each sees all before it by a mask of bits.
+
+    Only sdpa takes such a mask; positions of some kinds depend on how long the sequence is.
+    """
+    facts = config.to_dict()
+    windows = [facts.get("sliding_window"), facts.get("attention_chunk_size")]
+    changing = any(f"'rope_type': '{kind}'" in str(facts) for kind in ("dynamic", "longrope"))
+    seen = not any(window and window < longest for window in windows)
+    return config._attn_implementation == "sdpa" and seen and not changing
 
 
 def replayed(step: Callable[[], Tensor]) -> Callable[[], Tensor]:

@@ -311,6 +311,7 @@ class Trunk:
     def merged(self, role: Role = "policy", dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
         """The weights of base + adapter as new ones under the base's own names, in `dtype` (default: `base_dtype`)."""
         own = self._layers_of(role)
+        assert own is None or role == "reward", "the value's adapter stands on the reward model's layers"
         layers = {} if own is None else own.parameters(role)
         for name, weight in self._adapters.merged(role, dtype or self.base_dtype):
             yield name, layers[name].detach().to(weight).contiguous() if name in layers else weight

@@ -56,12 +56,16 @@ class OwnLayers:
         self.forms = in_both_forms(layers, circumstances)
 
     def activate(self, role: str | None) -> None:
-        """Make the decoder that of `role`. Of both only its own weights learn: the value's stand on frozen layers."""
+        """Make the decoder that of `role`. The value's adapter stands on layers that are frozen then.
+
+        So a graph of the reward must have run backward before the value is activated; the reverse does not matter.
+        """
         for module in self._lora:
             module.enable_adapters(role == "value")
-        for each in OWN_ROLES:
-            for weight in self.parameters(each).values():
-                weight.requires_grad_(role == each)
+        for weight in self.parameters("reward").values():
+            weight.requires_grad_(role != "value")
+        for weight in self.parameters("value").values():  # PEFT freezes what it disables
+            weight.requires_grad_(True)
 
     def precision(self) -> AbstractContextManager[object]:
         """To multiply in the base model's dtype, whatever the weights are kept in."""

@@ -1,4 +1,4 @@
-"""PPO (Schulman et al. 2017) of the policy adapter against the reward adapter, with a KL penalty to the reference."""
+"""PPO (Schulman et al. 2017) of the policy adapter against the reward model, with a KL penalty to the reference."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -117,7 +117,7 @@ def train_ppo(
 
             _set_rates(config, optimizer, iteration)
             clock = PhaseClock()
-            with clock("generate"), trunk.whole():
+            with clock("generate"), trunk.whole() if config.rollouts != "live" else nullcontext():
                 sampled = next(order).sampled(prompts, live, sampler, seed=seed * 1_000_003 + iteration, alive=alive)
             with clock("observe"):
                 rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)

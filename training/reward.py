@@ -158,7 +158,7 @@ def _fit(
 ) -> tuple[float, int]:
     """All epochs; returns the last step's loss and the number of steps."""
     parameters = [*trunk.parameters("reward").values(), *labels.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+    optimizer = torch.optim.Adam(parameters, lr=config.rate)
     first, loss = 0, float("nan")
     if path := latest_checkpoint(checkpoint_dir):
         checkpoint = load_checkpoint(path)

@@ -29,7 +29,7 @@ class RewardModel:
     """A reward model on disk. `trained` finds, among digests of prompts, those that it has learned from."""
 
     name: str
-    directory: Path  # of the adapter and the head
+    directory: Path  # of the adapter, or the layers, and the head
     base: Path
     config: RewardConfig
     labels: Labels | None

@@ -11,7 +11,7 @@ from feedback.exchange.reading import Rejected
 from training import command, offline
 from training.collect import TrainingData
 from training.command import Here, Lines, configured, resumable, told
-from training.config import FULL_LEARNING_RATE, RoundConfig
+from training.config import RoundConfig
 from training.learning import prepare
 from training.progress_line import ProgressLine
 
@@ -21,8 +21,7 @@ def train(arguments: argparse.Namespace) -> int:
     here = Here(arguments.base)
     given = {name: getattr(arguments, name) for name in ("epochs", "learning_rate", "held_out_fraction")}
     given["trains"] = "full" if arguments.full else None
-    rate = {"learning_rate": FULL_LEARNING_RATE} if arguments.full else {}
-    config = configured("reward", given, here.overrides(arguments), arguments.seed, otherwise=rate)
+    config = configured("reward", given, here.overrides(arguments), arguments.seed)
     base = here.base() if arguments.file else here.base_of_ledger()
     prepare(config.seed)
     with ProgressLine() as progress:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from training.config import PPOConfig
 from training.data import Batch, Sample, collate, length_bucketed
-from training.decoding import AT_ONCE, decoder
+from training.decoding import at_once, decoder
 from training.models import Role, Trunk
 from training.parallel import gathered, share
 
@@ -108,14 +108,14 @@ def sample_completions(
     A prompt meets the same noise whoever samples, so two policies with one seed are paired. Of several processes each
     writes its share, and all come to know all.
     """
-    at_once = AT_ONCE[trunk.device.type]
-    order = [i for batch in length_bucketed([len(p) for p in prompts], at_once) for i in batch]
+    size = at_once(trunk.device, max(map(len, prompts), default=0) + max_new_tokens)
+    order = [i for batch in length_bucketed([len(p) for p in prompts], size) for i in batch]
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(len(prompts), max_new_tokens, 1, dtype=torch.float64, generator=generator)
     places = share(range(len(prompts)))  # in `order`
     completions: dict[int, tuple[int, ...]] = {}
-    for start in range(0, len(places), at_once):
-        chosen = places[start : start + at_once]
+    for start in range(0, len(places), size):
+        chosen = places[start : start + size]
         indices = [order[place] for place in chosen]
         batch = _sample_batch(
             trunk,

@@ -62,3 +62,22 @@ def test_where_attention_sees_only_so_far_back_the_places_are_not_fixed(
     perturbed.model.config.sliding_window = 12
     assert decoding.decoder(perturbed, PROMPTS, "policy", 8) == "growing"
     assert decoding.decoder(perturbed, PROMPTS, "policy", 7) == "fixed"
+
+
+@pytest.mark.parametrize(
+    "unlike", [{"_attn_implementation": "eager"}, {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}]
+)
+def test_kernels_are_not_recorded_that_would_be_others_later(
+    unlike: dict[str, object], perturbed: Trunk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trunk, "device", torch.device("cuda"))
+    monkeypatch.setattr(decoding, "Growing", lambda *about: "growing")
+    for name, value in unlike.items():
+        monkeypatch.setattr(perturbed.model.config, name, value)
+    assert decoding.decoder(perturbed, PROMPTS, "policy", 8) == "growing"
+
+
+def test_long_prompts_are_written_to_in_smaller_batches() -> None:
+    gpu = torch.device("cuda")
+    assert decoding.at_once(gpu, 100) == 512 and decoding.at_once(gpu, 1024) == 64 and decoding.at_once(gpu, 10**6) == 1
+    assert decoding.at_once(torch.device("cpu"), 100) == 64

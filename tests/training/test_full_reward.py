@@ -284,3 +284,14 @@ ROLES_LEFT: tuple[Role, ...] = ("policy", "ref", "stable")
 def test_other_roles_are_adapters_as_ever(make: Callable[..., Trunk]) -> None:
     full, plain = make(), make(full=False)
     assert all(same(full.state(role), plain.state(role)) for role in ROLES_LEFT)
+
+
+def test_a_values_graph_outlives_the_reward_being_asked(make: Callable[..., Trunk]) -> None:
+    """As in PPO, were it to score before it runs backward."""
+    trunk = make()
+    batch = collate(SAMPLES, pad_id=2)
+    hidden = trunk.lower(batch.input_ids, batch.attention_mask)
+    loss = trunk.values(hidden, batch).square().sum()
+    trunk.score(batch)
+    loss.backward()
+    assert all(p.grad is not None for p in trunk.parameters("value").values())

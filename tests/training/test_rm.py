@@ -13,6 +13,7 @@ from feedback.registry import PolicyRegistry
 from feedback.settings import Settings
 from tests.training.people import RM, SHAPE, People, file_of, planted
 from training import rm
+from training.config import RewardConfig
 from training.progress_line import described
 from training.reward_models import in_directory
 from training.run_directory import REPORT, Plan
@@ -103,7 +104,7 @@ def test_all_weights_train_at_a_rate_of_their_own(
     shared = ("--out", out, "--from", file, "--base", base_directory, "--config", given)
     assert command("train", *shared, "--full", *options) == 0
     reward = json.loads(capsys.readouterr().out)["config"]["reward"]
-    assert (reward["trains"], reward["learning_rate"]) == ("full", rate)
+    assert (reward["trains"], RewardConfig(**reward).rate) == ("full", rate)
     assert (out / "reward" / "layers.safetensors").exists()
 
 
