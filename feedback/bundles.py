@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from pydantic import ValidationError
 
@@ -32,7 +32,8 @@ ORIGIN = "origin.json"
 MOST_JSON = 64 * 1024**2
 MOST_FILES = 10_000
 BASE = 0
-NAMED = ("raters", "feedback_ids", "live")
+RATERS = "raters"
+NAMED = (RATERS, "feedback_ids", "live")
 
 
 class BadBundle(ValueError):
@@ -78,7 +79,21 @@ def export_version(registry: PolicyRegistry, version: int, file: Path) -> int:
 def without_people(manifest: Manifest) -> Manifest:
     """The manifest with numbers in place of raters, judgements and answers."""
     counted = {name: len(value) if name in NAMED else value for name, value in manifest.lineage.items()}
-    return manifest.model_copy(update={"lineage": counted})
+    metrics = {stage: _unnamed(measured) for stage, measured in manifest.metrics.items()}
+    return manifest.model_copy(update={"lineage": counted, "metrics": metrics})
+
+
+def _unnamed(measured: Any) -> Any:
+    """What a stage measured without what it tells of each rater: of a mapping by name the size, of a list nothing."""
+    if not isinstance(measured, Mapping):
+        return measured
+    return {name: _counted(value) if name == RATERS else _unnamed(value) for name, value in measured.items()}
+
+
+def _counted(raters: Any) -> Any:
+    if isinstance(raters, Mapping):
+        return {name: value if isinstance(value, int | float) else len(value) for name, value in raters.items()}
+    return []  # such as a figure for each: `Fit` wants a list
 
 
 def import_version(registry: PolicyRegistry, file: Path, *, actor: str, reason: str) -> int:

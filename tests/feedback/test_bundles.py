@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feedback.bundles import BadBundle, export_version, import_version
+from feedback.fit import Fit
 from feedback.lineage import lineage_of
 from feedback.manifest import BrokenPolicy, Manifest, describe_files, read_manifest, verify_files, write_manifest
 from feedback.reconcile import reconcile
@@ -21,6 +22,25 @@ from feedback.store import connect
 from tests.killing import Killed, killing
 
 LINEAGE = {"round": 4, "raters": ["ann", "bob"], "feedback_ids": ["fb_1"], "live": [], "watermark": "7-0"}
+SPAN = {"mean": 0.5, "low": 0.25, "high": 0.75}
+HELD_OUT = {
+    "prompts": 3, "rankings": 6, "pairs": 36, "ties": 0, "confidence": 0.95, "accuracy": SPAN, "log_loss": SPAN,
+    "log_loss_with_ties": None, "brier": SPAN, "ece": SPAN, "kendall_tau": None, "length_slope": None,
+    "agreement": None, "agreement_pairs": 0, "bins": [{"predicted": 0.5, "observed": 0.5, "pairs": 36}],
+    "raters": [{"name": "zoe", "pairs": 36, "accuracy": 0.5}],
+    "lengths": [{"name": "-13 to +0", "pairs": 36, "accuracy": 0.5}],
+}  # fmt: skip
+COLLECTED = {"quarantined": 0, "count": 2, "capped": 1, "largest_share": {"ann": 0.75, "bob": 0.25},
+             "least_reliable": {"bob": 0.5}}  # fmt: skip
+CHECK = {"name": "KL to the reference", "value": 2.5, "sign": "<=", "threshold": 20.0, "passed": True}
+#: As training/version.py writes them.
+METRICS: dict[str, Any] = {
+    "collect": {"rankings": 33, "watermark": "7-0", "raters": COLLECTED},
+    "sft": {"skipped": "2 new demonstrations, 16 are needed"},
+    "reward": {"loss": 1.0, "held_out": HELD_OUT, "change": None, "no_change": "there is none to go on from"},
+    "ppo": {"iterations": 6, "last": {"objective/kl": 2.5}},
+    "gate": {"gate/kl": 2.5, "checks": [CHECK]},
+}
 REFUSALS = (BadBundle, BrokenPolicy)
 
 
@@ -35,7 +55,7 @@ def install(registry: PolicyRegistry, version: int, **changes: Any) -> None:
     known = {"base_model": "m", "dtype": "float32", "golden": [[1, 2]], "golden_logprobs": [[-1.0]], "created": 5.0}
     base = {"kind": "base", "parent": None, "model_path": "/models/m", "weights": {"norm": "aa"}}
     trained = {"kind": "trained", "parent": 1, "model_path": "merged", "adapter_path": "adapter", "lineage": LINEAGE,
-               "weights": {"norm": "bb"}, "metrics": {"gate": {"gate/kl": 2.5}}}  # fmt: skip
+               "weights": {"norm": "bb"}, "metrics": METRICS}  # fmt: skip
     fields = {**known, **(trained if version else base), "files": describe_files(directory), **changes}
     write_manifest(directory, Manifest.model_validate({"version": version, **fields}))
     registry.publish(version, actor="test", reason="made")
@@ -75,7 +95,7 @@ def test_a_version_travels_whole_and_gets_a_new_number(there: PolicyRegistry, tm
     manifest = there.manifest(7)
     verify_files(there.directory(7), manifest)
     sent = read_manifest(tmp_path / "here" / "000003")
-    changed = {"version": 7, "parent": 0, "lineage": manifest.lineage}
+    changed = {"version": 7, "parent": 0, "lineage": manifest.lineage, "metrics": manifest.metrics}
     assert manifest == sent.model_copy(update=changed)
     line = there.audit()[-1]
     assert (line.actor, line.reason) == ("op", "from the lab: policy-v3 of bundle.tar")
@@ -89,7 +109,13 @@ def test_a_version_travels_whole_and_gets_a_new_number(there: PolicyRegistry, tm
 
 def test_a_bundle_names_nobody_and_is_never_written_over(here: PolicyRegistry, tmp_path: Path) -> None:
     written = (tmp_path / "bundle.tar").read_bytes()
-    assert not any(word in written for word in (b"ann", b"bob", b"fb_1"))
+    assert not any(word in written for word in (b"ann", b"bob", b"zoe", b"fb_1"))
+    metrics = json.loads(entries(tmp_path / "bundle.tar")[1][1])["metrics"]
+    shares = {"quarantined": 0, "count": 2, "capped": 1, "largest_share": 2, "least_reliable": 1}
+    assert metrics["collect"] == {**METRICS["collect"], "raters": shares}
+    assert metrics["reward"] == {**METRICS["reward"], "held_out": {**HELD_OUT, "raters": []}}
+    assert Fit.model_validate(metrics["reward"]["held_out"]).raters == ()
+    assert [metrics[stage] for stage in ("sft", "ppo", "gate")] == [METRICS[s] for s in ("sft", "ppo", "gate")]
     with pytest.raises(FileExistsError):
         export_version(here, 3, tmp_path / "bundle.tar")
     assert (tmp_path / "bundle.tar").read_bytes() == written
