@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,7 @@ def install(registry: PolicyRegistry, version: int, **changes: Any) -> None:
     directory = registry.directory(version)
     (directory / "adapter").mkdir(parents=True)
     if version:
+        (directory / "adapter" / "adapter_config.json").write_text("{}")
         (directory / "merged").mkdir()
         (directory / "merged" / "config.json").write_text('{"model_type": "llama"}')
         (directory / "merged" / "model.safetensors").write_bytes(b"weights" * 200)
@@ -217,6 +219,68 @@ def test_what_would_do_harm_is_refused_and_leaves_nothing(there: PolicyRegistry,
         import_version(there, bundle, actor="op", reason="r")
     assert (there.audit(), names(there), sorted(tmp_path.iterdir())) == before
     assert not outside.exists()
+
+
+def telling(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda manifest: manifest.update(changes)
+
+
+def measuring(stage: str, **figures: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda manifest: manifest["metrics"][stage].update(figures)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {"a": nested(depth - 1)} if depth else {}
+
+
+NONSENSE: dict[str, Callable[[dict[str, Any]], None]] = {
+    "no adapter": telling(adapter_path=None),
+    "an empty adapter path": telling(adapter_path=""),
+    "an adapter without files": telling(adapter_path="reward"),
+    "the start of a name": telling(adapter_path="adapt"),
+    "the directory itself": telling(adapter_path="."),
+    "a model without files": telling(model_path="other"),
+    "a file as model": telling(model_path="merged/config.json"),
+    "made in no year": telling(created=1e300),
+    "made before there were computers": telling(created=-1.0),
+    "made never": telling(created=math.nan),
+    "a stage that is a number": telling(metrics={"gate": 7}),
+    "a stage that is a list": telling(metrics={"reward": []}),
+    "checks that are a number": measuring("gate", checks=7),
+    "a check that is a text": measuring("gate", checks=["KL"]),
+    "a check without a verdict": measuring("gate", checks=[{"name": "KL", "value": 1.0, "threshold": 2.0}]),
+    "a check of a text": measuring("gate", checks=[{**CHECK, "value": "1"}]),
+    "a reason that is a list": measuring("reward", no_change=[1]),
+    "NaN": measuring("gate", **{"gate/kl": math.nan}),
+    "infinity far inside": measuring("ppo", curves={"kl": [1.0, [-math.inf]]}),
+    "an integer that is no float": measuring("gate", **{"gate/kl": 10**400}),
+    "golden numbers that no difference exceeds": telling(golden_logprobs=[[math.nan]]),
+    "NaN among the settings": telling(config={"ppo": {"gamma": math.nan}}),
+    "infinity in its origin": telling(lineage={"feedback": {"rankings": math.inf}}),
+    "deeper than is read again": telling(lineage=nested(190)),
+}
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+def test_what_no_command_could_show_is_refused_in_one_line(
+    there: PolicyRegistry, tmp_path: Path, nonsense: str
+) -> None:
+    bundle = tmp_path / "bundle.tar"
+    write(bundle, with_manifest(entries(bundle), NONSENSE[nonsense]))
+    before = there.audit(), names(there)
+    with pytest.raises(BadBundle) as refusal:
+        import_version(there, bundle, actor="op", reason="r")
+    assert "\n" not in str(refusal.value)
+    assert (there.audit(), names(there)) == before
+
+
+@pytest.mark.parametrize("change", [telling(metrics={}), measuring("gate", checks=[]), telling(lineage=nested(40))])
+def test_what_says_less_is_taken(
+    there: PolicyRegistry, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    bundle = tmp_path / "bundle.tar"
+    write(bundle, with_manifest(entries(bundle), change))
+    assert import_version(there, bundle, actor="op", reason="r") == 7
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:xz"])

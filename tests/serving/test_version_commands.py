@@ -50,8 +50,11 @@ def registry(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -
     for version, told in enumerate(VERSIONS):
         directory = registry.directory(version)
         directory.mkdir(parents=True)
-        (directory / "model.safetensors").write_bytes(bytes(version))
-        known = {"kind": "trained", "base_model": "b", "dtype": "float32", "model_path": ".", "created": 0.0}
+        for name in ("adapter", "merged"):
+            (directory / name).mkdir()
+            (directory / name / "model.safetensors").write_bytes(bytes(version))
+        known = {"kind": "trained", "base_model": "b", "dtype": "float32", "model_path": "merged", "created": 0.0,
+                 "adapter_path": "adapter"}  # fmt: skip
         empty = {"weights": {}, "golden": (), "golden_logprobs": (), "files": describe_files(directory)}
         write_manifest(directory, Manifest.model_validate({"version": version, **known, **empty, **told}))
         registry.publish(version, actor="training", reason=f"round {version}")
