@@ -18,15 +18,18 @@ class Point(NamedTuple):
 
 
 def maximise(function: Callable[[list[float]], Point], start: Sequence[float]) -> tuple[list[float], Point]:
-    """Where a strictly concave function is largest (p). A step that would lead down is halved until it does not."""
+    """Where a strictly concave function is largest (p).
+
+    A step that would lead down, or to where the function is beyond floating point, is halved until it does not.
+    """
     at = list(start)
     here = function(at)
     for _ in range(STEPS):
         step = solve(here.information, here.gradient)
         for _ in range(HALVINGS):
             tried = [value + change for value, change in zip(at, step, strict=True)]
-            there = function(tried)
-            if there.value >= here.value - ROUNDING * abs(here.value):
+            there = _defined(function, tried)
+            if there is not None and there.value >= here.value - ROUNDING * abs(here.value):
                 break
             step = [change / 2 for change in step]
         else:
@@ -35,6 +38,14 @@ def maximise(function: Callable[[list[float]], Point], start: Sequence[float]) -
         if max(map(abs, step)) < CLOSE:
             return at, here
     raise ArithmeticError(f"no maximum within {STEPS} steps")
+
+
+def _defined(function: Callable[[list[float]], Point], at: list[float]) -> Point | None:
+    """From where a function is almost flat a whole step may lead to where its exponentials overflow: None there."""
+    try:
+        return function(at)
+    except (OverflowError, ZeroDivisionError):
+        return None
 
 
 def solve(matrix: Matrix, right: Sequence[float]) -> list[float]:
