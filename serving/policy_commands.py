@@ -98,7 +98,7 @@ def promote(
     registry = PolicyRegistry(redis, settings.policies_dir)
     started = time.monotonic()
     current = registry.stable()
-    if version != current:
+    if current != version or expect not in (None, current):
         seen = current if expect is None else expect
         registry.point_stable(version, expected=seen, actor=actor(), reason=reason)
     wait_until_served(settings, registry, version, started)
