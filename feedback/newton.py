@@ -6,7 +6,7 @@ from typing import NamedTuple
 Matrix = list[list[float]]
 
 #: Near the maximum each step squares the error, so what is left after one below CLOSE is rounding.
-STEPS, HALVINGS, CLOSE, ROUNDING = 100, 30, 1e-6, 1e-12
+STEPS, HALVINGS, GAIN, CLOSE, ROUNDING = 100, 30, 0.25, 1e-6, 1e-12
 
 
 class Point(NamedTuple):
@@ -20,7 +20,8 @@ class Point(NamedTuple):
 def maximise(function: Callable[[list[float]], Point], start: Sequence[float]) -> tuple[list[float], Point]:
     """Where a strictly concave function is largest (p).
 
-    A step that would lead down, or to where the function is beyond floating point, is halved until it does not.
+    A step that gains less than a quarter of what its slope promises (Armijo 1966), or leads to where the function is
+    beyond floating point, is halved: whole ones can go to and fro across the maximum and hardly gain.
     """
     at = list(start)
     here = function(at)
@@ -29,7 +30,8 @@ def maximise(function: Callable[[list[float]], Point], start: Sequence[float]) -
         for _ in range(HALVINGS):
             tried = [value + change for value, change in zip(at, step, strict=True)]
             there = _defined(function, tried)
-            if there is not None and there.value >= here.value - ROUNDING * abs(here.value):
+            promised = sum(slope * change for slope, change in zip(here.gradient, step, strict=True))
+            if there is not None and there.value >= here.value + GAIN * promised - ROUNDING * abs(here.value):
                 break
             step = [change / 2 for change in step]
         else:

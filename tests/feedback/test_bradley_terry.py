@@ -283,11 +283,11 @@ def test_draws_without_the_raters_who_disagree_have_strengths_too() -> None:
 
 OneSided = st.lists(
     st.builds(
-        lambda pair, result, count, side, longer: [Vote(*pair, result, "ann", side, longer / 8)] * count,
-        st.sampled_from([(a, b) for a in range(4) for b in range(4) if a != b]),
-        st.sampled_from([0.0, 0.5, 1.0]), st.integers(1, 300), st.sampled_from([-1.0, 0.0, 1.0]), st.integers(-16, 16),
+        lambda pair, result, count, side: [Vote(*pair, result, "ann", side)] * count,
+        st.sampled_from([(1, 0), (2, 0), (2, 1)]), st.sampled_from([0.0, 0.5, 1.0]),
+        st.sampled_from([1, 20, 300]), st.sampled_from([0.0, 0.0, 1.0]),
     ),
-    min_size=1, max_size=8,
+    min_size=1, max_size=5,
 )  # fmt: skip
 
 
@@ -300,6 +300,16 @@ def test_one_sided_votes_have_one_maximum_wherever_the_search_starts(
     fitted, drawn = fit(sum(said + other, []), 0), Counter(sum(said, []))
     flat = replace(fitted, parameters=tuple(0.0 if math.isfinite(x) else x for x in fitted.parameters))
     assert refit(fitted, drawn) == pytest.approx(refit(flat, drawn), abs=1e-5)
+
+
+def test_a_search_does_not_go_to_and_fro_across_the_maximum() -> None:
+    """Steps that only had to lead up changed the order effect by 30 and back, a hundred times over."""
+    said = [
+        *votes(1, 0, "ann", lost=300), *votes(2, 0, "ann", won=20), *votes(2, 1, "ann", tied=20),
+        Vote(2, 0, 0.5, "ann", 1.0),
+    ]  # fmt: skip
+    other = [*[Vote(1, 0, 0.0, "ann", 1.0)] * 300, *votes(2, 1, "ann", lost=20)]
+    assert refit(fit(said + other, 0), Counter(said))[1] == pytest.approx(fit(said, 0).strength(1), abs=1e-5)
 
 
 def test_linked_is_a_chain_of_wins_there_and_back() -> None:
