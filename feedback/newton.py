@@ -31,7 +31,8 @@ def maximise(function: Callable[[list[float]], Point], start: Sequence[float]) -
             tried = [value + change for value, change in zip(at, step, strict=True)]
             there = _defined(function, tried)
             promised = sum(slope * change for slope, change in zip(here.gradient, step, strict=True))
-            if there is not None and there.value >= here.value + GAIN * promised - ROUNDING * abs(here.value):
+            noise = ROUNDING * max(1.0, abs(here.value))
+            if there is not None and there.value >= here.value + GAIN * promised - noise:
                 break
             step = [change / 2 for change in step]
         else:
