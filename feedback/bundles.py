@@ -8,14 +8,15 @@ judgements that a version has learned from only the numbers leave.
 import json
 import os
 import shutil
+import sys
 import tarfile
 import time
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from feedback.manifest import (
     ALLOWED_SUFFIXES,
@@ -31,8 +32,11 @@ from feedback.shelf import place
 ORIGIN = "origin.json"
 MOST_JSON = 64 * 1024**2
 MOST_FILES = 10_000
+MOST_DEPTH = 50  # a reader of JSON gives up at 200
+LATEST = 2.0**32  # the year 2106
 BASE = 0
-NAMED = ("raters", "feedback_ids", "live")
+RATERS = "raters"
+NAMED = (RATERS, "feedback_ids", "live")
 
 
 class BadBundle(ValueError):
@@ -46,6 +50,18 @@ class Origin(Record):
     version: int
     base: str
     exported: float
+
+
+class Asked(BaseModel):
+    """A check of the gate, as far as people are shown it; `sign` is younger than the rest."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    value: float | None
+    sign: str = ""
+    threshold: float | None
+    passed: bool
 
 
 def export_version(registry: PolicyRegistry, version: int, file: Path) -> int:
@@ -78,7 +94,21 @@ def export_version(registry: PolicyRegistry, version: int, file: Path) -> int:
 def without_people(manifest: Manifest) -> Manifest:
     """The manifest with numbers in place of raters, judgements and answers."""
     counted = {name: len(value) if name in NAMED else value for name, value in manifest.lineage.items()}
-    return manifest.model_copy(update={"lineage": counted})
+    metrics = {stage: _unnamed(measured) for stage, measured in manifest.metrics.items()}
+    return manifest.model_copy(update={"lineage": counted, "metrics": metrics})
+
+
+def _unnamed(measured: Any) -> Any:
+    """What a stage measured without what it tells of each rater: of a mapping by name the size, of a list nothing."""
+    if not isinstance(measured, Mapping):
+        return measured
+    return {name: _counted(value) if name == RATERS else _unnamed(value) for name, value in measured.items()}
+
+
+def _counted(raters: Any) -> Any:
+    if isinstance(raters, Mapping):
+        return {name: value if isinstance(value, int | float) else len(value) for name, value in raters.items()}
+    return []  # such as a figure for each: `Fit` wants a list
 
 
 def import_version(registry: PolicyRegistry, file: Path, *, actor: str, reason: str) -> int:
@@ -140,14 +170,42 @@ def _check(registry: PolicyRegistry, origin: Origin, manifest: Manifest) -> None
         raise BadBundle("a base model cannot be imported")
     if origin.base != _base_digest(registry) or manifest.golden != ours.golden or manifest.dtype != ours.dtype:
         raise BadBundle(f"{manifest.base_model} in {manifest.dtype} is not the base model that policies have here")
-    paths = [*manifest.files, manifest.model_path, manifest.adapter_path or manifest.model_path]
-    if unsafe := [path for path in paths if not _stays_inside(path)]:
+    held = (manifest.model_path, manifest.adapter_path or "")
+    if unsafe := [path for path in (*manifest.files, *filter(None, held)) if not _stays_inside(path)]:
         raise BadBundle(f"a path leads out of the version's directory: {unsafe[0]!r}")
+    if not all(path and any(name.startswith(f"{path}/") for name in manifest.files) for path in held):
+        raise BadBundle("there are no files of a merged model, or none of an adapter: an engine would serve the base")
     if wrong := [name for name in manifest.files if PurePosixPath(name).suffix not in ALLOWED_SUFFIXES]:
         raise BadBundle(f"{wrong[0]!r} is not a file of an allowed kind")
     needed, free = sum(entry.size for entry in manifest.files.values()), shutil.disk_usage(registry.policies_dir).free
     if len(manifest.files) > MOST_FILES or needed > free:
         raise BadBundle(f"{len(manifest.files)} files of {needed:,} bytes are too much for {free:,} free bytes")
+    _check_figures(origin, manifest)
+
+
+def _check_figures(origin: Origin, manifest: Manifest) -> None:
+    """That whoever shows the version, or compares with it, can read what is told of it. Raises BadBundle."""
+    if wrong := _no_figure([origin.model_dump(), manifest.model_dump()]):
+        raise BadBundle(f"the manifest holds {wrong}")
+    if not all(0 <= when <= LATEST for when in (manifest.created, origin.exported)):
+        raise BadBundle("the manifest is of no time that there has been")
+    if wrong := next((stage for stage, told in manifest.metrics.items() if not isinstance(told, Mapping)), None):
+        raise BadBundle(f"the metrics of {wrong[:40]!r} are no figures by name")
+    try:
+        TypeAdapter(list[Asked]).validate_python(manifest.metrics.get("gate", {}).get("checks", []))
+        TypeAdapter(str | None).validate_python(manifest.metrics.get("reward", {}).get("no_change"))
+    except ValidationError as error:
+        raise BadBundle(f"the metrics of the gate or the reward model: {error.errors()[0]['msg']}") from error
+
+
+def _no_figure(value: Any, depth: int = 0) -> str | None:
+    """What in a tree is no number, or could not be written and read again; None when nothing is."""
+    if isinstance(value, int | float):
+        return None if abs(value) <= sys.float_info.max else "a number that is infinite or none"
+    if depth > MOST_DEPTH:
+        return f"something nested deeper than {MOST_DEPTH} levels"
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return next((wrong for each in inside if (wrong := _no_figure(each, depth + 1))), None)
 
 
 def _unpack(tar: tarfile.TarFile, manifest: Manifest, origin: Origin, directory: Path, version: int) -> Manifest:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 Matrix = list[list[float]]
 
 #: Near the maximum each step squares the error, so what is left after one below CLOSE is rounding.
-STEPS, HALVINGS, CLOSE, ROUNDING = 100, 30, 1e-6, 1e-12
+STEPS, HALVINGS, GAIN, CLOSE, ROUNDING = 100, 30, 0.25, 1e-6, 1e-12
 
 
 class Point(NamedTuple):
@@ -18,15 +18,21 @@ class Point(NamedTuple):
 
 
 def maximise(function: Callable[[list[float]], Point], start: Sequence[float]) -> tuple[list[float], Point]:
-    """Where a strictly concave function is largest (p). A step that would lead down is halved until it does not."""
+    """Where a strictly concave function is largest (p).
+
+    A step that gains less than a quarter of what its slope promises (Armijo 1966), or leads to where the function is
+    beyond floating point, is halved: whole ones can go to and fro across the maximum and hardly gain.
+    """
     at = list(start)
     here = function(at)
     for _ in range(STEPS):
         step = solve(here.information, here.gradient)
         for _ in range(HALVINGS):
             tried = [value + change for value, change in zip(at, step, strict=True)]
-            there = function(tried)
-            if there.value >= here.value - ROUNDING * abs(here.value):
+            there = _defined(function, tried)
+            promised = sum(slope * change for slope, change in zip(here.gradient, step, strict=True))
+            noise = ROUNDING * max(1.0, abs(here.value))
+            if there is not None and there.value >= here.value + GAIN * promised - noise:
                 break
             step = [change / 2 for change in step]
         else:
@@ -35,6 +41,14 @@ def maximise(function: Callable[[list[float]], Point], start: Sequence[float]) -
         if max(map(abs, step)) < CLOSE:
             return at, here
     raise ArithmeticError(f"no maximum within {STEPS} steps")
+
+
+def _defined(function: Callable[[list[float]], Point], at: list[float]) -> Point | None:
+    """From where a function is almost flat a whole step may lead to where its exponentials overflow: None there."""
+    try:
+        return function(at)
+    except (OverflowError, ZeroDivisionError):
+        return None
 
 
 def solve(matrix: Matrix, right: Sequence[float]) -> list[float]:

@@ -68,7 +68,7 @@ async def promote(id: str, request: Request, gateway: GatewayDep, caller: Operat
 
 def _promote(gateway: Gateway, version: int, actor: str, reason: str, expected: int | None) -> None:
     current = gateway.registry.stable()
-    if current != version:
+    if current != version or expected not in (None, current):
         seen = current if expected is None else expected
         gateway.registry.point_stable(version, expected=seen, actor=actor, reason=reason)
 

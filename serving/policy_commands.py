@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from feedback.manifest import BrokenPolicy
@@ -61,11 +62,12 @@ def show(
     for name in ("parent", "created", "summary"):
         facts.add_row(name, row[name])
     for stage, metrics in row["metrics"].items():
-        facts.add_row(stage, in_short(metrics))
+        facts.add_row(escape(stage), escape(in_short(metrics)))
     console().print(facts)
     asked = Table("the gate asked", "value", "", "threshold", "")
     for check in checks(row["metrics"]):
-        asked.add_row(check.name, _figure(check.value), check.sign, _figure(check.threshold), check.verdict)
+        name, sign = escape(check.name), escape(check.sign)
+        asked.add_row(name, _figure(check.value), sign, _figure(check.threshold), check.verdict)
     if asked.rows:
         console().print(asked)
 
@@ -98,7 +100,7 @@ def promote(
     registry = PolicyRegistry(redis, settings.policies_dir)
     started = time.monotonic()
     current = registry.stable()
-    if version != current:
+    if current != version or expect not in (None, current):
         seen = current if expect is None else expect
         registry.point_stable(version, expected=seen, actor=actor(), reason=reason)
     wait_until_served(settings, registry, version, started)

@@ -2,13 +2,15 @@
 
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from feedback.bradley_terry import LONGER, SIDE, Vote, bootstrap, fit, influence, linked, refit
@@ -267,6 +269,54 @@ def test_all_votes_twice_are_no_more_than_what_the_raters_differ_by(said: list[V
             assert half / math.sqrt(2) - 1e-4 <= half_twice <= half + 1e-4, "the raters are the same"
 
 
+def test_draws_without_the_raters_who_disagree_have_strengths_too() -> None:
+    """Where the likelihood is almost flat, a whole step leads to where its exponentials overflow."""
+    said = [
+        *votes(1, 0, "ann", won=20), *votes(0, 1, "bob", won=1), *votes(2, 0, "eve", won=20),
+        *votes(0, 2, "bob", won=1), *votes(1, 0, "zoe", tied=1),
+    ]  # fmt: skip
+    fitted = fit(said, 0)
+    drawn = bootstrap(said, fitted, draws=100)
+    for version in (1, 2):
+        assert drawn[version].low <= fitted.strength(version) <= drawn[version].high < math.inf
+
+
+OneSided = st.lists(
+    st.builds(
+        lambda pair, result, count, side: [Vote(*pair, result, "ann", side)] * count,
+        st.sampled_from([(1, 0), (2, 0), (2, 1)]), st.sampled_from([0.0, 0.5, 1.0]),
+        st.sampled_from([1, 20, 300]), st.sampled_from([0.0, 0.0, 1.0]),
+    ),
+    min_size=1, max_size=5,
+)  # fmt: skip
+
+
+@example(  # nothing but ties: terms of hundreds add up to almost 0, and their rounding is no loss
+    [votes(2, 1, "ann", tied=1), votes(1, 0, "ann", tied=300), [Vote(1, 0, 0.5, "ann")] * 21,
+     votes(2, 0, "ann", tied=300)],
+    [votes(1, 0, "ann", lost=20), votes(1, 0, "ann", tied=1)],
+)  # fmt: skip
+@given(OneSided, OneSided)
+@settings(max_examples=100, deadline=None)
+def test_one_sided_votes_have_one_maximum_wherever_the_search_starts(
+    said: list[list[Vote]], other: list[list[Vote]]
+) -> None:
+    """From the strengths of more votes, as a draw starts, and from 0."""
+    fitted, drawn = fit(sum(said + other, []), 0), Counter(sum(said, []))
+    flat = replace(fitted, parameters=tuple(0.0 if math.isfinite(x) else x for x in fitted.parameters))
+    assert refit(fitted, drawn) == pytest.approx(refit(flat, drawn), abs=1e-5)
+
+
+def test_a_search_does_not_go_to_and_fro_across_the_maximum() -> None:
+    """Steps that only had to lead up changed the order effect by 30 and back, a hundred times over."""
+    said = [
+        *votes(1, 0, "ann", lost=300), *votes(2, 0, "ann", won=20), *votes(2, 1, "ann", tied=20),
+        Vote(2, 0, 0.5, "ann", 1.0),
+    ]  # fmt: skip
+    other = [*[Vote(1, 0, 0.0, "ann", 1.0)] * 300, *votes(2, 1, "ann", lost=20)]
+    assert refit(fit(said + other, 0), Counter(said))[1] == pytest.approx(fit(said, 0).strength(1), abs=1e-5)
+
+
 def test_linked_is_a_chain_of_wins_there_and_back() -> None:
     said = [*votes(1, 0, "ann", 1, 1), *votes(2, 1, "ann", 0, 0, 1), *votes(3, 2, "ann", 1), *votes(4, 5, "ann", 1, 1)]
     assert linked(said, 0) == {0, 1, 2}
@@ -284,6 +334,17 @@ def test_linear_equations_and_maxima_by_hand() -> None:
         return Point(-root, [-at[0] / root], [[root**-3]])
 
     assert maximise(peak, [3.0])[0] == pytest.approx([0.0], abs=1e-9)
+
+    def steep(at: list[float]) -> Point:  # of a - exp(a), flat to the left: from -9 a whole step leads to 8093
+        power = math.exp(at[0])
+        return Point(at[0] - power, [1 - power], [[power]])
+
+    assert maximise(steep, [-9.0])[0] == pytest.approx([0.0], abs=1e-9)
+
+    def pole(at: list[float]) -> Point:  # ln a - a, whose whole step from 2 leads to 0
+        return Point(math.log(at[0]) - at[0] if at[0] else 1 / at[0], [1 / at[0] - 1], [[at[0] ** -2]])
+
+    assert maximise(pole, [2.0])[0] == pytest.approx([1.0], abs=1e-9)
 
 
 def test_quantiles_of_t_are_those_in_the_tables() -> None:

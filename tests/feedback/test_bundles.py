@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feedback.bundles import BadBundle, export_version, import_version
+from feedback.fit import Fit
 from feedback.lineage import lineage_of
 from feedback.manifest import BrokenPolicy, Manifest, describe_files, read_manifest, verify_files, write_manifest
 from feedback.reconcile import reconcile
@@ -21,6 +23,25 @@ from feedback.store import connect
 from tests.killing import Killed, killing
 
 LINEAGE = {"round": 4, "raters": ["ann", "bob"], "feedback_ids": ["fb_1"], "live": [], "watermark": "7-0"}
+SPAN = {"mean": 0.5, "low": 0.25, "high": 0.75}
+HELD_OUT = {
+    "prompts": 3, "rankings": 6, "pairs": 36, "ties": 0, "confidence": 0.95, "accuracy": SPAN, "log_loss": SPAN,
+    "log_loss_with_ties": None, "brier": SPAN, "ece": SPAN, "kendall_tau": None, "length_slope": None,
+    "agreement": None, "agreement_pairs": 0, "bins": [{"predicted": 0.5, "observed": 0.5, "pairs": 36}],
+    "raters": [{"name": "zoe", "pairs": 36, "accuracy": 0.5}],
+    "lengths": [{"name": "-13 to +0", "pairs": 36, "accuracy": 0.5}],
+}  # fmt: skip
+COLLECTED = {"quarantined": 0, "count": 2, "capped": 1, "largest_share": {"ann": 0.75, "bob": 0.25},
+             "least_reliable": {"bob": 0.5}}  # fmt: skip
+CHECK = {"name": "KL to the reference", "value": 2.5, "sign": "<=", "threshold": 20.0, "passed": True}
+#: As training/version.py writes them.
+METRICS: dict[str, Any] = {
+    "collect": {"rankings": 33, "watermark": "7-0", "raters": COLLECTED},
+    "sft": {"skipped": "2 new demonstrations, 16 are needed"},
+    "reward": {"loss": 1.0, "held_out": HELD_OUT, "change": None, "no_change": "there is none to go on from"},
+    "ppo": {"iterations": 6, "last": {"objective/kl": 2.5}},
+    "gate": {"gate/kl": 2.5, "checks": [CHECK]},
+}
 REFUSALS = (BadBundle, BrokenPolicy)
 
 
@@ -29,13 +50,14 @@ def install(registry: PolicyRegistry, version: int, **changes: Any) -> None:
     directory = registry.directory(version)
     (directory / "adapter").mkdir(parents=True)
     if version:
+        (directory / "adapter" / "adapter_config.json").write_text("{}")
         (directory / "merged").mkdir()
         (directory / "merged" / "config.json").write_text('{"model_type": "llama"}')
         (directory / "merged" / "model.safetensors").write_bytes(b"weights" * 200)
     known = {"base_model": "m", "dtype": "float32", "golden": [[1, 2]], "golden_logprobs": [[-1.0]], "created": 5.0}
     base = {"kind": "base", "parent": None, "model_path": "/models/m", "weights": {"norm": "aa"}}
     trained = {"kind": "trained", "parent": 1, "model_path": "merged", "adapter_path": "adapter", "lineage": LINEAGE,
-               "weights": {"norm": "bb"}, "metrics": {"gate": {"gate/kl": 2.5}}}  # fmt: skip
+               "weights": {"norm": "bb"}, "metrics": METRICS}  # fmt: skip
     fields = {**known, **(trained if version else base), "files": describe_files(directory), **changes}
     write_manifest(directory, Manifest.model_validate({"version": version, **fields}))
     registry.publish(version, actor="test", reason="made")
@@ -75,7 +97,7 @@ def test_a_version_travels_whole_and_gets_a_new_number(there: PolicyRegistry, tm
     manifest = there.manifest(7)
     verify_files(there.directory(7), manifest)
     sent = read_manifest(tmp_path / "here" / "000003")
-    changed = {"version": 7, "parent": 0, "lineage": manifest.lineage}
+    changed = {"version": 7, "parent": 0, "lineage": manifest.lineage, "metrics": manifest.metrics}
     assert manifest == sent.model_copy(update=changed)
     line = there.audit()[-1]
     assert (line.actor, line.reason) == ("op", "from the lab: policy-v3 of bundle.tar")
@@ -89,7 +111,13 @@ def test_a_version_travels_whole_and_gets_a_new_number(there: PolicyRegistry, tm
 
 def test_a_bundle_names_nobody_and_is_never_written_over(here: PolicyRegistry, tmp_path: Path) -> None:
     written = (tmp_path / "bundle.tar").read_bytes()
-    assert not any(word in written for word in (b"ann", b"bob", b"fb_1"))
+    assert not any(word in written for word in (b"ann", b"bob", b"zoe", b"fb_1"))
+    metrics = json.loads(entries(tmp_path / "bundle.tar")[1][1])["metrics"]
+    shares = {"quarantined": 0, "count": 2, "capped": 1, "largest_share": 2, "least_reliable": 1}
+    assert metrics["collect"] == {**METRICS["collect"], "raters": shares}
+    assert metrics["reward"] == {**METRICS["reward"], "held_out": {**HELD_OUT, "raters": []}}
+    assert Fit.model_validate(metrics["reward"]["held_out"]).raters == ()
+    assert [metrics[stage] for stage in ("sft", "ppo", "gate")] == [METRICS[s] for s in ("sft", "ppo", "gate")]
     with pytest.raises(FileExistsError):
         export_version(here, 3, tmp_path / "bundle.tar")
     assert (tmp_path / "bundle.tar").read_bytes() == written
@@ -191,6 +219,68 @@ def test_what_would_do_harm_is_refused_and_leaves_nothing(there: PolicyRegistry,
         import_version(there, bundle, actor="op", reason="r")
     assert (there.audit(), names(there), sorted(tmp_path.iterdir())) == before
     assert not outside.exists()
+
+
+def telling(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda manifest: manifest.update(changes)
+
+
+def measuring(stage: str, **figures: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda manifest: manifest["metrics"][stage].update(figures)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {"a": nested(depth - 1)} if depth else {}
+
+
+NONSENSE: dict[str, Callable[[dict[str, Any]], None]] = {
+    "no adapter": telling(adapter_path=None),
+    "an empty adapter path": telling(adapter_path=""),
+    "an adapter without files": telling(adapter_path="reward"),
+    "the start of a name": telling(adapter_path="adapt"),
+    "the directory itself": telling(adapter_path="."),
+    "a model without files": telling(model_path="other"),
+    "a file as model": telling(model_path="merged/config.json"),
+    "made in no year": telling(created=1e300),
+    "made before there were computers": telling(created=-1.0),
+    "made never": telling(created=math.nan),
+    "a stage that is a number": telling(metrics={"gate": 7}),
+    "a stage that is a list": telling(metrics={"reward": []}),
+    "checks that are a number": measuring("gate", checks=7),
+    "a check that is a text": measuring("gate", checks=["KL"]),
+    "a check without a verdict": measuring("gate", checks=[{"name": "KL", "value": 1.0, "threshold": 2.0}]),
+    "a check of a text": measuring("gate", checks=[{**CHECK, "value": "1"}]),
+    "a reason that is a list": measuring("reward", no_change=[1]),
+    "NaN": measuring("gate", **{"gate/kl": math.nan}),
+    "infinity far inside": measuring("ppo", curves={"kl": [1.0, [-math.inf]]}),
+    "an integer that is no float": measuring("gate", **{"gate/kl": 10**400}),
+    "golden numbers that no difference exceeds": telling(golden_logprobs=[[math.nan]]),
+    "NaN among the settings": telling(config={"ppo": {"gamma": math.nan}}),
+    "infinity in its origin": telling(lineage={"feedback": {"rankings": math.inf}}),
+    "deeper than is read again": telling(lineage=nested(190)),
+}
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+def test_what_no_command_could_show_is_refused_in_one_line(
+    there: PolicyRegistry, tmp_path: Path, nonsense: str
+) -> None:
+    bundle = tmp_path / "bundle.tar"
+    write(bundle, with_manifest(entries(bundle), NONSENSE[nonsense]))
+    before = there.audit(), names(there)
+    with pytest.raises(BadBundle) as refusal:
+        import_version(there, bundle, actor="op", reason="r")
+    assert "\n" not in str(refusal.value)
+    assert (there.audit(), names(there)) == before
+
+
+@pytest.mark.parametrize("change", [telling(metrics={}), measuring("gate", checks=[]), telling(lineage=nested(40))])
+def test_what_says_less_is_taken(
+    there: PolicyRegistry, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    bundle = tmp_path / "bundle.tar"
+    write(bundle, with_manifest(entries(bundle), change))
+    assert import_version(there, bundle, actor="op", reason="r") == 7
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:xz"])

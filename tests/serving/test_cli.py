@@ -301,9 +301,12 @@ def test_promote_moves_to_any_version(gateway: Gateway, registry: PolicyRegistry
 
 @pytest.mark.parametrize("command", ["promote", "rollback"])
 def test_an_operator_may_say_what_they_saw(gateway: Gateway, registry: PolicyRegistry, command: str) -> None:
-    late = ratchet(command, "0", "--expect", "0")
-    assert (late.exit_code, registry.stable()) == (1, 1)
-    assert late.stderr == "ratchet: the stable policy is no longer policy-v0; it is policy-v1\n"
+    for asked in ("0", "1"):
+        late = ratchet(command, asked, "--expect", "0")
+        assert (late.exit_code, registry.stable()) == (1, 1)
+        assert late.stderr == "ratchet: the stable policy is no longer policy-v0; it is policy-v1\n"
+    assert ratchet(command, "1", "--expect", "1").exit_code == 0
+    assert registry.stable() == 1
     assert ratchet(command, "0", "--expect", "1").exit_code == 0
     assert registry.stable() == 0
 

@@ -33,11 +33,12 @@ async def test_policies_are_listed_promoted_and_rolled_back(live: Any, eventuall
 async def test_an_operator_who_saw_another_policy_serve_changes_nothing(live: Any, eventually: Any) -> None:
     live.shelf.publish(1, move=0.4)
     await eventually(lambda: live.served == 1)
-    for path in ("/v1/policies/0/promote", "/v1/rollback"):
+    for path in ("/v1/policies/0/promote", "/v1/policies/1/promote", "/v1/rollback"):
         late = await live.http.post(path, json={"expected": "policy-v0"})
         assert (late.status_code, late.json()["error"]["code"]) == (409, "conflict")
         assert late.json()["error"]["message"] == "the stable policy is no longer policy-v0; it is policy-v1"
         assert (await live.http.post(path, json={"expected": "newest"})).json()["error"]["param"] == "expected"
+    assert (await live.http.post("/v1/policies/1/promote", json={"expected": 1})).json()["version"] == 1
     assert (await live.http.post("/v1/rollback", json={"expected": 1})).json()["version"] == 0
 
 

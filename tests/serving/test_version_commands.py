@@ -50,8 +50,11 @@ def registry(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -
     for version, told in enumerate(VERSIONS):
         directory = registry.directory(version)
         directory.mkdir(parents=True)
-        (directory / "model.safetensors").write_bytes(bytes(version))
-        known = {"kind": "trained", "base_model": "b", "dtype": "float32", "model_path": ".", "created": 0.0}
+        for name in ("adapter", "merged"):
+            (directory / name).mkdir()
+            (directory / name / "model.safetensors").write_bytes(bytes(version))
+        known = {"kind": "trained", "base_model": "b", "dtype": "float32", "model_path": "merged", "created": 0.0,
+                 "adapter_path": "adapter"}  # fmt: skip
         empty = {"weights": {}, "golden": (), "golden_logprobs": (), "files": describe_files(directory)}
         write_manifest(directory, Manifest.model_validate({"version": version, **known, **empty, **told}))
         registry.publish(version, actor="training", reason=f"round {version}")
@@ -171,3 +174,14 @@ def test_a_version_goes_out_and_comes_in_as_a_candidate(registry: PolicyRegistry
     file.write_bytes(file.read_bytes()[:700])
     assert refused(policies("import", str(file))).startswith(f"ratchet: {file} was not imported: ")
     assert policies("import", str(tmp_path / "none.tar")).exit_code == 2
+
+
+def test_what_an_imported_version_tells_is_text_and_no_markup(registry: PolicyRegistry, tmp_path: Path) -> None:
+    directory = registry.directory(3)
+    checks = gate(2.5, True)["checks"]
+    metrics = {"sft": {"skipped": "[/b] none"}, "gate": {"checks": [{**checks[0], "name": "[/i] KL", "sign": "[/]"}]}}
+    write_manifest(directory, registry.manifest(3).model_copy(update={"metrics": metrics}))
+    assert policies("export", "3", str(tmp_path / "v3.tar")).exit_code == 0
+    assert policies("import", str(tmp_path / "v3.tar")).exit_code == 0
+    shown = policies("show", "4").stdout
+    assert "[/b] none" in shown and "[/i] KL" in shown and "[/]" in shown
