@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from feedback.manifest import verify_files
 from feedback.reconcile import reconcile
 from feedback.registry import PolicyRegistry
 from feedback.retention import Retention
@@ -68,7 +69,12 @@ def swap(registry: PolicyRegistry, version: int) -> None:
     shutil.copytree(registry.directory(0), registry.directory(version))
 
 
-@pytest.mark.parametrize("damage", [remove, cut, lose_manifest, swap])
+def leave_only_the_manifest(registry: PolicyRegistry, version: int) -> None:
+    weights(registry, version).unlink()
+    shutil.rmtree(registry.directory(version) / "adapter")
+
+
+@pytest.mark.parametrize("damage", [remove, cut, lose_manifest, leave_only_the_manifest, swap])
 def test_what_is_not_on_the_disk_cannot_serve_until_it_is_back(
     registry: PolicyRegistry, tmp_path: Path, damage: Callable[[PolicyRegistry, int], None]
 ) -> None:
@@ -82,6 +88,31 @@ def test_what_is_not_on_the_disk_cannot_serve_until_it_is_back(
     shutil.copytree(tmp_path / "kept", registry.directory(1))
     assert [(found.version, found.state) for found in reconcile(registry)] == [(1, "candidate")]
     registry.point_stable(1, expected=2, actor="op", reason="it is back")
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_deleted_weights_that_are_restored_from_a_backup_are_never_deleted_again(
+    registry: PolicyRegistry, tmp_path: Path, over: bool
+) -> None:
+    shutil.copytree(registry.directory(3), tmp_path / "kept")
+    Retention(registry).retire(3, actor="op", reason="disk")
+    if not over:
+        shutil.rmtree(registry.directory(3))
+    shutil.copytree(tmp_path / "kept", registry.directory(3), dirs_exist_ok=True)
+    assert [(found.version, found.state) for found in reconcile(registry)] == [(3, "candidate")]
+    assert reconcile(registry) == []
+    verify_files(registry.directory(3), registry.manifest(3))
+
+
+def test_half_a_restored_version_waits_for_the_rest(registry: PolicyRegistry) -> None:
+    Retention(registry).retire(3, actor="op", reason="disk")
+    (registry.directory(3) / "deleted.txt").unlink()
+    weights(registry, 3).write_bytes(b"weights")
+    assert (reconcile(registry), registry.states()[3]) == ([], "deleted")
+    assert weights(registry, 3).exists()
+    (registry.directory(3) / "deleted.txt").touch()
+    assert reconcile(registry) == []
+    assert not weights(registry, 3).exists(), "a deletion that was begun is finished"
 
 
 def flip(registry: PolicyRegistry, version: int) -> None:

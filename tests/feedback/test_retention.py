@@ -37,6 +37,10 @@ def has_weights(registry: PolicyRegistry, version: int) -> bool:
     return (registry.directory(version) / "model.safetensors").exists()
 
 
+def left(registry: PolicyRegistry, version: int) -> list[str]:
+    return sorted(path.name for path in registry.directory(version).iterdir())
+
+
 def test_what_serves_is_pinned_or_may_be_returned_to_stays(retention: Retention, registry: PolicyRegistry) -> None:
     assert registry.pin(3, pinned=True, actor="op", reason="the paper's")
     assert not registry.pin(3, pinned=True, actor="op", reason="again")
@@ -54,7 +58,7 @@ def test_what_serves_is_pinned_or_may_be_returned_to_stays(retention: Retention,
 def test_of_a_deleted_version_the_manifest_stays(retention: Retention, registry: PolicyRegistry) -> None:
     for _ in range(2):
         retention.retire(2, actor="op", reason="disk")
-    assert [path.name for path in registry.directory(2).iterdir()] == ["manifest.json"]
+    assert left(registry, 2) == ["deleted.txt", "manifest.json"]
     assert (registry.states()[2], registry.manifest(2).version) == ("deleted", 2)
     line = registry.audit()[-1]
     assert (line.version, line.action, line.actor, line.reason) == (2, "retire", "op", "disk")
@@ -121,19 +125,19 @@ def test_a_deletion_killed_anywhere_is_finished_at_the_next_start(valkey_url: st
             connect(valkey_url).flushall()
             registry = installed(valkey_url, tmp_path / f"{kill_at}-{after}")
             try:
-                with killing(kill_at, after):
+                with killing(kill_at, after) as killer:
                     Retention(registry).retire(2, actor="op", reason="disk")
-                completed = True
+                completed = killer.steps < kill_at  # a step that fails, as of a script not yet loaded, ends nothing
             except Killed:
                 pass
             reconcile(registry)
             state, directory = registry.states()[2], registry.directory(2)
             outcomes.add(state)
             if state == "deleted":
-                assert [path.name for path in directory.iterdir()] == ["manifest.json"]
+                assert left(registry, 2) == ["deleted.txt", "manifest.json"]
             else:
-                assert state == "retired"
+                assert state in ("retired", "candidate")
                 verify_files(directory, read_manifest(directory))
             assert registry.stable() == 6
-    assert outcomes == {"retired", "deleted"}
+    assert outcomes == {"retired", "candidate", "deleted"}, "what is still whole stays: it may have been restored"
     assert kill_at > 8, "the kill points were not reached"
