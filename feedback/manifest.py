@@ -79,14 +79,14 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Raises BrokenPolicy, with one line, when there is none or it cannot be read."""
+    """Raises BrokenPolicy, with one line, when there is none or it says nothing; OSError when nobody can tell."""
     path = directory / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_text())
     except ValidationError as error:
         first = error.errors()[0]
         raise BrokenPolicy(": ".join([str(path), *map(str, first["loc"]), first["msg"]])) from error
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:
         raise BrokenPolicy(f"{directory}: {error}") from error
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feedback.manifest import TOMBSTONE, BrokenPolicy, read_manifest, verify_files
-from feedback.registry import SERVABLE, WITHOUT_WEIGHTS, PointerMoved, PolicyRegistry, State
+from feedback.registry import BASE, SERVABLE, WITHOUT_WEIGHTS, PointerMoved, PolicyRegistry, State
 from feedback.rounds import RoundBook
 from feedback.shelf import clear, has_tombstone, remove_tombstone, unfinished
 
@@ -41,7 +41,10 @@ class Found:
 
 
 def reconcile(registry: PolicyRegistry) -> list[Found]:
-    """Do all that the table says. Killed anywhere, or another's change coming between, the next call completes it."""
+    """Do all that the table says. Killed anywhere, or another's change coming between, the next call completes it.
+
+    Raises OSError when the disk cannot be read: that is no fault of a version, and none is lost for it.
+    """
     open_round = RoundBook(registry.redis).open_round()
     at_work = {open_round.policy_version, open_round.abandoned} if open_round else set()
     _sweep_unfinished(registry, at_work)
@@ -54,14 +57,14 @@ def reconcile(registry: PolicyRegistry) -> list[Found]:
 
 
 def fault(registry: PolicyRegistry, version: int, *, digests: bool) -> str | None:
-    """Why a version's directory is not what its manifest says; None when it is."""
+    """Why a version's directory is not what its manifest says; None when it is. Raises OSError if nobody can tell."""
     directory = registry.directory(version)
     try:
         manifest = read_manifest(directory)
         if manifest.version != version:
             return f"{directory} says that it is version {manifest.version}"
         verify_files(directory, manifest, digests=digests, besides=frozenset({TOMBSTONE}))
-    except (BrokenPolicy, OSError) as error:
+    except (BrokenPolicy, FileNotFoundError, NotADirectoryError) as error:
         return str(error)
     return None
 
@@ -113,17 +116,23 @@ def _bury(registry: PolicyRegistry, version: int, state: State | None, revision:
 
 def _settle(registry: PolicyRegistry, version: int, state: State, revision: str, reason: str) -> Found:
     try:
-        registry.settle(version, state, revision=revision, action="find", actor=ACTOR, reason=reason)
+        registry.settle(
+            version, state, revision=revision, action="find", actor=ACTOR, reason=reason, pinned=state == "candidate"
+        )
     except PointerMoved as error:
         return Found(version, None, f"{reason}; {error}")
     return Found(version, state, reason)
 
 
 def _replace(registry: PolicyRegistry, version: int, wrong: str) -> Found | None:
-    """What serves is broken: let the version before it serve, or else the newest that is whole."""
-    newest = [v for v, state in reversed(registry.states().items()) if state in SERVABLE and v != version]
-    for target in (registry.previous(), *newest):
-        if target is not None and fault(registry, target, digests=True) is None:
+    """What serves is broken: let the version before it serve, or else the newest that ever did, or the base.
+
+    Never one that nobody has released.
+    """
+    states = registry.states()
+    served = [v for v in sorted(registry.released() | {BASE}, reverse=True) if states.get(v) in SERVABLE]
+    for target in (registry.previous(), *served):
+        if target not in (None, version) and fault(registry, target, digests=True) is None:
             try:
                 registry.point_stable(target, expected=version, actor=ACTOR, reason=wrong, action="lose")
             except PointerMoved:

@@ -13,14 +13,13 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from feedback.registry import AUDIT, PINNED, REVISION, STATES, PointerMoved, PolicyRegistry, UnknownPolicy
+from feedback.registry import AUDIT, BASE, PINNED, REVISION, STATES, PointerMoved, PolicyRegistry, UnknownPolicy
 from feedback.rounds import OPEN, RoundBook, RoundRecord
 from feedback.shelf import clear
 
 log = logging.getLogger("feedback.retention")
 
 ACTOR = "retention"
-BASE = 0
 UNNEEDED = ("candidate", "retired", "rejected", "broken", "deleted")
 
 # Only if neither the registry nor the open round has changed since it was decided.
