@@ -191,12 +191,15 @@ class PolicyRegistry:
             self.point_stable(target, expected=current, actor=actor, reason=reason, action="rollback")
         return target
 
-    def reject(self, version: int, *, actor: str, reason: str) -> int | None:
-        """A version failed its proof in the engine: go back to the one before. Returns what serves now."""
+    def reject(self, version: int, *, actor: str, reason: str, lost: bool = False) -> int | None:
+        """A version failed its proof in the engine: go back to the one before. Returns what serves now.
+
+        `lost`: its directory is not what its manifest says, so that it was not tried, and may serve once it is whole.
+        """
         target = self.previous()
         if target is None or self.stable() != version:
             return self.stable()
-        self.point_stable(target, expected=version, actor=actor, reason=reason, action="reject")
+        self.point_stable(target, expected=version, actor=actor, reason=reason, action="lose" if lost else "reject")
         return target
 
     def previous(self) -> int | None:
