@@ -13,6 +13,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from feedback.reconcile import fault
 from feedback.registry import (
     AUDIT,
     BASE,
@@ -102,12 +103,16 @@ class Retention:
         return retired
 
     def _surplus(self, keep: int) -> list[int]:
-        """The rejected and broken first; never a candidate newer than what serves: its release may be awaited."""
+        """The rejected and broken first; never a candidate newer than what serves: its release may be awaited.
+
+        Nor a broken one that is whole again, as after a disk was away: the next start makes it a candidate.
+        """
         needed, states, stable = self.needed(), self.registry.states(), self.registry.stable()
         having = [version for version, state in states.items() if state != "deleted"]
         having.sort(key=lambda version: (states[version] in SERVABLE, version))
         awaited = {v for v, state in states.items() if state == "candidate" and (stable is None or v > stable)}
-        return [version for version in having[:-keep] if version not in needed.keys() | awaited]
+        surplus = [version for version in having[:-keep] if version not in needed.keys() | awaited]
+        return [v for v in surplus if states[v] != "broken" or fault(self.registry, v, digests=True) is not None]
 
     def _open(self) -> RoundRecord | None:
         return RoundBook(self.registry.redis).open_round()
