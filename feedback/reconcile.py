@@ -3,7 +3,7 @@
 | the disk has | the registry has | what is done |
 |---|---|---|
 | a whole version | nothing | it becomes a candidate |
-| files that differ from the manifest | nothing, or a version | it is broken, and cannot serve |
+| files that differ from the manifest, or are gone | nothing, or a version | it is broken, and cannot serve |
 | nothing | a version | it is broken |
 | a whole version | a broken or a deleted one | it becomes a candidate again |
 | a tombstone, and not all the files | nothing, or a version | it is deleted, and the rest of its files are |
@@ -11,7 +11,8 @@
 | a version half written | whatever | it is deleted, unless the open round is at it or it is new |
 
 So what is whole is never deleted, and what was lost can come back. Candidates that are found are pinned, as nobody can
-say who needs them. If the version that serves is broken, the one before it serves. Nothing else moves the pointer.
+say who needs them. If the version that serves is broken, the one before it serves, else the newest that has served,
+else the base. Nothing else moves the pointer.
 """
 
 import shutil
@@ -19,10 +20,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from feedback.manifest import TOMBSTONE, BrokenPolicy, read_manifest, verify_files
+from feedback.manifest import BrokenPolicy, read_manifest
 from feedback.registry import BASE, SERVABLE, WITHOUT_WEIGHTS, PointerMoved, PolicyRegistry, State
 from feedback.rounds import RoundBook
-from feedback.shelf import clear, has_tombstone, remove_tombstone, unfinished
+from feedback.shelf import clear, fault, has_tombstone, remove_tombstone, unfinished
 
 ACTOR = "reconciler"
 ABANDONED_S = 3600.0
@@ -56,19 +57,6 @@ def reconcile(registry: PolicyRegistry) -> list[Found]:
     return found
 
 
-def fault(registry: PolicyRegistry, version: int, *, digests: bool) -> str | None:
-    """Why a version's directory is not what its manifest says; None when it is. Raises OSError if nobody can tell."""
-    directory = registry.directory(version)
-    try:
-        manifest = read_manifest(directory)
-        if manifest.version != version:
-            return f"{directory} says that it is version {manifest.version}"
-        verify_files(directory, manifest, digests=digests, besides=frozenset({TOMBSTONE}))
-    except (BrokenPolicy, FileNotFoundError, NotADirectoryError) as error:
-        return str(error)
-    return None
-
-
 def _adopt(registry: PolicyRegistry, version: int) -> Found:
     """A directory that the registry does not know."""
     revision, directory = registry.revision(), registry.directory(version)
@@ -76,7 +64,7 @@ def _adopt(registry: PolicyRegistry, version: int) -> Found:
         read_manifest(directory)
     except BrokenPolicy as error:
         return Found(version, None, str(error))
-    buried, wrong = has_tombstone(directory), fault(registry, version, digests=True)
+    buried, wrong = has_tombstone(directory), fault(registry.directory(version), version, digests=True)
     if buried and wrong is not None:
         return _bury(registry, version, None, revision)
     if buried:
@@ -89,7 +77,7 @@ def _recheck(registry: PolicyRegistry, version: int, state: State) -> Found | No
     """A version that the registry knows. Only what serves, or may again, is read to the last byte."""
     revision, lost = registry.revision(), state in WITHOUT_WEIGHTS
     buried = has_tombstone(registry.directory(version))
-    wrong = fault(registry, version, digests=lost or buried or state == "stable")
+    wrong = fault(registry.directory(version), version, digests=lost or buried or state == "stable")
     if buried and wrong is None:
         remove_tombstone(registry.directory(version))
     if lost and wrong is None:
@@ -132,7 +120,7 @@ def _replace(registry: PolicyRegistry, version: int, wrong: str) -> Found | None
     states = registry.states()
     served = [v for v in sorted(registry.released() | {BASE}, reverse=True) if states.get(v) in SERVABLE]
     for target in (registry.previous(), *served):
-        if target not in (None, version) and fault(registry, target, digests=True) is None:
+        if target not in (None, version) and fault(registry.directory(target), target, digests=True) is None:
             try:
                 registry.point_stable(target, expected=version, actor=ACTOR, reason=wrong, action="lose")
             except PointerMoved:

@@ -13,7 +13,6 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from feedback.reconcile import fault
 from feedback.registry import (
     AUDIT,
     BASE,
@@ -26,7 +25,7 @@ from feedback.registry import (
     UnknownPolicy,
 )
 from feedback.rounds import OPEN, RoundBook, RoundRecord
-from feedback.shelf import clear
+from feedback.shelf import clear, fault
 
 log = logging.getLogger("feedback.retention")
 
@@ -112,7 +111,7 @@ class Retention:
         having.sort(key=lambda version: (states[version] in SERVABLE, version))
         awaited = {v for v, state in states.items() if state == "candidate" and (stable is None or v > stable)}
         surplus = [version for version in having[:-keep] if version not in needed.keys() | awaited]
-        return [v for v in surplus if states[v] != "broken" or fault(self.registry, v, digests=True) is not None]
+        return [v for v in surplus if states[v] != "broken" or fault(self.registry.directory(v), v, digests=True)]
 
     def _open(self) -> RoundRecord | None:
         return RoundBook(self.registry.redis).open_round()

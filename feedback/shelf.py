@@ -9,6 +9,7 @@ from pathlib import Path
 from feedback.manifest import (
     MANIFEST,
     TOMBSTONE,
+    BrokenPolicy,
     Manifest,
     fsync_directory,
     read_manifest,
@@ -34,6 +35,18 @@ def place(target: Path, version: int, token: int, build: Build) -> Manifest:
     manifest = read_manifest(target)
     verify_files(target, manifest)
     return manifest
+
+
+def fault(directory: Path, version: int, *, digests: bool) -> str | None:
+    """Why a version's directory is not what its manifest says; None when it is. Raises OSError if nobody can tell."""
+    try:
+        manifest = read_manifest(directory)
+        if manifest.version != version:
+            return f"{directory} says that it is version {manifest.version}"
+        verify_files(directory, manifest, digests=digests, besides=frozenset({TOMBSTONE}))
+    except (BrokenPolicy, FileNotFoundError, NotADirectoryError) as error:
+        return str(error)
+    return None
 
 
 def unfinished(policies_dir: Path) -> Iterator[tuple[int, Path]]:
