@@ -11,6 +11,8 @@ from feedback.hardware import Dtype
 from feedback.records import Record
 
 MANIFEST = "manifest.json"
+#: Beside the manifest of a version whose weights were deleted on purpose.
+TOMBSTONE = "deleted.txt"
 ALLOWED_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model", ".md"}
 
 
@@ -77,21 +79,25 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Raises BrokenPolicy, with one line, when there is none or it cannot be read."""
+    """Raises BrokenPolicy, with one line, when there is none or it says nothing; OSError when nobody can tell."""
     path = directory / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_text())
     except ValidationError as error:
         first = error.errors()[0]
         raise BrokenPolicy(": ".join([str(path), *map(str, first["loc"]), first["msg"]])) from error
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:
         raise BrokenPolicy(f"{directory}: {error}") from error
 
 
-def verify_files(directory: Path, manifest: Manifest, *, digests: bool = True) -> None:
-    """Raises BrokenPolicy unless the directory holds exactly the files described, to the byte or only by size."""
-    found = {str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_symlink() or p.is_file()}
-    found.discard(MANIFEST)
+def verify_files(
+    directory: Path, manifest: Manifest, *, digests: bool = True, besides: frozenset[str] = frozenset()
+) -> None:
+    """Raises BrokenPolicy unless the directory holds exactly the files described, to the byte or only by size.
+
+    Files named in `besides` may be there too. OSErrors are the disk's: they say nothing about the policy.
+    """
+    found = _names_below(directory) - {MANIFEST} - besides
     if found != set(manifest.files):
         raise BrokenPolicy(f"{directory}: files differ from the manifest: {sorted(found ^ set(manifest.files))}")
     for name, entry in manifest.files.items():
@@ -100,6 +106,19 @@ def verify_files(directory: Path, manifest: Manifest, *, digests: bool = True) -
             raise BrokenPolicy(f"{path}: not a plain file of an allowed kind")
         if path.stat().st_size != entry.size or (digests and sha256_of(path) != entry.sha256):
             raise BrokenPolicy(f"{path}: content differs from the manifest")
+
+
+def _names_below(directory: Path) -> set[str]:
+    """All but directories. Unlike rglob it does not pass over what it may not, or cannot, read."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    paths = []
+    for parent, directories, files in os.walk(directory, onerror=fail):
+        paths += [Path(parent, name) for name in files]
+        paths += [path for name in directories if (path := Path(parent, name)).is_symlink()]
+    return {str(path.relative_to(directory)) for path in paths}
 
 
 def sha256_of(path: Path) -> str:

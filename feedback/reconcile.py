@@ -3,15 +3,16 @@
 | the disk has | the registry has | what is done |
 |---|---|---|
 | a whole version | nothing | it becomes a candidate |
-| a version's manifest alone | nothing, or a version | it is deleted |
-| files that differ from the manifest | nothing, or a version | it is broken, and cannot serve |
+| files that differ from the manifest, or are gone | nothing, or a version | it is broken, and cannot serve |
 | nothing | a version | it is broken |
-| a whole version | a broken one | it becomes a candidate again |
+| a whole version | a broken or a deleted one | it becomes a candidate again |
+| a tombstone, and not all the files | nothing, or a version | it is deleted, and the rest of its files are |
 | no readable manifest | nothing | it is left; its number is never used |
-| files | a deleted version | they are deleted |
 | a version half written | whatever | it is deleted, unless the open round is at it or it is new |
 
-If the version that serves is broken, the one before it serves. Nothing else moves the pointer.
+So what is whole is never deleted, and what was lost can come back. Candidates that are found are pinned, as nobody can
+say who needs them. If the version that serves is broken, the one before it serves, else the newest that has served,
+else the base. Nothing else moves the pointer.
 """
 
 import shutil
@@ -19,10 +20,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from feedback.manifest import BrokenPolicy, read_manifest, verify_files
-from feedback.registry import SERVABLE, PointerMoved, PolicyRegistry, State
+from feedback.manifest import BrokenPolicy, read_manifest
+from feedback.registry import BASE, SERVABLE, WITHOUT_WEIGHTS, PointerMoved, PolicyRegistry, State
 from feedback.rounds import RoundBook
-from feedback.shelf import clear, is_cleared, unfinished
+from feedback.shelf import clear, fault, has_tombstone, remove_tombstone, unfinished
 
 ACTOR = "reconciler"
 ABANDONED_S = 3600.0
@@ -41,7 +42,10 @@ class Found:
 
 
 def reconcile(registry: PolicyRegistry) -> list[Found]:
-    """Do all that the table says. Killed anywhere, or another's change coming between, the next call completes it."""
+    """Do all that the table says. Killed anywhere, or another's change coming between, the next call completes it.
+
+    Raises OSError when the disk cannot be read: that is no fault of a version, and none is lost for it.
+    """
     open_round = RoundBook(registry.redis).open_round()
     at_work = {open_round.policy_version, open_round.abandoned} if open_round else set()
     _sweep_unfinished(registry, at_work)
@@ -53,19 +57,6 @@ def reconcile(registry: PolicyRegistry) -> list[Found]:
     return found
 
 
-def fault(registry: PolicyRegistry, version: int, *, digests: bool) -> str | None:
-    """Why a version's directory is not what its manifest says; None when it is."""
-    directory = registry.directory(version)
-    try:
-        manifest = read_manifest(directory)
-        if manifest.version != version:
-            return f"{directory} says that it is version {manifest.version}"
-        verify_files(directory, manifest, digests=digests)
-    except (BrokenPolicy, OSError) as error:
-        return str(error)
-    return None
-
-
 def _adopt(registry: PolicyRegistry, version: int) -> Found:
     """A directory that the registry does not know."""
     revision, directory = registry.revision(), registry.directory(version)
@@ -73,55 +64,63 @@ def _adopt(registry: PolicyRegistry, version: int) -> Found:
         read_manifest(directory)
     except BrokenPolicy as error:
         return Found(version, None, str(error))
-    state: State = "candidate"
-    reason = "found on disk"
-    if _only_manifest(registry, version):
-        state, reason = "deleted", "found on disk without its weights"
-    elif (wrong := fault(registry, version, digests=True)) is not None:
-        state, reason = "broken", wrong
-    return _settle(registry, version, state, revision, reason)
+    buried, wrong = has_tombstone(directory), fault(registry.directory(version), version, digests=True)
+    if buried and wrong is not None:
+        return _bury(registry, version, None, revision)
+    if buried:
+        remove_tombstone(directory)
+    state: State = "broken" if wrong else "candidate"
+    return _settle(registry, version, state, revision, wrong or "found on disk")
 
 
 def _recheck(registry: PolicyRegistry, version: int, state: State) -> Found | None:
     """A version that the registry knows. Only what serves, or may again, is read to the last byte."""
-    revision = registry.revision()
-    if state == "deleted":
-        if registry.directory(version).is_dir():
-            clear(registry.directory(version))
-        return None
-    if state != "stable" and _only_manifest(registry, version):
-        return _settle(registry, version, "deleted", revision, "its weights are gone")
-    wrong = fault(registry, version, digests=state in ("stable", "broken"))
-    if state == "broken" and wrong is None:
+    revision, lost = registry.revision(), state in WITHOUT_WEIGHTS
+    buried = has_tombstone(registry.directory(version))
+    wrong = fault(registry.directory(version), version, digests=lost or buried or state == "stable")
+    if buried and wrong is None:
+        remove_tombstone(registry.directory(version))
+    if lost and wrong is None:
         return _settle(registry, version, "candidate", revision, "its directory is whole again")
     if state == "stable" and wrong is not None:
         return _replace(registry, version, wrong)
+    if buried and wrong is not None:
+        found = _bury(registry, version, state, revision)
+        return None if state == "deleted" else found
     if state in SERVABLE and wrong is not None:
         return _settle(registry, version, "broken", revision, wrong)
     return None
 
 
-def _only_manifest(registry: PolicyRegistry, version: int) -> bool:
-    directory = registry.directory(version)
-    try:
-        return is_cleared(directory, read_manifest(directory))
-    except BrokenPolicy:
-        return False
+def _bury(registry: PolicyRegistry, version: int, state: State | None, revision: str) -> Found:
+    """Its tombstone says that it was deleted; perhaps that was not finished."""
+    found = Found(version, "deleted", "its weights were deleted")
+    if state != "deleted":
+        found = _settle(registry, version, "deleted", revision, found.reason)
+    if found.state == "deleted":
+        clear(registry.directory(version))
+    return found
 
 
 def _settle(registry: PolicyRegistry, version: int, state: State, revision: str, reason: str) -> Found:
     try:
-        registry.settle(version, state, revision=revision, action="find", actor=ACTOR, reason=reason)
+        registry.settle(
+            version, state, revision=revision, action="find", actor=ACTOR, reason=reason, pinned=state == "candidate"
+        )
     except PointerMoved as error:
         return Found(version, None, f"{reason}; {error}")
     return Found(version, state, reason)
 
 
 def _replace(registry: PolicyRegistry, version: int, wrong: str) -> Found | None:
-    """What serves is broken: let the version before it serve, or else the newest that is whole."""
-    newest = [v for v, state in reversed(registry.states().items()) if state in SERVABLE and v != version]
-    for target in (registry.previous(), *newest):
-        if target is not None and fault(registry, target, digests=True) is None:
+    """What serves is broken: let the version before it serve, or else the newest that ever did, or the base.
+
+    Never one that nobody has released.
+    """
+    states = registry.states()
+    served = [v for v in sorted(registry.released() | {BASE}, reverse=True) if states.get(v) in SERVABLE]
+    for target in (registry.previous(), *served):
+        if target not in (None, version) and fault(registry.directory(target), target, digests=True) is None:
             try:
                 registry.point_stable(target, expected=version, actor=ACTOR, reason=wrong, action="lose")
             except PointerMoved:

@@ -14,6 +14,9 @@ State = Literal["candidate", "stable", "retired", "rejected", "broken", "deleted
 SERVABLE = ("candidate", "stable", "retired")
 WITHOUT_WEIGHTS = ("broken", "deleted")
 
+#: The base model's version: all others come from it.
+BASE = 0
+
 STABLE = "policy:stable"
 LAST = "policy:last"
 STATES = "policy:states"
@@ -51,6 +54,7 @@ end
 _SETTLE = """
 if revision() ~= ARGV[1] or redis.call('GET', KEYS[1]) == ARGV[2] then return 0 end
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+if ARGV[8] == '1' then redis.call('SADD', KEYS[4], ARGV[2]) end
 redis.call('XADD', KEYS[3], '*', 'version', ARGV[2], 'from', '', 'action', ARGV[4], 'actor', ARGV[5],
   'reason', ARGV[6], 'time', ARGV[7])
 return 1
@@ -187,12 +191,15 @@ class PolicyRegistry:
             self.point_stable(target, expected=current, actor=actor, reason=reason, action="rollback")
         return target
 
-    def reject(self, version: int, *, actor: str, reason: str) -> int | None:
-        """A version failed its proof in the engine: go back to the one before. Returns what serves now."""
+    def reject(self, version: int, *, actor: str, reason: str, lost: bool = False) -> int | None:
+        """A version failed its proof in the engine: go back to the one before. Returns what serves now.
+
+        `lost`: its directory is not what its manifest says, so that it was not tried, and may serve once it is whole.
+        """
         target = self.previous()
         if target is None or self.stable() != version:
             return self.stable()
-        self.point_stable(target, expected=version, actor=actor, reason=reason, action="reject")
+        self.point_stable(target, expected=version, actor=actor, reason=reason, action="lose" if lost else "reject")
         return target
 
     def previous(self) -> int | None:
@@ -207,6 +214,11 @@ class PolicyRegistry:
             if is_promotion and (line.from_version is None or states.get(line.from_version) in SERVABLE):
                 return line.from_version
         return None
+
+    def released(self) -> set[int]:
+        """The versions that serve or have served."""
+        retired = {version for version, state in self.states().items() if state in ("stable", "retired")}
+        return retired | {line.version for line in self.audit() if line.action not in _ASIDE}
 
     def states(self) -> dict[int, State]:
         return {int(version): state for version, state in sorted(self.redis.hgetall(STATES).items(), key=_number)}
@@ -231,10 +243,12 @@ class PolicyRegistry:
         last = self.redis.xrevrange(AUDIT, count=1)
         return str(last[0][0]) if last else ""
 
-    def settle(self, version: int, state: State, *, revision: str, action: str, actor: str, reason: str) -> None:
-        """Give a version that does not serve another state; raises PointerMoved if anything has changed since."""
-        args: list[str | int | float] = [revision, version, state, action, actor, reason, time.time()]
-        if not self._settle(keys=[STABLE, STATES, AUDIT], args=args):
+    def settle(
+        self, version: int, state: State, *, revision: str, action: str, actor: str, reason: str, pinned: bool = False
+    ) -> None:
+        """Give a version that does not serve another state, and pin it; PointerMoved if anything has changed since."""
+        args: list[str | int | float] = [revision, version, state, action, actor, reason, time.time(), int(pinned)]
+        if not self._settle(keys=[STABLE, STATES, AUDIT, PINNED], args=args):
             raise PointerMoved("the registry has changed meanwhile: look again", self.stable())
 
     def pin(self, version: int, *, pinned: bool, actor: str, reason: str) -> bool:

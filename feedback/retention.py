@@ -13,14 +13,23 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from feedback.registry import AUDIT, PINNED, REVISION, STATES, PointerMoved, PolicyRegistry, UnknownPolicy
+from feedback.registry import (
+    AUDIT,
+    BASE,
+    PINNED,
+    REVISION,
+    SERVABLE,
+    STATES,
+    PointerMoved,
+    PolicyRegistry,
+    UnknownPolicy,
+)
 from feedback.rounds import OPEN, RoundBook, RoundRecord
-from feedback.shelf import clear
+from feedback.shelf import clear, fault
 
 log = logging.getLogger("feedback.retention")
 
 ACTOR = "retention"
-BASE = 0
 UNNEEDED = ("candidate", "retired", "rejected", "broken", "deleted")
 
 # Only if neither the registry nor the open round has changed since it was decided.
@@ -75,24 +84,34 @@ class Retention:
         with suppress(FileNotFoundError):
             clear(registry.directory(version))
 
-    def sweep(self, keep: int) -> list[int]:
-        """Retire what is neither needed nor one of the `keep` newest that have weights; returns these versions.
+    def sweep(self, keep: int | None) -> list[int]:
+        """Retire what is neither needed nor among the `keep` newest that can serve; returns these versions.
 
-        Never fails: what could not be deleted now is the next sweep's.
+        None keeps all. Never fails: what could not be deleted now is the next sweep's.
         """
         retired: list[int] = []
+        if keep is None:
+            return retired
         try:
             for version in self._surplus(keep):
-                self.retire(version, actor=ACTOR, reason=f"older than the {keep} newest")
+                self.retire(version, actor=ACTOR, reason=f"not among the {keep} newest")
+                log.info("policy-v%d is deleted: it is not among the %d newest", version, keep)
                 retired.append(version)
         except (StillNeeded, PointerMoved, RedisError, OSError) as error:
             log.warning("old policies were not deleted: %s", error)
         return retired
 
     def _surplus(self, keep: int) -> list[int]:
-        needed = self.needed()
-        having = sorted(version for version, state in self.registry.states().items() if state != "deleted")
-        return [version for version in having[:-keep] if version not in needed]
+        """The rejected and broken first; never a candidate newer than what serves: its release may be awaited.
+
+        Nor a broken one that is whole again, as after a disk was away: the next start makes it a candidate.
+        """
+        needed, states, stable = self.needed(), self.registry.states(), self.registry.stable()
+        having = [version for version, state in states.items() if state != "deleted"]
+        having.sort(key=lambda version: (states[version] in SERVABLE, version))
+        awaited = {v for v, state in states.items() if state == "candidate" and (stable is None or v > stable)}
+        surplus = [version for version in having[:-keep] if version not in needed.keys() | awaited]
+        return [v for v in surplus if states[v] != "broken" or fault(self.registry.directory(v), v, digests=True)]
 
     def _open(self) -> RoundRecord | None:
         return RoundBook(self.registry.redis).open_round()

@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -17,6 +17,11 @@ def _in_range(port: int) -> int:
     if not 0 <= port <= 65535:
         raise PydanticCustomError("port", "a port is a number from 0 to 65535")
     return port
+
+
+def _given(value: object) -> object:
+    """compose.yaml hands an unset variable on as an empty one."""
+    return None if value == "" else value
 
 
 Port = Annotated[int, AfterValidator(_in_range)]
@@ -55,7 +60,9 @@ class Settings(BaseSettings):
         default=1024, ge=1, description="requests in the gateway at once, all its processes together; one more gets 503"
     )
     release_mode: Literal["automatic", "manual"] = "automatic"
-    keep_policies: int = Field(default=20, ge=1, description="newest policies whose weights are kept, in use or not")
+    keep_policies: Annotated[int | None, BeforeValidator(_given)] = Field(
+        default=None, ge=1, description="newest policies whose weights are kept, in use or not; none given = all"
+    )
     evaluation_share: float = Field(default=0.1, ge=0.0, le=0.9)
     min_rankings: int = Field(default=48, ge=1, description="new judgements that start a round")
     training_processes: int | None = Field(

@@ -1,4 +1,4 @@
-"""Directories of policy versions: each is there whole or not at all, and of a deleted one the manifest stays."""
+"""Directories of policy versions: each is there whole or not at all, and a deleted one's manifest stays."""
 
 import errno
 import os
@@ -6,7 +6,16 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from feedback.manifest import MANIFEST, Manifest, fsync_directory, read_manifest, verify_files, write_manifest
+from feedback.manifest import (
+    MANIFEST,
+    TOMBSTONE,
+    BrokenPolicy,
+    Manifest,
+    fsync_directory,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
 
 Build = Callable[[Path, int], Manifest]
 
@@ -28,6 +37,18 @@ def place(target: Path, version: int, token: int, build: Build) -> Manifest:
     return manifest
 
 
+def fault(directory: Path, version: int, *, digests: bool) -> str | None:
+    """Why a version's directory is not what its manifest says; None when it is. Raises OSError if nobody can tell."""
+    try:
+        manifest = read_manifest(directory)
+        if manifest.version != version:
+            return f"{directory} says that it is version {manifest.version}"
+        verify_files(directory, manifest, digests=digests, besides=frozenset({TOMBSTONE}))
+    except (BrokenPolicy, FileNotFoundError, NotADirectoryError) as error:
+        return str(error)
+    return None
+
+
 def unfinished(policies_dir: Path) -> Iterator[tuple[int, Path]]:
     """(version, directory) of what `place` was killed over, or is at work on."""
     for path in policies_dir.glob(".*.*"):
@@ -37,9 +58,18 @@ def unfinished(policies_dir: Path) -> Iterator[tuple[int, Path]]:
 
 
 def clear(directory: Path) -> None:
-    """Delete all of a version but its manifest. Killed, it is finished by doing it again."""
+    """Delete all of a version but its manifest, and leave a tombstone, first: what is gone without one was lost.
+
+    Killed, it is finished by doing it again.
+    """
+    if not has_tombstone(directory):
+        with (directory / TOMBSTONE).open("w") as file:
+            file.write("These weights were deleted on purpose; the registry's audit says by whom, and why.\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fsync_directory(directory)
     for path in sorted(directory.iterdir()):
-        if path.name == MANIFEST:
+        if path.name in (MANIFEST, TOMBSTONE):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -48,9 +78,15 @@ def clear(directory: Path) -> None:
     fsync_directory(directory)
 
 
-def is_cleared(directory: Path, manifest: Manifest) -> bool:
-    """Nothing is left of it but the manifest."""
-    return bool(manifest.files) and [path.name for path in directory.iterdir()] == [MANIFEST]
+def has_tombstone(directory: Path) -> bool:
+    """Its weights were deleted on purpose, or that was begun."""
+    return (directory / TOMBSTONE).is_file()
+
+
+def remove_tombstone(directory: Path) -> None:
+    """Its weights are back."""
+    (directory / TOMBSTONE).unlink()
+    fsync_directory(directory)
 
 
 def _rename_once(temporary: Path, target: Path) -> None:

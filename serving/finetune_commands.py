@@ -79,7 +79,12 @@ def train_sft(
 )
 def train_ppo(
     out: Out,
-    reward: Annotated[str, typer.Option(metavar="DIR|VERSION", help="What `rm train` left, or a policy version.")],
+    reward: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR|VERSION", help="What `rm train` left, or a policy version; pin that until this is done."
+        ),
+    ],
     prompts: Annotated[
         Path | None, typer.Option(help="JSON lines, gzip or plain (default: the prompts of the installation's ledger)")
     ] = None,

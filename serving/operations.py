@@ -41,7 +41,7 @@ def policy_card(gateway: Gateway, version: int, state: str) -> dict[str, Any]:
     card["served"] = served is not None and served.version == version
     try:
         manifest = read_manifest(gateway.registry.directory(version))
-    except BrokenPolicy as error:
+    except (BrokenPolicy, OSError) as error:
         return {**card, "broken": str(error)}
     names = ("parent", "kind", "base_model", "created", "metrics", "lineage")
     return {**card, **{name: getattr(manifest, name) for name in names}}

@@ -126,7 +126,7 @@ def describe(registry: PolicyRegistry, version: int, state: str) -> dict[str, An
     row: dict[str, Any] = {"version": version, "name": f"policy-v{version}", "state": state}
     try:
         manifest = registry.manifest(version)
-    except BrokenPolicy as error:
+    except (BrokenPolicy, OSError) as error:
         return row | {"parent": "", "created": "", "summary": f"broken: {error}", "metrics": {}}
     parent = "" if manifest.parent is None else f"policy-v{manifest.parent}"
     created = f"{datetime.fromtimestamp(manifest.created):%Y-%m-%d %H:%M:%S}"

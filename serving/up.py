@@ -76,7 +76,7 @@ def has_base_model(settings: Settings) -> bool:
     directory = settings.policies_dir / directory_name(0)
     try:
         return (directory / read_manifest(directory).model_path).is_dir()
-    except BrokenPolicy:
+    except (BrokenPolicy, OSError):
         return False
 
 

@@ -79,7 +79,7 @@ def stable_model(settings: Settings) -> tuple[Path, Dtype]:
             raise NotYet("no policy is published")
         manifest = registry.manifest(version)
         return registry.directory(version) / manifest.model_path, manifest.dtype
-    except (RedisError, UnknownPolicy, BrokenPolicy) as error:
+    except (RedisError, UnknownPolicy, BrokenPolicy, OSError) as error:
         raise NotYet(str(error)) from error
     finally:
         redis.close()

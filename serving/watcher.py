@@ -5,6 +5,7 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 from redis.exceptions import RedisError
 
@@ -12,7 +13,7 @@ from feedback.manifest import BrokenPolicy
 from feedback.records import Record
 from feedback.registry import PointerMoved, PolicyRegistry
 from serving.engine import Engine, EngineDown, EngineRefused, NoSocketLeft
-from serving.hotswap import Loaded, PolicyLoader, SwapFailed, read_policy
+from serving.hotswap import Loaded, Policy, PolicyLoader, SwapFailed, read_policy
 from serving.metrics import Metrics
 from serving.proof import Proof
 from serving.swap_gate import Lose, Open, SwapGate
@@ -29,6 +30,10 @@ RETRY_S = 2.0
 # A version that failed without being rejected is left alone this long, so as not to pause the engine all the time.
 AVOID_S = 60.0
 MAX_CRASHES = 3
+
+
+class Unreadable(RuntimeError):
+    """The disk cannot be read now: nobody can tell whether the version is whole."""
 
 
 class SwapReport(Record):
@@ -132,13 +137,14 @@ class PolicyWatcher:
     async def _swap(self, version: int, *, restoring: bool = False) -> None:
         """Bring `version` into the engine; on failure return to the one before, once."""
         try:
-            policy = await asyncio.to_thread(read_policy, self.registry, version)
-            loaded = await self.loader.load(policy)
+            loaded = await self.loader.load(await self._read(version))
         except (BrokenPolicy, SwapFailed) as failure:
             await self._report_failure(version, failure)
             await self._give_up(version, failure, restoring=restoring)
         except (EngineDown, EngineRefused) as error:
             await self._engine_failed(version, error)
+        except Unreadable as error:
+            await self._put_off(version, error)
         else:
             await self._succeed(loaded, restoring=restoring)
 
@@ -166,14 +172,15 @@ class PolicyWatcher:
         )
 
     async def _give_up(self, version: int, failure: Exception, *, restoring: bool) -> None:
-        """Reject a version that never was proven; a proven one is only left alone for a while.
+        """Reject a version that never was proven; a proven one is only left alone for a while. A broken one is lost.
 
         Otherwise a faulty engine would reject, one after another, all the policies there are.
         """
         self._not_before[version] = time.monotonic() + AVOID_S
         fallback = self._last_served
-        if isinstance(failure, BrokenPolicy) or version not in self._proven:
-            fallback = await self._reject(version, str(failure), otherwise=fallback)
+        lost = isinstance(failure, BrokenPolicy)
+        if lost or version not in self._proven:
+            fallback = await self._reject(version, str(failure), otherwise=fallback, lost=lost)
         holding = self.gate.swapping or self.gate.served is None
         if not holding:
             return  # the old policy never stopped serving
@@ -183,10 +190,11 @@ class PolicyWatcher:
         else:
             await self._swap(fallback, restoring=True)
 
-    async def _reject(self, version: int, reason: str, *, otherwise: int | None) -> int | None:
+    async def _reject(self, version: int, reason: str, *, otherwise: int | None, lost: bool = False) -> int | None:
         """What serves instead. Without Redis the rejection waits for the next attempt."""
         try:
-            self._stable = await asyncio.to_thread(self.registry.reject, version, actor="engine", reason=reason)
+            reject = partial(self.registry.reject, version, actor="engine", reason=reason, lost=lost)
+            self._stable = await asyncio.to_thread(reject)
         except (RedisError, PointerMoved) as error:
             log.warning("policy-v%d could not be rejected yet: %s", version, error)
             return otherwise
@@ -201,6 +209,20 @@ class PolicyWatcher:
             failure = SwapFailed(f"took the engine down {MAX_CRASHES} times; last: {error}")
             await self._report_failure(version, failure)
             await self._reject(version, str(failure), otherwise=None)
+
+    async def _read(self, version: int) -> Policy:
+        """Raises BrokenPolicy or Unreadable."""
+        try:
+            return await asyncio.to_thread(read_policy, self.registry, version)
+        except OSError as error:
+            raise Unreadable(f"policy-v{version} cannot be read: {error}") from error
+
+    async def _put_off(self, version: int, error: Unreadable) -> None:
+        """What serves goes on; the version is tried again."""
+        log.warning("%s", error)
+        self._not_before[version] = time.monotonic() + self.retry_s
+        if self.gate.served is None:
+            await self._lose(str(error))
 
     async def _settle(self) -> None:
         try:

@@ -1,13 +1,16 @@
 """The registry and the disk made to agree at start: each way in which they can differ, and two restored backups."""
 
+import errno
 import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from feedback.manifest import verify_files
 from feedback.reconcile import reconcile
 from feedback.registry import PolicyRegistry
 from feedback.retention import Retention
@@ -68,7 +71,12 @@ def swap(registry: PolicyRegistry, version: int) -> None:
     shutil.copytree(registry.directory(0), registry.directory(version))
 
 
-@pytest.mark.parametrize("damage", [remove, cut, lose_manifest, swap])
+def leave_only_the_manifest(registry: PolicyRegistry, version: int) -> None:
+    weights(registry, version).unlink()
+    shutil.rmtree(registry.directory(version) / "adapter")
+
+
+@pytest.mark.parametrize("damage", [remove, cut, lose_manifest, leave_only_the_manifest, swap])
 def test_what_is_not_on_the_disk_cannot_serve_until_it_is_back(
     registry: PolicyRegistry, tmp_path: Path, damage: Callable[[PolicyRegistry, int], None]
 ) -> None:
@@ -82,6 +90,31 @@ def test_what_is_not_on_the_disk_cannot_serve_until_it_is_back(
     shutil.copytree(tmp_path / "kept", registry.directory(1))
     assert [(found.version, found.state) for found in reconcile(registry)] == [(1, "candidate")]
     registry.point_stable(1, expected=2, actor="op", reason="it is back")
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_deleted_weights_that_are_restored_from_a_backup_are_never_deleted_again(
+    registry: PolicyRegistry, tmp_path: Path, over: bool
+) -> None:
+    shutil.copytree(registry.directory(3), tmp_path / "kept")
+    Retention(registry).retire(3, actor="op", reason="disk")
+    if not over:
+        shutil.rmtree(registry.directory(3))
+    shutil.copytree(tmp_path / "kept", registry.directory(3), dirs_exist_ok=True)
+    assert [(found.version, found.state) for found in reconcile(registry)] == [(3, "candidate")]
+    assert reconcile(registry) == []
+    verify_files(registry.directory(3), registry.manifest(3))
+
+
+def test_half_a_restored_version_waits_for_the_rest(registry: PolicyRegistry) -> None:
+    Retention(registry).retire(3, actor="op", reason="disk")
+    (registry.directory(3) / "deleted.txt").unlink()
+    weights(registry, 3).write_bytes(b"weights")
+    assert (reconcile(registry), registry.states()[3]) == ([], "deleted")
+    assert weights(registry, 3).exists()
+    (registry.directory(3) / "deleted.txt").touch()
+    assert reconcile(registry) == []
+    assert not weights(registry, 3).exists(), "a deletion that was begun is finished"
 
 
 def flip(registry: PolicyRegistry, version: int) -> None:
@@ -99,11 +132,71 @@ def test_if_what_serves_is_broken_the_one_before_serves(
     assert (registry.audit()[-1].action, registry.previous()) == ("lose", 0)
 
 
-def test_if_the_one_before_is_broken_too_the_newest_that_is_whole_serves(registry: PolicyRegistry) -> None:
+def test_if_the_one_before_is_broken_too_the_newest_that_has_served_serves(registry: PolicyRegistry) -> None:
     cut(registry, 1)
     flip(registry, 2)
     reconcile(registry)
-    assert registry.states() == {0: "retired", 1: "broken", 2: "broken", 3: "stable"}
+    assert registry.states() == {0: "stable", 1: "broken", 2: "broken", 3: "candidate"}, "nobody has released 3"
+
+
+def test_if_none_has_served_the_base_does(valkey_url: str, tmp_path: Path) -> None:
+    registry = PolicyRegistry(connect(valkey_url), tmp_path / "policies")
+    publish(registry, 3)
+    registry.point_stable(1, expected=None, actor="test", reason="first")
+    flip(registry, 1)
+    reconcile(registry)
+    assert registry.states() == {0: "stable", 1: "broken", 2: "candidate"}
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EMFILE, errno.EIO])
+@pytest.mark.parametrize("opened", ["manifest.json", "model.safetensors"])
+def test_a_disk_that_cannot_be_read_costs_no_version_its_state(
+    registry: PolicyRegistry, monkeypatch: pytest.MonkeyPatch, code: int, opened: str
+) -> None:
+    really, unreadable, states = Path.open, registry.directory(2) / opened, registry.states()
+
+    def fail(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path == unreadable:
+            raise OSError(code, os.strerror(code), str(path))
+        return really(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fail)
+        patch.setattr(Path, "read_text", lambda path: path.open().read())
+        with pytest.raises(OSError, match=f"{os.strerror(code)}: '{unreadable}'"):
+            reconcile(registry)
+    assert (registry.states(), registry.stable()) == (states, 2)
+
+
+def test_a_directory_that_cannot_be_listed_is_not_an_empty_one(
+    registry: PolicyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, adapter = os.scandir, registry.directory(1) / "adapter"
+
+    def fail(path: Any) -> Any:
+        if Path(path) == adapter:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return really(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", fail)
+        with pytest.raises(PermissionError):
+            reconcile(registry)
+    assert registry.states()[1] == "retired"
+
+
+def test_candidates_that_were_found_are_pinned_until_somebody_unpins_them(registry: PolicyRegistry) -> None:
+    shutil.copytree(registry.directory(1), registry.policies_dir.parent / "kept")
+    remove(registry, 1)
+    write_policy(registry.directory(5), 5)
+    reconcile(registry)
+    assert registry.pinned() == {5}
+    shutil.copytree(registry.policies_dir.parent / "kept", registry.directory(1))
+    reconcile(registry)
+    assert registry.pinned() == {1, 5}, "what was restored is not for the next sweep"
+    registry.pin(5, pinned=False, actor="op", reason="seen")
+    assert reconcile(registry) == []
+    assert registry.pinned() == {1}
 
 
 def test_if_nothing_is_whole_the_pointer_stays(registry: PolicyRegistry) -> None:

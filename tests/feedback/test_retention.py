@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from feedback.manifest import read_manifest, verify_files
 from feedback.reconcile import reconcile
-from feedback.registry import LostPolicy, PointerMoved, PolicyRegistry, UnknownPolicy
+from feedback.registry import SERVABLE, LostPolicy, PointerMoved, PolicyRegistry, UnknownPolicy
 from feedback.retention import Retention, StillNeeded
 from feedback.rounds import RoundBook
+from feedback.settings import Settings
 from feedback.store import connect
 from tests.feedback.test_registry import publish
 from tests.killing import Killed, killing
@@ -37,6 +39,10 @@ def has_weights(registry: PolicyRegistry, version: int) -> bool:
     return (registry.directory(version) / "model.safetensors").exists()
 
 
+def left(registry: PolicyRegistry, version: int) -> list[str]:
+    return sorted(path.name for path in registry.directory(version).iterdir())
+
+
 def test_what_serves_is_pinned_or_may_be_returned_to_stays(retention: Retention, registry: PolicyRegistry) -> None:
     assert registry.pin(3, pinned=True, actor="op", reason="the paper's")
     assert not registry.pin(3, pinned=True, actor="op", reason="again")
@@ -54,7 +60,7 @@ def test_what_serves_is_pinned_or_may_be_returned_to_stays(retention: Retention,
 def test_of_a_deleted_version_the_manifest_stays(retention: Retention, registry: PolicyRegistry) -> None:
     for _ in range(2):
         retention.retire(2, actor="op", reason="disk")
-    assert [path.name for path in registry.directory(2).iterdir()] == ["manifest.json"]
+    assert left(registry, 2) == ["deleted.txt", "manifest.json"]
     assert (registry.states()[2], registry.manifest(2).version) == ("deleted", 2)
     line = registry.audit()[-1]
     assert (line.version, line.action, line.actor, line.reason) == (2, "retire", "op", "disk")
@@ -77,6 +83,59 @@ def test_a_sweep_keeps_the_newest_and_the_needed(retention: Retention, registry:
     assert retention.needed() == {0: "all others come from it", 4: "it serves"}, "2 served before it, and is gone"
     assert retention.sweep(2) == [1]
     assert registry.rollback(to=6, actor="op", reason="not worse") == 6
+
+
+def test_unless_somebody_says_how_many_all_are_kept(
+    retention: Retention, registry: PolicyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RATCHET_KEEP_POLICIES", raising=False)
+    assert Settings().keep_policies is None
+    monkeypatch.setenv("RATCHET_KEEP_POLICIES", "")
+    assert Settings().keep_policies is None, "compose.yaml hands it on so"
+    monkeypatch.setenv("RATCHET_KEEP_POLICIES", "3")
+    assert Settings().keep_policies == 3
+    monkeypatch.setenv("RATCHET_KEEP_POLICIES", "0")
+    with pytest.raises(ValidationError):
+        Settings()
+    assert retention.sweep(None) == []
+    assert all(has_weights(registry, version) for version in range(8))
+
+
+def test_what_cannot_serve_goes_first_and_counts_for_nothing(
+    valkey_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """0 to 9, of which 9, 8 and 7 were rejected, or are broken."""
+    registry = installed(valkey_url, tmp_path / "policies")
+    publish(registry, 2)
+    for version in (8, 9):
+        registry.point_stable(version, expected=6, actor="test", reason="better")
+        registry.reject(version, actor="engine", reason="failed its proof")
+    (registry.directory(7) / "model.safetensors").unlink()
+    reconcile(registry)
+    assert [v for v, state in registry.states().items() if state not in SERVABLE] == [7, 8, 9]
+    with caplog.at_level("INFO", "feedback.retention"):
+        assert Retention(registry).sweep(8) == [7, 8]
+        assert Retention(registry).sweep(3) == [9, 1, 2, 3], "4, 5 and 6 are the newest that can serve"
+    assert "policy-v9 is deleted: it is not among the 3 newest" in caplog.messages
+
+
+def test_a_broken_version_that_is_back_is_left_for_the_next_start(
+    retention: Retention, registry: PolicyRegistry, tmp_path: Path
+) -> None:
+    for version in (2, 3):
+        registry.directory(version).rename(tmp_path / str(version))
+    reconcile(registry)
+    (tmp_path / "2").rename(registry.directory(2))
+    assert [v for v in (2, 3) if registry.states()[v] == "broken"] == [2, 3]
+    assert retention.sweep(1) == [3, 1, 5]
+    assert has_weights(registry, 2)
+
+
+def test_a_candidate_that_may_wait_for_its_release_stays(retention: Retention, registry: PolicyRegistry) -> None:
+    registry.rollback(to=2, actor="op", reason="worse")
+    publish(registry, 3)
+    assert retention.sweep(1) == [1, 4, 6], "3, 5, 7, 8 and 9 are candidates newer than what serves"
+    retention.retire(3, actor="op", reason="by hand it may go")
 
 
 def test_what_the_open_round_goes_on_from_stays(retention: Retention, registry: PolicyRegistry) -> None:
@@ -121,19 +180,19 @@ def test_a_deletion_killed_anywhere_is_finished_at_the_next_start(valkey_url: st
             connect(valkey_url).flushall()
             registry = installed(valkey_url, tmp_path / f"{kill_at}-{after}")
             try:
-                with killing(kill_at, after):
+                with killing(kill_at, after) as killer:
                     Retention(registry).retire(2, actor="op", reason="disk")
-                completed = True
+                completed = killer.steps < kill_at  # a step that fails, as of a script not yet loaded, ends nothing
             except Killed:
                 pass
             reconcile(registry)
             state, directory = registry.states()[2], registry.directory(2)
             outcomes.add(state)
             if state == "deleted":
-                assert [path.name for path in directory.iterdir()] == ["manifest.json"]
+                assert left(registry, 2) == ["deleted.txt", "manifest.json"]
             else:
-                assert state == "retired"
+                assert state in ("retired", "candidate")
                 verify_files(directory, read_manifest(directory))
             assert registry.stable() == 6
-    assert outcomes == {"retired", "deleted"}
+    assert outcomes == {"retired", "candidate", "deleted"}, "what is still whole stays: it may have been restored"
     assert kill_at > 8, "the kill points were not reached"

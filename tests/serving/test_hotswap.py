@@ -1,6 +1,7 @@
 """Swaps under way: streams live on, and unproven weights never speak."""
 
 import asyncio
+import errno
 import hashlib
 import json
 from typing import Any
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from feedback.manifest import write_manifest
+from feedback.reconcile import reconcile
 from serving.proof import Proof
 from serving.watcher import LAST_SWAP
 
@@ -138,14 +140,40 @@ async def test_what_weights_wrote_that_failed_their_proof_is_never_shown(live: A
     assert (await live.chat(max_tokens=2)).status_code == 200
 
 
-async def test_a_damaged_directory_is_rejected_before_the_engine_is_touched(live: Any, eventually: Any) -> None:
+async def test_a_damaged_directory_is_lost_before_the_engine_is_touched_and_may_come_back(
+    live: Any, eventually: Any
+) -> None:
     live.shelf.publish(1, move=0.4, stable=False)
-    (live.gateway.registry.directory(1) / "model" / "weights.json").write_text("{}")
+    registry = live.gateway.registry
+    weights = registry.directory(1) / "model" / "weights.json"
+    whole = weights.read_text()
+    weights.write_text("{}")
     before = live.engine.state()["calls"]
     live.shelf.promote(1)
-    await eventually(lambda: live.gateway.registry.states()[1] == "rejected")
+    await eventually(lambda: registry.states()[1] == "broken")
     assert [call for call in live.engine.state()["calls"][len(before) :] if call != "probe"] == []
-    assert live.served == 0
+    assert (live.served, registry.audit()[-1].action) == (0, "lose")
+    weights.write_text(whole)
+    assert [(found.version, found.state) for found in reconcile(registry)] == [(1, "candidate")]
+
+
+async def test_a_disk_that_cannot_be_read_ends_neither_the_version_nor_what_serves(
+    live: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    live.gateway.watcher.retry_s = 0.05
+    live.shelf.publish(1, move=0.4, stable=False)
+
+    def fail(registry: Any, version: int) -> Any:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.watcher.read_policy", fail)
+        live.shelf.promote(1)
+        await eventually(lambda: caplog.text.count("policy-v1 cannot be read") >= 2)
+        assert live.served == 0
+        assert (await live.chat(max_tokens=2)).status_code == 200
+        assert live.gateway.registry.states()[1] == "stable"
+    await eventually(lambda: live.served == 1)
 
 
 async def test_a_restarted_engine_gets_its_policy_back_before_it_serves(live: Any, eventually: Any) -> None:
@@ -237,14 +265,14 @@ async def test_a_fault_nobody_foresaw_does_not_end_the_watcher(
 ) -> None:
     live.gateway.watcher.retry_s = 0.05
 
-    def no_more_files(*_: Any) -> None:
-        raise OSError(24, "Too many open files")
+    def stumble(*_: Any) -> None:
+        raise ArithmeticError("of all things")
 
     with monkeypatch.context() as patched:
-        patched.setattr("serving.hotswap.verify_files", no_more_files)
+        patched.setattr("serving.hotswap.verify_files", stumble)
         live.shelf.publish(1, move=0.4)
         await eventually(lambda: live.served is None)
-        assert "Too many open files" in (await live.http.get("/ready")).json()["reasons"][0]
+        assert "of all things" in (await live.http.get("/ready")).json()["reasons"][0]
     await eventually(lambda: live.served == 1)
 
 

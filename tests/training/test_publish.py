@@ -192,13 +192,14 @@ def test_the_end_of_a_round_deletes_old_weights(publishing: Publishing, tmp_path
     for version in (1, 2, 3):
         make(registry, version)
     registry.point_stable(1, expected=0, actor="test", reason="better")
+    registry.point_stable(3, expected=1, actor="test", reason="better")
     registry.pin(0, pinned=True, actor="test", reason="the first")
     settings = Settings(home=tmp_path, keep_policies=1)
     turn = Turn(settings, publishing.book, publishing.round_id, publishing.claim(), threading.Event())
     turn._finish("refused", "no better")
-    assert registry.states() == {0: "retired", 1: "stable", 2: "deleted", 3: "candidate"}
+    assert registry.states() == {0: "retired", 1: "retired", 2: "deleted", 3: "stable"}
     assert not (registry.directory(2) / "adapter").exists()
-    assert registry.audit()[-1].reason == "older than the 1 newest"
+    assert registry.audit()[-1].reason == "not among the 1 newest"
 
 
 def test_a_reward_model_whose_weights_are_gone_is_not_gone_on_from(publishing: Publishing) -> None:
