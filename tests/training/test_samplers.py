@@ -166,7 +166,7 @@ def test_a_push_that_does_not_arrive_is_noticed(vllm: Writer, monkeypatch: pytes
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
 def test_the_first_push_and_a_third_policy_are_looked_at_as_well(vllm: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    move(vllm.trunk, seed=1, size=0.06)
+    move(vllm.trunk, seed=1, size=0.12)
     with monkeypatch.context() as broken:
         broken.setattr(VLLMSampler, "_load", lambda self, weights: list(weights))
         with pytest.raises(PushFailed):
@@ -176,7 +176,7 @@ def test_the_first_push_and_a_third_policy_are_looked_at_as_well(vllm: Writer, m
     def another(self: VLLMSampler, weights: Iterator[tuple[str, Tensor]]) -> None:
         list(weights)
         right = self._trunk.state("policy")
-        move(self._trunk, seed=7, size=0.06)
+        move(self._trunk, seed=7, size=0.12)
         load(self, self._trunk.merged("policy", self._trunk.model.dtype))
         self._trunk.load_state("policy", right)
 
