@@ -51,6 +51,8 @@ def register_base(settings: Settings) -> str:
             f"{settings.home} holds policies of {manifest.base_model}, not of {settings.base_model}:"
             " use another RATCHET_HOME, or the old RATCHET_BASE_MODEL"
         )
+    if not known and BASE not in registry.states():  # else reconcile says that it has come back
+        registry.publish(BASE, actor=ACTOR, reason="a new data directory")
     for found in reconcile(registry):
         log.warning("%s", found)
     if registry.stable() is None:

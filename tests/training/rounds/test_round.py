@@ -289,6 +289,14 @@ def test_registering_again_changes_nothing_and_needs_no_torch(installation: "Ins
     assert installation.registry.audit() == before
 
 
+def test_a_new_directory_finds_nothing_and_pins_nothing(installation: "Installation") -> None:
+    """What a first start says is no warning."""
+    assert [(line.action, line.reason) for line in installation.registry.audit()] == [
+        ("publish", "a new data directory"), ("promote", "the base model serves first"),
+    ]  # fmt: skip
+    assert installation.registry.pinned() == set()
+
+
 def test_registry_lost_by_redis_comes_back_from_disk(installation: "Installation") -> None:
     installation.redis.flushall()
     register_base(installation.settings)
