@@ -26,7 +26,7 @@ from feedback.manifest import (
     verify_files,
 )
 from feedback.records import Record, digest
-from feedback.registry import PolicyRegistry
+from feedback.registry import BASE, PolicyRegistry
 from feedback.shelf import place
 
 ORIGIN = "origin.json"
@@ -34,7 +34,6 @@ MOST_JSON = 64 * 1024**2
 MOST_FILES = 10_000
 MOST_DEPTH = 50  # a reader of JSON gives up at 200
 LATEST = 2.0**32  # the year 2106
-BASE = 0
 RATERS = "raters"
 NAMED = (RATERS, "feedback_ids", "live")
 

@@ -64,7 +64,7 @@ def _adopt(registry: PolicyRegistry, version: int) -> Found:
         read_manifest(directory)
     except BrokenPolicy as error:
         return Found(version, None, str(error))
-    buried, wrong = has_tombstone(directory), fault(registry.directory(version), version, digests=True)
+    buried, wrong = has_tombstone(directory), fault(directory, version, digests=True)
     if buried and wrong is not None:
         return _bury(registry, version, None, revision)
     if buried:
@@ -75,11 +75,11 @@ def _adopt(registry: PolicyRegistry, version: int) -> Found:
 
 def _recheck(registry: PolicyRegistry, version: int, state: State) -> Found | None:
     """A version that the registry knows. Only what serves, or may again, is read to the last byte."""
-    revision, lost = registry.revision(), state in WITHOUT_WEIGHTS
-    buried = has_tombstone(registry.directory(version))
-    wrong = fault(registry.directory(version), version, digests=lost or buried or state == "stable")
+    revision, directory, lost = registry.revision(), registry.directory(version), state in WITHOUT_WEIGHTS
+    buried = has_tombstone(directory)
+    wrong = fault(directory, version, digests=lost or buried or state == "stable")
     if buried and wrong is None:
-        remove_tombstone(registry.directory(version))
+        remove_tombstone(directory)
     if lost and wrong is None:
         return _settle(registry, version, "candidate", revision, "its directory is whole again")
     if state == "stable" and wrong is not None:

@@ -35,6 +35,13 @@ def attending(kind: str, *configs: PreTrainedConfig) -> Iterator[None]:
             config._attn_implementation = former
 
 
+def sees_all_before(config: PreTrainedConfig, tokens: int) -> bool:
+    """Whether attention is torch's own, and no window of it bites within so many tokens."""
+    facts = config.to_dict()
+    windows = [facts.get("sliding_window"), facts.get("attention_chunk_size")]
+    return config._attn_implementation == "sdpa" and not any(window and window < tokens for window in windows)
+
+
 class Segment(NamedTuple):
     """A prompt, or a completion with its prompt. Places are among the B * T tokens of a batch."""
 

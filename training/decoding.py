@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedConfig
 
+from training.attention import sees_all_before
 from training.data import left_padded
 from training.models import Role, Trunk
 
@@ -107,11 +108,9 @@ def _same_kernels(config: PreTrainedConfig, longest: int) -> bool:
 
     Only sdpa takes such a mask; positions of some kinds depend on how long the sequence is.
     """
-    facts = config.to_dict()
-    windows = [facts.get("sliding_window"), facts.get("attention_chunk_size")]
-    changing = any(f"'rope_type': '{kind}'" in str(facts) for kind in ("dynamic", "longrope"))
-    seen = not any(window and window < longest for window in windows)
-    return config._attn_implementation == "sdpa" and seen and not changing
+    facts = str(config.to_dict())
+    changing = any(f"'rope_type': '{kind}'" in facts for kind in ("dynamic", "longrope"))
+    return sees_all_before(config, longest) and not changing
 
 
 def replayed(step: Callable[[], Tensor]) -> Callable[[], Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from feedback.manifest import Manifest, describe_files, read_manifest
 from feedback.reconcile import reconcile
-from feedback.registry import PolicyRegistry
+from feedback.registry import BASE, PolicyRegistry
 from feedback.settings import Settings
 from feedback.shelf import place
 from feedback.store import connect
@@ -16,7 +16,6 @@ from training.publish import ACTOR
 
 log = logging.getLogger(__name__)
 
-BASE = 0
 
 #: Fixed chats by whose log-probs every version is recognised in an engine: facts, lists, code, feelings, numbers.
 GOLDEN_CHATS = (

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from training.attention import sees_all_before
 from training.config import RewardConfig
 from training.data import Sample
 from training.models import Trunk
@@ -23,10 +24,7 @@ def shares_prompts(trunk: Trunk, max_tokens: int) -> bool:
     A window that lets tokens see only so far back is unknown to the attention of rows: within `max_tokens` it must not
     bite. A layer that is not attention would read on from one completion into the next.
     """
-    config = trunk.model.config
-    facts = config.to_dict()
-    windows = [facts.get("sliding_window"), facts.get("attention_chunk_size")]
-    if config._attn_implementation != "sdpa" or any(w and w < max_tokens for w in windows):
+    if not sees_all_before(trunk.model.config, max_tokens):
         return False
     ends = []
     for row_tokens in (32, 0):  # all in one row, each in its own

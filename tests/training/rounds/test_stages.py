@@ -82,6 +82,14 @@ def rounds(installation: "Installation") -> Rounds:
     return Rounds(installation)
 
 
+def with_a_first_version(rounds: Rounds) -> "Installation":
+    """Where people have spoken once, and a round has made policy-v1 of it."""
+    rounds.installation.speak(24)
+    first, _ = rounds.run()
+    rounds.end(first, "published")
+    return rounds.installation
+
+
 def test_next_round_goes_on_from_the_stable_version(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
     installation = rounds.installation
     installation.speak(24, demonstrations=4)
@@ -141,10 +149,7 @@ def reward_sources(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> list[str]
 def test_reward_model_starts_afresh_once_somebody_it_learned_from_is_put_aside_or_erased(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installation = rounds.installation
-    installation.speak(24)
-    first, _ = rounds.run()
-    rounds.end(first, "published")
+    installation = with_a_first_version(rounds)
     installation.speak(24, seed=1, rater="eve")
     assert reward_sources(rounds, monkeypatch) == ["reward <- policies/000001/reward"]
     second, _ = rounds.run()
@@ -453,9 +458,7 @@ def test_a_policy_that_collapses_is_refused_with_the_reason(rounds: Rounds) -> N
 
 
 def test_other_adapter_shape_fails_with_a_hint(rounds: Rounds) -> None:
-    rounds.installation.speak(24)
-    first, _ = rounds.run()
-    rounds.end(first, "published")
+    with_a_first_version(rounds)
     rounds.installation.speak(24, seed=1)
     rounds.installation.configure(ppo={"lora_rank": 4}, sft={"lora_rank": 4}, reward={"lora_rank": 4})
     _, outcomes = rounds.run()
@@ -501,10 +504,7 @@ def test_a_reward_model_worse_than_the_last_ends_the_round(
 
 def test_scale_and_heads_go_on_from_version_to_version(rounds: Rounds) -> None:
     """One head becomes three; the scores of the training completions stay as far apart, prompt by prompt."""
-    installation = rounds.installation
-    installation.speak(24)
-    first, _ = rounds.run()
-    rounds.end(first, "published")
+    installation = with_a_first_version(rounds)
     installation.speak(24, seed=1)
     installation.configure(reward={"reward_heads": 3}, ppo={"uncertainty_coef": 0.5})
     second, outcomes = rounds.run()
@@ -525,10 +525,7 @@ def test_scale_and_heads_go_on_from_version_to_version(rounds: Rounds) -> None:
 
 
 def test_whole_layers_go_on_from_the_last_versions_adapter(rounds: Rounds) -> None:
-    installation = rounds.installation
-    installation.speak(24)
-    first, _ = rounds.run()
-    rounds.end(first, "published")
+    installation = with_a_first_version(rounds)
     installation.speak(24, seed=1)
     installation.configure(reward={"trains": "full"})
     second, outcomes = rounds.run()
