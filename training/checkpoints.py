@@ -6,6 +6,8 @@ A process killed at any instant leaves the former checkpoint as it was, and a pa
 import json
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,8 +70,28 @@ def _checkpoints(directory: Path) -> list[Path]:
     return sorted(directory.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: in the middle of shutil.rmtree it becomes EBADF, a fault of the disk."""
+    if threading.current_thread() is not threading.main_thread():  # Python gives signals to the main thread alone
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
+
+
+@_undisturbed()
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
-    """Write `checkpoint` below `directory` and return its path. The one before it is kept, older ones go."""
+    """Write `checkpoint` below `directory` and return its path. The one before it is kept, older ones go.
+
+    Ctrl-C takes effect when all of that is done.
+    """
     path = directory / f"step-{checkpoint.step:08d}"
     with atomic_directory(path) as partial:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}

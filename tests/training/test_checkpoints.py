@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,3 +136,20 @@ def test_an_optimizer_goes_on_bit_for_bit() -> None:
     for n in range(3, 6):
         step(resumed, other, n)
     assert all(torch.equal(a, b) for a, b in zip(straight, resumed, strict=True))
+
+
+def test_ctrl_c_in_the_middle_takes_effect_when_all_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, Checkpoint(step, {}, {}))
+    remove = shutil.rmtree
+
+    def interrupted(path: Path, **given: bool) -> None:
+        signal.raise_signal(signal.SIGINT)
+        remove(path, **given)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, Checkpoint(3, {}, {}))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
