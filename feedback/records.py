@@ -10,6 +10,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+#: The sides of a release.
+Arm = Literal["stable", "candidate"]
+#: Why answers are laid side by side: to decide a release, to see whether one policy beats itself, whether a rater reads
+#: (one answer is none to the question), and whether a rater says the same twice.
+Lane = Literal["release", "aa", "gold", "repeat"]
 
 
 def new_id(prefix: str) -> str:
@@ -41,6 +46,7 @@ class Message(Record):
 class Completion(Record):
     """One answer as it was served; `logprobs` are the sampled tokens' under the behaviour policy.
 
+    Under a release, `arm` is the side that the conversation was put on, with the chance `propensity`.
     `partial` says that somebody stopped it before it was finished; `plain` that nothing tempered, cut off or forced its
     tokens, so that the `logprobs`, which are the policy's own, are those of the draw. What was imported was served by
     no policy: it has neither a version nor tokens.
@@ -63,6 +69,9 @@ class Completion(Record):
     finish_reason: str
     policy_version: int | None
     version_changed_at: int | None = None
+    release: int | None = None
+    arm: Arm | None = None
+    propensity: float | None = None
     partial: bool = False
     consent: bool = True
     created: float
@@ -136,7 +145,8 @@ class Slot(Record):
 class Offer(Record):
     """Answers to one prompt laid side by side for a comparison, in the order in which they were shown.
 
-    Which is whose is told only after the vote. `propensity` is the probability of this order.
+    Which is whose is told only after the vote. `propensity` is the probability of this order. `release` is the one
+    under way, if its two policies were asked.
     """
 
     id: Id
@@ -144,6 +154,8 @@ class Offer(Record):
     conversation_id: str
     slots: Annotated[tuple[Slot, ...], Field(min_length=2, max_length=8)]
     propensity: float
+    lane: Lane | None = None
+    release: int | None = None
     created: float
 
     @property

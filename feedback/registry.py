@@ -9,9 +9,10 @@ from redis import Redis
 from feedback.manifest import Manifest, directory_name, read_manifest
 from feedback.records import Record
 
-#: "broken": the disk does not hold what the manifest says. "deleted": the weights are gone for good.
-State = Literal["candidate", "stable", "retired", "rejected", "broken", "deleted"]
-SERVABLE = ("candidate", "stable", "retired")
+#: "rejected": no engine could be shown to hold it. "rolled_back": a release found it worse; it serves only if somebody
+#: says so. "broken": the disk does not hold what the manifest says. "deleted": the weights are gone for good.
+State = Literal["candidate", "canary", "stable", "retired", "rolled_back", "rejected", "broken", "deleted"]
+SERVABLE = ("candidate", "canary", "stable", "retired", "rolled_back")
 WITHOUT_WEIGHTS = ("broken", "deleted")
 
 #: The base model's version: all others come from it.
@@ -25,7 +26,9 @@ PINNED = "policy:pinned"
 
 # Lines of the audit that are no promotion: what returns to a version, and what leaves the pointer where it is.
 _RETURNS = ("rollback", "reject", "lose")
-_ASIDE = ("publish", "find", "retire", "pin", "unpin")
+_ASIDE = (
+    "publish", "find", "retire", "pin", "unpin", "canary", "replaced", "aborted", "inconclusive", "rolled_back",
+)  # fmt: skip
 
 # Moves the pointer only from the version the caller saw, and never to one that was rejected. Replies what it found:
 # the version that serves, the state of the one asked for, and whether it moved.
@@ -33,7 +36,8 @@ _POINT = """
 local current = redis.call('GET', KEYS[1]) or ''
 local state = redis.call('HGET', KEYS[2], ARGV[2]) or ''
 if current ~= ARGV[1] then return {current, state, 0} end
-if state ~= 'candidate' and state ~= 'stable' and state ~= 'retired' then return {current, state, 0} end
+local servable = {candidate = 1, canary = 1, stable = 1, retired = 1, rolled_back = 1}
+if not servable[state] then return {current, state, 0} end
 if current ~= '' then redis.call('HSET', KEYS[2], current, ARGV[5]) end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[2], 'stable')

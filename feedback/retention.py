@@ -30,7 +30,7 @@ from feedback.shelf import clear, fault
 log = logging.getLogger("feedback.retention")
 
 ACTOR = "retention"
-UNNEEDED = ("candidate", "retired", "rejected", "broken", "deleted")
+UNNEEDED = ("candidate", "retired", "rolled_back", "rejected", "broken", "deleted")
 
 # Only if neither the registry nor the open round has changed since it was decided.
 _DELETE = """

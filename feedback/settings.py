@@ -27,6 +27,9 @@ def _given(value: object) -> object:
 Port = Annotated[int, AfterValidator(_in_range)]
 
 
+ReleaseMode = Literal["direct", "manual", "assisted", "automatic"]
+
+
 class Secrets(BaseModel):
     """Generated once per data directory, readable by its owner only."""
 
@@ -51,6 +54,8 @@ class Settings(BaseSettings):
     redis_port: Port = 7379
     engine_url: str | None = None
     engine_port: Port = 8001
+    candidate_url: str | None = Field(default=None, description="a second vLLM server, for the candidate of a release")
+    candidate_port: Port = 8002
     engine_key: str | None = None
     engine_mode: Literal["merged", "adapter"] = "merged"
     engine_dtype: Dtype | None = None
@@ -59,7 +64,11 @@ class Settings(BaseSettings):
     max_requests: int = Field(
         default=1024, ge=1, description="requests in the gateway at once, all its processes together; one more gets 503"
     )
-    release_mode: Literal["automatic", "manual"] = "automatic"
+    release_mode: ReleaseMode = Field(
+        default="direct",
+        description="what becomes of a policy that passed its gate: direct = it serves at once; automatic, assisted = "
+        "its release begins, and ends by itself or is confirmed by an operator; manual = an operator begins it",
+    )
     keep_policies: Annotated[int | None, BeforeValidator(_given)] = Field(
         default=None, ge=1, description="newest policies whose weights are kept, in use or not; none given = all"
     )
@@ -83,6 +92,12 @@ class Settings(BaseSettings):
     def resolved_engine_url(self) -> str:
         """The vLLM server to use: the one given, else the supervised one."""
         return self.engine_url or f"http://127.0.0.1:{self.engine_port}"
+
+    def resolved_candidate_url(self) -> str:
+        """Where the candidate of a release answers: adapters share the stable policy's engine."""
+        if self.engine_mode == "adapter":
+            return self.resolved_engine_url()
+        return self.candidate_url or f"http://127.0.0.1:{self.candidate_port}"
 
     def resolved_engine_key(self) -> str:
         """The engine's API key."""

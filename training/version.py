@@ -60,7 +60,7 @@ def publish(job: Job, trunk: Trunk, *, has_ref: bool) -> dict[str, Any]:
         round_id=job.record.id,
         token=job.token,
         parent=job.data.parent,
-        automatic=job.settings.release_mode == "automatic",
+        automatic=job.settings.release_mode == "direct",
         build=build,
     )
     return {"version": version, "note": note}

@@ -1,0 +1,309 @@
+"""Releases: a candidate on its way into service beside the stable policy. Each transition is one atomic step in Redis.
+
+At most one release is open. Whoever changes it names the revision they saw, so of two at once one wins.
+"""
+
+import time
+from typing import Any, Literal
+
+from feedback.decisions import Decision, Outcome
+from feedback.records import Record
+from feedback.registry import AUDIT, STABLE, STATES, PointerMoved, PolicyRegistry, UnknownPolicy
+from feedback.registry import State as PolicyState
+from feedback.release_plan import Analysis, Pause, Plan, SetWeight
+
+Mode = Literal["manual", "assisted", "automatic"]
+State = Literal["pending", "canary", "promoted", "rolled_back", "inconclusive", "aborted", "replaced"]
+FINAL = ("promoted", "rolled_back", "inconclusive", "aborted", "replaced")
+RELEASABLE = ("candidate", "retired", "rolled_back")
+
+OPEN = "release:open"
+LAST = "release:last"
+FROZEN = "releases:frozen"
+HISTORY = "release:history"
+
+# ARGV: id, its JSON, the open release that was seen ('' = none), its revision, its JSON as replaced, its candidate and
+# that one's former state, stable, candidate, actor, reason, time.
+_START = """
+local open = redis.call('GET', KEYS[1]) or ''
+if open ~= ARGV[3] then return 'open' end
+if open ~= '' and redis.call('HGET', 'release:' .. open, 'revision') ~= ARGV[4] then return 'open' end
+if redis.call('GET', KEYS[2]) ~= ARGV[8] then return 'stable' end
+local state = redis.call('HGET', KEYS[3], ARGV[9]) or ''
+local again = open ~= '' and ARGV[6] == ARGV[9] and state == 'canary'
+if not again and state ~= 'candidate' and state ~= 'retired' and state ~= 'rolled_back' then return 'state' end
+if open ~= '' then
+  redis.call('HSET', 'release:' .. open, 'data', ARGV[5], 'revision', ARGV[4] + 1)
+  redis.call('XADD', KEYS[5], '*', 'data', ARGV[5], 'actor', ARGV[10], 'reason', ARGV[11], 'time', ARGV[12])
+  if redis.call('HGET', KEYS[3], ARGV[6]) == 'canary' then
+    redis.call('HSET', KEYS[3], ARGV[6], ARGV[7])
+    redis.call('XADD', KEYS[4], '*', 'version', ARGV[6], 'from', '', 'action', 'replaced', 'actor', ARGV[10],
+      'reason', ARGV[11], 'time', ARGV[12])
+  end
+end
+redis.call('HSET', 'release:' .. ARGV[1], 'data', ARGV[2], 'revision', 0)
+redis.call('SET', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[3], ARGV[9], 'canary')
+redis.call('XADD', KEYS[4], '*', 'version', ARGV[9], 'from', '', 'action', 'canary', 'actor', ARGV[10],
+  'reason', ARGV[11], 'time', ARGV[12])
+redis.call('XADD', KEYS[5], '*', 'data', ARGV[2], 'actor', ARGV[10], 'reason', ARGV[11], 'time', ARGV[12])
+return 'ok'
+"""
+
+# ARGV: id, the revision that was seen, the new JSON, its state if that is final, candidate, its policy state from then
+# on, stable, actor, reason, time. A promotion moves the pointer in the same step.
+_MOVE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'open' end
+if redis.call('HGET', 'release:' .. ARGV[1], 'revision') ~= ARGV[2] then return 'open' end
+local state = redis.call('HGET', KEYS[3], ARGV[5]) or ''
+if ARGV[4] == 'promoted' and redis.call('GET', KEYS[2]) ~= ARGV[5] then
+  if redis.call('GET', KEYS[2]) ~= ARGV[7] then return 'stable' end
+  if state ~= 'canary' then return 'state' end
+  redis.call('HSET', KEYS[3], ARGV[7], 'retired', ARGV[5], 'stable')
+  redis.call('SET', KEYS[2], ARGV[5])
+  redis.call('XADD', KEYS[4], '*', 'version', ARGV[5], 'from', ARGV[7], 'action', 'promote', 'actor', ARGV[8],
+    'reason', ARGV[9], 'time', ARGV[10])
+elseif ARGV[4] ~= '' and state == 'canary' then
+  redis.call('HSET', KEYS[3], ARGV[5], ARGV[6])
+  redis.call('XADD', KEYS[4], '*', 'version', ARGV[5], 'from', '', 'action', ARGV[4], 'actor', ARGV[8],
+    'reason', ARGV[9], 'time', ARGV[10])
+end
+redis.call('HSET', 'release:' .. ARGV[1], 'data', ARGV[3], 'revision', ARGV[2] + 1)
+redis.call('XADD', KEYS[5], '*', 'data', ARGV[3], 'actor', ARGV[8], 'reason', ARGV[9], 'time', ARGV[10])
+if ARGV[4] ~= '' then redis.call('DEL', KEYS[1]) end
+return 'ok'
+"""
+_KEYS = [OPEN, STABLE, STATES, AUDIT, HISTORY]
+
+
+class ReleaseMoved(RuntimeError):
+    """Somebody else changed it first, or it is over; `current` is the release as it is now, if there is one."""
+
+    def __init__(self, message: str, current: "Release | None" = None) -> None:
+        super().__init__(message)
+        self.current = current
+
+
+class NotReleasable(RuntimeError):
+    """The version cannot be released: it serves already, or never may."""
+
+
+class Release(Record):
+    """One candidate beside one stable policy, under one plan. `step` is the index of the step under way.
+
+    `weight` is the candidate's share of conversations. While `paused` no step is taken. A `proposed` one has taken all
+    of its steps and waits for an operator. `whose` votes decide. `former` is the candidate's policy state from before.
+    """
+
+    id: int
+    revision: int = 0
+    candidate: int
+    stable: int
+    plan: Plan
+    mode: Mode
+    whose: Literal["evaluation", "all"]
+    former: PolicyState
+    actor: str
+    reason: str
+    created: float
+    since: str = "0"  # of the feedback: what came before says nothing of this release
+    state: State = "pending"
+    step: int = 0
+    stepped: float
+    weight: float = 0.0
+    paused_at: float | None = None
+    proposed: bool = False
+    ended: float | None = None
+    why: str = ""
+    decision: Decision | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.state not in FINAL
+
+    @property
+    def paused(self) -> bool:
+        return self.paused_at is not None
+
+    @property
+    def awaits_votes(self) -> bool:
+        """Whether a step is still to come that only votes can take."""
+        return any(isinstance(step, Analysis) for step in self.plan.steps[self.step :])
+
+    def paused_now(self, now: float) -> "Release":
+        return self if self.paused else self.model_copy(update={"paused_at": now})
+
+    def resumed(self, now: float) -> "Release":
+        """A pause without end is over; of any other step the time stood still."""
+        if self.paused_at is None:
+            return self
+        going = self.model_copy(update={"paused_at": None, "stepped": now - (self.paused_at - self.stepped)})
+        return going.skipped(now) if self._waits_for_somebody else going
+
+    def skipped(self, now: float) -> "Release":
+        """The step under way is taken, whatever it waits for."""
+        return self.model_copy(update={"step": min(self.step + 1, len(self.plan.steps)), "stepped": now})
+
+    def advanced(self, now: float, outcome: Outcome) -> "Release":
+        """All steps taken that are due, and `proposed` after the last; itself if there is none."""
+        release = self
+        while release.state == "canary" and not release.paused and not release.proposed:
+            following = release._next(now, outcome)
+            if following is release:
+                break
+            release = following
+        return release
+
+    @property
+    def _waits_for_somebody(self) -> bool:
+        return self.step < len(self.plan.steps) and self.plan.steps[self.step] == Pause(pause=None)
+
+    def _next(self, now: float, outcome: Outcome) -> "Release":
+        if self.step == len(self.plan.steps):
+            return self.model_copy(update={"proposed": True})
+        match self.plan.steps[self.step]:
+            case SetWeight(set_weight=percent):
+                return self.model_copy(update={"weight": percent / 100}).skipped(now)
+            case Pause(pause=None):
+                return self.paused_now(now)
+            case Pause(pause=seconds) if seconds is not None and now - self.stepped < seconds:
+                return self
+            case Analysis() if outcome != "promote":
+                return self
+        return self.skipped(now)
+
+
+class Transition(Record):
+    """A line of a release's history: the release as it became, who did it, and why."""
+
+    release: Release
+    actor: str
+    reason: str
+    time: float
+
+
+class ReleaseBook:
+    """All releases of one installation."""
+
+    def __init__(self, registry: PolicyRegistry) -> None:
+        self.registry, self.redis = registry, registry.redis
+        self._start = self.redis.register_script(_START)
+        self._move = self.redis.register_script(_MOVE)
+
+    def start(
+        self, candidate: int, plan: Plan, *, mode: Mode, whose: Literal["evaluation", "all"], since: str, actor: str,
+        reason: str, seen: Release | None,
+    ) -> Release:  # fmt: skip
+        """Begin to release `candidate` in place of `seen`, the open release if there is one.
+
+        Raises ReleaseMoved when another one is open, UnknownPolicy, NotReleasable, or PointerMoved.
+        """
+        stable, states, now = self.registry.stable(), self.registry.states(), time.time()
+        if candidate not in states:
+            raise UnknownPolicy(f"policy-v{candidate} does not exist")
+        again = seen is not None and seen.candidate == candidate
+        former = seen.former if seen is not None and again else states[candidate]
+        if stable is None or candidate == stable or former not in RELEASABLE:
+            raise NotReleasable(f"policy-v{candidate} is {states[candidate]}: it cannot be released")
+        release = Release(
+            id=int(self.redis.incr(LAST)), candidate=candidate, stable=stable, plan=plan, mode=mode, whose=whose,
+            former=former, actor=actor, reason=reason, created=now, stepped=now, since=since,
+        )  # fmt: skip
+        before: list[Any] = ["", "", "", "", ""]
+        if seen is not None:
+            why = f"policy-v{candidate} is released in its place"
+            over = _ended(seen, "replaced", why, now)
+            before = [seen.id, seen.revision, over.model_dump_json(), seen.candidate, seen.former]
+        told = self._start(
+            keys=_KEYS, args=[release.id, release.model_dump_json(), *before, stable, candidate, actor, reason, now]
+        )
+        if told != "ok":
+            raise self._refusal(told, candidate, stable)
+        return release
+
+    def move(self, seen: Release, changed: Release, *, actor: str, reason: str) -> Release:
+        """Replace `seen` by `changed`, both open. Raises ReleaseMoved."""
+        return self._moved(seen, changed, "", actor, reason, None)
+
+    def end(
+        self, seen: Release, state: State, *, actor: str, reason: str, decision: Decision | None = None,
+        candidate_is: PolicyState | None = None,
+    ) -> Release:  # fmt: skip
+        """End `seen`; promoted it serves from this moment on, otherwise it is what it was before unless `candidate_is`
+        says else. Raises ReleaseMoved, PointerMoved or NotReleasable."""
+        left = candidate_is or ("rolled_back" if state == "rolled_back" else seen.former)
+        return self._moved(seen, _ended(seen, state, reason, time.time(), decision), left, actor, reason, state)
+
+    def open(self) -> Release | None:
+        id = self.redis.get(OPEN)
+        return None if id is None else self.get(int(id))
+
+    def get(self, id: int) -> Release | None:
+        data = self.redis.hget(key(id), "data")
+        return None if data is None else Release.model_validate_json(data)
+
+    def latest(self, limit: int = 20) -> list[Release]:
+        """Newest first; numbers of releases that never began are left out."""
+        last = int(self.redis.get(LAST) or 0)
+        found = (self.get(id) for id in range(last, max(0, last - limit), -1))
+        return [release for release in found if release is not None]
+
+    def history(self, id: int | None = None) -> list[Transition]:
+        """Every transition, oldest first."""
+        lines = [
+            Transition(
+                release=Release.model_validate_json(fields["data"]), actor=fields["actor"], reason=fields["reason"],
+                time=float(fields["time"]),
+            )
+            for _, fields in self.redis.xrange(HISTORY)
+        ]  # fmt: skip
+        return [line for line in lines if id in (None, line.release.id)]
+
+    def freeze(self, frozen: bool) -> None:
+        """While frozen nothing is released or promoted by itself; what is worse is still rolled back."""
+        self.redis.set(FROZEN, int(frozen))
+
+    def is_frozen(self) -> bool:
+        return bool(self.redis.get(FROZEN) == "1")
+
+    def _moved(
+        self, seen: Release, changed: Release, left: str, actor: str, reason: str, state: State | None
+    ) -> Release:
+        after = changed.model_copy(update={"revision": seen.revision + 1})
+        args: list[Any] = [seen.id, seen.revision, after.model_dump_json(), state or "", seen.candidate, left]
+        told = self._move(keys=_KEYS, args=[*args, seen.stable, actor, reason, time.time()])
+        if told != "ok":
+            raise self._refusal(told, seen.candidate, seen.stable)
+        return after
+
+    def _refusal(self, told: str, candidate: int, stable: int) -> Exception:
+        if told == "stable":
+            current = self.registry.stable()
+            return PointerMoved(f"the stable policy is no longer policy-v{stable}; it is policy-v{current}", current)
+        if told == "state":
+            state = self.registry.states().get(candidate)
+            return NotReleasable(f"policy-v{candidate} is {state}: it cannot be released")
+        now = self.open()
+        message = "no release is open any more" if now is None else f"release {now.id} is {describe(now)} now"
+        return ReleaseMoved(message, now)
+
+
+def key(id: int) -> str:
+    return f"release:{id}"
+
+
+def describe(release: Release) -> str:
+    """Where it is, in a few words."""
+    if not release.is_open:
+        return release.state.replace("_", " ")
+    where = f"step {min(release.step + 1, len(release.plan.steps))} of {len(release.plan.steps)}"
+    what = "proposed" if release.proposed else "paused" if release.paused else release.state
+    return f"{what}, {where}, policy-v{release.candidate} at {release.weight:.0%}"
+
+
+def _ended(seen: Release, state: State, why: str, now: float, decision: Decision | None = None) -> Release:
+    known = decision or seen.decision
+    return seen.model_copy(
+        update={"state": state, "revision": seen.revision + 1, "weight": 0.0, "ended": now, "why": why,
+                "paused_at": None, "decision": known}
+    )  # fmt: skip
