@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import Field, StrictBool, StrictFloat, StringConstraints, model_validator
 
-from feedback.records import Id, Record, digest
+from feedback.records import Id, Lane, Record, digest
 
 MAX_CANDIDATES = 16
 MAX_TEXT = 32_768
@@ -180,13 +180,18 @@ class Circumstances(Record):
 
 
 class Feedback(Record):
-    """A judgement as the ledger keeps it. `rater` is pseudonymous; `split` says whether it may train."""
+    """A judgement as the ledger keeps it. `rater` is pseudonymous; `split` says whether it may train.
+
+    `lane` and `release` are those of the offer that it judges, if it judges one.
+    """
 
     schema_version: Literal[1] = 1
     id: Id
     judgement: Judgement
     rater: str
     split: Literal["train", "eval"]
+    lane: Lane | None = None
+    release: int | None = None
     circumstances: Circumstances = Circumstances()
     created: float
 

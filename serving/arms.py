@@ -28,6 +28,6 @@ class Arms:
 
 
 def place_of(release_id: int, conversation_id: str) -> float:
-    """Where in [0, 1) a conversation falls, evenly and for all of a release: what is below its weight is candidate's."""
+    """Where in [0, 1) a conversation falls, evenly and for all of a release: below its weight candidate answers."""
     digest = hashlib.sha256(f"{release_id}:{conversation_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
