@@ -152,8 +152,16 @@ class Archive:
         self.ledger.durably(self._offer, keys, [offer.id, offer.model_dump_json()])
 
     def offer(self, id: str) -> Offer | None:
-        raw = self.redis.get(f"comparison:{id}")
-        return Offer.model_validate_json(raw) if raw else None
+        return self.offers([id]).get(id)
+
+    def offers(self, ids: Sequence[str]) -> dict[str, Offer]:
+        """Those among `ids` that are there."""
+        raw = self.redis.mget([f"comparison:{id}" for id in ids]) if ids else []
+        return {id: Offer.model_validate_json(text) for id, text in zip(ids, raw, strict=True) if text}
+
+    def offer_ids(self, rater: str) -> list[str]:
+        """All that was laid side by side before a person."""
+        return list(self.redis.zrangebylex(f"responses:{rater}", "[cmp_", "(cmp`"))
 
     def blind(self, responses: Sequence[Response]) -> set[str]:
         """The ids of those laid side by side that nobody voted on yet: who wrote which must not be told."""

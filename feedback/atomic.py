@@ -2,24 +2,32 @@
 
 # A repeat counts itself: WAITAOF waits for its own connection's writes, so what somebody else has just written is
 # known to be on the disk only if a write follows it. What was erased while it was still being written stays erased, and
-# what was asked for before its person or conversation was.
+# what was asked for before its person or conversation was. A decoy is no head: if it comes first, the next one is.
 SERVE = """
-local written = 0
+local written, headless = 0, false
 for _, of in ipairs({KEYS[5], ARGV[8]}) do
   local at = redis.call('HGET', KEYS[9], of)
   if at and tonumber(at) >= tonumber(ARGV[7]) then redis.call('SADD', KEYS[8], ARGV[2]) end
 end
 if redis.call('SISMEMBER', KEYS[8], ARGV[2]) == 1 then redis.call('INCR', KEYS[2]) return 0 end
 if redis.call('HSETNX', KEYS[3], 'data', ARGV[1]) == 1 then
+  headless = true
   local parent = redis.call('HGET', KEYS[6], ARGV[4])
   if parent then redis.call('HSET', KEYS[3], 'parent', parent) end
   redis.call('ZADD', KEYS[4], 0, ARGV[2])
   if redis.call('HSETNX', KEYS[5], 'title', ARGV[5]) == 1 then redis.call('HSET', KEYS[5], 'created', ARGV[6]) end
-  redis.call('HSET', KEYS[5], 'updated', ARGV[6], 'head', ARGV[9])
+  redis.call('HSET', KEYS[5], 'updated', ARGV[6])
   redis.call('ZADD', KEYS[7], ARGV[6], ARGV[3])
   redis.call('RPUSH', 'responses:' .. KEYS[5], ARGV[2])
 end
-for i = 9, #ARGV, 4 do
+if headless or redis.call('HDEL', KEYS[3], 'headless') == 1 then
+  if ARGV[9] == '' then redis.call('HSET', KEYS[3], 'headless', 1)
+  else
+    redis.call('HSET', KEYS[5], 'head', ARGV[9])
+    if ARGV[9] ~= ARGV[2] .. ':0' then redis.call('HSET', KEYS[3], 'head', ARGV[9]) end
+  end
+end
+for i = 10, #ARGV, 4 do
   if redis.call('SET', 'completion:' .. ARGV[i], ARGV[i + 2], 'NX') then
     local entry = redis.call('XADD', KEYS[1], '*', 'id', ARGV[i], 'version', ARGV[i + 1])
     redis.call('HSET', KEYS[3], 'entry:' .. ARGV[i], entry)

@@ -33,6 +33,12 @@ class _Written(BaseModel):
     policy_version: int | None
     version_changed_at: int | None = None
     completion_token_ids: list[int]
+    decoy: bool = False
+
+    @property
+    def version(self) -> int | None:
+        """Whose it is; nobody's if several wrote it, it was imported, or answers another question."""
+        return None if self.decoy or self.version_changed_at is not None else self.policy_version
 
 
 def board_of(
@@ -53,12 +59,13 @@ def votes_in(
 ) -> list[Vote]:
     """The votes that stand, without those of raters in quarantine; `blind` leaves only those on answers laid blind.
 
-    An answer that two versions wrote, and one that was imported, is no version's.
+    An answer that two versions wrote, and one that was imported, is no version's. Checks of raters are no votes.
     """
     standing = [
         item
         for item in ledger.standing(ledger.watermark())
         if isinstance(item.judgement, Comparison | Ranking)
+        and not item.is_check
         and item.split in SPLITS[whose]
         and item.rater not in quarantined
         and (item.judgement.comparison_id or not blind)
@@ -108,8 +115,8 @@ def _answers(ledger: Ledger, ids: Iterable[str]) -> dict[str, Answer]:
     for chunk in _chunks(ids):
         for id, text in zip(chunk, ledger.redis.mget([f"completion:{id}" for id in chunk]), strict=True):
             written = None if text is None else _Written.model_validate_json(text)
-            if written and written.policy_version is not None and written.version_changed_at is None:
-                found[id] = Answer(written.policy_version, len(written.completion_token_ids))
+            if written and written.version is not None:
+                found[id] = Answer(written.version, len(written.completion_token_ids))
     return found
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from redis.exceptions import ResponseError
 
 from feedback.archive import Archive
+from feedback.checks import repeat_id
 from feedback.manifest import BrokenPolicy
 from feedback.raters import WEIGHTS
 from feedback.records import Record, Response
@@ -79,12 +80,13 @@ for _, id in ipairs(left) do
   end
 end
 if gone[redis.call('HGET', KEYS[4], 'head') or ''] then
-  redis.call('HSET', KEYS[4], 'head', parent or left[#left] .. ':0')
+  local last = left[#left]
+  redis.call('HSET', KEYS[4], 'head', parent or redis.call('HGET', 'response:' .. last, 'head') or last .. ':0')
 end
 return recalled
 """
 
-# Answers that were laid side by side and never stored.
+# Answers that were laid side by side and never stored, or laid so again.
 _ERASE_OFFER = """
 redis.call('SADD', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
@@ -152,7 +154,7 @@ class Eraser:
         for id in self.archive.conversation_ids(rater):
             erased += self.conversation(rater, id)
         for id in self.redis.zrange(f"responses:{rater}", 0, -1):
-            self.ledger.durably(self._offer, [ERASED, f"responses:{rater}"], [id])
+            self._forget_offer(rater, id)
         erased += self._judgements(self.archive.judgement_ids(rater))
         self.redis.hdel(WEIGHTS, rater)
         with suppress(ResponseError):  # one is under way already: the next will not hold it either
@@ -165,6 +167,9 @@ class Eraser:
         on_theirs = {id for responses in conversations for response in responses for id in self._on(response)}
         return on_theirs | set(self.archive.judgement_ids(rater))
 
+    def _forget_offer(self, rater: str, id: str) -> None:
+        self.ledger.durably(self._offer, [ERASED, f"responses:{rater}"], [id])
+
     def _end(self, of: str) -> None:
         """Answers under way to what was asked until now will not be stored."""
         self.redis.hset(ERASED_AT, of, time.time())
@@ -175,6 +180,8 @@ class Eraser:
         keys = [ERASED, COMPLETIONS, f"responses:{response.rater}", conversation, f"conversations:{response.rater}"]
         ids = response.completion_ids
         recalled = self.ledger.durably(self._response, keys, [response.id, response.conversation_id, *ids])
+        if response.id.startswith("cmp_"):
+            self._forget_offer(response.rater, repeat_id(response.id))
         erased += Erased(completions=len(ids), restarted=_restarted(recalled))
         # Nothing more can be said of it from now on, but something may have been said meanwhile.
         return erased + self._judgements(self._on(response))

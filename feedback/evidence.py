@@ -35,6 +35,24 @@ def log_e_better(wins: int, losses: int) -> float:
     return both + math.log1p(-math.exp(_log_e_behind(wins, losses) - both))
 
 
+def log_e_below(wins: int, losses: int, limit: float) -> float:
+    """Against p >= limit: log of the likelihood ratio to p = limit, averaged over win rates uniform on [0, limit].
+
+    At most 1 on average also under every p > limit, where wins, which speak against each of those rates, are more. Of
+    w wins and l losses e is
+        1 / limit * sum over j = 1 .. l + 1 of w! l! / ((w + j)! (l + 1 - j)!) * limit^j * (1 - limit)^(1 - j),
+    the incomplete beta function of whole numbers as a binomial sum. With limit 1/2 it is `log_e_better(losses, wins)`.
+    """
+    fixed = math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.log(limit)
+    terms = [
+        fixed - math.lgamma(wins + j + 1) - math.lgamma(losses - j + 2)
+        + j * math.log(limit) + (1 - j) * math.log1p(-limit)
+        for j in range(1, losses + 2)
+    ]  # fmt: skip
+    largest = max(terms)
+    return largest + math.log(math.fsum(math.exp(term - largest) for term in terms))
+
+
 def _log_e_behind(more: int, fewer: int) -> float:
     """For the side with fewer wins: sum of C(n + 1, k) over k <= fewer, by (n + 1) C(n, fewer), largest term first."""
     term = total = 1.0

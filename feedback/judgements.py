@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import Field, StrictBool, StrictFloat, StringConstraints, model_validator
 
-from feedback.records import Id, Lane, Record, digest
+from feedback.records import CHECKS, Id, Lane, Record, digest
 
 MAX_CANDIDATES = 16
 MAX_TEXT = 32_768
@@ -196,10 +196,18 @@ class Feedback(Record):
     created: float
 
     @property
+    def is_check(self) -> bool:
+        """Whether it tells of its rater, not of the answers."""
+        return self.lane in CHECKS
+
+    @property
     def slot(self) -> str:
-        """A second judgement in the same slot is a revision of the first. Each metric has its own."""
-        metric = [self.judgement.metric] if isinstance(self.judgement, Rating) and self.judgement.metric else []
-        return digest([self.rater, self.judgement.type, sorted(self.judgement.targets), *metric])
+        """A second judgement in the same slot is a revision of the first. Each metric has its own, and each check."""
+        judgement = self.judgement
+        more = [judgement.metric] if isinstance(judgement, Rating) and judgement.metric else []
+        if self.is_check and isinstance(judgement, Comparison | Ranking) and judgement.comparison_id:
+            more = [judgement.comparison_id]
+        return digest([self.rater, judgement.type, sorted(judgement.targets), *more])
 
 
 def parse_ranking(text: str, candidates: list[str]) -> list[list[str]]:

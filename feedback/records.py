@@ -15,6 +15,8 @@ Arm = Literal["stable", "candidate"]
 #: Why answers are laid side by side: to decide a release, to see whether one policy beats itself, whether a rater reads
 #: (one answer is none to the question), and whether a rater says the same twice.
 Lane = Literal["release", "aa", "gold", "repeat"]
+#: What is said there is about the rater: it teaches and ranks nothing.
+CHECKS: tuple[Lane, ...] = ("gold", "repeat")
 
 
 def new_id(prefix: str) -> str:
@@ -49,7 +51,8 @@ class Completion(Record):
     Under a release, `arm` is the side that the conversation was put on, with the chance `propensity`.
     `partial` says that somebody stopped it before it was finished; `plain` that nothing tempered, cut off or forced its
     tokens, so that the `logprobs`, which are the policy's own, are those of the draw. What was imported was served by
-    no policy: it has neither a version nor tokens.
+    no policy: it has neither a version nor tokens. A `decoy` answers, by its prompt's tokens, another question than its
+    messages: whoever prefers it has not read. It never trains, and no conversation goes on from it.
     """
 
     schema_version: Literal[1] = 1
@@ -73,6 +76,7 @@ class Completion(Record):
     arm: Arm | None = None
     propensity: float | None = None
     partial: bool = False
+    decoy: bool = False
     consent: bool = True
     created: float
 

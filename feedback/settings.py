@@ -73,6 +73,9 @@ class Settings(BaseSettings):
         default=None, ge=1, description="newest policies whose weights are kept, in use or not; none given = all"
     )
     evaluation_share: float = Field(default=0.1, ge=0.0, le=0.9)
+    gold_share: float = Field(
+        default=0.02, ge=0.0, le=0.2, description="of blind pairs, in which one answer is to another question"
+    )
     min_rankings: int = Field(default=48, ge=1, description="new judgements that start a round")
     training_processes: int | None = Field(
         default=None, ge=1, description="that a stage trains in; none given = one per GPU, or one"

@@ -102,8 +102,9 @@ class Ledger:
     def append_answer(self, response: Response, completions: list[Completion]) -> bool:
         """Store finished completions of a response as served. Appending the same ones twice changes nothing.
 
-        The conversation is made, or goes on from the completion whose words the new messages repeat. False if nothing
-        was written: all were there, or the person or conversation was erased after they had been asked for.
+        The conversation is made, or goes on from the completion whose words the new messages repeat, and then from the
+        first of these that is no decoy. False if nothing was written: all were there, or the person or conversation was
+        erased after they had been asked for.
         """
         first, now = completions[0], time.time()
         turns = [index for index, message in enumerate(first.messages) if message.role == "assistant"]
@@ -112,7 +113,8 @@ class Ledger:
         keys = [COMPLETIONS, REPEATS, f"response:{response.id}", f"responses:{response.rater}", conversation]
         keys += [f"paths:{conversation}", f"conversations:{response.rater}", ERASED, ERASED_AT]
         args = [response.model_dump_json(), response.id, response.conversation_id, prefix, title_of(first), now]
-        args += [response.created, response.rater]
+        head = next((each.id for each in completions if not each.decoy), "")
+        args += [response.created, response.rater, head]
         for each in completions:
             path = path_digest([*each.messages, each.answer])
             args += [each.id, "" if each.policy_version is None else each.policy_version, each.model_dump_json(), path]

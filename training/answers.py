@@ -32,9 +32,10 @@ class Answers:
         return found
 
     def _permitted(self, known: dict[str, Completion]) -> dict[str, Completion]:
-        """Without those that their people keep out of training by now."""
+        """Without decoys, and those that their people keep out of training by now."""
         withheld = Archive(self._ledger).withheld(known.values())
-        return {id: each for id, each in known.items() if id not in withheld and each.version_changed_at is None}
+        whole = {id: each for id, each in known.items() if each.version_changed_at is None and not each.decoy}
+        return {id: each for id, each in whole.items() if id not in withheld}
 
     def _with_tokens(self, completion: Completion) -> Completion | None:
         imported = completion.policy_version is None and not completion.completion_token_ids

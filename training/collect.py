@@ -6,8 +6,8 @@ text, and are encoded here. What evaluation-only raters said never trains. Nor d
 it a ranking, a rating, a demonstration or practice: those that evaluation-only raters asked or ranked are held out, and
 a fixed share of all others. They are kept apart for good, and the gate decides by them: by answers to them, by their
 rankings and demonstrations. Of raters in quarantine nothing is taken at all, neither what they said nor what they
-asked. Completions to practise on as they are, the live ones, are answers to the prompts that train; see
-training/received.py.
+asked; of nobody what was laid before them as a check. Completions to practise on as they are, the live ones, are
+answers to the prompts that train; see training/received.py.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -143,7 +143,7 @@ def collect(
     out and counted; such a demonstration is compared with nothing. `sides_of` knows the prompts' sides from earlier
     rounds. Live completions are those by the policies among `writers`, of which the first count most.
     """
-    standing = ledger.standing(watermark)
+    standing = [item for item in ledger.standing(watermark) if not item.is_check]
     aside = {item.rater for item in standing} & set(quarantined)
     standing = [item for item in standing if item.rater not in aside]
     answers = Answers(ledger, encode)

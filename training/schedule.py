@@ -35,7 +35,8 @@ def due(settings: Settings, book: RoundBook, ledger: Ledger, now: float) -> str 
     """
     rounds = book.list(limit=MANY_ROUNDS)
     since = next((round.watermark for round in rounds if round.watermark), "0")
-    fresh = (item for _, item in ledger.feedback_between(since) if item.split == "train")
+    said = (item for _, item in ledger.feedback_between(since))
+    fresh = (item for item in said if item.split == "train" and not item.is_check)
     judgements = list(islice(fresh, settings.min_rankings))
     if len(judgements) >= settings.min_rankings:
         return "count"

@@ -54,7 +54,9 @@ def export(ledger: Ledger, wanted: Wanted, salt: bytes) -> Iterator[Line]:
 
 
 def _is_wanted(feedback: Feedback, wanted: Wanted) -> bool:
-    return feedback.created >= (wanted.since or 0.0) and wanted.split in ("all", feedback.split)
+    """What checks its rater says nothing of the answers."""
+    in_time = feedback.created >= (wanted.since or 0.0)
+    return in_time and wanted.split in ("all", feedback.split) and not feedback.is_check
 
 
 def _lines(ledger: Ledger, wanted: Wanted, standing: Sequence[Feedback], salt: bytes) -> Iterator[Line]:
@@ -91,7 +93,7 @@ def _judged(ledger: Ledger, wanted: Wanted, standing: Sequence[Feedback], salt: 
         shown = {
             id: _unnamed(c, salt).model_copy(update={"consent": id not in hidden})  # also where it is imported again
             for id, c in known.items()
-            if wanted.private or id not in hidden
+            if not c.decoy and (wanted.private or id not in hidden)
         }
         for feedback in chunk:
             completions = tuple(shown[id] for id in feedback.judgement.targets if id in shown)
