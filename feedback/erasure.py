@@ -179,9 +179,9 @@ class Eraser:
         conversation = conversation_key(response.rater, response.conversation_id)
         keys = [ERASED, COMPLETIONS, f"responses:{response.rater}", conversation, f"conversations:{response.rater}"]
         ids = response.completion_ids
-        recalled = self.ledger.durably(self._response, keys, [response.id, response.conversation_id, *ids])
         if response.id.startswith("cmp_"):
             self._forget_offer(response.rater, repeat_id(response.id))
+        recalled = self.ledger.durably(self._response, keys, [response.id, response.conversation_id, *ids])
         erased += Erased(completions=len(ids), restarted=_restarted(recalled))
         # Nothing more can be said of it from now on, but something may have been said meanwhile.
         return erased + self._judgements(self._on(response))

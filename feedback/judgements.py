@@ -165,7 +165,7 @@ def rates(judgement: Judgement) -> TypeGuard[Rating]:
     return isinstance(judgement, Rating) and judgement.metric is None
 
 
-def compares(judgement: Judgement, ids: Collection[str]) -> bool:
+def compares(judgement: Judgement, ids: Collection[str]) -> TypeGuard[Comparison | Ranking]:
     """Whether a judgement sets some of these answers against each other."""
     return isinstance(judgement, Comparison | Ranking) and len({*ids} & {*judgement.targets}) > 1
 

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
 
-from feedback.judgements import compares
+from feedback.judgements import Feedback, compares
 from feedback.keys import ApiKey
 from feedback.records import Completion, Offer, Slot, new_id
 from serving import api_docs as docs
 from serving.answers import Plan, Question, answer
-from serving.chat_request import check, check_model, ticket_for, upstream_body, wants_resuming
+from serving.chat_request import check, check_model, end_user, ticket_for, upstream_body, wants_resuming
+from serving.checks import is_gold, repeated, wants_repeat, with_decoy
 from serving.engine import SERVED_NAME, Body
 from serving.errors import ApiError, invalid
 from serving.gateway import CallerDep, Gateway, GatewayDep, User, read_json
@@ -30,14 +32,22 @@ _draw = random.SystemRandom()
 async def compare(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Chat, but with `k` answers: choice i is slot i, whoever wrote it. The vote goes to /v1/feedback."""
     body = await read_json(request)
+    if wants_repeat(body):
+        rater = gateway.rater(caller, end_user(body, request.headers))
+        return JSONResponse(await run_in_threadpool(lambda: card(gateway, repeated(gateway, rater))))
+    gold = is_gold(body, gateway.settings.gold_share)
     arms = arms_of(body)
-    chat = {name: value for name, value in body.items() if name != "k"} | {"model": SERVED_NAME, "n": len(arms)}
+    chat = {name: value for name, value in body.items() if name not in ("k", "repeat")} | {
+        "model": SERVED_NAME,
+        "n": len(arms),
+    }
     check(chat, max_tokens=gateway.settings.max_model_len)
     if chat.get("store") is False:
         raise invalid("a comparison that is not stored cannot be voted on", "store")
 
     def plan(served: Served) -> Plan:
-        return blind_plan(gateway, caller, chat, request.headers, arms, served)
+        made = blind_plan(gateway, caller, chat, request.headers, arms, served)
+        return with_decoy(made) if gold else made
 
     return await answer(request, gateway, caller, chat, plan)
 
@@ -84,20 +94,39 @@ def get_comparison(id: str, gateway: GatewayDep, caller: CallerDep, user: User =
     offer, raters = gateway.archive.offer(id), gateway.raters(caller, user)
     if offer is None or offer.rater not in raters:
         raise ApiError(404, f"No comparison {id}.", code="comparison_not_found", param="id")
+    return card(gateway, offer)
+
+
+def card(gateway: Gateway, offer: Offer) -> dict[str, Any]:
+    """A comparison as the API shows it."""
     known = gateway.ledger.completions(offer.completion_ids)
     votes = votes_on(gateway, offer)
-    answers = [_shown(known[id]) for id in offer.completion_ids if id in known]
-    facts = {"object": "comparison", "id": id, "created": int(offer.created), "conversation_id": offer.conversation_id}
-    told = {"votes": votes, "reveal": reveal(offer, known) if votes else None}
-    return {**facts, "completion_ids": list(offer.completion_ids), "answers": answers, **told}
+    answers = [known[id] for id in offer.completion_ids if id in known]
+    return {
+        "object": "comparison",
+        "id": offer.id,
+        "created": int(offer.created),
+        "conversation_id": offer.conversation_id,
+        "completion_ids": list(offer.completion_ids),
+        "messages": [message.plain for message in answers[0].messages] if answers else [],
+        "answers": [_shown(each) for each in answers],
+        "votes": votes,
+        "reveal": reveal(offer, known) if votes else None,
+    }
 
 
 def votes_on(gateway: Gateway, offer: Offer) -> list[str]:
     """The judgements that stand and set its answers against each other: one of a single answer reveals nothing."""
     said = {kept.feedback.id: kept for id in offer.completion_ids for kept in gateway.ledger.about(id)}
-    return sorted(
-        id for id, kept in said.items() if kept.stands and compares(kept.feedback.judgement, offer.completion_ids)
-    )
+    return sorted(id for id, kept in said.items() if kept.stands and _is_vote(kept.feedback, offer))
+
+
+def _is_vote(feedback: Feedback, offer: Offer) -> bool:
+    """What was said of a pair when it first came is none on the pair that came again, nor the other way round."""
+    judgement = feedback.judgement
+    if not compares(judgement, offer.completion_ids):
+        return False
+    return "repeat" not in (feedback.lane, offer.lane) or judgement.comparison_id == offer.id
 
 
 def _shown(completion: Completion) -> Body:

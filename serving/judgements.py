@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -108,7 +109,7 @@ async def accept(gateway: Gateway, caller: ApiKey, said: Said) -> Accepted:
     split = gateway.keys.split(rater, gateway.settings.evaluation_share)
     feedback = Feedback(
         id=new_id("fb_"), judgement=judgement, rater=rater, split=split, circumstances=said.circumstances,
-        created=time.time(),
+        lane=offer.lane if offer else None, release=offer.release if offer else None, created=time.time(),
     )  # fmt: skip
     if said.dry_run:
         return Accepted({"object": "feedback", "type": judgement.type, "status": "valid"}, "valid")
@@ -117,9 +118,10 @@ async def accept(gateway: Gateway, caller: ApiKey, said: Said) -> Accepted:
     answer = _answer(feedback, appended)
     if not appended.stands:
         return Accepted(answer, appended.status)
-    if best := _best(judgement):
-        answer["continue_from"] = best[0]
-        await run_in_threadpool(go_on_from, gateway, best[0], known[best[0]], judgement.targets)
+    # What comes again was part of its conversation when it came first.
+    if (offer is None or offer.lane != "repeat") and (best := _best(judgement, known)):
+        answer["continue_from"] = best
+        await run_in_threadpool(go_on_from, gateway, best, known[best], judgement.targets)
     if offer is not None:
         answer["reveal"] = reveal(offer, known)
     return Accepted(answer, appended.status)
@@ -133,17 +135,18 @@ def _offer(gateway: Gateway, id: str, raters: set[str]) -> Offer:
     return offer
 
 
-def _best(judgement: Judgement) -> tuple[str, ...]:
-    """The completions preferred to all others; of two equally bad ones, both."""
+def _best(judgement: Judgement, known: Mapping[str, Shown]) -> str | None:
+    """The completion preferred to the others, but for decoys; of equally good or bad ones the one shown first."""
     if not isinstance(judgement, Comparison | Ranking):
-        return ()
-    return tuple(t for t, tier in zip(judgement.targets, judgement.tiers, strict=True) if tier == 0)
+        return None
+    places = dict(zip(judgement.targets, judgement.tiers, strict=True))
+    return min((id for id in places if not known[id].decoy), key=places.__getitem__, default=None)
 
 
 def go_on_from(gateway: Gateway, best: str, shown: Shown, judged: tuple[str, ...]) -> None:
     """Let the conversation go on from the best answer, unless it has gone on already.
 
-    Of several equally good the one shown first: the order shown was drawn at random.
+    Of several equally good it is the one shown first: the order shown was drawn at random.
     """
     conversation = gateway.archive.conversation(shown.rater, shown.conversation_id)
     if conversation is not None and conversation.head in judged and conversation.head != best:
@@ -197,7 +200,7 @@ def list_feedback(
     while (page := gateway.ledger.feedback_page(rater, after)) and len(found) <= limit:
         found += [kept for kept in page.kept if _wanted(kept, type, completion_id)]
         after = page.last
-    data = [card(kept) for kept in found[:limit]]
+    data = [card(kept, oversees=caller.role in OPERATORS) for kept in found[:limit]]
     edges = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
     return {"object": "list", "data": data, **edges, "has_more": len(found) > limit}
 
@@ -211,13 +214,13 @@ def _wanted(kept: Kept, type: str | None, completion_id: str | None) -> bool:
 @router.get("/v1/feedback/{id}", **docs.FEEDBACK)
 def get_feedback(id: str, gateway: GatewayDep, caller: CallerDep, user: User = None) -> dict[str, Any]:
     """A judgement with the revisions that led to it."""
-    kept = _own(gateway, caller, id, user)
+    kept, oversees = _own(gateway, caller, id, user), caller.role in OPERATORS
     history: list[dict[str, Any]] = []
     earlier = kept
     while earlier.replaces and (before := gateway.ledger.kept([earlier.replaces])):
         earlier = before[0]
-        history.append(card(earlier))
-    return {**card(kept), "history": history}
+        history.append(card(earlier, oversees=oversees))
+    return {**card(kept, oversees=oversees), "history": history}
 
 
 @router.delete("/v1/feedback/{id}", **docs.TAKE_BACK)
@@ -237,9 +240,10 @@ def _own(gateway: Gateway, caller: ApiKey, id: str, user: str | None) -> Kept:
     return kept[0]
 
 
-def card(kept: Kept) -> dict[str, Any]:
-    """A judgement as its author and operators see it."""
+def card(kept: Kept, *, oversees: bool = False) -> dict[str, Any]:
+    """A judgement as its author sees it; only operators learn what was a check."""
     feedback = kept.feedback
     status = "retracted" if kept.retracted else "accepted" if kept.stands else "replaced"
+    told = feedback.model_dump(mode="json", exclude=None if oversees else {"lane"})
     facts = {"revision": kept.revision, "replaces": kept.replaces, "status": status}
-    return {"object": "feedback", "type": feedback.judgement.type, **feedback.model_dump(mode="json"), **facts}
+    return {"object": "feedback", "type": feedback.judgement.type, **told, **facts}

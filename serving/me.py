@@ -10,7 +10,7 @@ from starlette.responses import StreamingResponse
 
 from feedback.erasure import Eraser, traces
 from serving import api_docs as docs
-from serving import judgements
+from serving import comparisons, judgements
 from serving.gateway import Gateway, GatewayDep
 from serving.stored import RaterDep, Stored, card, chat_completion, load
 
@@ -21,7 +21,7 @@ router = APIRouter()
 
 @router.get("/v1/me/export", response_class=StreamingResponse, **docs.TAKE_ALONG)
 def export(gateway: GatewayDep, rater: RaterDep) -> StreamingResponse:
-    """Everything of the caller, one JSON object a line: conversations, each with its completions, then judgements."""
+    """Everything of the caller, one JSON object a line: conversations with completions, comparisons, judgements."""
     lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in belongings(gateway, rater))
     first = next(lines, "")  # until then a fault of the ledger is a plain HTTP error
     return StreamingResponse(chain([first], lines), media_type="application/x-ndjson")
@@ -55,6 +55,9 @@ def belongings(gateway: Gateway, rater: str) -> Iterator[dict[str, Any]]:
         if conversation is not None:
             yield card(conversation)
             yield from map(with_messages, load(gateway, archive.branches(rater, id)))
+    for id in archive.offer_ids(rater):
+        if (offer := archive.offer(id)) is not None:
+            yield comparisons.card(gateway, offer)
     said = archive.judgement_ids(rater)
     for start in range(0, len(said), CHUNK):
         yield from map(judgements.card, gateway.ledger.kept(said[start : start + CHUNK]))

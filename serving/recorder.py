@@ -27,7 +27,7 @@ class Ticket:
     """One accepted request for `choices` answers.
 
     `blind` hides who writes until there is a vote; `keep` is whether the ledger may have it at all, and `plain` whether
-    it is drawn from the policy as it is.
+    it is drawn from the policy as it is. The choice `decoy` answers another question.
     """
 
     messages: tuple[Message, ...]
@@ -44,6 +44,7 @@ class Ticket:
     wants_logprobs: bool
     wants_token_ids: bool
     blind: bool = False
+    decoy: int | None = None
     response_id: str = field(default_factory=lambda: new_id("chatcmpl-"))
     created: float = field(default_factory=time.time)
 
@@ -101,6 +102,7 @@ class Draft:
             policy_version=self.served.version,
             version_changed_at=self.version_changed_at,
             partial=self.finish_reason is None,
+            decoy=index == ticket.decoy,
             consent=ticket.consent,
             created=ticket.created,
         )

@@ -93,8 +93,9 @@ class Relay:
 
     @property
     def usage(self) -> dict[str, int]:
-        """Tokens so far, as OpenAI counts: the prompt once, every choice."""
-        prompt = max(len(draft.prompt_token_ids) for draft in self.drafts.values())
+        """Tokens so far, as OpenAI counts: the prompt once, every choice. A decoy's prompt would tell what it is."""
+        asked = [draft for index, draft in self.drafts.items() if index != self.ticket.decoy]
+        prompt = max(len(draft.prompt_token_ids) for draft in asked)
         completion = sum(len(draft.token_ids) for draft in self.drafts.values())
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 

@@ -20,6 +20,7 @@ class Shown(NamedTuple):
     prompt_digest: str
     finish_reason: str
     policy_version: int | None
+    decoy: bool = False
 
 
 class ShownAnswers:
@@ -32,7 +33,7 @@ class ShownAnswers:
     def remember(self, completions: Iterable[Completion]) -> None:
         for each in completions:
             facts = (each.rater, each.conversation_id, each.prompt_digest, each.finish_reason, each.policy_version)
-            self._known[each.id] = Shown(*facts)
+            self._known[each.id] = Shown(*facts, each.decoy)
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
 

@@ -80,7 +80,8 @@ def page(items: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
 def chat_completion(stored: Stored) -> dict[str, Any]:
     """The chat.completion as it was answered, with what it was sampled with."""
     response, first = stored.response, stored.completions[0]
-    prompt, answer = len(first.prompt_token_ids), sum(len(each.completion_token_ids) for each in stored.completions)
+    prompt = max((len(each.prompt_token_ids) for each in stored.completions if not each.decoy), default=0)
+    answer = sum(len(each.completion_token_ids) for each in stored.completions)
     versions = {stored.policy_version(each) for each in stored.completions}
     return {
         **first.sampling,
