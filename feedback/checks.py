@@ -10,7 +10,6 @@ from feedback.archive import Archive
 from feedback.evidence import flagged, log_e, log_e_below, log_e_better
 from feedback.judgements import Comparison, Feedback, Judgement, Ranking
 from feedback.records import CHECKS, Offer, Record, digest
-from feedback.store import Ledger
 
 #: Of decoys a careful rater passes over at least so many, when preferring anything at all.
 LEAST_PASSED = 0.8
@@ -51,14 +50,15 @@ class Checked(Record):
         """Against choosing left and right alike."""
         return log_e(self.left, self.right)
 
+    @property
+    def told(self) -> dict[str, float]:
+        """Counts, and e-values' logarithms."""
+        names = ("log_e_careless", "log_e_fickle", "log_e_side")
+        return {**self.model_dump(), **{name: getattr(self, name) for name in names}}
 
-def checked(ledger: Ledger) -> dict[str, Checked]:
-    """Each rater's checks, as what they say stands now."""
-    return checks_of(ledger.standing(ledger.watermark()), Archive(ledger))
 
-
-def checks_of(standing: Sequence[Feedback], archive: Archive) -> dict[str, Checked]:
-    """The same of judgements that were read already."""
+def checked(standing: Sequence[Feedback], archive: Archive) -> dict[str, Checked]:
+    """What became of each rater's checks, by what stands."""
     gold = {item.id: _comparison_id(item.judgement) for item in standing if item.lane == "gold"}
     offers = archive.offers(sorted({id for id in gold.values() if id}))
     decoys = {slot.completion_id for offer in offers.values() for slot in offer.slots if slot.arm == "gold"}
@@ -115,7 +115,7 @@ def suspects(raters: Mapping[str, Checked], alpha: float = ALPHA) -> dict[str, l
 
 
 def repeatable(archive: Archive, rater: str, before: float) -> list[Offer]:
-    """Pairs laid blind that a rater chose between before that time, and was not asked of again; oldest first."""
+    """Pairs laid blind that a rater chose between before that time, and was not asked of again."""
     said = archive.ledger.kept(archive.judgement_ids(rater)[-NEWEST:])
     standing = [kept.feedback for kept in said if kept.stands]
     asked_again = {frozenset(item.judgement.targets) for item in standing if item.lane == "repeat"}

@@ -131,9 +131,12 @@ TAKE_BACK = documented("Undo a judgement", tag="feedback", returns=kept.Deleted,
 COMPARE = documented(
     "Several answers side by side, blind",
     tag="comparisons",
-    returns=schema.ChatCompletion,
-    body=schema.ComparisonRequest,
-    examples={"two answers": {"model": "auto", "k": 2, "messages": _MESSAGES, "max_tokens": 64}},
+    returns=schema.Compared,
+    body=schema.ToCompare,
+    examples={
+        "two answers": {"model": "auto", "k": 2, "messages": _MESSAGES, "max_tokens": 64},
+        "a pair that comes again": {"repeat": True},
+    },
     also=EVENTS,
     errors=(404, 504),
 )

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from feedback.leaderboard import Leaderboard
 from feedback.rounds import RoundRecord
@@ -161,15 +161,38 @@ class ComparisonRequest(ChatRequest):
     k: int = Field(default=2, ge=2, le=8)
 
 
+class RepeatRequest(BaseModel):
+    """For a pair that one chose in a while ago, sides swapped; it is judged as if it came for the first time."""
+
+    repeat: Literal[True]
+    user: str | None = Field(default=None, description="whom an operator's or admin's key speaks for")
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ToCompare(RootModel[ComparisonRequest | RepeatRequest]):
+    """New answers side by side, or ones that were there before."""
+
+
+_COMPARISON: Schema = {
+    "object": "comparison", "id": "cmp_0199c2", "created": 1767225600, "conversation_id": "conv_0199c2",
+    "completion_ids": ["cmp_0199c2:0", "cmp_0199c2:1"], "messages": [], "answers": [], "votes": [], "reveal": None,
+}  # fmt: skip
+
+
 class ShownComparison(BaseModel):
     object: Literal["comparison"]
     id: str
     completion_ids: list[str]
+    messages: list[dict[str, Any]]
 
-    model_config = example({
-        "object": "comparison", "id": "cmp_0199c2", "created": 1767225600, "conversation_id": "conv_0199c2",
-        "completion_ids": ["cmp_0199c2:0", "cmp_0199c2:1"], "answers": [], "votes": [], "reveal": None,
-    })  # fmt: skip
+    model_config = example(_COMPARISON)
+
+
+class Compared(RootModel[ChatCompletion | ShownComparison]):
+    """Answers as they were written, or a comparison that is repeated."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _COMPARISON})
 
 
 class Policy(BaseModel):

@@ -1,4 +1,4 @@
-"""`ratchet raters`: whose judgements train, what they weigh, and who is put aside."""
+"""`ratchet raters`: whose judgements train, what they weigh, how their checks went, and who is put aside."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -8,6 +8,8 @@ from redis import Redis
 from rich.markup import escape
 from rich.table import Table
 
+from feedback.archive import Archive
+from feedback.checks import Checked, checked, suspects
 from feedback.erasure import traces
 from feedback.keys import source_of
 from feedback.raters import Raters
@@ -23,7 +25,11 @@ Reason = Annotated[str, typer.Option(help="For the audit.")]
 
 @app.callback()
 def list_raters(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> None:
-    """Show all raters: what stands of them now, and what the last round made of it; most judgements first."""
+    """Show all raters: what stands of them now, and what the last round made of it; most judgements first.
+
+    `gold` are the decoys that they passed over, of all; `repeat` the pairs that they judged alike when these came again
+    with sides swapped; `left` how often they preferred the left one.
+    """
     if ctx.invoked_subcommand is not None:
         return
     _, redis = installation(home)
@@ -31,19 +37,14 @@ def list_raters(ctx: typer.Context, home: Home = None, as_json: AsJson = False) 
     if as_json:
         console().print_json(data=rows)
         return
-    table = Table("source", "split", "judgements", "agreement", "reliability", "share", "quarantined")
+    table = Table("source", "split", "judgements", "agreement", "reliability", "share", "gold", "repeat", "left")
+    table.add_column("quarantine")
     table.add_column("rater", no_wrap=True)  # it is to be copied
     for row in rows:
-        aside = row["quarantined"]
-        why = (
-            f"{datetime.fromtimestamp(aside['time']):%Y-%m-%d %H:%M} by {aside['actor']}: {aside['reason']}"
-            if aside
-            else ""
-        )
-        figures = (_figure(row[name]) for name in ("agreement", "reliability", "share"))
-        capped = " (capped)" if row["capped"] else ""
-        cells = (row["source"], row["split"], f"{row['judgements']:,}", *figures)
-        table.add_row(*cells[:-1], cells[-1] + capped, escape(why), row["rater"])
+        agreement, reliability, share = (_figure(row[name]) for name in ("agreement", "reliability", "share"))
+        weighed = (agreement, reliability, share + (" (capped)" if row["capped"] else ""))
+        cells = (row["source"], row["split"], f"{row['judgements']:,}", *weighed, *_checks(row["checks"]))
+        table.add_row(*cells, escape(_quarantine(row)), row["rater"])
     console().print(table)
 
 
@@ -79,9 +80,12 @@ def described(redis: Redis) -> list[dict[str, Any]]:
     weights, aside = raters.weights(), raters.quarantined()
     counts: dict[str, int] = dict.fromkeys([*weights, *aside], 0)
     splits: dict[str, str] = {}
-    for item in ledger.standing(ledger.watermark()):
-        counts[item.rater] = counts.get(item.rater, 0) + 1
+    standing = ledger.standing(ledger.watermark())
+    for item in standing:
+        counts[item.rater] = counts.get(item.rater, 0) + (not item.is_check)
         splits[item.rater] = item.split
+    checks = checked(standing, Archive(ledger))
+    suspected = suspects(checks)
     return [
         {
             "rater": rater,
@@ -92,10 +96,29 @@ def described(redis: Redis) -> list[dict[str, Any]]:
             "reliability": weights[rater].reliability if rater in weights else None,
             "share": weights[rater].share if rater in weights else None,
             "capped": rater in weights and weights[rater].capped,
+            "checks": checks.get(rater, Checked()).told,
+            "suspected": suspected.get(rater, []),
             "quarantined": aside[rater].model_dump() if rater in aside else None,
         }
         for rater, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
+
+
+def _checks(told: dict[str, Any]) -> tuple[str, str, str]:
+    """Decoys passed over, pairs judged alike again, and how often left was preferred; nothing where there are none."""
+    decoys, again, sides = (told[a] + told[b] for a, b in (("passed", "failed"), ("same", "other"), ("left", "right")))
+    return (
+        f"{told['passed']}/{decoys}" if decoys else "",
+        f"{told['same']}/{again}" if again else "",
+        f"{told['left'] / sides:.0%}" if sides else "",
+    )
+
+
+def _quarantine(row: dict[str, Any]) -> str:
+    """Since when and why a rater is aside, or else why to put them there."""
+    if aside := row["quarantined"]:
+        return f"{datetime.fromtimestamp(aside['time']):%Y-%m-%d %H:%M} by {aside['actor']}: {aside['reason']}"
+    return f"propose quarantine: {'; '.join(row['suspected'])}" if row["suspected"] else ""
 
 
 def _figure(value: float | None) -> str:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from feedback.checks import again
 from feedback.erasure import Eraser, traces
 from feedback.judgements import Comparison, Demonstration, Feedback, Judgement, Rating
 from feedback.manifest import Manifest, write_manifest
@@ -57,11 +58,12 @@ def anns(shop: Any, theirs: str) -> set[str]:
     shop.ask(("user", "ann asks"), ("assistant", "a"), ("user", "less"), answer="c")
     shown = shop.ask(("user", "another"), answer="d", conversation="d", id="cmp_1", n=2)
     a, b = first.completion_ids
-    for offer in (shown.id, "cmp_never_stored"):
-        slots = tuple(Slot(completion_id=f"{offer}:{slot}", arm="policy") for slot in range(2))
-        shop.archive.add_offer(
-            Offer(id=offer, rater="ann", conversation_id="d", slots=slots, propensity=0.5, created=1.0)
-        )
+    for id in (shown.id, "cmp_never_stored"):
+        slots = tuple(Slot(completion_id=f"{id}:{slot}", arm="policy") for slot in range(2))
+        offer = Offer(id=id, rater="ann", conversation_id="d", slots=slots, propensity=0.5, created=1.0)
+        shop.archive.add_offer(offer)
+        if id == shown.id:
+            shop.archive.add_offer(again(offer, 2.0))
     shop.archive.change_conversation("ann", "c", title="ann's", allow_training=False)
     up = say(shop, Rating(completion_id=a, value=1), client_id="k")
     assert say(shop, Rating(completion_id=a, value=1), client_id="the same again") == up
@@ -123,7 +125,7 @@ def test_an_erasure_that_was_cut_off_is_finished_by_the_next(
         assert contents(shop.ledger.redis) == {}, f"cut off after {steps} steps"
         shop.ledger.redis.flushdb()
         steps += 1
-    assert steps == 10, "five judgements, four responses, and an offer that has none"
+    assert steps == 11, "five judgements, four responses, what came again of one, and an offer that has none"
 
 
 def test_children_of_an_erased_response_go_on_from_where_it_did(shop: Any, eraser: Eraser) -> None:

@@ -15,6 +15,7 @@ from feedback.evidence import (
     flagged,
     log_e,
     log_e_above,
+    log_e_below,
     log_e_better,
     mean_difference,
     rho_squared,
@@ -42,7 +43,32 @@ def test_mixtures_are_the_integrals_that_they_say(wins: int, losses: int) -> Non
     assert math.exp(log_e_better(wins, losses)) == pytest.approx(2 * integral(ratio, 0.5, 1), rel=1e-9)
 
 
+@pytest.mark.parametrize("limit", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (1, 0), (0, 1), (8, 3), (3, 8), (120, 10), (10, 90)])
+def test_the_mixture_below_a_limit_is_the_integral_that_it_says(wins: int, losses: int, limit: float) -> None:
+    def ratio(rate: np.ndarray) -> np.ndarray:
+        return (rate / limit) ** wins * ((1 - rate) / (1 - limit)) ** losses
+
+    assert math.exp(log_e_below(wins, losses, limit)) == pytest.approx(integral(ratio, 0, limit) / limit, rel=1e-9)
+    assert log_e_below(wins, losses, 0.5) == pytest.approx(log_e_better(losses, wins), abs=1e-9)
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.sampled_from((0.5, 0.8, 0.9)), st.floats(0, 1))
+def test_below_a_limit_is_no_evidence_on_average_at_or_above_it(
+    wins: int, losses: int, limit: float, up: float
+) -> None:
+    """Whatever was seen, under a rate of the limit or more the next factor is at most 1 on average."""
+    rate, now = limit + up * (1 - limit), log_e_below(wins, losses, limit)
+    won = math.exp(log_e_below(wins + 1, losses, limit) - now)
+    lost = math.exp(log_e_below(wins, losses + 1, limit) - now)
+    assert rate * won + (1 - rate) * lost <= 1 + 1e-9
+    assert limit * won + (1 - limit) * lost == pytest.approx(1, rel=1e-9)
+
+
 def test_values_by_hand() -> None:
+    assert math.exp(log_e_below(3, 0, 0.8)) == pytest.approx(1 / 4, rel=1e-12)  # the mean of (p / 0.8)^3 up to 0.8
+    assert math.exp(log_e_below(0, 1, 0.8)) == pytest.approx(3, rel=1e-12)  # (1 - 0.4) / 0.2
+    assert log_e_below(0, 2000, 0.8) == pytest.approx(2000 * math.log(5) - math.log(2001 * 0.8), rel=1e-12)
     assert math.exp(log_e(8, 0)) == pytest.approx(256 / 9, rel=1e-12)
     assert math.exp(log_e_better(1, 0)) == pytest.approx(1.5, rel=1e-12)  # 2 * integral of 2 p from 1/2
     assert math.exp(log_e_better(0, 1)) == pytest.approx(0.5, rel=1e-12)
