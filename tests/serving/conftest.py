@@ -60,7 +60,9 @@ def fake_engine(engine_process: FakeEngine) -> FakeEngine:
 
 @pytest.fixture
 def settings(valkey_url: str, fake_engine: FakeEngine, tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path, redis_url=valkey_url, engine_url=fake_engine.url, engine_key=ENGINE_KEY)
+    """Without decoys, which come by chance."""
+    there = {"redis_url": valkey_url, "engine_url": fake_engine.url, "engine_key": ENGINE_KEY}
+    return Settings(home=tmp_path, gold_share=0.0, **there)  # type: ignore[arg-type]
 
 
 @pytest.fixture
