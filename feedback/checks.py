@@ -59,33 +59,35 @@ class Checked(Record):
 
 def checked(standing: Sequence[Feedback], archive: Archive) -> dict[str, Checked]:
     """What became of each rater's checks, by what stands."""
-    gold = {item.id: _comparison_id(item.judgement) for item in standing if item.lane == "gold"}
-    offers = archive.offers(sorted({id for id in gold.values() if id}))
+    gold = {id.partition(":")[0] for item in standing if item.lane == "gold" for id in item.judgement.targets}
+    offers = archive.offers(sorted(gold))
     decoys = {slot.completion_id for offer in offers.values() for slot in offer.slots if slot.arm == "gold"}
     return counted(standing, decoys)
 
 
 def counted(standing: Iterable[Feedback], decoys: Collection[str]) -> dict[str, Checked]:
     """What each rater's judgements come to; `decoys` are the completions that answer another question."""
-    items = [item for item in standing if isinstance(item.judgement, Comparison | Ranking)]
-    first = {
-        (item.rater, frozenset(item.judgement.targets)): best
-        for item in items
-        if not item.is_check and (best := preferred(item.judgement))
-    }
+    chosen = [
+        (item, item.judgement.comparison_id, best)
+        for item in standing
+        if isinstance(item.judgement, Comparison | Ranking) and (best := preferred(item.judgement))
+    ]
+    first = {_pair(item): best for item, _, best in chosen if not item.is_check}
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for item in items:
-        best, blind = preferred(item.judgement), _comparison_id(item.judgement)
-        if best is None or not blind or len(item.judgement.targets) != 2:
-            continue
+    for item, comparison_id, best in chosen:
         said, targets = counts[item.rater], item.judgement.targets
-        if item.lane != "repeat":
-            said["left" if best == targets[0] else "right"] += 1
-        elif earlier := first.get((item.rater, frozenset(targets))):
-            said["same" if best == earlier else "other"] += 1
         if item.lane == "gold":
             said["failed" if best in decoys else "passed"] += 1
+        if item.lane == "repeat" and (earlier := first.get(_pair(item))):
+            said["same" if best == earlier else "other"] += 1
+        if item.lane != "repeat" and comparison_id and len(targets) == 2:  # otherwise nobody drew the sides
+            said["left" if best == targets[0] else "right"] += 1
     return {rater: Checked(**count) for rater, count in counts.items()}
+
+
+def _pair(item: Feedback) -> tuple[str, frozenset[str]]:
+    """The same for two judgements of one rater on the same answers, however these stood."""
+    return item.rater, frozenset(item.judgement.targets)
 
 
 def preferred(judgement: Judgement) -> str | None:
@@ -142,7 +144,3 @@ def again(offer: Offer, now: float) -> Offer:
 def repeat_id(comparison_id: str) -> str:
     """What an offer is called when it comes again."""
     return "cmp_" + digest(["repeat", comparison_id])[:32]
-
-
-def _comparison_id(judgement: Judgement) -> str | None:
-    return judgement.comparison_id if isinstance(judgement, Comparison | Ranking) else None

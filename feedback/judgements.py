@@ -202,10 +202,13 @@ class Feedback(Record):
 
     @property
     def slot(self) -> str:
-        """A second judgement in the same slot is a revision of the first. Each metric has its own, and each check."""
+        """A second judgement in the same slot is a revision of the first.
+
+        Each metric has its own, and so has a pair that comes again.
+        """
         judgement = self.judgement
         more = [judgement.metric] if isinstance(judgement, Rating) and judgement.metric else []
-        if self.is_check and isinstance(judgement, Comparison | Ranking) and judgement.comparison_id:
+        if self.lane == "repeat" and isinstance(judgement, Comparison | Ranking) and judgement.comparison_id:
             more = [judgement.comparison_id]
         return digest([self.rater, judgement.type, sorted(judgement.targets), *more])
 

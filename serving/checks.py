@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from feedback.checks import REPEAT_AFTER_S, again, repeatable
-from feedback.records import Message, Offer, Slot
-from serving.answers import Plan
-from serving.engine import SERVED_NAME, Body
+from feedback.records import Message, Offer
+from serving.answers import Plan, Way
+from serving.engine import Body
 from serving.errors import ApiError, invalid
 from serving.gateway import Gateway
 
@@ -32,13 +32,18 @@ _draw = random.SystemRandom()
 
 
 def is_gold(body: Body, share: float) -> bool:
-    """Drawn for one comparison, of those in which two answers of any policy were asked for."""
-    suits = body.get("model") == "auto" and body.get("k", 2) == 2 and not any(body.get(name) for name in TELLING)
+    """Drawn for one comparison, whose policies are the server's choice; more than two answers are never gold."""
+    suits = body["n"] == 2 and not any(body.get(name) for name in TELLING)
     return suits and _draw.random() < share
 
 
+def gold_way(way: Way) -> Way:
+    """The same, with a decoy among its two answers."""
+    return replace(way, plan=lambda admitted: with_decoy(way.plan(admitted)))
+
+
 def with_decoy(plan: Plan) -> Plan:
-    """The same pair, in a slot drawn by chance the answer to another question. Both are by the first one's policy."""
+    """Of two answers by one policy one, in a slot drawn by chance, to another question."""
     question = unrelated(plan.ticket.messages)
     if plan.offer is None or question is None:
         return plan
@@ -46,17 +51,13 @@ def with_decoy(plan: Plan) -> Plan:
     alone = asked.body | {"n": 1}
     elsewhere = alone | {"messages": [{"role": "user", "content": question}]}
     slots = list(plan.offer.slots)
-    slots[decoy], slots[1 - decoy] = _by(slots[decoy], GOLD), _by(slots[1 - decoy], f"{SERVED_NAME}@stable")
+    slots[decoy] = slots[decoy].model_copy(update={"arm": GOLD})
     return replace(
         plan,
         ticket=replace(plan.ticket, decoy=decoy),
         questions=(replace(asked, body=alone, places=(1 - decoy,)), replace(asked, body=elsewhere, places=(decoy,))),
-        offer=plan.offer.model_copy(update={"slots": tuple(slots), "lane": GOLD, "release": None}),
+        offer=plan.offer.model_copy(update={"slots": tuple(slots), "lane": GOLD}),
     )
-
-
-def _by(slot: Slot, arm: str) -> Slot:
-    return slot.model_copy(update={"arm": arm})
 
 
 def unrelated(messages: Iterable[Message]) -> str | None:

@@ -91,13 +91,12 @@ def test_suspects_are_named_with_every_reason() -> None:
     assert suspects(fair) == suspects({}) == {}
 
 
-@pytest.mark.parametrize("lane", CHECKS)
-def test_a_check_has_a_slot_of_its_own(booth: Booth, lane: Lane) -> None:
+def test_what_comes_again_has_a_slot_of_its_own(booth: Booth) -> None:
     a, b = booth.answers(1, 2)
     first = booth.say(Comparison(left=a, right=b, winner="left", comparison_id="cmp_a"))
     for winner in ("left", "tie"):
         again = Comparison(left=b, right=a, winner=winner, comparison_id="cmp_b")  # type: ignore[arg-type]
-        last = booth.say(again, lane=lane)
+        last = booth.say(again, lane="repeat")
     standing = booth.ledger.standing(booth.ledger.watermark())
     assert [item.id for item in standing] == [first, last]
     assert [(kept.revision, kept.stands) for kept in booth.ledger.kept([first, last])] == [(1, True), (2, True)]
