@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from feedback.release_plan import Pause, Plan, SetWeight
 from feedback.releases import Release, ReleaseMoved
 from serving import comparisons
-from serving.arms import Arm, Arms, place_of
+from serving.arms import STABLE, Arm, Arms, place_of
 from serving.arrivals import Arrivals, Source
 from serving.control_tokens import ControlTokens
 from serving.engine import Engine
@@ -432,3 +432,20 @@ async def test_a_vote_keeps_the_lane_of_its_offer(live: Any) -> None:
     said = (await live.http.post("/v1/feedback", json=vote)).json()
     [kept] = live.ledger.kept([said["id"]])
     assert (kept.feedback.lane, kept.feedback.release) == ("aa", None)
+
+
+async def test_a_gold_pair_is_the_stable_policys_and_no_vote_on_the_release(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = await begin()
+    monkeypatch.setattr(comparisons, "is_gold", lambda *_: True)
+    answer = (await canary.compare()).json()
+    assert texts(answer) == ["w0-0 "] * 2
+    assert canary.second.state()["bodies"] == []
+    offer = canary.live.gateway.archive.offer(answer["id"])
+    assert (offer.lane, offer.release, sorted(slot.arm for slot in offer.slots)) == ("gold", None, ["gold", STABLE])
+    vote = {"type": "comparison", "comparison_id": answer["id"], "winner": "left"}
+    id = (await canary.live.http.post("/v1/feedback", json=vote)).json()["id"]
+    [kept] = canary.live.ledger.kept([id])
+    assert (kept.feedback.lane, kept.feedback.release) == ("gold", None)
+    assert [(one.release, one.propensity) for one in canary.stored(answer)] == [(None, None)] * 2

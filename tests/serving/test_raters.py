@@ -1,15 +1,19 @@
 """`ratchet raters` against a real ledger."""
 
 import json
+from math import log
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
 from typer.testing import CliRunner, Result
 
+from feedback.archive import Archive
 from feedback.judgements import Feedback, Rating
 from feedback.manifest import Manifest, write_manifest
 from feedback.raters import Raters, RaterWeight
+from feedback.records import Offer, Slot
 from feedback.registry import PolicyRegistry
 from feedback.settings import load_secrets
 from feedback.store import Ledger, connect
@@ -84,3 +88,35 @@ def test_unknown_pseudonym_is_refused(redis: Redis) -> None:
     assert done.exit_code == 1
     assert "nobody is called evee" in done.stderr
     assert Raters(redis).quarantined() == {}
+
+
+def test_checks_are_shown_and_who_fails_them_is_proposed(redis: Redis) -> None:
+    """Eve prefers 12 of 12 decoys; bob passes one, and says the same of a pair that came again."""
+    checks: list[tuple[str, Any, tuple[str, str], str]] = [("eve", "gold", ("decoy", "good"), "left")] * 12
+    checks.append(("bob", "gold", ("decoy", "good"), "right"))
+    checks += [("bob", None, ("a", "b"), "left"), ("bob", "repeat", ("b", "a"), "right")]
+    for n, (rater, lane, (left, right), winner) in enumerate(checks):
+        id = f"cmp_{n if lane else 'one'}"
+        ids = [f"{id}:{side}" if lane == "gold" else f"cmp_one:{side}" for side in (left, right)]
+        slots = tuple(Slot(completion_id=each, arm="gold" if "decoy" in each else "policy") for each in ids)
+        known = {"rater": rater, "conversation_id": "c", "propensity": 0.5, "created": 0.0, "lane": lane}
+        Archive(Ledger(redis)).add_offer(Offer.model_validate({"id": id, "slots": slots, **known}))
+        said = {"type": "comparison", "left": ids[0], "right": ids[1], "winner": winner, "comparison_id": id}
+        record = {"id": f"g{n}", "judgement": said, "rater": rater, "split": "train", "lane": lane, "created": 0.0}
+        Ledger(redis).append_feedback(Feedback.model_validate(record))
+    rows = {row["rater"]: row for row in json.loads(ratchet("--json").stdout)}
+    assert (rows["eve"]["judgements"], rows["bob"]["judgements"]) == (2, 1), "checks are none"
+    assert (rows["eve"]["checks"]["failed"], rows["eve"]["checks"]["passed"]) == (12, 0)
+    # The mean of (1 - p)^12 up to 0.8, by 0.2^12.
+    assert rows["eve"]["checks"]["log_e_careless"] == pytest.approx(log((1 - 0.2**13) / 13 / 0.8 / 0.2**12))
+    assert rows["eve"]["suspected"][0] == "preferred 12 of 12 decoys"
+    assert (rows["bob"]["suspected"], rows["ann"]["checks"]["left"]) == ([], 0)
+    lines = [" ".join(line.split()) for line in ratchet().stdout.replace("│", " ").splitlines()]
+    [eve] = [line for line in lines if line.endswith(" eve")]
+    [bob] = [line for line in lines if line.endswith(" bob")]
+    assert " 0/12 100% propose quarantine: preferred 12 of 12 decoys" in eve
+    assert bob.endswith(" 1/1 1/1 50% bob")
+    assert Raters(redis).quarantined() == {}, "it proposes"
+    ratchet("quarantine", "eve", "--reason", "does not read")
+    shown = ratchet().stdout
+    assert "does not read" in shown and "propose" not in shown

@@ -12,7 +12,7 @@ import pytest
 from feedback.archive import Archive
 from feedback.erasure import Eraser
 from feedback.judgements import Comment, Comparison, Demonstration, Feedback, Flag, Judgement, Ranking, Rating
-from feedback.records import Completion, Message, digest
+from feedback.records import CHECKS, Completion, Lane, Message, digest
 from feedback.sides import Sides
 from feedback.store import Ledger, connect
 from training.collect import Refused, TrainingData, collect
@@ -61,10 +61,12 @@ class Crowd:
         for each in completions:
             self.ledger.append_answer(each.frame(model="m"), [each])
 
-    def say(self, judgement: Judgement, *, rater: str = "ann") -> str:
+    def say(self, judgement: Judgement, *, rater: str = "ann", lane: Lane | None = None) -> str:
         self._ids += 1
         split = "eval" if rater.startswith("judge") else "train"
-        record = Feedback(id=f"f{self._ids}", judgement=judgement, rater=rater, split=split, created=time.time())
+        record = Feedback(
+            id=f"f{self._ids}", judgement=judgement, rater=rater, split=split, lane=lane, created=time.time()
+        )
         return self.ledger.append_feedback(record).id
 
     def compare(self, *asked: tuple[int, ...], rater: str = "ann") -> None:
@@ -112,6 +114,39 @@ def trained(data: TrainingData) -> set[tuple[int, ...]]:
 @pytest.fixture
 def crowd(valkey_url: str) -> Crowd:
     return Crowd(valkey_url)
+
+
+@pytest.mark.parametrize("lane", CHECKS)
+def test_checks_of_raters_train_and_weigh_nothing(crowd: Crowd, lane: Lane) -> None:
+    """Neither ranked nor rated, though each answer could be; nor is anybody's agreement counted from them."""
+    asked = prompts(3, below=False)
+    crowd.compare(*asked, rater="bob")
+    for prompt in asked:
+        a, b = (f"bob{prompt}{side}" for side in "ab")
+        for winner in ("right", "both_bad"):
+            comparison = Comparison.model_validate({"left": a, "right": b, "winner": winner, "comparison_id": winner})
+            checked = crowd.say(comparison, lane=lane)
+            assert checked not in crowd.collect().judged_ids
+    assert [weight.rater for weight in crowd.collect().weights] == ["bob"]
+    crowd.say(Comparison(left=a, right=b, winner="right", comparison_id="cmp"), lane="release")
+    assert [weight.rater for weight in crowd.collect().weights] == ["ann", "bob"]
+
+
+def test_a_decoy_never_trains(crowd: Crowd) -> None:
+    """Whatever is said of it, in whatever lane; and nobody practises on its question."""
+    mine, elsewhere, other = prompts(3, below=False)
+    crowd.compare(other)
+    before = crowd.collect()
+    crowd.answer(completion("good", prompt=mine), completion("bad", prompt=elsewhere, decoy=True, tokens=(9,)))
+    crowd.say(Comparison(left="good", right="bad", winner="left"))
+    crowd.say(Ranking(candidates=("bad", "good"), ranking=(("bad",), ("good",))))
+    crowd.say(Rating(completion_id="bad", value=-1))
+    crowd.say(Demonstration(completion_id="bad", content="better"))
+    data = crowd.collect()
+    assert (data.rankings, data.ratings) == (before.rankings, before.ratings)
+    assert data.demonstrations == before.demonstrations
+    assert set(data.prompts) == {mine, other}, "the good answer's question is one like all others"
+    assert digest(elsewhere) not in (*data.trained, *data.held_out)
 
 
 def test_ranking_keeps_the_order_of_candidates_and_ties(crowd: Crowd) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from feedback.judgements import Feedback, Rating
+from feedback.records import CHECKS
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
@@ -24,11 +25,10 @@ class Clockwork:
     def settings(self, **fields: float) -> Settings:
         return Settings(home=self.home, redis_url=self.url, **{"min_rankings": 3, **fields})  # type: ignore[arg-type]
 
-    def judge(self, *ids: str, split: str = "train", created: float = 0.0) -> None:
+    def judge(self, *ids: str, split: str = "train", created: float = 0.0, lane: str | None = None) -> None:
         for id in ids:
-            self.ledger.append_feedback(
-                Feedback(id=id, judgement=Rating(completion_id=id, value=1), rater="r", split=split, created=created)  # type: ignore[arg-type]
-            )
+            said = {"judgement": Rating(completion_id=id, value=1), "split": split, "created": created, "lane": lane}
+            self.ledger.append_feedback(Feedback.model_validate({"id": id, "rater": "r", **said}))
 
     def tick(self, **fields: float) -> int | None:
         return round_in_need(self.settings(**fields), self.redis)
@@ -126,6 +126,15 @@ def test_many_beats_open_one_round(clockwork: Clockwork) -> None:
         beat.join()
     assert seen == [1] * 8
     assert [round.id for round in clockwork.book.list()] == [1]
+
+
+@pytest.mark.parametrize("lane", CHECKS)
+def test_checks_of_raters_start_no_round(clockwork: Clockwork, lane: str) -> None:
+    clockwork.judge("a", "b", "c", lane=lane)
+    clockwork.judge("d", "e")
+    assert clockwork.tick() is None
+    clockwork.judge("f", lane="release")
+    assert clockwork.tick() == 1
 
 
 def test_schedule_waits_its_time_and_for_something_new(clockwork: Clockwork) -> None:
