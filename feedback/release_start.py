@@ -1,4 +1,5 @@
-"""How releases begin, by an operator or once by the round that made the candidate; whose votes decide is settled then."""
+"""How releases begin: an operator asks, or once the round that made the candidate. Who decides is settled then."""
+
 import time
 from typing import Literal
 
