@@ -30,6 +30,7 @@ from serving import (
     me,
     openapi,
     operations,
+    releases,
     sockets,
 )
 from serving import keys as key_routes
@@ -90,7 +91,7 @@ def create_app(
     app.include_router(chat.hot)
     app.include_router(judgements.hot)
     often = (chat, exchange, judgements, feedback_alias, comparisons, conversations, history)
-    for module in (*often, key_routes, me, operations, leaderboard, health):
+    for module in (*often, key_routes, me, operations, releases, leaderboard, health):
         app.include_router(module.router)
     errors.install(app)
     openapi.install(app)
