@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StrictBool
+from pydantic import BaseModel, Field, SkipValidation, StrictBool
 
 from feedback.records import Record
 from feedback.release_plan import Plan, Step
@@ -14,7 +14,7 @@ Number = Annotated[int, Field(ge=0, le=10**9, strict=True)]
 
 
 class Strategy(Record):
-    steps: list[Step]
+    steps: Annotated[list[Step], SkipValidation]  # the plan's own complaints are plainer
 
 
 class VotesAsked(Record):
@@ -40,7 +40,7 @@ class ReleaseWish(Record):
     @property
     def asked(self) -> dict[str, Any]:
         """The fields of a plan that it names."""
-        named = {} if self.strategy is None else {"steps": [step.model_dump() for step in self.strategy.steps]}
+        named = {} if self.strategy is None else {"steps": self.strategy.steps}
         return self.plan | named | ({} if self.analysis is None else self.analysis.model_dump(exclude_none=True))
 
 

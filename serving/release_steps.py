@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 
 from feedback.release_plan import UNITS, Analysis, BadPlan, Pause, SetWeight, Step, plan_of, seconds_of
 
@@ -66,4 +67,4 @@ def _unit(seconds: float) -> str:
 
 def _plain(value: float) -> str:
     """All digits of it, never an exponent."""
-    return str(int(value)) if value == int(value) else f"{value:.20f}".rstrip("0")
+    return format(Decimal(repr(value)), "f").removesuffix(".0")
