@@ -1,5 +1,6 @@
 """A release as the API tells of it: where it is, what is known, and what it still waits for."""
 
+import math
 from typing import Any
 
 from redis import Redis
@@ -10,6 +11,8 @@ from feedback.releases import Release, Transition, describe
 from feedback.statistics import Interval
 from serving.release_steps import in_words
 
+#: Guardrails whose figures are logarithms of how many times the stable policy's the candidate's are.
+LOGARITHMS = ("first_token", "length")
 #: Written by the process that leads and by the supervisor that starts engines.
 ENGINE = "engine:candidate"
 
@@ -99,7 +102,10 @@ def line(transition: Transition) -> dict[str, Any]:
 
 
 def _guardrail(known: Guardrail) -> dict[str, Any]:
+    """Ratios as such, not as the logarithms that are tested."""
+    plain = math.exp if known.name in LOGARITHMS else float
+    interval = None if known.interval is None else figure(Interval(*map(plain, known.interval)))
+    value = None if known.value is None else plain(known.value)
     units = {"candidate": known.candidate, "stable": known.stable}
-    interval = None if known.interval is None else figure(known.interval)
-    told = {"name": known.name, "verdict": known.verdict, "value": known.value, "limit": known.limit}
+    told = {"name": known.name, "verdict": known.verdict, "value": value, "limit": plain(known.limit)}
     return {**told, "interval": interval, "units": units}

@@ -51,7 +51,7 @@ def rows(card: dict[str, Any]) -> list[tuple[str, str]]:
         ("evidence", _evidence(card["evidence"])),
         ("forecast", (card["forecast"] or "") if card["open"] else ""),
         ("thumbs", _thumbs(card["thumbs"])),
-        *((each["name"], _guardrail(each)) for each in card["guardrails"]),
+        *((each["name"].replace("_", " "), _guardrail(each)) for each in card["guardrails"]),
         ("engine", _engine(card["engine"])),
         ("so far" if card["open"] else "decided by", card["says"] or ""),
     ]
@@ -92,9 +92,11 @@ def _thumbs(figure: dict[str, float] | None) -> str:
 
 
 def _guardrail(known: dict[str, Any]) -> str:
-    value = "" if known["value"] is None else f", {known['value']:.3g} of at most {known['limit']:.3g}"
-    units = known["units"]
-    return f"{known['verdict']}{value}, {units['candidate']:,} conversations beside {units['stable']:,}"
+    ratio, value, units = known["name"] != "score", known["value"], known["units"]
+    found = "" if value is None else f"{value:.2f} times stable's" if ratio else f"lower by {value:.2f}"
+    limit = f"at most {known['limit']:.2f}"
+    measured = f"{found}, {limit}" if found else limit
+    return f"{known['verdict']}: {measured}; {units['candidate']:,} conversations beside {units['stable']:,}"
 
 
 def _engine(engine: dict[str, str] | None) -> str:

@@ -1,6 +1,7 @@
 """/v1/releases on a real Valkey: what operators order, who of two at once wins, and what is shown of a release."""
 
 import asyncio
+import math
 import threading
 from typing import Any
 
@@ -24,6 +25,8 @@ DECISION = Decision(
     guardrails=(
         Guardrail(name="errors", verdict="ok", value=0.9, interval=None, limit=1.5, log_e=-2.0, log_e_ok=5.0,
                   candidate=210, stable=1890),
+        Guardrail(name="length", verdict="unknown", value=math.log(1.2),
+                  interval=Interval(0.0, -math.log(2), math.log(4)), limit=math.log(2), log_e=0.0, log_e_ok=0.0, candidate=200, stable=1800),
     ),
 )  # fmt: skip
 
@@ -310,7 +313,10 @@ async def test_what_is_known_is_shown(live: Any) -> None:
     assert card["thumbs"] == {"value": 0.02, "low": -0.05, "high": 0.09}
     assert card["guardrails"] == [
         {"name": "errors", "verdict": "ok", "value": 0.9, "limit": 1.5, "interval": None,
-         "units": {"candidate": 210, "stable": 1890}}
+         "units": {"candidate": 210, "stable": 1890}},
+        {"name": "length", "verdict": "unknown", "value": pytest.approx(1.2), "limit": pytest.approx(2.0),
+         "interval": {"value": 1.0, "low": pytest.approx(0.5), "high": pytest.approx(4.0)},
+         "units": {"candidate": 200, "stable": 1800}},
     ]  # fmt: skip
     assert card["engine"] == {"wanted": "1", "state": "failed", "failure": "out of memory"}
 
