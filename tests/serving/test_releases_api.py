@@ -25,8 +25,8 @@ DECISION = Decision(
     guardrails=(
         Guardrail(name="errors", verdict="ok", value=0.9, interval=None, limit=1.5, log_e=-2.0, log_e_ok=5.0,
                   candidate=210, stable=1890),
-        Guardrail(name="length", verdict="unknown", value=math.log(1.2),
-                  interval=Interval(0.0, -math.log(2), math.log(4)), limit=math.log(2), log_e=0.0, log_e_ok=0.0, candidate=200, stable=1800),
+        Guardrail(name="length", verdict="unknown", value=math.log(1.2), limit=math.log(2), log_e=0.0, log_e_ok=0.0,
+                  interval=Interval(0.0, -math.log(2), math.log(4)), candidate=200, stable=1800),
     ),
 )  # fmt: skip
 
