@@ -4,7 +4,7 @@ import asyncio
 import math
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from feedback.archive import Archive
 from feedback.keys import KeyRing
 from feedback.registry import PolicyRegistry
+from feedback.releases import ReleaseBook
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger
@@ -34,6 +35,7 @@ from serving import (
 )
 from serving import keys as key_routes
 from serving.appender import Appender
+from serving.arms import Arm, Arms
 from serving.auth import Authenticator
 from serving.engine import Engine
 from serving.gateway import Gateway
@@ -47,6 +49,7 @@ from serving.quotas import Quotas
 from serving.recorder import Recorder
 from serving.request_log import RequestLog
 from serving.shown import ShownAnswers
+from serving.standing import Standing
 from serving.swap_gate import SwapGate
 from serving.watcher import PolicyWatcher
 from serving.writable import Writable
@@ -66,10 +69,13 @@ class Seat:
 
 def create_app(
     settings: Settings, engine: Engine, ledger: Ledger, registry: PolicyRegistry, rounds: RoundBook, keys: KeyRing,
-    seat: Seat | None = None,
+    seat: Seat | None = None, candidate: Engine | None = None,
 ) -> FastAPI:  # fmt: skip
-    """Everything is handed in; starting the app starts the watcher, stopping it closes the engine's client."""
-    gate, metrics, shown = SwapGate(), Metrics(), ShownAnswers(ledger)
+    """Everything is handed in; starting the app starts the watchers, stopping it closes the engines' clients."""
+    metrics, shown = Metrics(), ShownAnswers(ledger)
+    candidate = candidate or Engine(settings.resolved_candidate_url(), settings.resolved_engine_key())
+    arms = Arms(Arm("stable", engine), Arm("candidate", candidate))
+    gate = arms.stable.gate
     watcher: PolicyWatcher | Follower
     if seat is None:
         watcher = PolicyWatcher(engine, registry, gate, make_loader(settings, engine, gate, registry), metrics)
@@ -79,9 +85,9 @@ def create_app(
     waiting = Places(MAX_WAITING, "are waiting", metrics.waiting)
     peers = Peers(seat.peer_socket if seat else None)
     gateway = Gateway(
-        settings, engine, ledger, registry, rounds, keys, gate, watcher, Recorder(ledger, shown, metrics),
-        Authenticator(keys), Archive(ledger), places, waiting, metrics, Quotas(keys.redis), shown,
-        Appender(ledger), peers, Writable(ledger),
+        settings, arms, ledger, registry, rounds, ReleaseBook(registry), keys, watcher,
+        Recorder(ledger, shown, metrics), Authenticator(keys), Archive(ledger), places, waiting, metrics,
+        Quotas(keys.redis), shown, Appender(ledger), peers, Writable(ledger),
     )  # fmt: skip
     # Its pages at /docs and /redoc would load scripts from elsewhere.
     app = FastAPI(title="Ratchet", lifespan=_watching, docs_url=None, redoc_url=None)
@@ -108,12 +114,14 @@ def make_loader(settings: Settings, engine: Engine, gate: SwapGate, registry: Po
 
 @asynccontextmanager
 async def _watching(app: FastAPI) -> AsyncIterator[None]:
-    gateway = app.state.gateway
-    watching = asyncio.create_task(gateway.watcher.run())
+    gateway: Gateway = app.state.gateway
+    running = [gateway.watcher, gateway.candidate_watcher, Standing(gateway.arms, gateway.releases)]
+    watching = [asyncio.create_task(each.run()) for each in running if each is not None]
     yield
-    watching.cancel()
-    with suppress(asyncio.CancelledError):
-        await watching
+    for task in watching:
+        task.cancel()
+    await asyncio.gather(*watching, return_exceptions=True)
     gateway.appender.close()
     await gateway.replays.close()
-    await gateway.engine.close()
+    for arm in (gateway.arms.stable, gateway.arms.candidate):
+        await arm.engine.close()

@@ -27,6 +27,7 @@ from serving import (
 )
 from serving.commands import AsJson, Home, OneLineErrors, console, installation
 from serving.installation import environment, settings_of
+from serving.pool import EnginePool, hosting
 from serving.probes import readiness
 from serving.terminal import Terminal
 from serving.up import WORKER_ALIVE
@@ -108,6 +109,8 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
         "open round": f"{open_round.id} ({open_round.state}, {open_round.stage})" if open_round else None,
         "learning": "frozen" if RoundBook(redis).is_frozen() else "on",
     }
+    if candidate := EnginePool(redis, hosting(settings)).describe():
+        facts["candidate's engine"] = candidate
     if as_json:
         console().print_json(data=facts)
     else:

@@ -12,10 +12,12 @@ from starlette.responses import Response
 from feedback.archive import Archive
 from feedback.keys import ApiKey, KeyRing
 from feedback.registry import PolicyRegistry
+from feedback.releases import ReleaseBook
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger
 from serving.appender import Appender
+from serving.arms import Arms
 from serving.auth import Authenticator, require_admin, require_operator
 from serving.engine import Engine
 from serving.errors import invalid
@@ -37,15 +39,18 @@ from serving.writable import Writable
 
 @dataclass
 class Gateway:
-    """The collaborators of one gateway process; `waiting` are requests that nothing is done for yet."""
+    """The collaborators of one gateway process; `waiting` are requests that nothing is done for yet.
+
+    `watcher` moves the stable arm's gate, `candidate_watcher` the candidate's.
+    """
 
     settings: Settings
-    engine: Engine
+    arms: Arms
     ledger: Ledger
     registry: PolicyRegistry
     rounds: RoundBook
+    releases: ReleaseBook
     keys: KeyRing
-    gate: SwapGate
     watcher: PolicyWatcher | Follower
     recorder: Recorder
     auth: Authenticator
@@ -58,8 +63,19 @@ class Gateway:
     appender: Appender
     peers: Peers
     writable: Writable
+    candidate_watcher: PolicyWatcher | Follower | None = None
     running: Running = field(default_factory=Running)
     replays: Replays = field(default_factory=Replays)
+
+    @property
+    def engine(self) -> Engine:
+        """Stable's."""
+        return self.arms.stable.engine
+
+    @property
+    def gate(self) -> SwapGate:
+        """Stable's."""
+        return self.arms.stable.gate
 
     def rater(self, caller: ApiKey, user: str | None) -> str:
         """The pseudonym behind a request.
