@@ -96,15 +96,10 @@ def _canary(release: Release, facts: Facts) -> Move | End | None:
     if _late(release, facts.now):
         return End("inconclusive", f"nothing was decided within {release.plan.deadline:.0f} s: {decision.reason}")
     # While no engine holds the candidate nobody learns anything of it: its time does not count.
-    if facts.frozen or not facts.held:
+    if facts.frozen or release.paused or not facts.held:
         return None
     if release.proposed:
-        by_itself = release.mode == "automatic" and not facts.alarm
-        return (
-            End("promoted", decision.reason if decision.outcome == "promote" else "all steps are taken")
-            if (by_itself)
-            else None
-        )
+        return _confirmed(decision) if release.mode == "automatic" and not facts.alarm else None
     changed = release.advanced(facts.now, decision.outcome)
     return None if changed is release else Move(changed, describe(changed))
 
