@@ -172,9 +172,7 @@ class AdapterLoader:
     Of several loaders of one engine a single one `marks` it: each load has another label.
     """
 
-    def __init__(
-        self, engine: Engine, gate: SwapGate, base: Policy, adapters: Adapters, *, marks: bool = True
-    ) -> None:
+    def __init__(self, engine: Engine, gate: SwapGate, base: Policy, adapters: Adapters, *, marks: bool = True) -> None:
         self.engine, self.gate, self.base, self.adapters, self.marks = engine, gate, base, adapters, marks
         self._loading: int | None = None
         adapters.loaders.append(self)
