@@ -52,6 +52,7 @@ class Gateway:
     releases: ReleaseBook
     keys: KeyRing
     watcher: PolicyWatcher | Follower
+    candidate_watcher: PolicyWatcher | Follower
     recorder: Recorder
     auth: Authenticator
     archive: Archive
@@ -63,7 +64,6 @@ class Gateway:
     appender: Appender
     peers: Peers
     writable: Writable
-    candidate_watcher: PolicyWatcher | Follower | None = None
     running: Running = field(default_factory=Running)
     replays: Replays = field(default_factory=Replays)
 

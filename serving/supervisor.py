@@ -99,7 +99,7 @@ class Supervisor:
             raise CannotStart(f"{name} ended with exit code {process.returncode}. {hint}")
 
     def watch(self, guest: Guest | None = None) -> None:
-        """Keep the children running until somebody asks to end. Raises Stopped, or CannotStart of one that is no guest."""
+        """Keep the children running until somebody asks to end. Raises Stopped."""
         self._guest = guest
         while True:
             self._tick()

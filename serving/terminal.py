@@ -8,13 +8,9 @@ from rich.status import Status
 from rich.text import Text
 
 COLOURS = {
-    "valkey": "magenta",
-    "engine": "cyan",
-    "gateway": "green",
-    "worker": "yellow",
+    "valkey": "magenta", "engine": "cyan", "candidate": "bright_cyan", "gateway": "green", "worker": "yellow",
     "beat": "blue",
-    "candidate": "bright_cyan",
-}
+}  # fmt: skip
 
 
 class Terminal:
