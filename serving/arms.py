@@ -52,8 +52,9 @@ class Arms:
     def canary(self) -> Release | None:
         """The release under way, while its candidate serves."""
         release = self.release
-        under_way = release is not None and release.state == "canary"
-        return release if under_way and self.candidate.serves(release.candidate) else None
+        if release is None or release.state != "canary" or not self.candidate.serves(release.candidate):
+            return None
+        return release
 
     @property
     def contest(self) -> Release | None:
