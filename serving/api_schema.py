@@ -284,10 +284,8 @@ class Health(BaseModel):
 
 
 class ArmFacts(BaseModel):
-    """`reason` is why it does not serve."""
-
     policy_version: int | None
-    reason: str | None
+    reason: str | None = Field(description="why it does not serve")
 
 
 class Readiness(BaseModel):
