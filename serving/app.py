@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from feedback.archive import Archive
 from feedback.keys import KeyRing
+from feedback.observations import Observations
 from feedback.registry import PolicyRegistry
 from feedback.releases import ReleaseBook
 from feedback.rounds import RoundBook
@@ -38,11 +39,13 @@ from serving.appender import Appender
 from serving.arm_watchers import arm_watchers
 from serving.arms import Arm, Arms
 from serving.auth import Authenticator
+from serving.controller import Controller
 from serving.engine import Engine
 from serving.gateway import Gateway
 from serving.limits import BodyLimit, SocketLimit
 from serving.lockstep import Follower
 from serving.metrics import Metrics
+from serving.observing import Observing
 from serving.peers import Peers
 from serving.places import Places
 from serving.quotas import Quotas
@@ -76,8 +79,10 @@ def create_app(
     arms = Arms(Arm("stable", engine), Arm("candidate", candidate))
     watcher: PolicyWatcher | Follower
     candidate_watcher: PolicyWatcher | Follower
+    controller = None
     if seat is None:
         watcher, candidate_watcher = arm_watchers(settings, arms, registry, metrics)
+        controller = Controller.of(settings, ledger, registry, arms.candidate.gate, metrics)
     else:
         watcher = Follower(arms.stable.gate, seat.leader)
         candidate_watcher = Follower(arms.candidate.gate, seat.candidate_leader)
@@ -88,6 +93,7 @@ def create_app(
         settings, arms, ledger, registry, rounds, ReleaseBook(registry), keys, watcher, candidate_watcher,
         Recorder(ledger, shown, metrics), Authenticator(keys), Archive(ledger), places, waiting, metrics,
         Quotas(keys.redis), shown, Appender(ledger), peers, Writable(ledger),
+        Observing(Observations(ledger.redis, keys.salt("observations"))), controller,
     )  # fmt: skip
     # Its pages at /docs and /redoc would load scripts from elsewhere.
     app = FastAPI(title="Ratchet", lifespan=_watching, docs_url=None, redoc_url=None)
@@ -109,12 +115,16 @@ def create_app(
 @asynccontextmanager
 async def _watching(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
-    running = [gateway.watcher, gateway.candidate_watcher, Standing(gateway.arms, gateway.releases)]
-    watching = [asyncio.create_task(each.run()) for each in running]
+    running = (
+        gateway.watcher, gateway.candidate_watcher, Standing(gateway.arms, gateway.releases), gateway.observing,
+        gateway.controller,
+    )  # fmt: skip
+    watching = [asyncio.create_task(each.run()) for each in running if each is not None]
     yield
     for task in watching:
         task.cancel()
     await asyncio.gather(*watching, return_exceptions=True)
+    await gateway.observing.flush()
     gateway.appender.close()
     await gateway.replays.close()
     for arm in (gateway.arms.stable, gateway.arms.candidate):

@@ -4,17 +4,19 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
+from typing import Self
 
 from redis.exceptions import RedisError
 
-from feedback.registry import PointerMoved
+from feedback.registry import PointerMoved, PolicyRegistry
 from feedback.release_course import End, Facts, Fault, Move, following
 from feedback.release_judge import EVERY_S, Judge
 from feedback.releases import NotReleasable, Release, ReleaseBook, ReleaseMoved
 from feedback.self_test import Watch, self_test_of
+from feedback.settings import Settings
 from feedback.store import Ledger
 from serving.metrics import Metrics
-from serving.pool import EnginePool
+from serving.pool import EnginePool, hosting
 from serving.swap_gate import SwapGate
 
 log = logging.getLogger("serving.releases")
@@ -42,6 +44,10 @@ class Controller:
 
     def __post_init__(self) -> None:
         self._watch = Watch(self.ledger)
+
+    @classmethod
+    def of(cls, settings: Settings, ledger: Ledger, registry: PolicyRegistry, gate: SwapGate, metrics: Metrics) -> Self:
+        return cls(ledger, ReleaseBook(registry), EnginePool(registry.redis, hosting(settings)), gate, metrics)
 
     async def run(self) -> None:
         """Never returns: a fault that nobody foresaw leaves the release where it is until a later look goes well."""

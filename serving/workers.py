@@ -17,9 +17,10 @@ from prometheus_client import multiprocess
 
 from feedback.registry import PolicyRegistry
 from feedback.settings import Settings
-from feedback.store import connect
+from feedback.store import Ledger, connect
 from serving.arm_watchers import arm_watchers
 from serving.arms import Arm, Arms
+from serving.controller import Controller
 from serving.engine import Engine
 from serving.lockstep import LeadingGate
 from serving.metrics import Metrics
@@ -51,11 +52,13 @@ async def _lead(settings: Settings, registry: PolicyRegistry, anchor: socket.soc
     key, gates = settings.resolved_engine_key(), Gates(LeadingGate(), LeadingGate())
     stable = Arm("stable", Engine(settings.resolved_engine_url(), key), gates.stable)
     candidate = Arm("candidate", Engine(settings.resolved_candidate_url(), key), gates.candidate)
-    watchers = arm_watchers(settings, Arms(stable, candidate), registry, Metrics())
+    metrics = Metrics()
+    watchers = arm_watchers(settings, Arms(stable, candidate), registry, metrics)
+    controller = Controller.of(settings, Ledger(registry.redis), registry, gates.candidate, metrics)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    watching = [asyncio.create_task(watcher.run()) for watcher in watchers]
+    watching = [asyncio.create_task(watcher.run()) for watcher in (*watchers, controller)]
     workers = [Worker(gates, anchor, sockets / f"{index}.sock") for index in range(settings.workers)]
     keeping = [asyncio.create_task(worker.keep()) for worker in workers]
     ending = asyncio.ensure_future(ended.wait())
