@@ -54,13 +54,19 @@ def electorate(ledger: Ledger, plan: Plan) -> Literal["evaluation", "all"]:
     """Whose votes decide: "auto" is the evaluation raters' where enough of them compared answers lately."""
     if plan.raters != "auto":
         return plan.raters
-    quarantined, found = Raters(ledger.redis).quarantined(), set[str]()
-    for _, item in ledger.feedback_between(f"{int((time.time() - RECENT_S) * 1000)}-0"):
-        if item.split == "eval" and isinstance(item.judgement, Comparison | Ranking) and item.rater not in quarantined:
-            found.add(item.rater)
-            if len(found) >= plan.least_evaluators:
-                return "evaluation"
-    return "all"
+    return "evaluation" if len(voters(ledger, "evaluation", time.time())) >= plan.least_evaluators else "all"
+
+
+def voters(ledger: Ledger, whose: Literal["evaluation", "all"], until: float) -> set[str]:
+    """Who compared answers in the month before a time, as far as they may decide."""
+    first, last = (f"{max(int(at * 1000), 0)}-0" for at in (until - RECENT_S, until))
+    splits = ("eval",) if whose == "evaluation" else ("train", "eval")
+    said = {
+        item.rater
+        for _, item in ledger.feedback_between(first, last)
+        if item.split in splits and isinstance(item.judgement, Comparison | Ranking)
+    }
+    return said - Raters(ledger.redis).quarantined().keys()
 
 
 def _release_of(book: ReleaseBook, candidate: int) -> Release | None:

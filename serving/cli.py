@@ -29,6 +29,7 @@ from serving import (
 )
 from serving.commands import AsJson, Home, OneLineErrors, console, installation
 from serving.installation import environment, settings_of
+from serving.pool import EnginePool, hosting
 from serving.probes import readiness
 from serving.terminal import Terminal
 from serving.up import WORKER_ALIVE
@@ -113,6 +114,8 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
         "open release": release_commands.in_a_line(redis, releases),
         "releases": "frozen" if releases.is_frozen() else "on",
     }
+    if candidate := EnginePool(redis, hosting(settings)).describe():
+        facts["candidate's engine"] = candidate
     if as_json:
         console().print_json(data=facts)
     else:
