@@ -105,7 +105,7 @@ _RELEASE: Schema = {
     "steps": [
         {"says": "10% of conversations", "state": "taken"}, {"says": "wait for the votes", "state": "under way"},
     ],
-    "engine": {"wanted": "7", "state": "ready"}, "outcome": "undecided",
+    "engine": {"version": 7, "state": "ready", "cause": None}, "outcome": "undecided",
     "votes": {"won": 31, "lost": 19, "tied": 4, "not_counted": 2}, "win_rate": _FIGURE,
     "evidence": {"for": "candidate", "log_e": 0.4, "threshold": 3.7}, "still_needed": 120,
     "forecast": "about 120 more votes to a decision", "thumbs": None, "left_wins": _FIGURE, "guardrails": [],
@@ -129,6 +129,7 @@ class ShownRelease(BaseModel):
     weight: float = Field(description="the candidate's share of conversations")
     paused: bool
     proposed: bool = Field(description="all steps are taken, and an operator is waited for")
+    engine: dict[str, Any] | None = Field(description="of the candidate, while one is wanted: version, state, cause")
     outcome: Literal["promote", "roll back", "inconclusive", "undecided"] | None
     votes: Votes | None
     win_rate: ShownFigure | None

@@ -7,39 +7,42 @@ from redis import Redis
 
 from feedback.decisions import Decision
 from feedback.guardrails import Guardrail
+from feedback.release_judge import decision_of as newest_decision
 from feedback.releases import Release, Transition, describe
 from feedback.statistics import Interval
+from serving.pool import CANDIDATE
 from serving.release_steps import in_words
 
 #: Guardrails whose figures are logarithms of how many times the stable policy's the candidate's are.
 LOGARITHMS = ("first_token", "length")
-#: Written by the process that leads and by the supervisor that starts engines.
-ENGINE = "engine:candidate"
-
-
-def decision_key(id: int) -> str:
-    return f"release:{id}:decision"
 
 
 def decision_of(redis: Redis, release: Release) -> Decision | None:
     """The one it ended by, or what the votes say so far; None before anybody has counted."""
-    if release.decision is not None:
-        return release.decision
-    data = redis.get(decision_key(release.id))
-    return None if data is None else Decision.model_validate_json(data)
+    return release.decision or newest_decision(redis, release.id)
 
 
 def facts(redis: Redis, release: Release) -> dict[str, Any]:
     """Everything that is known now."""
-    return card(release, decision_of(redis, release), engine_of(redis) if release.is_open else None)
+    return card(release, decision_of(redis, release), engine_of(redis, release) if release.is_open else None)
 
 
-def engine_of(redis: Redis) -> dict[str, str] | None:
-    """Which version a second engine is wanted for, and how that stands; None where none is."""
-    return {str(name): str(value) for name, value in redis.hgetall(ENGINE).items()} or None
+def engine_of(redis: Redis, release: Release) -> dict[str, Any] | None:
+    """How far the engine is that is wanted for the candidate, where it is ours; None while none is wanted."""
+    told = {str(name): str(value) for name, value in redis.hgetall(CANDIDATE).items()}
+    own = str(release.id)
+    if told.get("release") != own:
+        return None
+    failed = told.get("failed_release") == own
+    state, cause = (told.get("state"), told.get("cause")) if told.get("state_release") == own else (None, None)
+    return {
+        "version": int(told["wanted"]),
+        "state": "failed" if failed else state,
+        "cause": (told.get("failure") if failed else cause) or None,
+    }
 
 
-def card(release: Release, decision: Decision | None = None, engine: dict[str, str] | None = None) -> dict[str, Any]:
+def card(release: Release, decision: Decision | None = None, engine: dict[str, Any] | None = None) -> dict[str, Any]:
     """What `decision` says lies flat beside the release's own fields; all null before there is one."""
     known = release.model_dump(mode="json", exclude={"decision", "since"})
     where = {"is": describe(release), "open": release.is_open, "paused": release.paused}

@@ -99,8 +99,11 @@ def _guardrail(known: dict[str, Any]) -> str:
     return f"{known['verdict']}: {measured}; {units['candidate']:,} conversations beside {units['stable']:,}"
 
 
-def _engine(engine: dict[str, str] | None) -> str:
-    return "" if engine is None else ", ".join(f"{name} {value}" for name, value in engine.items() if value)
+def _engine(engine: dict[str, Any] | None) -> str:
+    if engine is None:
+        return ""
+    cause = f": {engine['cause']}" if engine["cause"] else ""
+    return f"policy-v{engine['version']}, {engine['state'] or 'wanted'}{cause}"
 
 
 def _time(seconds: float) -> str:

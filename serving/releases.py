@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from feedback.release_plan import BadPlan, Plan, load_plan
 from feedback.release_start import begin_release
-from feedback.releases import Release, ReleaseBook
+from feedback.releases import Release
 from feedback.settings import Settings
 from serving import api_docs as docs
 from serving.api_releases import ReleaseOrder, ReleasePromotion, ReleaseWish
@@ -33,7 +33,7 @@ async def start_release(request: Request, gateway: GatewayDep, caller: OperatorD
 
 @router.get("/v1/releases", **docs.RELEASES)
 def list_releases(gateway: GatewayDep, _: OperatorDep, limit: Limit = 20) -> dict[str, Any]:
-    book, redis = _book(gateway), gateway.registry.redis
+    book, redis = gateway.releases, gateway.registry.redis
     opened = book.open()
     return {
         "object": "list",
@@ -45,7 +45,7 @@ def list_releases(gateway: GatewayDep, _: OperatorDep, limit: Limit = 20) -> dic
 
 @router.get("/v1/releases/freeze", **docs.RELEASES_FROZEN)
 def get_frozen(gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
-    return {"object": "releases", "frozen": _book(gateway).is_frozen()}
+    return {"object": "releases", "frozen": gateway.releases.is_frozen()}
 
 
 @router.post("/v1/releases/freeze", **docs.FREEZE_RELEASES)
@@ -54,13 +54,13 @@ async def freeze_releases(request: Request, gateway: GatewayDep, _: OperatorDep)
     frozen = (await read_json(request)).get("frozen")
     if not isinstance(frozen, bool):
         raise invalid("frozen must be true or false", "frozen")
-    await run_in_threadpool(_book(gateway).freeze, frozen)
+    await run_in_threadpool(gateway.releases.freeze, frozen)
     return {"object": "releases", "frozen": frozen}
 
 
 @router.get("/v1/releases/{id}", **docs.RELEASE)
 def get_release(id: str, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
-    book = _book(gateway)
+    book = gateway.releases
     release = found(book, number_of(id))
     return facts(gateway.registry.redis, release) | {"history": [line(each) for each in book.history(release.id)]}
 
@@ -125,7 +125,7 @@ def number_of(id: str) -> int | None:
 def _start(gateway: Gateway, wish: ReleaseWish, actor: str) -> dict[str, Any]:
     candidate, plan = version_of(wish.candidate, "candidate"), _plan(gateway.settings, wish.asked)
     named = "replaces" in wish.model_fields_set
-    seen = to_replace(_book(gateway), named=named, id=wish.replaces)
+    seen = to_replace(gateway.releases, named=named, id=wish.replaces)
     mode = wish.mode or default_mode(gateway.settings)
     begun = begin_release(
         gateway.ledger, gateway.registry, candidate, plan, mode=mode, actor=actor, reason=wish.reason, seen=seen
@@ -147,12 +147,8 @@ async def _give(order: Order, id: str, request: Request, gateway: Gateway, actor
     told = read(model, await read_json(request, optional=True))
     full = isinstance(told, ReleasePromotion) and told.full
     obey = partial(
-        give, _book(gateway), order, number_of(id), actor=actor, reason=told.reason, now=time.time(),
+        give, gateway.releases, order, number_of(id), actor=actor, reason=told.reason, now=time.time(),
         revision=told.revision, full=full,
     )  # fmt: skip
     release: Release = await run_in_threadpool(obey)
     return await run_in_threadpool(facts, gateway.registry.redis, release)
-
-
-def _book(gateway: Gateway) -> ReleaseBook:
-    return ReleaseBook(gateway.registry)

@@ -27,6 +27,7 @@ from serving.release_orders import to_replace
 from serving.release_view import bar, rows
 from tests.feedback.test_registry import publish
 
+FAILED = {"wanted": 1, "release": 1, "state": "failed", "state_release": 1, "cause": "out of memory"}
 DECISION = Decision(
     outcome="undecided", reason="The candidate won 19 of 50 decisive votes, which decides nothing.",
     wins=19, losses=31, ties=4, capped=2, log_e_better=-1.5, log_e_worse=1.2, log_e_standing=0.925,
@@ -196,7 +197,7 @@ def test_the_screen_says_where_it_is_and_what_is_known(book: ReleaseBook) -> Non
     done(release("start", "1", "--steps", "5%,30m,analysis", "--reason", "[try]"))
     proven(book)
     book.redis.set("release:1:decision", DECISION.model_dump_json())
-    book.redis.hset("engine:candidate", mapping={"wanted": "1", "state": "failed", "failure": "out of memory"})
+    book.redis.hset("engine:candidate", mapping=FAILED)
     opened = book.open()
     assert opened is not None
     told = dict(rows(facts(book.redis, opened)))
@@ -212,7 +213,7 @@ def test_the_screen_says_where_it_is_and_what_is_known(book: ReleaseBook) -> Non
         "errors": "ok: 0.90 times stable's, at most 1.50; 210 conversations beside 1,890",
         "first token": "unknown: at most 1.50; 0 conversations beside 1",
         "score": "breached: lower by 0.75, at most 0.50; 200 conversations beside 1,800",
-        "engine": "wanted 1, state failed, failure out of memory",
+        "engine": "policy-v1, failed: out of memory",
         "so far": "The candidate won 19 of 50 decisive votes, which decides nothing.",
     }
     shown = done(release("status"))

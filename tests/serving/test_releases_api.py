@@ -17,6 +17,7 @@ from serving import release_orders, releases
 
 ORDERS = ("promote", "pause", "resume", "abort", "rollback")
 STEPS = [{"set_weight": 5}, {"pause": "30m"}, {"set_weight": 25}, {"pause": None}, {"analysis": {}}]
+FAILED = {"wanted": 1, "release": 1, "state": "failed", "state_release": 1, "cause": "out of memory"}
 DECISION = Decision(
     outcome="undecided", reason="The candidate won 31 of 50 decisive votes, which decides nothing.",
     wins=31, losses=19, ties=4, capped=2, log_e_better=1.2, log_e_worse=-1.5, log_e_standing=0.4, log_threshold=3.7,
@@ -29,6 +30,13 @@ DECISION = Decision(
                   interval=Interval(0.0, -math.log(2), math.log(4)), candidate=200, stable=1800),
     ),
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases stay as operators leave them."""
+    monkeypatch.setattr("serving.controller.Controller.tick", lambda self: None)
+    monkeypatch.setattr("serving.pool.EnginePool.want", lambda self, wish: None)
 
 
 @pytest.fixture
@@ -303,7 +311,7 @@ async def test_what_is_known_is_shown(live: Any) -> None:
     await start(live)
     redis = live.ledger.redis
     redis.set("release:1:decision", DECISION.model_dump_json())
-    redis.hset("engine:candidate", mapping={"wanted": "1", "state": "failed", "failure": "out of memory"})
+    redis.hset("engine:candidate", mapping=FAILED)
     card = (await live.http.get("/v1/releases/1")).json()
     assert card["votes"] == {"won": 31, "lost": 19, "tied": 4, "not_counted": 2}
     assert card["win_rate"] == {"value": 0.62, "low": 0.41, "high": 0.79}
@@ -318,7 +326,7 @@ async def test_what_is_known_is_shown(live: Any) -> None:
          "interval": {"value": 1.0, "low": pytest.approx(0.5), "high": pytest.approx(4.0)},
          "units": {"candidate": 200, "stable": 1800}},
     ]  # fmt: skip
-    assert card["engine"] == {"wanted": "1", "state": "failed", "failure": "out of memory"}
+    assert card["engine"] == {"version": 1, "state": "failed", "cause": "out of memory"}
 
 
 async def test_frozen_releases_still_begin_by_hand(live: Any) -> None:
