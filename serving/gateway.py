@@ -12,17 +12,21 @@ from starlette.responses import Response
 from feedback.archive import Archive
 from feedback.keys import ApiKey, KeyRing
 from feedback.registry import PolicyRegistry
+from feedback.releases import ReleaseBook
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger
 from serving.appender import Appender
+from serving.arms import Arms
 from serving.auth import Authenticator, require_admin, require_operator
+from serving.controller import Controller
 from serving.engine import Engine
 from serving.errors import invalid
 from serving.json_body import parse_json
 from serving.lockstep import Follower
 from serving.logs import note_key
 from serving.metrics import Metrics
+from serving.observing import Observing
 from serving.peers import Peers
 from serving.places import Places
 from serving.quotas import Quotas
@@ -37,16 +41,20 @@ from serving.writable import Writable
 
 @dataclass
 class Gateway:
-    """The collaborators of one gateway process; `waiting` are requests that nothing is done for yet."""
+    """The collaborators of one gateway process; `waiting` are requests that nothing is done for yet.
+
+    `watcher` moves the stable arm's gate, `candidate_watcher` the candidate's.
+    """
 
     settings: Settings
-    engine: Engine
+    arms: Arms
     ledger: Ledger
     registry: PolicyRegistry
     rounds: RoundBook
+    releases: ReleaseBook
     keys: KeyRing
-    gate: SwapGate
     watcher: PolicyWatcher | Follower
+    candidate_watcher: PolicyWatcher | Follower
     recorder: Recorder
     auth: Authenticator
     archive: Archive
@@ -58,8 +66,20 @@ class Gateway:
     appender: Appender
     peers: Peers
     writable: Writable
+    observing: Observing
+    controller: Controller | None = None  # of the process that leads
     running: Running = field(default_factory=Running)
     replays: Replays = field(default_factory=Replays)
+
+    @property
+    def engine(self) -> Engine:
+        """Stable's."""
+        return self.arms.stable.engine
+
+    @property
+    def gate(self) -> SwapGate:
+        """Stable's."""
+        return self.arms.stable.gate
 
     def rater(self, caller: ApiKey, user: str | None) -> str:
         """The pseudonym behind a request.

@@ -46,16 +46,34 @@ def engine_process() -> Iterator[FakeEngine]:
         process.kill()
 
 
+@pytest.fixture(scope="session")
+def second_process() -> Iterator[FakeEngine]:
+    process = FakeEngine()
+    yield process
+    if process.alive():
+        process.kill()
+
+
+def fresh(process: FakeEngine) -> FakeEngine:
+    try:
+        process.set(reset=True)
+    except httpx.TransportError:  # the last test killed it, or never started it
+        if process.process is not None:
+            process.kill()
+        process.start()
+        process.set(reset=True)
+    return process
+
+
 @pytest.fixture
 def fake_engine(engine_process: FakeEngine) -> FakeEngine:
-    try:
-        engine_process.set(reset=True)
-    except httpx.TransportError:  # the last test killed it, or never started it
-        if engine_process.process is not None:
-            engine_process.kill()
-        engine_process.start()
-        engine_process.set(reset=True)
-    return engine_process
+    return fresh(engine_process)
+
+
+@pytest.fixture
+def second_engine(second_process: FakeEngine) -> FakeEngine:
+    """For the candidate of a release."""
+    return fresh(second_process)
 
 
 @pytest.fixture
