@@ -48,14 +48,32 @@ def engine_process() -> Iterator[FakeEngine]:
 
 @pytest.fixture
 def fake_engine(engine_process: FakeEngine) -> FakeEngine:
+    return fresh(engine_process)
+
+
+def fresh(engine: FakeEngine) -> FakeEngine:
     try:
-        engine_process.set(reset=True)
+        engine.set(reset=True)
     except httpx.TransportError:  # the last test killed it, or never started it
-        if engine_process.process is not None:
-            engine_process.kill()
-        engine_process.start()
-        engine_process.set(reset=True)
-    return engine_process
+        if engine.process is not None:
+            engine.kill()
+        engine.start()
+        engine.set(reset=True)
+    return engine
+
+
+@pytest.fixture(scope="session")
+def second_process() -> Iterator[FakeEngine]:
+    process = FakeEngine()
+    yield process
+    if process.alive():
+        process.kill()
+
+
+@pytest.fixture
+def second_engine(second_process: FakeEngine) -> FakeEngine:
+    """A fake engine beside the first, for the candidate of a release."""
+    return fresh(second_process)
 
 
 @pytest.fixture
