@@ -65,7 +65,8 @@ class ChatRequest(BaseModel):
     """What OpenAI's chat completions take and vLLM knows, `tools` and `response_format` for example."""
 
     model: str = Field(
-        pattern=r"^policy(@stable|-v[0-9]+)?$", description="the version that serves may be named, as `policy-v3`"
+        pattern=r"^policy(@stable|@candidate|-v[0-9]+)?$",
+        description="the version that serves may be named, as `policy-v3`; `policy` is either side of a release",
     )
     messages: list[ChatMessage | AssistantMessage] = Field(min_length=1, max_length=1024)
     stream: bool = False
@@ -93,6 +94,8 @@ class ChatRequest(BaseModel):
 
 class Ratchet(BaseModel):
     policy_version: int | None = Field(default=None, description="hidden while answers are compared blindly")
+    release: int | None = Field(default=None, description="under which chance chose the `arm`, likewise hidden")
+    arm: Literal["stable", "candidate"] | None = None
     conversation_id: str
     completion_ids: list[str] = Field(description="what to call the choices in feedback")
     stored: bool | None = Field(default=None, description="the ledger has it, so it can be judged")
@@ -151,7 +154,7 @@ class ModelList(BaseModel):
     model_config = example({"object": "list", "data": []})
 
 
-Arm = Annotated[str, Field(pattern=r"^(auto|policy(@stable|-v[0-9]+)?)$")]
+Arm = Annotated[str, Field(pattern=r"^(auto|policy(@stable|@candidate|-v[0-9]+)?)$")]
 
 
 class ComparisonRequest(ChatRequest):
@@ -192,10 +195,12 @@ class PolicyList(BaseModel):
     data: list[Policy]
     stable: int | None
     served: int | None
+    candidate_served: int | None = Field(description="beside it, while a release is under way")
     last_swap: dict[str, Any] | None
 
     model_config = example({
-        "object": "list", "data": [], "stable": 3, "served": 3, "last_swap": {"from_version": 2, "to_version": 3},
+        "object": "list", "data": [], "stable": 3, "served": 3, "candidate_served": None,
+        "last_swap": {"from_version": 2, "to_version": 3},
     })  # fmt: skip
 
 
@@ -278,9 +283,17 @@ class Health(BaseModel):
     model_config = example({"status": "ok"})
 
 
+class ArmFacts(BaseModel):
+    policy_version: int | None
+    reason: str | None = Field(description="why it does not serve")
+
+
 class Readiness(BaseModel):
     ready: bool
     policy_version: int | None
     reasons: list[str]
+    arms: dict[Literal["stable", "candidate"], ArmFacts] = Field(description="`candidate` while a release is open")
 
-    model_config = example({"ready": True, "policy_version": 3, "reasons": []})
+    model_config = example({
+        "ready": True, "policy_version": 3, "reasons": [], "arms": {"stable": {"policy_version": 3, "reason": None}},
+    })  # fmt: skip

@@ -10,10 +10,11 @@ from serving.swap_gate import Served, SwapGate
 
 
 class Source(NamedTuple):
-    """One request under way in the engine, and the policy that it was admitted under."""
+    """One request under way in an engine, the policy that it was admitted under, and the gate that let it in."""
 
     batches: AsyncIterator[list[Body]]
     admitted: Served
+    gate: SwapGate
 
 
 class Chunk(NamedTuple):
@@ -38,10 +39,10 @@ class Arrivals:
     version. What waits here is bounded by the tokens that the request may have.
     """
 
-    def __init__(self, sources: Sequence[Source], gate: SwapGate) -> None:
+    def __init__(self, sources: Sequence[Source]) -> None:
         self._waiting: list[Arrival] = []
         self._taker: asyncio.Future[None] | None = None
-        self._gate = gate
+        self.gates = tuple(dict.fromkeys(source.gate for source in sources))
         self._unfinished = len(sources)
         self._readers = [asyncio.create_task(self._read(source)) for source in sources]
 
@@ -69,12 +70,14 @@ class Arrivals:
         await asyncio.gather(*self._readers, return_exceptions=True)
 
     async def _read(self, source: Source) -> None:
+        gate = source.gate
         try:
             async for batch in source.batches:
-                self._gate.heard()
-                writer = self._gate.writer(source.admitted)
+                gate.heard()
+                writer = gate.writer(source.admitted)
                 self._add([Chunk(body, writer) for body in batch])
         except Exception as error:  # whatever it is: somebody waits for the next arrival
+            gate.blame(error)
             self._add([error])
             return
         self._unfinished -= 1

@@ -7,8 +7,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from serving import api_docs as docs
-from serving.answers import Plan, Question, answer
-from serving.chat_request import check, check_model, ticket_for, upstream_body, wants_resuming
+from serving.answers import Admitted, Plan, Question, Way, answer
+from serving.arms import CANDIDATE, STABLE, Arms, Side
+from serving.chat_request import Asked, check, check_model, ticket_for, upstream_body, wants_resuming
+from serving.comparisons import between, blind_way, interleaved
 from serving.engine import SERVED_NAME
 from serving.errors import ApiError, invalid, unavailable
 from serving.event_stream import EventStream
@@ -25,14 +27,34 @@ hot = APIRouter(route_class=Direct)
 async def create_chat_completion(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     body = await read_json(request)
     check(body, max_tokens=gateway.settings.max_model_len)
+    asked = Asked.of(gateway, caller, body, request.headers)
+    return await answer(request, gateway, caller, body, lambda: ways(gateway.arms, asked))
 
-    def plan(served: Served) -> Plan:
-        check_model(body["model"], served)
-        ticket, messages = ticket_for(gateway, caller, body, request.headers, served)
-        question = Question(upstream_body(body, messages, served), served, tuple(range(ticket.choices)))
+
+def ways(arms: Arms, asked: Asked) -> tuple[Way, ...]:
+    """By the side that the conversation is on; of several answers some, by chance, are a blind comparison."""
+    if release := interleaved(arms, asked):
+        return (
+            blind_way(arms, asked, between(release, asked.choices)),
+            _by(arms, asked, Side(arms.stable, moved=True)),
+        )
+    return tuple(_by(arms, asked, side) for side in arms.sides(asked.body["model"], asked.conversation_id))
+
+
+def _by(arms: Arms, asked: Asked, side: Side) -> Way:
+    """All answers by one arm."""
+    arm, body = side.arm, asked.body
+
+    def plan(admitted: Admitted) -> Plan:
+        served = admitted[arm.name]
+        check_model(body["model"], arm, served)
+        known = () if arms.release is None else (arm.name,) * asked.choices
+        more = {"release": side.release, "arms": known, "propensity": side.propensity}
+        ticket, messages = ticket_for(asked, (served,), **more)
+        question = Question(upstream_body(body, messages, served), arm, served, tuple(range(ticket.choices)))
         return Plan(ticket, (question,), wants_resuming(body))
 
-    return await answer(request, gateway, caller, body, plan)
+    return Way((arm,), plan, side.moved)
 
 
 @router.get("/v1/chat/completions/{id}/stream", response_class=StreamingResponse, **docs.RESUME)
@@ -67,18 +89,20 @@ async def cancel(id: str, request: Request, gateway: GatewayDep, caller: CallerD
 
 @router.get("/v1/models", **docs.MODELS)
 async def list_models(gateway: GatewayDep, _: CallerDep) -> dict[str, Any]:
-    served = gateway.gate.served
-    names = [SERVED_NAME, f"{SERVED_NAME}@stable", served.name] if served else []
-    return {"object": "list", "data": [model_card(name, served) for name in names if served]}
+    stable, candidate = gateway.arms.stable.gate.served, gateway.arms.candidate.gate.served
+    named = {name: stable for name in (SERVED_NAME, STABLE, stable.name)} if stable else {}
+    if candidate:
+        named |= {CANDIDATE: candidate} | ({} if candidate.name in named else {candidate.name: candidate})
+    return {"object": "list", "data": [model_card(name, served) for name, served in named.items()]}
 
 
 @router.get("/v1/models/{id}", **docs.MODEL)
 async def get_model(id: str, gateway: GatewayDep, _: CallerDep) -> dict[str, Any]:
-    served = gateway.gate.served
-    if served is None:
-        raise unavailable(f"not ready: {gateway.gate.reason}", "engine_unavailable")
-    check_model(id, served)
-    return model_card(id, served)
+    arm = gateway.arms.named(id)
+    if arm.gate.served is None:
+        raise unavailable(f"not ready: {arm.gate.reason}", "engine_unavailable")
+    check_model(id, arm, arm.gate.served)
+    return model_card(id, arm.gate.served)
 
 
 def model_card(id: str, served: Served) -> dict[str, Any]:

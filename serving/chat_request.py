@@ -1,11 +1,13 @@
 """What a chat request must look like, and what the engine gets to see of it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from feedback.keys import ApiKey
 from feedback.records import Message, new_id
+from serving.arms import CANDIDATE, Arm
 from serving.control_tokens import ControlTokens
 from serving.engine import SERVED_NAME, Body
 from serving.errors import ApiError, invalid
@@ -37,6 +39,25 @@ NOT_FORWARDED = frozenset({
 })  # fmt: skip
 # What the chat template renders besides the messages.
 TEMPLATED = ("tools", "functions", "documents", "chat_template_kwargs")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A checked request for answers: what it holds, and whose it is."""
+
+    body: Body
+    headers: Mapping[str, str]
+    rater: str
+    conversation_id: str
+
+    @property
+    def choices(self) -> int:
+        return self.body.get("n") or 1
+
+    @classmethod
+    def of(cls, gateway: Gateway, caller: ApiKey, body: Body, headers: Mapping[str, str]) -> "Asked":
+        """Raises ApiError 400."""
+        return cls(body, headers, gateway.rater(caller, end_user(body, headers)), conversation_of(body, headers))
 
 
 def check(body: Body, *, max_tokens: int) -> None:
@@ -109,35 +130,43 @@ def _check_integer(body: Body, name: str, low: int, high: int) -> None:
         raise invalid(f"{name} must be a whole number from {low} to {high}", name)
 
 
-def check_model(model: str, served: Served) -> None:
-    if model == f"{SERVED_NAME}@candidate":
+def check_model(model: str, arm: Arm, served: Served) -> None:
+    """Whether it is a name of what the arm serves; raises ApiError 404."""
+    if model == CANDIDATE and arm.name != "candidate":
         raise ApiError(404, "No candidate is being released now.", code="model_not_found", param="model")
-    if model not in (SERVED_NAME, f"{SERVED_NAME}@stable", served.name):
+    if model not in (SERVED_NAME, f"{SERVED_NAME}@{arm.name}", served.name):
         message = f"The model `{model}` does not exist or is not served now; `{served.name}` is."
         raise ApiError(404, message, code="model_not_found", param="model")
 
 
-def ticket_for(
-    gateway: Gateway, caller: ApiKey, body: Body, headers: Mapping[str, str], served: Served, **more: Any
-) -> tuple[Ticket, list[Body]]:
-    """What the ledger needs to know of a request, and its messages as the engine gets them."""
+def conversation_of(body: Body, headers: Mapping[str, str]) -> str:
+    """The conversation that a request belongs to, by the name that the client has for it; else a new one."""
     metadata = body.get("metadata") or {}
     named = (headers.get(name) for name in CONVERSATION_HEADERS)
     conversation = metadata.get("conversation_id") or next(filter(None, named), None) or new_id("conv_")
     if not CONVERSATION.fullmatch(conversation) or conversation.endswith(("/tree", "/messages")):
         message = "conversation_id must be 1 to 128 characters without breaks, not ending in /tree or /messages"
         raise invalid(message, "metadata.conversation_id")
-    messages = plain_messages(body["messages"], served.control_tokens)
+    return conversation
+
+
+def ticket_for(asked: Asked, served: Sequence[Served], **more: Any) -> tuple[Ticket, list[Body]]:
+    """What the ledger needs to know of a request, and its messages as all of the policies get them."""
+    body, headers, metadata = asked.body, asked.headers, asked.body.get("metadata") or {}
+    messages = body["messages"]
+    for index, each in enumerate(served):
+        if not index or each.control_tokens != served[0].control_tokens:
+            messages = plain_messages(messages, each.control_tokens)
     ticket = Ticket(
         messages=tuple(message_of(message) for message in messages),
-        conversation_id=conversation,
-        rater=gateway.rater(caller, end_user(body, headers)),
+        conversation_id=asked.conversation_id,
+        rater=asked.rater,
         consent=metadata.get("consent", "true").lower() == "true" and not is_side_turn(headers),
         metadata=metadata,
         keep=body.get("store") is not False,
         sampling={name: body[name] for name in SAMPLING if body.get(name) is not None},
-        plain=is_plain(_forwarded(body), served.shaped_by),
-        choices=body.get("n") or 1,
+        plain=all(is_plain(_forwarded(body), each.shaped_by) for each in served),
+        choices=asked.choices,
         streamed=bool(body.get("stream")),
         wants_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         wants_logprobs=bool(body.get("logprobs")),

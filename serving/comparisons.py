@@ -3,17 +3,27 @@
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from feedback.judgements import compares
-from feedback.keys import ApiKey
-from feedback.records import Completion, Offer, Slot, new_id
+from feedback.records import Completion, Lane, Offer, Slot, new_id
+from feedback.releases import Release
 from serving import api_docs as docs
-from serving.answers import Plan, Question, answer
-from serving.chat_request import check, check_model, ticket_for, upstream_body, wants_resuming
+from serving.answers import Admitted, Plan, Question, Way, answer
+from serving.arms import CANDIDATE, STABLE, Arm, Arms
+from serving.chat_request import (
+    Asked,
+    check,
+    check_model,
+    is_side_turn,
+    ticket_for,
+    upstream_body,
+    wants_resuming,
+)
 from serving.engine import SERVED_NAME, Body
 from serving.errors import ApiError, invalid
 from serving.gateway import CallerDep, Gateway, GatewayDep, User, read_json
@@ -21,6 +31,10 @@ from serving.shown import Shown
 from serving.swap_gate import Served
 
 MIN_SLOTS, MAX_SLOTS = 2, 8
+# Of the comparisons during a release: a rater, or a client, that is not blind shows in them.
+AA_SHARE = 0.01
+AGAIN = f"{STABLE}/2"
+COMPARED = "cmp_"
 
 router = APIRouter()
 _draw = random.SystemRandom()
@@ -30,52 +44,130 @@ _draw = random.SystemRandom()
 async def compare(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Chat, but with `k` answers: choice i is slot i, whoever wrote it. The vote goes to /v1/feedback."""
     body = await read_json(request)
-    arms = arms_of(body)
-    chat = {name: value for name, value in body.items() if name != "k"} | {"model": SERVED_NAME, "n": len(arms)}
+    models, k = models_of(body)
+    chat = {name: value for name, value in body.items() if name != "k"} | {"model": SERVED_NAME, "n": k}
     check(chat, max_tokens=gateway.settings.max_model_len)
     if chat.get("store") is False:
         raise invalid("a comparison that is not stored cannot be voted on", "store")
-
-    def plan(served: Served) -> Plan:
-        return blind_plan(gateway, caller, chat, request.headers, arms, served)
-
-    return await answer(request, gateway, caller, chat, plan)
+    asked = Asked.of(gateway, caller, chat, request.headers)
+    return await answer(request, gateway, caller, chat, lambda: ways(gateway.arms, asked, models))
 
 
-def arms_of(body: Body) -> list[str]:
-    """The policy that writes each answer, as asked: one for all, or several in turn."""
+def models_of(body: Body) -> tuple[list[str] | None, int]:
+    """The policies that write in turn, as asked, None for "auto"; and how many answers there are to be."""
     k, model = body.get("k", MIN_SLOTS), body.get("model")
     if not isinstance(k, int) or isinstance(k, bool) or not MIN_SLOTS <= k <= MAX_SLOTS:
         raise invalid(f"k must be a whole number from {MIN_SLOTS} to {MAX_SLOTS}", "k")
     if "n" in body:
         raise invalid("a comparison takes k in place of n", "n")
-    models: list[Any] = model if isinstance(model, list) else [f"{SERVED_NAME}@stable" if model == "auto" else model]
+    if model == "auto":
+        return None, k
+    models: list[Any] = model if isinstance(model, list) else [model]
     if not 1 <= len(models) <= k or not all(isinstance(name, str) for name in models):
         raise invalid('model must be a policy, a list of at most k policies, or "auto"', "model")
-    return [models[index % len(models)] for index in range(k)]
+    return models, k
 
 
-def blind_plan(
-    gateway: Gateway, caller: ApiKey, body: Body, headers: Mapping[str, str], arms: list[str], served: Served
-) -> Plan:
-    """One question to the engine for each policy; their answers land in slots drawn at random."""
-    for arm in arms:
-        check_model(arm, served)
-    order = list(range(len(arms)))
+@dataclass(frozen=True)
+class Match:
+    """Whose answers are laid side by side, by the name that each was asked for under, and to what end."""
+
+    names: tuple[str, ...]
+    lane: Lane | None = None
+    release: Release | None = None
+
+
+def between(release: Release, k: int) -> Match:
+    """The two policies of a release, set against each other."""
+    return Match(_in_turn(STABLE, CANDIDATE, k), "release", release)
+
+
+def against_itself(k: int) -> Match:
+    """The stable policy twice: whoever finds one of them better shows how blind the comparisons are."""
+    return Match(_in_turn(STABLE, AGAIN, k), "aa")
+
+
+def _in_turn(one: str, other: str, k: int) -> tuple[str, ...]:
+    """Of an odd number it is drawn who gets the last."""
+    names = [one, other]
+    _draw.shuffle(names)
+    return tuple(names[index % 2] for index in range(k))
+
+
+def interleaved(arms: Arms, asked: Asked) -> Release | None:
+    """The release between whose policies the answers of a chat are to be compared; whether they are is drawn."""
+    release, body = arms.contest, asked.body
+    several = body["model"] == SERVED_NAME and asked.choices >= MIN_SLOTS
+    if release is None or not several or body.get("store") is False or is_side_turn(asked.headers):
+        return None
+    return release if _draw.random() < release.plan.interleave else None
+
+
+def ways(arms: Arms, asked: Asked, models: list[str] | None) -> tuple[Way, ...]:
+    """A release's two policies, if it is they who are asked for, and what stands in when one of them is lost."""
+    release, k = arms.contest, asked.choices
+    itself = against_itself(k)
+    if models is None and (release is None or _draw.random() < AA_SHARE):
+        return (blind_way(arms, asked, itself),)
+    if release is not None and (models is None or sorted(models) == [CANDIDATE, STABLE]):
+        return (blind_way(arms, asked, between(release, k)), blind_way(arms, asked, itself, moved=True))
+    names = models or []
+    return (blind_way(arms, asked, Match(tuple(names[index % len(names)] for index in range(k)))),)
+
+
+def blind_way(arms: Arms, asked: Asked, match: Match, *, moved: bool = False) -> Way:
+    """One question to the engine for each name; their answers land in slots drawn at random."""
+    whose = {name: arms.named(name) for name in match.names}
+
+    def plan(admitted: Admitted) -> Plan:
+        if match.lane is None:
+            for name, arm in whose.items():
+                check_model(name, arm, admitted[arm.name])
+        return blind_plan(asked, match, whose, admitted)
+
+    return Way(tuple(arm for arm in (arms.candidate, arms.stable) if arm in whose.values()), plan, moved)
+
+
+def blind_plan(asked: Asked, match: Match, whose: Mapping[str, Arm], admitted: Admitted) -> Plan:
+    names, release = match.names, match.release
+    if release is not None and (admitted["stable"].version, admitted["candidate"].version) != (
+        release.stable, release.candidate,
+    ):  # fmt: skip
+        match = Match(names)  # a swap came in between: it is no longer these two
+    order = list(range(len(names)))
     _draw.shuffle(order)
-    ticket, messages = ticket_for(gateway, caller, body, headers, served, blind=True, response_id=new_id("cmp_"))
-    questions = []
-    for arm in dict.fromkeys(arms):
-        places = tuple(order[index] for index, name in enumerate(arms) if name == arm)
-        upstream = upstream_body({**body, "n": len(places)}, messages, served)
-        questions.append(Question({**upstream, "stream_options": None}, served, places))
-    by_slot = sorted(zip(order, arms, strict=True))
+    by_slot = [name for _, name in sorted(zip(order, names, strict=True))]
+    more: dict[str, Any] = {"blind": True, "response_id": new_id(COMPARED)}
+    if match.release is not None:
+        more |= {"release": match.release.id, "arms": tuple(whose[name].name for name in by_slot)}
+    ticket, messages = ticket_for(asked, tuple(admitted.values()), **more)
+    questions, first = [], 0
+    for name, arm in whose.items():
+        places = tuple(order[index] for index, asked_for in enumerate(names) if asked_for == name)
+        questions.append(question_of(asked.body, messages, arm, admitted[arm.name], places, first))
+        first += len(places)
     offer = Offer(
         id=ticket.response_id, rater=ticket.rater, conversation_id=ticket.conversation_id,
-        slots=tuple(Slot(completion_id=ticket.completion_ids[slot], arm=arm) for slot, arm in by_slot),
-        propensity=1 / math.factorial(len(arms)), created=ticket.created,
+        slots=tuple(
+            Slot(completion_id=id, arm=name) for id, name in zip(ticket.completion_ids, by_slot, strict=True)
+        ),
+        propensity=1 / math.factorial(len(names)), lane=match.lane, release=ticket.release, created=ticket.created,
     )  # fmt: skip
-    return Plan(ticket, tuple(questions), wants_resuming(body), offer)
+    return Plan(ticket, tuple(questions), wants_resuming(asked.body), offer)
+
+
+def question_of(
+    body: Body, messages: list[Body], arm: Arm, served: Served, places: tuple[int, ...], first: int
+) -> Question:
+    """The part of a blind answer that one policy writes; `first` of its choices were asked for before.
+
+    An engine derives the seeds of several choices from the one given: without that two questions of one seed to the
+    same policy would be answered alike.
+    """
+    upstream = upstream_body({**body, "n": len(places)}, messages, served) | {"stream_options": None}
+    if isinstance(seed := upstream.get("seed"), int):
+        upstream["seed"] = seed + first
+    return Question(upstream, arm, served, places)
 
 
 @router.get("/v1/comparisons/{id}", **docs.COMPARISON)

@@ -12,9 +12,7 @@ from serving.engine import (
     error_message,
 )
 from serving.errors import RETRY_SOON, ApiError, invalid, unavailable
-from serving.gateway import Gateway
 from serving.relay import UnprovenWeights
-from serving.swap_gate import Lose
 
 PARAMETER = re.compile(r"\(parameter=(\w+)")
 # What vLLM says when the prompt leaves no room: less than one is never asked for.
@@ -23,21 +21,18 @@ NO_ROOM = "max_tokens must be at least 1, got 0"
 log = logging.getLogger("serving.chat")
 
 
-def failure(gateway: Gateway, error: Exception) -> ApiError:
-    """The client's error. Only an engine that is not there ends the others' answers as well."""
+def failure(error: Exception) -> ApiError:
+    """The client's error."""
     match error:
         case ApiError():
             return error
         case EngineUnreachable():
-            gateway.gate.obey(Lose(f"the engine is down: {error}"))
             return unavailable("the engine is restarting", "engine_unavailable")
         case NoSocketLeft():
             return unavailable("no connection to the engine can be opened at the moment; repeat soon", "queue_full")
         case EngineSlow():
-            gateway.gate.doubt()
             return ApiError(504, "the engine is too slow, repeat", code="engine_timeout", headers=RETRY_SOON)
         case EngineDown():
-            gateway.gate.doubt()
             return unavailable("the engine went away in the middle of the answer", "engine_unavailable")
         case EngineRefused():
             return _refusal(error)
@@ -47,9 +42,14 @@ def failure(gateway: Gateway, error: Exception) -> ApiError:
     return ApiError(500, "internal error", code="internal_error")
 
 
+def is_clients(error: EngineRefused) -> bool:
+    """Whether the request is at fault rather than the engine."""
+    return error.status in (400, 413, 422)
+
+
 def _refusal(error: EngineRefused) -> ApiError:
     """The engine's verdict on a request, as ours; its own troubles are not the client's fault."""
-    if error.status not in (400, 413, 422):
+    if not is_clients(error):
         log.error("the engine answered %d", error.status)  # its message may quote the prompt
         return unavailable("the engine could not answer", "engine_refused")
     inner = error.body.get("error") if isinstance(error.body, dict) else None

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import anyio
 from fastapi import APIRouter
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from feedback.rounds import RoundRecord
 from serving import api_docs as docs
+from serving.arms import Arm
 from serving.gateway import Gateway, GatewayDep
 
 router = APIRouter()
@@ -39,8 +41,16 @@ async def ready(gateway: GatewayDep) -> JSONResponse:
     reasons = [] if served else [gateway.gate.reason]
     if trouble := await gateway.writable.trouble():
         reasons.append(trouble)
-    answer = {"ready": not reasons, "policy_version": served.version if served else None, "reasons": reasons}
+    arms = {arm.name: _standing(arm) for arm in gateway.arms.in_use}
+    version = served.version if served else None
+    answer = {"ready": not reasons, "policy_version": version, "reasons": reasons, "arms": arms}
     return JSONResponse(answer, status_code=503 if reasons else 200, headers={"retry-after": "1"} if reasons else None)
+
+
+def _standing(arm: Arm) -> dict[str, Any]:
+    """What an arm serves, or why it does not."""
+    served = arm.gate.served
+    return {"policy_version": served.version if served else None, "reason": None if served else arm.gate.reason}
 
 
 @router.get("/metrics", response_class=PlainTextResponse, **docs.METRICS)
@@ -84,6 +94,10 @@ class State(Collector):
         served = self.gateway.gate.served
         yield _gauge("ready", "1 while a proven policy answers.", served is not None)
         yield _gauge("policy_version", "The policy that answers; -1 for none.", served.version if served else -1)
+        arms = GaugeMetricFamily("ratchet_arm_ready", "1 while that side of a release answers.", labels=["arm"])
+        for arm in self.gateway.arms.in_use:
+            arms.add_metric([arm.name], arm.gate.served is not None)
+        yield arms
         if self.learning is not None:
             yield from _learning(self.learning)
 

@@ -13,7 +13,7 @@ from feedback.keys import ApiKey
 from feedback.records import Offer, new_id, prompt_digest
 from feedback.store import Appended, Kept
 from serving import api_docs as docs
-from serving.comparisons import reveal
+from serving.comparisons import COMPARED, reveal
 from serving.errors import ApiError, invalid, unavailable
 from serving.gateway import CallerDep, Direct, Gateway, GatewayDep, Limit, User, read_json
 from serving.recorder import STOPPED, Ticket
@@ -103,12 +103,13 @@ async def accept(gateway: Gateway, caller: ApiKey, said: Said) -> Accepted:
     rater, raters = gateway.rater(caller, said.user), gateway.raters(caller, said.user)
     offer = await run_in_threadpool(_offer, gateway, said.comparison_id, raters) if said.comparison_id else None
     judgement = said.about(offer.completion_ids if offer else ())
+    offer = offer or await _offer_behind(gateway, judgement, raters)
     known = await gateway.shown.find(judgement.targets)
     check_targets(judgement, known, raters)
     split = gateway.keys.split(rater, gateway.settings.evaluation_share)
     feedback = Feedback(
-        id=new_id("fb_"), judgement=judgement, rater=rater, split=split, circumstances=said.circumstances,
-        created=time.time(),
+        id=new_id("fb_"), judgement=judgement, rater=rater, split=split, lane=offer.lane if offer else None,
+        release=offer.release if offer else None, circumstances=said.circumstances, created=time.time(),
     )  # fmt: skip
     if said.dry_run:
         return Accepted({"object": "feedback", "type": judgement.type, "status": "valid"}, "valid")
@@ -131,6 +132,15 @@ def _offer(gateway: Gateway, id: str, raters: set[str]) -> Offer:
     if offer is None or offer.rater not in raters:
         raise ApiError(404, f"No comparison {id}.", code="comparison_not_found", param="comparison_id")
     return offer
+
+
+async def _offer_behind(gateway: Gateway, judgement: Judgement, raters: set[str]) -> Offer | None:
+    """The comparison whose answers, and no others, a judgement sets against each other without naming it."""
+    of = {target.partition(":")[0] for target in judgement.targets}
+    if not isinstance(judgement, Comparison | Ranking) or len(of) > 1 or not (id := of.pop()).startswith(COMPARED):
+        return None
+    offer = await run_in_threadpool(gateway.archive.offer, id)
+    return offer if offer is not None and offer.rater in raters else None
 
 
 def _best(judgement: Judgement) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from time import perf_counter
@@ -89,6 +89,9 @@ class Metrics:
         self.completion_tokens = counter("completion_tokens", "Tokens of finished answers.", "policy_version")
         self.in_flight = gauge("in_flight", "Chat requests that wait for the engine or are being answered by it.")
         self.waiting = gauge("waiting", "Requests whose body is being read, or that wait for a swap to end.")
+        arms = counter("arm_requests", "Chat requests sent to a policy, by its side of a release.", "arm")
+        self._arms = {arm: arms.labels(arm) for arm in ("stable", "candidate")}
+        self.moved = counter("requests_moved", "Those that stable got because the candidate was lost.")
         self.streams_open = gauge("streams_open", "Those of them that are streamed.")
         self.streams_broken = counter("streams_broken", "Streams that ended with an error.")
         self.completions_stored = counter("completions_stored", "Answers that the ledger has fsynced.")
@@ -111,6 +114,13 @@ class Metrics:
             if pace.first_s is not None:
                 self.ttft_s.observe(pace.first_s)
                 self.inter_token_s.add(pace.gaps, pace.total_s)
+
+    def asked(self, arms: Iterable[str], *, moved: bool) -> None:
+        """One chat request, about to be sent to these arms."""
+        for arm in arms:
+            self._arms[arm].inc()
+        if moved:
+            self.moved.inc()
 
     def finished(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request; `route` is a template, never a path that a client made up."""

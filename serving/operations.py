@@ -21,6 +21,7 @@ router = APIRouter()
 @router.get("/v1/policies", **docs.POLICIES)
 def list_policies(gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
     served, pinned = gateway.gate.served, gateway.registry.pinned()
+    candidate = gateway.arms.candidate.gate.served
     raw = gateway.registry.redis.get(LAST_SWAP)
     return {
         "object": "list",
@@ -30,6 +31,7 @@ def list_policies(gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
         ],
         "stable": gateway.registry.stable(),
         "served": served.version if served else None,
+        "candidate_served": candidate.version if candidate else None,
         "last_swap": json.loads(raw) if raw else None,
     }
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
-from feedback.records import Completion, Message, new_id
+from feedback.records import Arm, Completion, Message, new_id
 from feedback.store import Ledger, LedgerNotDurable
 from serving.engine import SERVED_NAME, Body
 from serving.metrics import Metrics
@@ -27,7 +27,8 @@ class Ticket:
     """One accepted request for `choices` answers.
 
     `blind` hides who writes until there is a vote; `keep` is whether the ledger may have it at all, and `plain` whether
-    it is drawn from the policy as it is.
+    it is drawn from the policy as it is. `arms` are the sides of its choices while a release is under way; under
+    `release` chance put them there, all of them with `propensity` if there is one.
     """
 
     messages: tuple[Message, ...]
@@ -44,6 +45,9 @@ class Ticket:
     wants_logprobs: bool
     wants_token_ids: bool
     blind: bool = False
+    release: int | None = None
+    arms: tuple[Arm, ...] = ()
+    propensity: float | None = None
     response_id: str = field(default_factory=lambda: new_id("chatcmpl-"))
     created: float = field(default_factory=time.time)
 
@@ -100,6 +104,9 @@ class Draft:
             finish_reason=self.finish_reason or STOPPED,
             policy_version=self.served.version,
             version_changed_at=self.version_changed_at,
+            release=ticket.release,
+            arm=ticket.arms[index] if ticket.arms else None,
+            propensity=ticket.propensity,
             partial=self.finish_reason is None,
             consent=ticket.consent,
             created=ticket.created,

@@ -1,7 +1,7 @@
 """From the engine's chunks to the client's, with each answer in the ledger before its last chunk goes out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from serving.arrivals import Arrival, Arrivals, Chunk, End
@@ -19,12 +19,12 @@ class UnprovenWeights(RuntimeError):
 
 
 class Relay:
-    """One answer on its way to the client; `taints` are the gate's from before the engine was asked."""
+    """One answer on its way to the client; `taints` are its gates' from before the engines were asked."""
 
     def __init__(
-        self, ticket: Ticket, arrivals: Arrivals, gate: SwapGate, recorder: Recorder, pace: Pace, *, taints: int
+        self, ticket: Ticket, arrivals: Arrivals, recorder: Recorder, pace: Pace, *, taints: Mapping[SwapGate, int]
     ) -> None:
-        self.ticket, self.arrivals, self.gate, self.recorder, self.pace = ticket, arrivals, gate, recorder, pace
+        self.ticket, self.arrivals, self.recorder, self.pace = ticket, arrivals, recorder, pace
         self.served: Served | None = None
         self.drafts = {index: Draft() for index in range(ticket.choices)}
         self.settled = asyncio.Event()
@@ -33,7 +33,7 @@ class Relay:
         self._cut_off: set[int] = set()
         self._keeping: asyncio.Future[bool] | None = None
         self._on_their_way: dict[int, asyncio.Future[bool]] = {}
-        self._taints = taints
+        self._gates = tuple((gate, taints[gate]) for gate in arrivals.gates)
         self._announced = False
         self._owes_usage = ticket.wants_usage or not ticket.streamed
 
@@ -45,7 +45,8 @@ class Relay:
         end: Exception | End | None = None
         while end is None:
             arrived = await self.arrivals.take(KEEP_ALIVE_S)
-            await self.gate.passage()
+            for gate, _ in self._gates:  # what has arrived by now was decided on when it lets through
+                await gate.passage()
             try:
                 batch, end = await self._rewritten(arrived)
             except Exception as error:  # a chunk that makes no sense: what came before it is no part of an answer
@@ -100,14 +101,15 @@ class Relay:
 
     async def _rewritten(self, arrived: list[Arrival]) -> tuple[list[Body], Exception | End | None]:
         """What the client gets of the arrivals, and how they end if they do."""
-        if self.gate.taints != self._taints:
-            return [], UnprovenWeights("a policy failed its proof while this was written; ask again")
+        for gate, taints in self._gates:
+            if gate.taints != taints:
+                return [], UnprovenWeights("a policy failed its proof while this was written; ask again")
         batch: list[Body] = []
         for arrival in arrived:
             if arrival is End.STOPPED or self._cut_off:
                 return [*batch, *await self._cut()], End.STOPPED
             if arrival is End.FINISHED and self._unfinished:
-                return batch, EngineDown("the engine ended an answer before it was finished")
+                return batch, self._unfinished_end()
             if arrival is End.FINISHED and self._owes_usage:
                 return [*batch, self._usage_chunk()], arrival
             if not isinstance(arrival, Chunk):
@@ -117,6 +119,12 @@ class Relay:
             if chunk := await self._rewrite(*arrival):
                 batch.append(chunk)
         return batch, None
+
+    def _unfinished_end(self) -> EngineDown:
+        error = EngineDown("the engine ended an answer before it was finished")
+        for gate, _ in self._gates:
+            gate.blame(error)
+        return error
 
     async def _rewrite(self, chunk: Body, writer: Served) -> Body | None:
         """The chunk as the client may see it; None if it holds nothing for the client."""
@@ -194,6 +202,8 @@ class Relay:
             return {"comparison_id": self.ticket.response_id, **facts}
         if self.served is None:
             return facts
+        if self.ticket.release is not None:
+            facts = {"release": self.ticket.release, "arm": self.ticket.arms[0], **facts}
         return {"policy_version": self.served.version, **facts}
 
 

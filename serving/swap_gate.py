@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 
 from serving.control_tokens import ControlTokens
+from serving.engine import EngineDown, EngineUnreachable, NoSocketLeft
 from serving.errors import unavailable
 
 # New requests wait this long for a swap before they are told to come back.
@@ -151,6 +152,14 @@ class SwapGate:
     def doubt(self) -> None:
         """A request broke off: what was heard before proves nothing any more."""
         self.doubted_at = time.monotonic()
+
+    def blame(self, error: Exception) -> None:
+        """A request broke off: only an engine that is not there ends the others' answers as well."""
+        match error:
+            case EngineUnreachable():
+                self.obey(Lose(f"the engine is down: {error}"))
+            case EngineDown() if not isinstance(error, NoSocketLeft):
+                self.doubt()
 
     def heard_within(self, seconds: float) -> bool:
         return self.heard_at > self.doubted_at and time.monotonic() - self.heard_at < seconds

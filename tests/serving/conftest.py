@@ -46,22 +46,6 @@ def engine_process() -> Iterator[FakeEngine]:
         process.kill()
 
 
-@pytest.fixture
-def fake_engine(engine_process: FakeEngine) -> FakeEngine:
-    return fresh(engine_process)
-
-
-def fresh(engine: FakeEngine) -> FakeEngine:
-    try:
-        engine.set(reset=True)
-    except httpx.TransportError:  # the last test killed it, or never started it
-        if engine.process is not None:
-            engine.kill()
-        engine.start()
-        engine.set(reset=True)
-    return engine
-
-
 @pytest.fixture(scope="session")
 def second_process() -> Iterator[FakeEngine]:
     process = FakeEngine()
@@ -70,9 +54,25 @@ def second_process() -> Iterator[FakeEngine]:
         process.kill()
 
 
+def fresh(process: FakeEngine) -> FakeEngine:
+    try:
+        process.set(reset=True)
+    except httpx.TransportError:  # the last test killed it, or never started it
+        if process.process is not None:
+            process.kill()
+        process.start()
+        process.set(reset=True)
+    return process
+
+
+@pytest.fixture
+def fake_engine(engine_process: FakeEngine) -> FakeEngine:
+    return fresh(engine_process)
+
+
 @pytest.fixture
 def second_engine(second_process: FakeEngine) -> FakeEngine:
-    """A fake engine beside the first, for the candidate of a release."""
+    """For the candidate of a release."""
     return fresh(second_process)
 
 

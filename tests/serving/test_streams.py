@@ -166,8 +166,8 @@ async def said(index: int, *texts: str, finish: bool = True, created: int = 1) -
 def relay_of(ticket: Ticket, *sources: AsyncIterator[list[Any]], recorder: Any = None) -> Relay:
     gate = SwapGate()
     served = [Served(v, "policy", f"fp_{v}", ControlTokens([]), True, None, 0.0) for v in range(len(sources))]
-    arrivals = Arrivals([Source(*pair) for pair in zip(sources, served, strict=True)], gate)
-    return Relay(ticket, arrivals, gate, recorder or Kept(), Pace(), taints=0)
+    arrivals = Arrivals([Source(*pair, gate) for pair in zip(sources, served, strict=True)])
+    return Relay(ticket, arrivals, recorder or Kept(), Pace(), taints={gate: 0})
 
 
 async def test_usage_over_several_sources_counts_the_prompt_once_and_comes_once() -> None:
