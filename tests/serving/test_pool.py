@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from feedback.release_plan import Plan
 from feedback.releases import Release, ReleaseBook
@@ -35,15 +36,19 @@ class Trial:
     def of(cls, live: Live, engine: FakeEngine) -> "Trial":
         registry = live.gateway.registry
         trial = cls(live, engine, ReleaseBook(registry), EnginePool(registry.redis, hosting(live.gateway.settings)))
-        target = live.gateway.candidate_watcher.target  # type: ignore[union-attr]
+        target = trial.watcher.target
         look = target.look
 
         async def counted() -> int | None:
             trial.looks += 1
             return await look()
 
-        target.look = counted  # type: ignore[method-assign]
+        target.look = counted
         return trial
+
+    @property
+    def watcher(self) -> Any:
+        return self.live.gateway.candidate_watcher
 
     @property
     def gate(self) -> Any:
@@ -52,6 +57,11 @@ class Trial:
     @property
     def held(self) -> int | None:
         return None if self.gate.served is None or self.gate.swapping else self.gate.served.version
+
+    def labels(self) -> list[str | None]:
+        """Of the loads of both arms: each has another."""
+        gates = (self.live.gateway.gate, self.gate)
+        return [gate.served.label if gate.served else None for gate in gates]
 
     def begin(self, version: int, seen: Release | None = None) -> Release:
         return self.book.start(
@@ -117,6 +127,7 @@ async def test_a_candidate_is_proven_in_its_own_engine(trial: Trial, eventually:
 async def test_a_failed_proof_is_reported_and_not_tried_again_in_this_release(
     trial: Trial, eventually: Any, looked: Any, fault: Any, reason: str
 ) -> None:
+    trial.watcher.retry_s = 0.01
     trial.live.shelf.publish(1, move=0.2, stable=False, **fault)
     release = trial.begin(1)
     await eventually(lambda: trial.pool.failure(release.id))
@@ -137,6 +148,29 @@ async def test_a_failed_proof_is_reported_and_not_tried_again_in_this_release(
     assert trial.pool.failure(release.id) is None
 
 
+async def test_a_failure_that_redis_does_not_take_brings_no_former_candidate_back(
+    trial: Trial, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial.watcher.retry_s = 0.05
+    trial.live.shelf.publish(1, move=0.4, stable=False)
+    trial.live.shelf.publish(2, move=0.2, stable=False, engine_checksum="other")
+    first = trial.begin(1)
+    await eventually(lambda: trial.held == 1)
+    refused: list[bool] = []
+
+    def refuse(*_: Any, **__: Any) -> None:
+        refused.append(True)
+        raise RedisConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trial.watcher.target.pool, "report", refuse)
+        second = trial.begin(2, seen=first)
+        await eventually(lambda: len(refused) >= 2)
+        assert trial.held is None
+    await eventually(lambda: trial.pool.failure(second.id))
+    assert trial.calls("reload") == 1 + len(refused) + 1
+
+
 async def test_a_damaged_directory_is_broken_and_touches_no_engine(trial: Trial, eventually: Any) -> None:
     trial.live.shelf.publish(1, move=0.4, stable=False)
     (trial.live.gateway.registry.directory(1) / "model" / "weights.json").write_text("{}")
@@ -155,7 +189,6 @@ async def test_a_version_that_served_before_is_not_to_blame(trial: Trial, eventu
     await eventually(lambda: live.served == 1)
     live.gateway.registry.rollback(to=0, actor="t", reason="t")
     await eventually(lambda: live.served == 0)
-    live.gateway.candidate_watcher.retry_s = 0.05  # type: ignore[union-attr]
     live.gateway.arms.candidate.engine.checksums = _other_checksums  # type: ignore[method-assign]
     release = trial.begin(1)
     await eventually(lambda: trial.pool.failure(release.id))
@@ -219,7 +252,7 @@ async def test_a_candidates_engine_that_dies_is_lost_until_it_is_proven_again(tr
 
 
 async def test_a_candidate_that_kills_its_engine_again_and_again_is_reported(trial: Trial, eventually: Any) -> None:
-    trial.live.gateway.candidate_watcher.retry_s = 0.05  # type: ignore[union-attr]
+    trial.watcher.retry_s = 0.05
     trial.live.shelf.publish(1, move=0.4, stable=False, kills_engine=True)
     release = trial.begin(1)
     for _ in range(3):
@@ -250,9 +283,10 @@ async def test_adapters_of_both_arms_share_one_engine(adapters: Trial, eventuall
     live.shelf.publish(2, move=-0.4, stable=False)
     adapters.begin(2)
     await eventually(lambda: adapters.held == 2)
+    labels = adapters.labels()
     await looked(adapters)
     assert adapters.engine.state()["adapters"] == ["policy-v1", "policy-v2"]
-    assert (live.served, adapters.held) == (1, 2), "one arm took the other's load for a restart"
+    assert adapters.labels() == labels, "one arm took the other's load for a restart"
     assert adapters.calls("load policy-v1") == adapters.calls("load policy-v2") == 1
     assert adapters.gate.served.engine_model == "policy-v2"
 
@@ -262,6 +296,7 @@ async def test_a_promoted_adapter_is_found_in_the_engine(adapters: Trial, eventu
     live.shelf.publish(1, move=0.4)
     live.shelf.publish(2, move=-0.4, stable=False)
     await eventually(lambda: live.served == 1)
+    live.gateway.watcher.poll_s = 1.0  # type: ignore[union-attr]  # it sees the promotion last
     release = adapters.begin(2)
     await eventually(lambda: adapters.held == 2)
     canary = release.model_copy(update={"state": "canary"})
@@ -312,14 +347,13 @@ async def test_a_restarted_engine_gets_both_adapters_back(adapters: Trial, event
     live.shelf.publish(2, move=-0.4, stable=False)
     adapters.begin(2)
     await eventually(lambda: adapters.held == 2)
-    labels = [gate.served.label for gate in (live.gateway.gate, adapters.gate)]
+    labels = adapters.labels()
     await asyncio.to_thread(adapters.engine.kill)
     adapters.engine.start()
     adapters.engine.set(started_with=str(live.shelf.registry.directory(0) / "model"))
     await eventually(lambda: sorted(adapters.engine.state()["adapters"]) == ["policy-v1", "policy-v2"])
     await eventually(lambda: (live.served, adapters.held) == (1, 2))
-    served = [gate.served.label for gate in (live.gateway.gate, adapters.gate)]
-    assert not set(labels) & set(served), "taken for what was loaded before the restart"
+    assert not set(labels) & set(adapters.labels()), "taken for what was loaded before the restart"
 
 
 @pytest.mark.parametrize(
