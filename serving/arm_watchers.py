@@ -30,7 +30,7 @@ def loaders(settings: Settings, arms: Arms, registry: PolicyRegistry) -> tuple[P
     stable, candidate = arms.stable, arms.candidate
     if settings.engine_mode == "merged":
         return MergedLoader(stable.engine, stable.gate), MergedLoader(candidate.engine, candidate.gate)
-    base, adapters = read_policy(registry, BASE), Adapters(stable.engine)
+    base, adapters = read_policy(registry, BASE), Adapters(stable.engine, registry)
     return (
         AdapterLoader(stable.engine, stable.gate, base, adapters),
         AdapterLoader(candidate.engine, candidate.gate, base, adapters, marks=False),

@@ -77,7 +77,7 @@ class PolicyLoader(Protocol):
         """Whether the engine still has what was loaded; raises EngineDown, EngineRefused."""
 
     async def settle(self) -> None:
-        """Clear away what no request needs any more."""
+        """Clear away what no request needs any more; raises EngineDown, EngineRefused, RedisError."""
 
 
 class MergedLoader:
@@ -136,10 +136,10 @@ class MergedLoader:
 class Adapters:
     """The adapters in one engine, whichever loader put them there: none takes away what another needs."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, registry: PolicyRegistry) -> None:
         self.present: set[int] = set()
         self.loaders: list[AdapterLoader] = []
-        self._engine = engine
+        self._engine, self._registry = engine, registry
         self._lock = asyncio.Lock()
 
     async def add(self, version: int, path: Path) -> None:
@@ -151,12 +151,16 @@ class Adapters:
             self.present.add(version)
 
     async def settle(self) -> None:
-        """Unload those that no loader needs."""
-        for version in sorted(self.present):
+        """Unload those that no loader needs, nor will: one just promoted is not loaded again. Raises RedisError."""
+        for version in sorted(version for version in self.present if not self._needed(version)):
+            stable = await asyncio.to_thread(self._registry.stable)
             async with self._lock:
-                if not any(loader.needs(version) for loader in self.loaders):
+                if version != stable and not self._needed(version):
                     await self._unload(version)
                     self.present.discard(version)
+
+    def _needed(self, version: int) -> bool:
+        return any(loader.needs(version) for loader in self.loaders)
 
     async def _unload(self, version: int) -> None:
         try:

@@ -98,9 +98,12 @@ class Supervisor:
         if process.returncode:
             raise CannotStart(f"{name} ended with exit code {process.returncode}. {hint}")
 
-    def watch(self, guest: Guest | None = None) -> None:
-        """Keep the children running until somebody asks to end. Raises Stopped."""
+    def host(self, guest: Guest) -> None:
+        """Tend it from now on, and end its child with the others."""
         self._guest = guest
+
+    def watch(self) -> None:
+        """Keep the children running until somebody asks to end. Raises Stopped."""
         while True:
             self._tick()
 

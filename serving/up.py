@@ -41,7 +41,7 @@ def up(settings: Settings, terminal: Terminal, *, verbose: bool = False) -> None
         try:
             with Supervisor(settings.home / "logs", terminal, verbose=verbose) as supervisor:
                 start_all(settings, supervisor, terminal, gpu=gpu)
-                supervisor.watch(candidate_engine(settings, supervisor, terminal, gpu=gpu))
+                supervisor.watch()
         except Stopped:
             terminal.say("ended; `ratchet up` goes on from here")
 
@@ -61,14 +61,12 @@ def start_all(settings: Settings, supervisor: Supervisor, terminal: Terminal, *,
     greet(settings, terminal)
     supervisor.bring_up(worker_spec(settings))
     supervisor.bring_up(beat_spec(settings))
+    if hosting(settings) == "supervised":
+        supervisor.host(candidate_engine(settings, supervisor, terminal, gpu=gpu))
 
 
-def candidate_engine(
-    settings: Settings, supervisor: Supervisor, terminal: Terminal, *, gpu: bool
-) -> CandidateEngine | None:
-    """What starts and ends an engine for the candidate of a release; None where there is one, or can be none."""
-    if hosting(settings) != "supervised":
-        return None
+def candidate_engine(settings: Settings, supervisor: Supervisor, terminal: Terminal, *, gpu: bool) -> CandidateEngine:
+    """What starts and ends an engine for the candidate of a release."""
 
     def create(engine: CandidateEngine) -> Child:
         return supervisor.child_of(candidate_spec(settings, lambda: engine.wanted, gpu=gpu))

@@ -99,7 +99,7 @@ class PolicyWatcher:
     async def _rest(self) -> None:
         """There is nothing to hold."""
         if self.gate.served is not None or self.gate.reason != self.target.absence:
-            await self._lose(self.target.absence)
+            await self._lose(self.target.absence, expected=self.target.arm == "candidate")
         await self._settle()
 
     async def _approach(self, aim: int) -> None:
@@ -108,7 +108,7 @@ class PolicyWatcher:
             await self._settle()
             return
         if served is not None and not self.target.keeps_former:
-            await self._lose(f"policy-v{aim} is being loaded")
+            await self._lose(f"policy-v{aim} is being loaded", expected=True)
         if time.monotonic() >= self._not_before.get(aim, 0.0):
             await self._swap(aim)
 
@@ -232,7 +232,7 @@ class PolicyWatcher:
     async def _settle(self) -> None:
         try:
             await self.loader.settle()
-        except (EngineDown, EngineRefused) as error:
+        except (EngineDown, EngineRefused, RedisError) as error:
             log.warning("an old policy could not be unloaded: %s", error)
 
     async def _report_failure(self, version: int, failure: BrokenPolicy | SwapFailed) -> None:
@@ -274,9 +274,11 @@ class PolicyWatcher:
         except RedisError as error:
             log.warning("the swap report was not stored: %s", error)
 
-    async def _lose(self, reason: str) -> None:
+    async def _lose(self, reason: str, *, expected: bool = False) -> None:
+        """An engine that has held no candidate yet is `expected` to be starting."""
+        expected = expected or (self.target.arm == "candidate" and self.gate.served is None)
         if reason != self.gate.reason:
-            log.warning("%s", reason)
+            log.log(logging.INFO if expected else logging.WARNING, "%s arm: %s", self.target.arm, reason)
         await self.gate.command(Lose(reason))
 
     def _in_flight(self) -> int:
