@@ -51,15 +51,21 @@ class Standing:
         self._written: dict[str, Written] = {}
 
     def items(self) -> list[Feedback]:
-        """The last judgement of each slot in order of the first, unless it was taken back or its rater set aside."""
+        """What counts of each slot, in order of arrival, unless its rater was set aside."""
         for cursor, said in self.ledger.said(self._cursor):
             self._cursor = cursor
             if isinstance(said, str) or self.wanted(said):
-                take(self._last, said)
+                self._take(said)
         gone = self.ledger.gone(item.id for item in self._last.values())
         self._last = {slot: item for slot, item in self._last.items() if item.id not in gone}
         aside = Raters(self.ledger.redis).quarantined()
         return [item for item in self._last.values() if item.rater not in aside]
+
+    def _take(self, said: Feedback | str) -> None:
+        """Of what was judged blind the first word counts, and stays: its answer told who wrote what. Else the last."""
+        before = self._last.get(said if isinstance(said, str) else said.slot)
+        if before is None or before.lane is None:
+            take(self._last, said)
 
     def written(self, items: Iterable[Feedback]) -> Mapping[str, Written]:
         """The answers that they judge, as far as the ledger has them and one policy wrote them."""

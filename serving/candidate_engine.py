@@ -15,10 +15,10 @@ POLL_S = 1.0
 class CandidateEngine:
     """One child at most. All methods belong to the supervisor's thread, and none of them waits.
 
-    `create` makes a child that has not been started; when it starts, it is to hold the version `wanted` then.
+    `create` makes a child that has not been started.
     """
 
-    def __init__(self, pool: EnginePool, terminal: Terminal, create: Callable[["CandidateEngine"], Child]) -> None:
+    def __init__(self, pool: EnginePool, terminal: Terminal, create: Callable[[], Child]) -> None:
         self.child: Child | None = None
         self._pool, self._terminal, self._create = pool, terminal, create
         self._wish: Wish | None = None
@@ -27,10 +27,6 @@ class CandidateEngine:
         self._told: tuple[Wish, State, str] | None = None
         self._ending_since: float | None = None
         self._asked = 0.0
-
-    @property
-    def wanted(self) -> int | None:
-        return None if self._wish is None else self._wish.version
 
     def tend(self) -> None:
         """Look once, and do what is due. Without Redis the last wish stands."""
@@ -56,7 +52,7 @@ class CandidateEngine:
 
     def _run(self, wish: Wish) -> None:
         if self.child is None:
-            self.child = self._create(self)
+            self.child = self._create()
         try:
             self.child.tend()
         except CannotStart as error:

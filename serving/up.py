@@ -68,8 +68,8 @@ def start_all(settings: Settings, supervisor: Supervisor, terminal: Terminal, *,
 def candidate_engine(settings: Settings, supervisor: Supervisor, terminal: Terminal, *, gpu: bool) -> CandidateEngine:
     """What starts and ends an engine for the candidate of a release."""
 
-    def create(engine: CandidateEngine) -> Child:
-        return supervisor.child_of(candidate_spec(settings, lambda: engine.wanted, gpu=gpu))
+    def create() -> Child:
+        return supervisor.child_of(candidate_spec(settings, gpu=gpu))
 
     return CandidateEngine(EnginePool(connect(settings.resolved_redis_url()), "supervised"), terminal, create)
 

@@ -35,12 +35,13 @@ def engine_spec(settings: Settings, *, gpu: bool) -> ChildSpec:
     )
 
 
-def candidate_spec(settings: Settings, wanted: Callable[[], int | None], *, gpu: bool) -> ChildSpec:
-    """A second vLLM server, with the version that is `wanted` when the server starts."""
+def candidate_spec(settings: Settings, *, gpu: bool) -> ChildSpec:
+    """A second vLLM server. It starts with what serves, as no candidate is fit to be started before it is proven: the
+    swap that proves one refuses weights that nobody can read, where a server would end of them, again and again."""
     port = settings.candidate_port
     return _spec(
         "candidate",
-        lambda: engine_command(settings, *model_of(settings, lambda _: wanted()), gpu=gpu, port=port),
+        lambda: engine_command(settings, *stable_model(settings), gpu=gpu, port=port),
         settings.resolved_candidate_url(),
         "Use an engine that runs elsewhere with RATCHET_CANDIDATE_URL.",
     )
@@ -90,18 +91,16 @@ def engine_command(
 
 
 def stable_model(settings: Settings) -> tuple[Path, Dtype]:
-    """Directory and dtype of the stable policy, or of the base that adapters are put on; raises NotYet."""
-    return model_of(settings, lambda registry: BASE if settings.engine_mode == "adapter" else registry.stable())
+    """Directory and dtype of the stable policy, or of the base that adapters are put on.
 
-
-def model_of(settings: Settings, version_of: Callable[[PolicyRegistry], int | None]) -> tuple[Path, Dtype]:
-    """Directory and dtype of a policy; raises NotYet while the registry cannot tell."""
+    Raises NotYet while the registry cannot tell.
+    """
     redis = connect(settings.resolved_redis_url())
     try:
         registry = PolicyRegistry(redis, settings.policies_dir)
-        version = version_of(registry)
+        version = BASE if settings.engine_mode == "adapter" else registry.stable()
         if version is None:
-            raise NotYet("there is no policy to load")
+            raise NotYet("no policy is published")
         manifest = registry.manifest(version)
         return registry.directory(version) / manifest.model_path, manifest.dtype
     except (RedisError, UnknownPolicy, BrokenPolicy, OSError) as error:
