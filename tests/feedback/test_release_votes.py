@@ -86,7 +86,9 @@ def test_one_rater_has_one_vote_on_a_comparison_and_the_first_word_counts(booth:
     assert len(reader.read()[0]) == 3
 
 
-def test_what_is_erased_or_said_by_the_quarantined_is_no_vote_but_what_is_taken_back_after_it_was_told_is(booth: Booth, release: Release) -> None:
+def test_what_is_erased_or_by_the_quarantined_is_no_vote_and_what_was_told_cannot_be_taken_back(
+    booth: Booth, release: Release
+) -> None:
     reader = ReleaseFeedback(booth.ledger, release)
     first = booth.compare(0, 1, rater="ann", **laid(release))
     second = booth.compare(0, 1, rater="bob", **laid(release))
