@@ -26,7 +26,7 @@ def seconds_of(value: Any) -> Any:
     return float(found[1]) * UNITS[found[2]] if found else value
 
 
-Seconds = Annotated[float, Field(ge=0), BeforeValidator(seconds_of)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(seconds_of)]
 
 
 class SetWeight(Record):

@@ -193,9 +193,7 @@ class Ledger:
 
     def feedback_between(self, after: str, until: str = "+") -> Iterator[tuple[str, Feedback]]:
         """(cursor, judgement) in order of arrival, after one cursor ("0" = all) up to and including another."""
-        for cursor, fields in self._entries("-" if after == "0" else f"({after}", until):
-            if "data" in fields:
-                yield cursor, Feedback.model_validate_json(fields["data"])
+        return ((cursor, said) for cursor, said in self.said(after, until) if isinstance(said, Feedback))
 
     def watermark(self) -> str:
         """The cursor of the newest judgement; "0" when there is none."""
@@ -205,14 +203,14 @@ class Ledger:
     def standing(self, until: str) -> list[Feedback]:
         """What people say as of a cursor: the last judgement of each slot, unless it was taken back."""
         last: dict[str, Feedback] = {}
-        if until != "0":
-            for _, fields in self._entries("-", until):
-                if "data" in fields:
-                    feedback = Feedback.model_validate_json(fields["data"])
-                    last[feedback.slot] = feedback
-                else:
-                    last.pop(fields["slot"], None)
+        for _, said in self.said("0", until) if until != "0" else ():
+            take(last, said)
         return list(last.values())
+
+    def said(self, after: str, until: str = "+") -> Iterator[tuple[str, Feedback | str]]:
+        """(cursor, a judgement, or the slot of one that was taken back), in order of arrival after a cursor."""
+        for cursor, fields in self._entries("-" if after == "0" else f"({after}", until):
+            yield cursor, Feedback.model_validate_json(fields["data"]) if "data" in fields else fields["slot"]
 
     def _entries(self, low: str, until: str) -> Iterator[tuple[str, dict[str, str]]]:
         while batch := self.redis.xrange(FEEDBACK, min=low, max=until, count=500):
@@ -239,6 +237,14 @@ class Ledger:
         if self._wait_for_fsync:
             _fsynced([replies.pop()])
         return list(replies)
+
+
+def take(last: dict[str, Feedback], said: Feedback | str) -> None:
+    """Keep the last judgement of each slot, in the place of the first, unless it was taken back."""
+    if isinstance(said, Feedback):
+        last[said.slot] = said
+    else:
+        last.pop(said, None)
 
 
 def _append_call(feedback: Feedback, client_id: str | None) -> tuple[list[str], list[Any]]:

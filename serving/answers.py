@@ -161,7 +161,8 @@ async def _begun_by(
             await run_in_threadpool(gateway.archive.add_offer, plan.offer)
         note_response(plan.ticket.response_id)
         work = await attempt.enter_async_context(AsyncExitStack())
-        relay = await _relay(work, gateway, plan, pace)
+        seen = attempt.enter_context(gateway.observing.request(plan.ticket, pace))
+        seen.relay = relay = await _relay(work, gateway, plan, pace)
         attempt.enter_context(gateway.running.listed(relay))
         attempt.callback(lambda: allowance.spend(relay.usage["total_tokens"]))
         batches, first, all_of_it = relay.batches(), [], None

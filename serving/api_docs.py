@@ -1,8 +1,11 @@
 """What the document says of each route; kept apart so that the routes stay readable."""
 
+from typing import Any
+
 from feedback.keys import KeyChange, NewKey
 from serving import api_feedback as judged
 from serving import api_kept as kept
+from serving import api_releases as releases
 from serving import api_schema as schema
 from serving.openapi import MEANINGS, documented
 
@@ -202,6 +205,60 @@ PROMOTE = documented(
     optional=True,
     errors=(403, 404, 409),
 )
+
+START_RELEASE = documented(
+    "Release a candidate, in place of the one under way",
+    tag="releases",
+    returns=releases.ShownRelease,
+    done=(201,),
+    body=releases.ReleaseWish,
+    examples={
+        "as the installation has it": {"candidate": "policy-v7", "reason": "fewer words"},
+        "with steps": {
+            "candidate": "policy-v7", "mode": "assisted", "replaces": None,
+            "strategy": {"steps": [{"set_weight": 5}, {"pause": "30m"}, {"set_weight": 25}, {"analysis": {}}]},
+            "analysis": {"alpha": 0.05, "max_votes": 2000},
+        },
+        "with other rules": {"candidate": 7, "plan": {"raters": "all", "limits": {"errors": 2.0}, "deadline": "2d"}},
+    },
+    errors=(403, 404, 409),
+)  # fmt: skip
+RELEASES = documented("Releases, newest first", tag="releases", returns=releases.ReleaseList, errors=(403,))
+RELEASE = documented(
+    "A release by its number, or `current`: its steps, votes and history",
+    tag="releases", returns=releases.ReleaseWithHistory, errors=(403, 404),
+)  # fmt: skip
+RELEASES_FROZEN = documented(
+    "May releases start by themselves?", tag="releases", returns=releases.FrozenReleases, errors=(403,)
+)
+FREEZE_RELEASES = documented(
+    "Let no release start or promote by itself, or let them again",
+    tag="releases",
+    returns=releases.FrozenReleases,
+    body=schema.Freeze,
+    examples={"freeze": {"frozen": True}, "unfreeze": {"frozen": False}},
+    errors=(403,),
+)
+
+
+def _order(summary: str, body: type[releases.ReleaseOrder], examples: dict[str, schema.Schema]) -> dict[str, Any]:
+    """What operators do to an open release; `current` is a number too."""
+    shown = releases.ShownRelease
+    return documented(
+        summary, tag="releases", returns=shown, body=body, examples=examples, optional=True, errors=(403, 404, 409)
+    )
+
+
+PROMOTE_RELEASE = _order(
+    "Pass the step under way; one that is proposed serves",
+    releases.ReleasePromotion,
+    {"next step": {}, "all steps": {"full": True, "reason": "we need it now", "revision": 4}},
+)
+_ANY_REASON: dict[str, schema.Schema] = {"at any revision": {"reason": "people complain"}, "at this": {"revision": 4}}
+PAUSE_RELEASE = _order("Take no further step for now", releases.ReleaseOrder, _ANY_REASON)
+RESUME_RELEASE = _order("Go on with a paused release", releases.ReleaseOrder, _ANY_REASON)
+ABORT_RELEASE = _order("End a release, nothing decided", releases.ReleaseOrder, _ANY_REASON)
+ROLL_BACK_RELEASE = _order("End a release: the candidate is worse", releases.ReleaseOrder, _ANY_REASON)
 
 OPEN_ROUND = documented(
     "Start a training round, unless one is open", tag="rounds", returns=schema.Round, done=(200, 201), errors=(403,)

@@ -22,6 +22,7 @@ class ErrorFacts(BaseModel):
     type: str
     param: str | None
     code: str | int | None
+    current: dict[str, Any] | None = Field(default=None, description="of a conflict over releases: the one as it is")
 
 
 class Error(BaseModel):

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from feedback.archive import Archive
 from feedback.keys import KeyRing
+from feedback.observations import Observations
 from feedback.registry import PolicyRegistry
 from feedback.releases import ReleaseBook
 from feedback.rounds import RoundBook
@@ -31,18 +32,21 @@ from serving import (
     me,
     openapi,
     operations,
+    releases,
     sockets,
 )
 from serving import keys as key_routes
 from serving.appender import Appender
+from serving.arm_watchers import arm_watchers
 from serving.arms import Arm, Arms
 from serving.auth import Authenticator
+from serving.controller import Controller
 from serving.engine import Engine
 from serving.gateway import Gateway
-from serving.hotswap import AdapterLoader, MergedLoader, PolicyLoader, read_policy
 from serving.limits import BodyLimit, SocketLimit
 from serving.lockstep import Follower
 from serving.metrics import Metrics
+from serving.observing import Observing
 from serving.peers import Peers
 from serving.places import Places
 from serving.quotas import Quotas
@@ -50,20 +54,19 @@ from serving.recorder import Recorder
 from serving.request_log import RequestLog
 from serving.shown import ShownAnswers
 from serving.standing import Standing
-from serving.swap_gate import SwapGate
 from serving.watcher import PolicyWatcher
 from serving.writable import Writable
 
-BASE_VERSION = 0
 # Whose bodies are being read, or who wait for a swap to end, in one process.
 MAX_WAITING = 1024
 
 
 @dataclass(frozen=True)
 class Seat:
-    """Of a process among several: the connection to the one that leads, and where its peers reach it."""
+    """Of a process among several: its connections to the one that leads, for each arm, and where its peers reach it."""
 
     leader: socket.socket
+    candidate_leader: socket.socket
     peer_socket: Path
 
 
@@ -75,19 +78,23 @@ def create_app(
     metrics, shown = Metrics(), ShownAnswers(ledger)
     candidate = candidate or Engine(settings.resolved_candidate_url(), settings.resolved_engine_key())
     arms = Arms(Arm("stable", engine), Arm("candidate", candidate))
-    gate = arms.stable.gate
     watcher: PolicyWatcher | Follower
+    candidate_watcher: PolicyWatcher | Follower
+    controller = None
     if seat is None:
-        watcher = PolicyWatcher(engine, registry, gate, make_loader(settings, engine, gate, registry), metrics)
+        watcher, candidate_watcher = arm_watchers(settings, arms, registry, metrics)
+        controller = Controller.of(settings, ledger, registry, arms.candidate.gate, metrics)
     else:
-        watcher = Follower(gate, seat.leader)
+        watcher = Follower(arms.stable.gate, seat.leader)
+        candidate_watcher = Follower(arms.candidate.gate, seat.candidate_leader)
     places = Places(sockets.answers_at_once(math.ceil(settings.max_requests / settings.workers)), "are being answered")
     waiting = Places(MAX_WAITING, "are waiting", metrics.waiting)
     peers = Peers(seat.peer_socket if seat else None)
     gateway = Gateway(
-        settings, arms, ledger, registry, rounds, ReleaseBook(registry), keys, watcher,
+        settings, arms, ledger, registry, rounds, ReleaseBook(registry), keys, watcher, candidate_watcher,
         Recorder(ledger, shown, metrics), Authenticator(keys), Archive(ledger), places, waiting, metrics,
         Quotas(keys.redis), shown, Appender(ledger), peers, Writable(ledger),
+        Observing(Observations(ledger.redis, keys.salt("observations"))), controller,
     )  # fmt: skip
     # Its pages at /docs and /redoc would load scripts from elsewhere.
     app = FastAPI(title="Ratchet", lifespan=_watching, docs_url=None, redoc_url=None)
@@ -96,7 +103,7 @@ def create_app(
     app.include_router(chat.hot)
     app.include_router(judgements.hot)
     often = (chat, exchange, judgements, feedback_alias, comparisons, conversations, history)
-    for module in (*often, key_routes, me, operations, leaderboard, health):
+    for module in (*often, key_routes, me, operations, releases, leaderboard, health):
         app.include_router(module.router)
     errors.install(app)
     openapi.install(app)
@@ -106,21 +113,19 @@ def create_app(
     return app
 
 
-def make_loader(settings: Settings, engine: Engine, gate: SwapGate, registry: PolicyRegistry) -> PolicyLoader:
-    if settings.engine_mode == "adapter":
-        return AdapterLoader(engine, gate, read_policy(registry, BASE_VERSION))
-    return MergedLoader(engine, gate)
-
-
 @asynccontextmanager
 async def _watching(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
-    running = [gateway.watcher, gateway.candidate_watcher, Standing(gateway.arms, gateway.releases)]
+    running = (
+        gateway.watcher, gateway.candidate_watcher, Standing(gateway.arms, gateway.releases), gateway.observing,
+        gateway.controller,
+    )  # fmt: skip
     watching = [asyncio.create_task(each.run()) for each in running if each is not None]
     yield
     for task in watching:
         task.cancel()
     await asyncio.gather(*watching, return_exceptions=True)
+    await gateway.observing.flush()
     gateway.appender.close()
     await gateway.replays.close()
     for arm in (gateway.arms.stable, gateway.arms.candidate):

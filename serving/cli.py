@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from feedback.registry import PolicyRegistry
+from feedback.releases import ReleaseBook
 from feedback.rounds import RoundBook
 from feedback.store import COMPLETIONS, CURRENT, FEEDBACK
 from serving import (
@@ -20,6 +21,7 @@ from serving import (
     leaderboard_command,
     policy_commands,
     rater_commands,
+    release_commands,
     report_command,
     rm_commands,
     round_commands,
@@ -27,6 +29,7 @@ from serving import (
 )
 from serving.commands import AsJson, Home, OneLineErrors, console, installation
 from serving.installation import environment, settings_of
+from serving.pool import EnginePool, hosting
 from serving.probes import readiness
 from serving.terminal import Terminal
 from serving.up import WORKER_ALIVE
@@ -96,18 +99,23 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     """Show what runs, what serves, and how much feedback there is. Exit code 1 while it cannot chat."""
     settings, redis = installation(home)
     ready, report = readiness(settings)
-    open_round = RoundBook(redis).open_round()
+    open_round, registry = RoundBook(redis).open_round(), PolicyRegistry(redis, settings.policies_dir)
+    releases = ReleaseBook(registry)
     facts = {
         "gateway": "ready" if ready else f"not ready: {'; '.join(report.get('reasons', []))}" if report else "down",
         "worker": "alive" if redis.exists(WORKER_ALIVE) else "down",
-        "stable policy": PolicyRegistry(redis, settings.policies_dir).stable(),
+        "stable policy": registry.stable(),
         "served policy": report.get("policy_version"),
         "completions": redis.xlen(COMPLETIONS),
         "judgements": redis.hlen(CURRENT),
         "judgements with revisions": redis.xlen(FEEDBACK),
         "open round": f"{open_round.id} ({open_round.state}, {open_round.stage})" if open_round else None,
         "learning": "frozen" if RoundBook(redis).is_frozen() else "on",
+        "open release": release_commands.in_a_line(redis, releases),
+        "releases": "frozen" if releases.is_frozen() else "on",
     }
+    if candidate := EnginePool(redis, hosting(settings)).describe():
+        facts["candidate's engine"] = candidate
     if as_json:
         console().print_json(data=facts)
     else:
@@ -123,6 +131,7 @@ app.add_typer(key_commands.app, name="keys")
 app.add_typer(feedback_commands.app, name="feedback")
 app.add_typer(rater_commands.app, name="raters")
 app.add_typer(rm_commands.app, name="rm")
+app.add_typer(release_commands.app, name="release")
 for command in (
     version_commands.history,
     version_commands.lineage,

@@ -12,11 +12,14 @@ from rich.console import Console
 
 from feedback.manifest import BrokenPolicy
 from feedback.registry import PointerMoved, UnknownPolicy
+from feedback.release_plan import BadPlan
+from feedback.releases import NotReleasable, ReleaseMoved
 from feedback.retention import StillNeeded
 from feedback.settings import Settings
 from feedback.store import LedgerNotDurable, connect
 from serving.children import CannotStart
 from serving.installation import settings_as_started
+from serving.release_orders import UnknownRelease
 
 WIDE = 200
 
@@ -26,6 +29,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 class Failure(RuntimeError):
     """A command could not do what was asked; the message is one line."""
+
+
+#: What an order may be refused with; the message says all.
+KNOWN = (
+    Failure, BrokenPolicy, PointerMoved, StillNeeded, LedgerNotDurable, UnknownRelease, ReleaseMoved, NotReleasable,
+    BadPlan,
+)  # fmt: skip
 
 
 class OneLineErrors(typer.core.TyperGroup):
@@ -40,7 +50,7 @@ class OneLineErrors(typer.core.TyperGroup):
             code, text = 1, f"Redis does not answer ({error}): is `ratchet up` running?"
         except UnknownPolicy as error:
             code, text = 1, str(error.args[0])
-        except (Failure, BrokenPolicy, PointerMoved, StillNeeded, LedgerNotDurable) as error:
+        except KNOWN as error:
             code, text = 1, str(error)
         typer.echo(f"ratchet: {text}", err=True)
         raise typer.Exit(code)

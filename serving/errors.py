@@ -14,8 +14,12 @@ from starlette.responses import JSONResponse
 from feedback.keys import LastAdmin, UnknownKey
 from feedback.manifest import BrokenPolicy
 from feedback.registry import LostPolicy, PointerMoved, RejectedPolicy, UnknownPolicy
+from feedback.release_plan import BadPlan
+from feedback.releases import NotReleasable, ReleaseMoved
 from feedback.store import Conflict, LedgerNotDurable, Superseded
 from serving.logs import request_id
+from serving.release_facts import card
+from serving.release_orders import UnknownRelease
 
 # Clients of the OpenAI SDK repeat a 409 by default; ours cannot succeed by repetition.
 NO_RETRY = {"x-should-retry": "false"}
@@ -36,12 +40,12 @@ _TYPES = {
 }  # fmt: skip
 _KNOWN = (
     RedisError, LedgerNotDurable, UnknownPolicy, PointerMoved, BrokenPolicy, Conflict, Superseded, UnknownKey,
-    LastAdmin,
+    LastAdmin, UnknownRelease, ReleaseMoved, NotReleasable, BadPlan,
 )  # fmt: skip
 
 
 class ApiError(Exception):
-    """A failure that the caller is told about."""
+    """A failure that the caller is told about; `current` is what is there in place of what they expected."""
 
     def __init__(
         self,
@@ -51,14 +55,16 @@ class ApiError(Exception):
         code: str | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        current: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
-        self.headers = dict(headers or {})
+        self.headers, self.current = dict(headers or {}), current
 
     @property
     def body(self) -> dict[str, Any]:
-        return error_body(self.status, self.message, code=self.code, param=self.param)
+        body = error_body(self.status, self.message, code=self.code, param=self.param)
+        return body if self.current is None else {"error": {**body["error"], "current": self.current}}
 
 
 def invalid(message: str, param: str | None, *, status: int = 400, code: str | None = None) -> ApiError:
@@ -107,6 +113,15 @@ def translate(error: Exception) -> ApiError:
             return ApiError(409, str(error), code="policy_rejected", headers=NO_RETRY)
         case LostPolicy() | BrokenPolicy():
             return ApiError(409, str(error), code="broken_policy", headers=NO_RETRY)
+        case UnknownRelease():
+            return ApiError(404, str(error), code="release_not_found")
+        case ReleaseMoved(current=now):
+            shown = None if now is None else card(now)
+            return ApiError(409, str(error), code="conflict", headers=NO_RETRY, current=shown)
+        case NotReleasable():
+            return ApiError(409, str(error), code="not_releasable", headers=NO_RETRY)
+        case BadPlan():
+            return ApiError(409, str(error), code="bad_plan", headers=NO_RETRY)
         case PointerMoved() | Conflict() | Superseded():
             return ApiError(409, str(error), code="conflict", headers=NO_RETRY)
     raise error

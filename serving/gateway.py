@@ -19,12 +19,14 @@ from feedback.store import Ledger
 from serving.appender import Appender
 from serving.arms import Arms
 from serving.auth import Authenticator, require_admin, require_operator
+from serving.controller import Controller
 from serving.engine import Engine
 from serving.errors import invalid
 from serving.json_body import parse_json
 from serving.lockstep import Follower
 from serving.logs import note_key
 from serving.metrics import Metrics
+from serving.observing import Observing
 from serving.peers import Peers
 from serving.places import Places
 from serving.quotas import Quotas
@@ -52,6 +54,7 @@ class Gateway:
     releases: ReleaseBook
     keys: KeyRing
     watcher: PolicyWatcher | Follower
+    candidate_watcher: PolicyWatcher | Follower
     recorder: Recorder
     auth: Authenticator
     archive: Archive
@@ -63,7 +66,8 @@ class Gateway:
     appender: Appender
     peers: Peers
     writable: Writable
-    candidate_watcher: PolicyWatcher | Follower | None = None
+    observing: Observing
+    controller: Controller | None = None  # of the process that leads
     running: Running = field(default_factory=Running)
     replays: Replays = field(default_factory=Replays)
 

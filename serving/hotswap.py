@@ -73,8 +73,11 @@ class PolicyLoader(Protocol):
     async def load(self, policy: Policy) -> Loaded:
         """Load and prove; raises SwapFailed, EngineDown, EngineRefused. The caller opens the gate."""
 
+    async def holds(self, served: Served, deadline_s: float) -> bool:
+        """Whether the engine still has what was loaded; raises EngineDown, EngineRefused."""
+
     async def settle(self) -> None:
-        """Clear away what no request needs any more."""
+        """Clear away what no request needs any more; raises EngineDown, EngineRefused, RedisError."""
 
 
 class MergedLoader:
@@ -123,33 +126,91 @@ class MergedLoader:
         reading = reading_of(policy.manifest, scores).model_copy(update={"parent": parent_logprobs(policy)})
         return judge(reading, self._known, checksum), reading
 
+    async def holds(self, served: Served, deadline_s: float) -> bool:
+        return await self.engine.marked(deadline_s) in (None, served.label)
+
     async def settle(self) -> None:
         """Nothing stays behind: the old weights were overwritten."""
 
 
-class AdapterLoader:
-    """Policies as LoRA adapters side by side under their own names: no pause, the old one drains. For GPUs."""
+class Adapters:
+    """The adapters in one engine, whichever loader put them there: none takes away what another needs."""
 
-    def __init__(self, engine: Engine, gate: SwapGate, base: Policy) -> None:
-        self.engine, self.gate, self.base = engine, gate, base
-        self._present: set[int] = set()
+    def __init__(self, engine: Engine, registry: PolicyRegistry) -> None:
+        self.present: set[int] = set()
+        self.loaders: list[AdapterLoader] = []
+        self._engine, self._registry = engine, registry
+        self._lock = asyncio.Lock()
+
+    async def add(self, version: int, path: Path) -> None:
+        """Raises EngineRefused."""
+        async with self._lock:
+            name = adapter_name(version)
+            if version not in self.present or name not in await self._engine.models():
+                await self._engine.load_adapter(name, path)
+            self.present.add(version)
+
+    async def settle(self) -> None:
+        """Unload those that no loader needs, nor will: one just promoted is not loaded again. Raises RedisError."""
+        for version in sorted(version for version in self.present if not self._needed(version)):
+            stable = await asyncio.to_thread(self._registry.stable)
+            async with self._lock:
+                if version != stable and not self._needed(version):
+                    await self._unload(version)
+                    self.present.discard(version)
+
+    def _needed(self, version: int) -> bool:
+        return any(loader.needs(version) for loader in self.loaders)
+
+    async def _unload(self, version: int) -> None:
+        try:
+            await self._engine.unload_adapter(adapter_name(version))
+        except EngineRefused as error:
+            # A restarted engine has lost it already; others must not wait for it for ever.
+            log.info("policy-v%d was not unloaded: %s", version, error)
+
+
+class AdapterLoader:
+    """Policies as LoRA adapters side by side under their own names: no pause, the old one drains. For GPUs.
+
+    Of several loaders of one engine a single one `marks` it: each load has another label.
+    """
+
+    def __init__(self, engine: Engine, gate: SwapGate, base: Policy, adapters: Adapters, *, marks: bool = True) -> None:
+        self.engine, self.gate, self.base, self.adapters, self.marks = engine, gate, base, adapters, marks
+        self._loading: int | None = None
+        adapters.loaders.append(self)
 
     async def load(self, policy: Policy) -> Loaded:
         manifest = policy.manifest
         adapter = manifest.adapter_path
-        name = SERVED_NAME if adapter is None else manifest.name
+        name = SERVED_NAME if adapter is None else adapter_name(manifest.version)
+        self._loading = manifest.version
         served = policy.served(engine_model=name, pinned=True, tokenizer_dir=self.base.model_dir)
         if adapter is not None:
             try:
-                await self.engine.load_adapter(name, policy.directory / adapter)
+                await self.adapters.add(manifest.version, policy.directory / adapter)
             except EngineRefused as error:
                 raise SwapFailed(f"the engine cannot read the adapter: {error}") from error
-            self._present.add(manifest.version)
         proof = await self._prove(manifest, name)
         if not proof.proven:
             raise SwapFailed(proof.reason, proof)
-        await self.engine.mark(served.label)
+        if self.marks:
+            await self.engine.mark(served.label)
         return Loaded(served, proof, 0.0)
+
+    async def holds(self, served: Served, deadline_s: float) -> bool:
+        if served.engine_model not in await self.engine.models(deadline_s):
+            return False
+        return not self.marks or await self.engine.marked(deadline_s) in (None, served.label)
+
+    def needs(self, version: int) -> bool:
+        served = self.gate.served
+        return (
+            version == self._loading
+            or bool(self.gate.in_flight[version])
+            or (served is not None and served.version == version)
+        )
 
     async def _prove(self, manifest: Manifest, name: str) -> Proof:
         """The change is measured against the base, which every adapter engine can compute at any time."""
@@ -173,18 +234,12 @@ class AdapterLoader:
 
     async def settle(self) -> None:
         """Unload adapters that neither serve nor have a request running."""
-        serving = self.gate.served.version if self.gate.served else None
-        for version in sorted(self._present):
-            if version != serving and not self.gate.in_flight[version]:
-                await self._unload(version)
-                self._present.discard(version)
+        self._loading = None  # the gate knows by now what came of it
+        await self.adapters.settle()
 
-    async def _unload(self, version: int) -> None:
-        try:
-            await self.engine.unload_adapter(f"policy-v{version}")
-        except EngineRefused as error:
-            # A restarted engine has lost it already; others must not wait for it for ever.
-            log.info("policy-v%d was not unloaded: %s", version, error)
+
+def adapter_name(version: int) -> str:
+    return f"policy-v{version}"
 
 
 def reading_of(manifest: Manifest, scores: Scores) -> Reading:

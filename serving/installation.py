@@ -16,6 +16,7 @@ from redis import Redis
 
 from feedback.settings import Settings
 from serving.children import CannotStart
+from serving.pool import hosting
 
 FREE_BYTES = 2 * 1024**3
 STARTED = "started.json"
@@ -59,6 +60,8 @@ def check_ports(settings: Settings) -> None:
     wanted = [("gateway", settings.host, settings.port, "--port")]
     if settings.engine_url is None:
         wanted.append(("engine", "127.0.0.1", settings.engine_port, "--engine-port"))
+    if hosting(settings) == "supervised":
+        wanted.append(("candidate's engine", "127.0.0.1", settings.candidate_port, "RATCHET_CANDIDATE_PORT"))
     if settings.redis_url is None:
         wanted.append(("valkey", "127.0.0.1", settings.redis_port, "--redis-port"))
     for name, host, port, option in wanted:

@@ -99,6 +99,11 @@ class Metrics:
         self.swaps = counter("swaps", "Swaps of policies.", "result")
         self.swap_pause_s = gauge("swap_pause_seconds", "How long the last swap stopped the engine.", "mostrecent")
         self.swap_held_s = gauge("swap_held_seconds", "How long the last swap held requests.", "mostrecent")
+        self.releases = counter("releases", "Releases that are over.", "end")
+        self.release_weight = gauge(
+            "release_weight", "The candidate's share of conversations; 0 while nothing is released.", "mostrecent"
+        )
+        self.release_votes = gauge("release_votes", "Decisive votes that count in the open release.", "mostrecent")
         self.feedback = counter(
             "feedback", "Accepted judgements: created, revised, or the same again.", "type", "status"
         )

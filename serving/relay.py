@@ -26,6 +26,7 @@ class Relay:
     ) -> None:
         self.ticket, self.arrivals, self.recorder, self.pace = ticket, arrivals, recorder, pace
         self.served: Served | None = None
+        self.fault: Exception | None = None
         self.drafts = {index: Draft() for index in range(ticket.choices)}
         self.settled = asyncio.Event()
         self._unstored: dict[int, Draft] = {}
@@ -56,6 +57,7 @@ class Relay:
             if batch or not arrived:
                 yield batch
         if isinstance(end, Exception):
+            self.fault = end
             raise end
 
     def stop(self) -> None:

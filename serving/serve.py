@@ -41,16 +41,21 @@ class Inherited:
 
     listener: int
     leader: int
+    candidate_leader: int
     peer_socket: Path
 
     @property
     def argv(self) -> tuple[str, ...]:
-        return (str(self.listener), str(self.leader), str(self.peer_socket))
+        return (*map(str, self.descriptors), str(self.peer_socket))
+
+    @property
+    def descriptors(self) -> tuple[int, int, int]:
+        return self.listener, self.leader, self.candidate_leader
 
     @classmethod
     def of(cls, argv: list[str]) -> "Inherited":
-        listener, leader, path = argv
-        return cls(int(listener), int(leader), Path(path))
+        listener, leader, candidate_leader, path = argv
+        return cls(int(listener), int(leader), int(candidate_leader), Path(path))
 
 
 class Server(uvicorn.Server):
@@ -75,7 +80,8 @@ def serve_among(settings: Settings, inherited: Inherited) -> int:
     redis = connect(settings.resolved_redis_url())
     if (ledger := open_ledger(redis)) is None:
         return 2
-    seat = Seat(socket.socket(fileno=inherited.leader), inherited.peer_socket)
+    leader, candidate_leader = inherited.leader, inherited.candidate_leader
+    seat = Seat(socket.socket(fileno=leader), socket.socket(fileno=candidate_leader), inherited.peer_socket)
     peers = socket.socket(socket.AF_UNIX)
     inherited.peer_socket.unlink(missing_ok=True)  # of the process that sat here before
     peers.bind(str(inherited.peer_socket))

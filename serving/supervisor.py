@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from serving.childlog import ChildLog
 from serving.children import CannotStart, Child, ChildSpec, Command, start_group
@@ -23,6 +23,14 @@ class Stopped(Exception):
     """The operator asked to end."""
 
 
+class Guest(Protocol):
+    """Tends a child that comes and goes, and sees to its failures itself."""
+
+    child: Child | None
+
+    def tend(self) -> None: ...
+
+
 class Supervisor:
     """Children that live as long as the `with` block, and not longer, however it ends.
 
@@ -34,6 +42,7 @@ class Supervisor:
         self._terminal = terminal
         self._verbose = verbose
         self._children: list[Child] = []
+        self._guest: Guest | None = None
         self._stop = threading.Event()
         self._signals = 0
 
@@ -53,15 +62,19 @@ class Supervisor:
 
     def bring_up(self, spec: ChildSpec) -> None:
         """Start a child and return when it is ready. Raises CannotStart or Stopped."""
+        child = self.child_of(spec)
+        self._children.append(child)
+        self.wait_until(lambda: child.is_ready, spec.name)
+
+    def child_of(self, spec: ChildSpec) -> Child:
+        """A child that has not been started. Whoever keeps it tends it."""
         log = ChildLog(
             self._logs_dir / f"{spec.name}.log",
             name=spec.name,
             terminal=self._terminal,
             shown=EVERYTHING if self._verbose else spec.shown,
         )
-        child = Child(spec, leash=self._leash, terminal=self._terminal, log=log)
-        self._children.append(child)
-        self.wait_until(lambda: child.is_ready, spec.name)
+        return Child(spec, leash=self._leash, terminal=self._terminal, log=log)
 
     def wait_until(self, done: Callable[[], bool], what: str) -> None:
         """Tend the children until `done`. Raises CannotStart or Stopped."""
@@ -85,6 +98,10 @@ class Supervisor:
         if process.returncode:
             raise CannotStart(f"{name} ended with exit code {process.returncode}. {hint}")
 
+    def host(self, guest: Guest) -> None:
+        """Tend it from now on, and end its child with the others."""
+        self._guest = guest
+
     def watch(self) -> None:
         """Keep the children running until somebody asks to end. Raises Stopped."""
         while True:
@@ -93,15 +110,19 @@ class Supervisor:
     def _tick(self) -> None:
         for child in self._children:
             child.tend()
+        if self._guest is not None:
+            self._guest.tend()
         if self._stop.wait(TICK_S):
             raise Stopped
 
     def _end_children(self) -> None:
         """Phase by phase, the highest first; what is left after its grace gets SIGKILL, groups and all."""
-        if self._children:
+        guest = None if self._guest is None else self._guest.child
+        children = [*self._children, *([] if guest is None else [guest])]
+        if children:
             self._terminal.say("ending …")
-        for phase in sorted({child.spec.stop_phase for child in self._children}, reverse=True):
-            ending = [child for child in self._children if child.spec.stop_phase == phase]
+        for phase in sorted({child.spec.stop_phase for child in children}, reverse=True):
+            ending = [child for child in children if child.spec.stop_phase == phase]
             began = time.monotonic()
             for child in reversed(ending):
                 child.terminate()

@@ -7,7 +7,10 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-COLOURS = {"valkey": "magenta", "engine": "cyan", "gateway": "green", "worker": "yellow", "beat": "blue"}
+COLOURS = {
+    "valkey": "magenta", "engine": "cyan", "candidate": "bright_cyan", "gateway": "green", "worker": "yellow",
+    "beat": "blue",
+}  # fmt: skip
 
 
 class Terminal:

@@ -13,13 +13,15 @@ from feedback.keys import KeyRing
 from feedback.manifest import BrokenPolicy, directory_name, read_manifest
 from feedback.settings import Settings
 from feedback.store import connect
-from serving.children import CannotStart, ChildSpec, Command, NotYet
+from serving.candidate_engine import CandidateEngine
+from serving.children import CannotStart, Child, ChildSpec, Command, NotYet
 from serving.installation import check_disk, check_ports, environment, exclusive, record_start
+from serving.pool import EnginePool, hosting
 from serving.probes import answers, gateway_url
 from serving.supervisor import Stopped, Supervisor
 from serving.terminal import Terminal
 from serving.valkey import ledger_ready, valkey_spec
-from serving.vllm_server import engine_spec
+from serving.vllm_server import candidate_spec, engine_spec
 
 WORKER_ALIVE = "worker:alive"
 BEAT_SETTLES_S = 3.0
@@ -31,10 +33,10 @@ def up(settings: Settings, terminal: Terminal, *, verbose: bool = False) -> None
     """Run until somebody asks to end. Raises CannotStart."""
     with exclusive(settings.home):
         check_disk(settings.home)
-        check_ports(settings)
         gpu = settings.engine_url is None and has_gpu()
         if gpu and "engine_mode" not in settings.model_fields_set:
             settings = settings.model_copy(update={"engine_mode": "adapter"})
+        check_ports(settings)
         record_start(settings)
         try:
             with Supervisor(settings.home / "logs", terminal, verbose=verbose) as supervisor:
@@ -59,6 +61,17 @@ def start_all(settings: Settings, supervisor: Supervisor, terminal: Terminal, *,
     greet(settings, terminal)
     supervisor.bring_up(worker_spec(settings))
     supervisor.bring_up(beat_spec(settings))
+    if hosting(settings) == "supervised":
+        supervisor.host(candidate_engine(settings, supervisor, terminal, gpu=gpu))
+
+
+def candidate_engine(settings: Settings, supervisor: Supervisor, terminal: Terminal, *, gpu: bool) -> CandidateEngine:
+    """What starts and ends an engine for the candidate of a release."""
+
+    def create() -> Child:
+        return supervisor.child_of(candidate_spec(settings, gpu=gpu))
+
+    return CandidateEngine(EnginePool(connect(settings.resolved_redis_url()), "supervised"), terminal, create)
 
 
 def prepare_policy(settings: Settings, supervisor: Supervisor) -> None:

@@ -3,13 +3,14 @@
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from redis.exceptions import RedisError
 
 from feedback.hardware import Dtype
 from feedback.manifest import BrokenPolicy
-from feedback.registry import PolicyRegistry, UnknownPolicy
+from feedback.registry import BASE, PolicyRegistry, UnknownPolicy
 from feedback.settings import Settings
 from feedback.store import connect
 from serving.children import ChildSpec, Command, NotYet
@@ -26,12 +27,33 @@ SHOWN = re.compile(rf"\b(ERROR|CRITICAL|FATAL)\b(?!.*(\] (?: |Traceback)|{ABOUT_
 
 def engine_spec(settings: Settings, *, gpu: bool) -> ChildSpec:
     """The vLLM server with the policy that serves, whichever that is when the server starts."""
+    return _spec(
+        "engine",
+        lambda: engine_command(settings, *stable_model(settings), gpu=gpu),
+        settings.resolved_engine_url(),
+        "Use an engine that runs elsewhere with --engine-url, or less memory with RATCHET_MAX_MODEL_LEN=1024.",
+    )
+
+
+def candidate_spec(settings: Settings, *, gpu: bool) -> ChildSpec:
+    """A second vLLM server. It starts with what serves, as no candidate is fit to be started before it is proven: the
+    swap that proves one refuses weights that nobody can read, where a server would end of them, again and again."""
+    port = settings.candidate_port
+    return _spec(
+        "candidate",
+        lambda: engine_command(settings, *stable_model(settings), gpu=gpu, port=port),
+        settings.resolved_candidate_url(),
+        "Use an engine that runs elsewhere with RATCHET_CANDIDATE_URL.",
+    )
+
+
+def _spec(name: str, command: Callable[[], Command], url: str, hint: str) -> ChildSpec:
     return ChildSpec(
-        name="engine",
-        command=lambda: engine_command(settings, *stable_model(settings), gpu=gpu),
-        ready=lambda: answers(settings.resolved_engine_url() + "/health"),
+        name=name,
+        command=command,
+        ready=lambda: answers(f"{url}/health"),
         ready_timeout_s=600.0,
-        hint="Use an engine that runs elsewhere with --engine-url, or less memory with RATCHET_MAX_MODEL_LEN=1024.",
+        hint=hint,
         stop_phase=1,
         grace_s=3.0,
         shown=SHOWN,
@@ -39,10 +61,12 @@ def engine_spec(settings: Settings, *, gpu: bool) -> ChildSpec:
     )
 
 
-def engine_command(settings: Settings, model_path: Path, dtype: Dtype, *, gpu: bool) -> Command:
+def engine_command(
+    settings: Settings, model_path: Path, dtype: Dtype, *, gpu: bool, port: int | None = None
+) -> Command:
     """argv and environment; the key goes through the environment, where other users cannot read it."""
     argv = [sys.executable, "-m", ENTRY, "--model", str(model_path), "--served-model-name", "policy"]
-    argv += ["--host", "127.0.0.1", "--port", str(settings.engine_port)]
+    argv += ["--host", "127.0.0.1", "--port", str(port or settings.engine_port)]
     argv += ["--max-model-len", str(settings.max_model_len), "--dtype", dtype, "--middleware", GUARD]
     # Without a parser vLLM refuses `tools` unless the call is forced.
     argv += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
@@ -74,7 +98,7 @@ def stable_model(settings: Settings) -> tuple[Path, Dtype]:
     redis = connect(settings.resolved_redis_url())
     try:
         registry = PolicyRegistry(redis, settings.policies_dir)
-        version = 0 if settings.engine_mode == "adapter" else registry.stable()
+        version = BASE if settings.engine_mode == "adapter" else registry.stable()
         if version is None:
             raise NotYet("no policy is published")
         manifest = registry.manifest(version)

@@ -1,11 +1,10 @@
-"""Keeps the engine at the policy that the registry points to, and says so only when it is proven."""
+"""Keeps an engine at the policy that it is to hold, and says so only when it is proven."""
 
 import asyncio
 import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import partial
 
 from redis.exceptions import RedisError
 
@@ -17,6 +16,7 @@ from serving.hotswap import Loaded, Policy, PolicyLoader, SwapFailed, read_polic
 from serving.metrics import Metrics
 from serving.proof import Proof
 from serving.swap_gate import Lose, Open, SwapGate
+from serving.targets import Target
 
 log = logging.getLogger("serving.hotswap")
 
@@ -52,17 +52,18 @@ class SwapReport(Record):
 
 @dataclass
 class PolicyWatcher:
-    """Polls the registry and the engine. One per engine: two would pull it in two directions."""
+    """Polls its target and the engine. One per engine, or adapter in it: two would pull it in two directions."""
 
     engine: Engine
     registry: PolicyRegistry
+    target: Target
     gate: SwapGate
     loader: PolicyLoader
     metrics: Metrics
     poll_s: float = 0.5
     retry_s: float = RETRY_S
     last: SwapReport | None = None
-    _stable: int | None = field(default=None, init=False)
+    _aim: int | None = field(default=None, init=False)
     _last_served: int | None = field(default=None, init=False)
     _proven: set[int] = field(default_factory=set, init=False)
     _crashes: Counter[int] = field(default_factory=Counter, init=False)
@@ -81,26 +82,35 @@ class PolicyWatcher:
 
     async def tick(self) -> None:
         """Look once; swap if needed."""
-        await self._look_at_registry()
-        if not await self._engine_lives():
-            return
-        target, served = self._stable, self.gate.served
-        if target is None:
-            if served is None:
-                await self._lose("no policy has been published yet")
-        elif served is None or served.version != target:
-            if time.monotonic() >= self._not_before.get(target, 0.0):
-                await self._swap(target)
-        else:
-            await self._settle()
+        await self._look()
+        if self._aim is None:
+            await self._rest()
+        elif await self._engine_lives():
+            await self._approach(self._aim)
 
-    async def _look_at_registry(self) -> None:
+    async def _look(self) -> None:
         """Without Redis the last known answers stand."""
         try:
-            self._stable = await asyncio.to_thread(self.registry.stable)
+            self._aim = await self.target.look()
             self._proven |= {int(v) for v in await asyncio.to_thread(self.registry.redis.smembers, PROVEN)}
         except RedisError as error:
-            log.debug("registry unreachable: %s", error)
+            log.debug("Redis unreachable: %s", error)
+
+    async def _rest(self) -> None:
+        """There is nothing to hold."""
+        if self.gate.served is not None or self.gate.reason != self.target.absence:
+            await self._lose(self.target.absence, expected=self.target.arm == "candidate")
+        await self._settle()
+
+    async def _approach(self, aim: int) -> None:
+        served = self.gate.served
+        if served is not None and served.version == aim:
+            await self._settle()
+            return
+        if served is not None and not self.target.keeps_former:
+            await self._lose(f"policy-v{aim} is being loaded", expected=True)
+        if time.monotonic() >= self._not_before.get(aim, 0.0):
+            await self._swap(aim)
 
     async def _engine_lives(self) -> bool:
         """False also while nobody can tell."""
@@ -114,7 +124,8 @@ class PolicyWatcher:
         """Raises NoSocketLeft."""
         try:
             await self.engine.health(HEALTH_S)
-            label = await self.engine.marked(HEALTH_S)
+            served = self.gate.served
+            holds = served is None or await self.loader.holds(served, HEALTH_S)
         except NoSocketLeft:
             raise
         except (EngineDown, EngineRefused) as error:
@@ -123,7 +134,7 @@ class PolicyWatcher:
             return False
         if self.gate.served is None:
             return True
-        if label not in (None, self.gate.served.label):
+        if not holds:
             await self._lose("the engine was restarted, or somebody else loaded weights into it")
             return True
         if self.gate.heard_within(PROBE_EVERY_S):
@@ -171,44 +182,38 @@ class PolicyWatcher:
             keep=not restoring,  # the failure that came before is what an operator needs to see
         )
 
-    async def _give_up(self, version: int, failure: Exception, *, restoring: bool) -> None:
-        """Reject a version that never was proven; a proven one is only left alone for a while. A broken one is lost.
-
-        Otherwise a faulty engine would reject, one after another, all the policies there are.
-        """
+    async def _give_up(self, version: int, failure: BrokenPolicy | SwapFailed, *, restoring: bool) -> None:
+        """Return to what the target says, or to the version before."""
         self._not_before[version] = time.monotonic() + AVOID_S
-        fallback = self._last_served
-        lost = isinstance(failure, BrokenPolicy)
-        if lost or version not in self._proven:
-            fallback = await self._reject(version, str(failure), otherwise=fallback, lost=lost)
-        holding = self.gate.swapping or self.gate.served is None
-        if not holding:
+        await self._refuse(version, failure)
+        if not self.gate.swapping and self.gate.served is not None:
             return  # the old policy never stopped serving
+        fallback = self._aim
+        if fallback == version and self.target.keeps_former:
+            fallback = self._last_served
         if fallback is None or fallback == version or restoring:
             self._not_before[version] = time.monotonic() + self.retry_s
             await self._lose(f"policy-v{version} failed its proof: {failure}")
         else:
             await self._swap(fallback, restoring=True)
 
-    async def _reject(self, version: int, reason: str, *, otherwise: int | None, lost: bool = False) -> int | None:
-        """What serves instead. Without Redis the rejection waits for the next attempt."""
+    async def _refuse(self, version: int, failure: BrokenPolicy | SwapFailed) -> None:
+        """Without Redis this waits for the next attempt."""
         try:
-            reject = partial(self.registry.reject, version, actor="engine", reason=reason, lost=lost)
-            self._stable = await asyncio.to_thread(reject)
+            self._aim = await self.target.refuse(version, failure, proven=version in self._proven)
         except (RedisError, PointerMoved) as error:
-            log.warning("policy-v%d could not be rejected yet: %s", version, error)
-            return otherwise
-        return self._stable
+            log.warning("policy-v%d could not be given up yet: %s", version, error)
 
     async def _engine_failed(self, version: int, error: Exception) -> None:
         """The engine broke off during a load: its fault, unless the same new version does it again and again."""
         await self._lose(f"the engine failed while loading policy-v{version}: {error}")
         self._not_before[version] = time.monotonic() + self.retry_s
         self._crashes[version] += not isinstance(error, NoSocketLeft)
-        if self._crashes[version] >= MAX_CRASHES and version not in self._proven:
+        if self._crashes[version] >= MAX_CRASHES:
+            del self._crashes[version]
             failure = SwapFailed(f"took the engine down {MAX_CRASHES} times; last: {error}")
             await self._report_failure(version, failure)
-            await self._reject(version, str(failure), otherwise=None)
+            await self._refuse(version, failure)
 
     async def _read(self, version: int) -> Policy:
         """Raises BrokenPolicy or Unreadable."""
@@ -227,7 +232,7 @@ class PolicyWatcher:
     async def _settle(self) -> None:
         try:
             await self.loader.settle()
-        except (EngineDown, EngineRefused) as error:
+        except (EngineDown, EngineRefused, RedisError) as error:
             log.warning("an old policy could not be unloaded: %s", error)
 
     async def _report_failure(self, version: int, failure: BrokenPolicy | SwapFailed) -> None:
@@ -247,12 +252,13 @@ class PolicyWatcher:
         )
 
     async def _report(self, report: SwapReport, *, keep: bool = True) -> None:
-        """One log line, and the record for operators."""
+        """One log line, and of what serves the record for operators."""
+        keep = keep and self.target.arm == "stable"
         self.metrics.swaps.labels("ok" if report.ok else "failed").inc()
         log.log(
             logging.INFO if report.ok else logging.ERROR,
-            "swap %s -> v%d %s: paused %.2f s, held %.2f s, %d in flight, %s",
-            "nothing" if report.from_version is None else f"v{report.from_version}",
+            "%s swap %s -> v%d %s: paused %.2f s, held %.2f s, %d in flight, %s",
+            self.target.arm, "nothing" if report.from_version is None else f"v{report.from_version}",
             report.to_version, "ok" if report.ok else "FAILED", report.pause_s, report.held_s, report.in_flight,
             report.reason,
         )  # fmt: skip
@@ -268,9 +274,11 @@ class PolicyWatcher:
         except RedisError as error:
             log.warning("the swap report was not stored: %s", error)
 
-    async def _lose(self, reason: str) -> None:
+    async def _lose(self, reason: str, *, expected: bool = False) -> None:
+        """An engine that has held no candidate yet is `expected` to be starting."""
+        expected = expected or (self.target.arm == "candidate" and self.gate.served is None)
         if reason != self.gate.reason:
-            log.warning("%s", reason)
+            log.log(logging.INFO if expected else logging.WARNING, "%s arm: %s", self.target.arm, reason)
         await self.gate.command(Lose(reason))
 
     def _in_flight(self) -> int:

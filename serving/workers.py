@@ -8,21 +8,23 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import multiprocess
 
 from feedback.registry import PolicyRegistry
 from feedback.settings import Settings
-from feedback.store import connect
-from serving.app import make_loader
+from feedback.store import Ledger, connect
+from serving.arm_watchers import arm_watchers
+from serving.arms import Arm, Arms
+from serving.controller import Controller
 from serving.engine import Engine
 from serving.lockstep import LeadingGate
 from serving.metrics import Metrics
 from serving.serve import Inherited, open_ledger
-from serving.watcher import PolicyWatcher
 
 RESTART_S = 1.0
 # Between what uvicorn gives to streams and what `ratchet up` gives to all of us.
@@ -47,32 +49,47 @@ def lead(settings: Settings, sockets: Path) -> int:
 
 
 async def _lead(settings: Settings, registry: PolicyRegistry, anchor: socket.socket, sockets: Path) -> None:
-    engine, gate = Engine(settings.resolved_engine_url(), settings.resolved_engine_key()), LeadingGate()
-    watcher = PolicyWatcher(engine, registry, gate, make_loader(settings, engine, gate, registry), Metrics())
+    key, gates = settings.resolved_engine_key(), Gates(LeadingGate(), LeadingGate())
+    stable = Arm("stable", Engine(settings.resolved_engine_url(), key), gates.stable)
+    candidate = Arm("candidate", Engine(settings.resolved_candidate_url(), key), gates.candidate)
+    metrics = Metrics()
+    watchers = arm_watchers(settings, Arms(stable, candidate), registry, metrics)
+    controller = Controller.of(settings, Ledger(registry.redis), registry, gates.candidate, metrics)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    watching = asyncio.create_task(watcher.run())
-    workers = [Worker(gate, anchor, sockets / f"{index}.sock") for index in range(settings.workers)]
+    watching = [asyncio.create_task(watcher.run()) for watcher in (*watchers, controller)]
+    workers = [Worker(gates, anchor, sockets / f"{index}.sock") for index in range(settings.workers)]
     keeping = [asyncio.create_task(worker.keep()) for worker in workers]
     ending = asyncio.ensure_future(ended.wait())
-    everything: list[asyncio.Future[Any]] = [ending, watching, *keeping]
+    everything: list[asyncio.Future[Any]] = [ending, *watching, *keeping]
     done, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
-    for task in keeping:
-        task.cancel()
-    await asyncio.gather(*keeping, return_exceptions=True)
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
-    await engine.close()
+    for tasks in (keeping, watching):
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for arm in (stable, candidate):
+        await arm.engine.close()
     for first in done:
         first.result()  # whatever ended us but a signal is an error
+
+
+class Gates(NamedTuple):
+    """What this process moves in all others: a gate for each arm."""
+
+    stable: LeadingGate
+    candidate: LeadingGate
+
+    async def lead(self, connections: list[socket.socket], kill: Callable[[], None]) -> None:
+        """Lead one process until its end."""
+        await asyncio.gather(*(gate.lead(ours, kill) for gate, ours in zip(self, connections, strict=True)))
 
 
 @dataclass
 class Worker:
     """One of the processes that answer."""
 
-    gate: LeadingGate
+    gates: Gates
     anchor: socket.socket
     peer_socket: Path
 
@@ -90,18 +107,19 @@ class Worker:
             await asyncio.sleep(RESTART_S)
 
     async def _start(self) -> tuple[asyncio.subprocess.Process, "asyncio.Task[None]"]:
-        ours, theirs = socket.socketpair()
-        with theirs, beside(self.anchor) as listener:
-            inherited = Inherited(listener.fileno(), theirs.fileno(), self.peer_socket)
+        pairs = [socket.socketpair() for _ in self.gates]
+        stable, candidate = (theirs for _, theirs in pairs)
+        with stable, candidate, beside(self.anchor) as listener:
+            inherited = Inherited(listener.fileno(), stable.fileno(), candidate.fileno(), self.peer_socket)
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "serving", *inherited.argv, pass_fds=(inherited.listener, inherited.leader)
+                sys.executable, "-m", "serving", *inherited.argv, pass_fds=inherited.descriptors
             )
 
         def kill() -> None:
             if process.returncode is None:
                 process.kill()
 
-        return process, asyncio.create_task(self.gate.lead(ours, kill))
+        return process, asyncio.create_task(self.gates.lead([ours for ours, _ in pairs], kill))
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

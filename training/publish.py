@@ -1,14 +1,20 @@
 """From a trained policy to a version in the registry, at most one per round, killed between any two steps or not.
 
 Reserve a number and keep it in the round record; write the directory under another name and rename it; register it
-under the fencing token; move the stable pointer. Each step finds what an earlier attempt left and goes on from there.
+under the fencing token; move the stable pointer, or begin its release. Each step finds what an earlier attempt left and
+goes on from there.
 """
 
 import shutil
 
 from feedback.registry import PointerMoved, PolicyRegistry
+from feedback.release_plan import BadPlan, load_plan
+from feedback.release_start import begin_once
+from feedback.releases import NotReleasable, ReleaseBook, ReleaseMoved
 from feedback.rounds import RoundBook, key
+from feedback.settings import Settings
 from feedback.shelf import Build, place
+from feedback.store import Ledger
 
 ACTOR = "training"
 
@@ -34,6 +40,27 @@ def publish_round(
     if not automatic:
         return version, f"policy-v{version} waits for its release"
     return version, _promote(registry, version, parent, reason)
+
+
+def promotes(settings: Settings, registry: PolicyRegistry) -> bool:
+    """Whether what a round publishes serves at once."""
+    return settings.release_mode == "direct" and not ReleaseBook(registry).is_frozen()
+
+
+def release_round(settings: Settings, ledger: Ledger, registry: PolicyRegistry, *, version: int, round_id: int) -> str:
+    """Begin the release of a round's version where nobody has to ask for it; what became of it in words."""
+    mode, waits = settings.release_mode, f"policy-v{version} waits for its release"
+    if mode not in ("assisted", "automatic"):
+        return waits
+    try:
+        release = begin_once(
+            ledger, registry, version, load_plan(settings.home), mode=mode, actor=ACTOR, reason=f"round {round_id}"
+        )
+    except (BadPlan, OSError, NotReleasable, ReleaseMoved, PointerMoved) as error:
+        return f"{waits}: {error}"
+    if release is None:
+        return f"{waits}: releases are frozen"
+    return f"policy-v{version}: release {release.id} has begun"
 
 
 def discard(registry: PolicyRegistry, version: int) -> None:

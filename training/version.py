@@ -13,12 +13,13 @@ from transformers.utils import logging
 from feedback.hardware import Dtype
 from feedback.manifest import Manifest, describe_files, sha256_of
 from feedback.rounds import STAGES, RoundBook
+from feedback.store import Ledger
 from training.data import encode_demonstration
 from training.export import export_policy, golden_log_probs, weight_digests
 from training.live import learnt_from
 from training.models import Trunk
 from training.own_layers import weights_file
-from training.publish import publish_round
+from training.publish import promotes, publish_round, release_round
 from training.stages import Job
 
 POLICY, REWARD, REF = "adapter", "reward", "ref"
@@ -54,15 +55,19 @@ def publish(job: Job, trunk: Trunk, *, has_ref: bool) -> dict[str, Any]:
             lineage=_lineage(job, directory),
         )
 
+    automatic = promotes(job.settings, job.registry)
     version, note = publish_round(
         job.registry,
         RoundBook(job.redis),
         round_id=job.record.id,
         token=job.token,
         parent=job.data.parent,
-        automatic=job.settings.release_mode == "direct",
+        automatic=automatic,
         build=build,
     )
+    if not automatic:
+        ledger = Ledger(job.redis)
+        note = release_round(job.settings, ledger, job.registry, version=version, round_id=job.record.id)
     return {"version": version, "note": note}
 
 

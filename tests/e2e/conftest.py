@@ -43,11 +43,20 @@ class Service:
         self.home = home
         self.settings = Settings(
             home=home, base_model=str(base_model), port=free_port(), redis_port=free_port(), engine_port=free_port(),
-            min_rankings=10_000, max_model_len=1024,
+            candidate_port=free_port(), min_rankings=10_000, max_model_len=1024,
         )  # fmt: skip
         self.env = os.environ | {
             f"RATCHET_{name.upper()}": str(getattr(self.settings, name))
-            for name in ("home", "base_model", "port", "redis_port", "engine_port", "min_rankings", "max_model_len")
+            for name in (
+                "home",
+                "base_model",
+                "port",
+                "redis_port",
+                "engine_port",
+                "candidate_port",
+                "min_rankings",
+                "max_model_len",
+            )
         }
         self.url = f"http://127.0.0.1:{self.settings.port}"
         self.key = ""

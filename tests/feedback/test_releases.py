@@ -133,6 +133,7 @@ def test_only_what_may_serve_is_released(book: ReleaseBook) -> None:
         ({"steps": []}, "steps"),
         ({"steps": [{"set_weight": 95}]}, "set_weight"),
         ({"steps": [{"pause": "soon"}]}, "pause"),
+        ({"steps": [{"pause": "9" * 400 + "d"}]}, "pause"),
         ({"alpha": 2}, "alpha"),
         ({"step": []}, "step"),
     ],

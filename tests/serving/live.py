@@ -209,7 +209,7 @@ async def running_gateway(settings: Settings) -> AsyncIterator[Live]:
     registry, keys = PolicyRegistry(redis, settings.policies_dir), KeyRing(redis, "pepper")
     engine = Engine(settings.resolved_engine_url(), settings.resolved_engine_key())
     app = create_app(settings, engine, Ledger(redis), registry, RoundBook(redis), keys)
-    app.state.gateway.watcher.poll_s = 0.05
+    app.state.gateway.watcher.poll_s = app.state.gateway.candidate_watcher.poll_s = 0.05
     listener = free_socket()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     server = uvicorn.Server(uvicorn.Config(app, http=Patient, log_level="warning", timeout_graceful_shutdown=1))

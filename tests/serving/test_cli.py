@@ -41,6 +41,7 @@ COMMANDS = [
     "keys",
     "model",
     "raters",
+    "release",
     "rm",
 ]
 

@@ -70,5 +70,5 @@ async def test_an_adapter_that_a_restarted_engine_lost_is_forgotten(adapters: An
     live.engine.set(started_with=str(live.shelf.registry.directory(0) / "model"))
     live.shelf.publish(2, move=-0.4)
     await eventually(lambda: live.served == 2)
-    await eventually(lambda: live.gateway.watcher.loader._present == {2})
+    await eventually(lambda: live.gateway.watcher.loader.adapters.present == {2})
     assert live.engine.state()["calls"].count("unload policy-v1") == 1

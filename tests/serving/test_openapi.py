@@ -114,14 +114,20 @@ async def keep_one_of_each(live: Any) -> dict[str, str]:
     await live.http.post("/v1/feedback", json={"type": "comparison", "comparison_id": offer, "winner": "left"})
     key = (await live.http.post("/v1/keys", json={"name": "ann", "limits": {"streams": 1}})).json()["id"]
     round = (await live.http.post("/v1/rounds")).json()["id"]
+    live.shelf.publish(1, move=0.4, stable=False)
+    release = (await live.http.post("/v1/releases", json={"candidate": 1})).json()["id"]
     kept = {
         "chat/completions": chat["id"], "conversations": chat["ratchet"]["conversation_id"], "comparisons": offer,
         "feedback": said, "keys": key, "rounds": str(round), "models": "policy", "policies": "policy-v0",
+        "releases": str(release),
     }  # fmt: skip
     return {f"/v1/{place}/": id for place, id in kept.items()}
 
 
-async def test_what_exists_is_shown_as_documented(live: Any, document: dict[str, Any]) -> None:
+async def test_what_exists_is_shown_as_documented(
+    live: Any, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.controller.Controller.tick", lambda self: None)
     ids = await keep_one_of_each(live)
     schema = await asyncio.to_thread(schemathesis.openapi.from_url, f"{live.url}/openapi.json")
 
@@ -140,6 +146,8 @@ async def test_what_exists_is_shown_as_documented(live: Any, document: dict[str,
     await check("POST", "/v1/keys", 201, json={"name": "bea"})
     await check("POST", "/v1/keys/{id}", json={"limits": {"streams": None}})
     await check("POST", "/v1/keys/{id}/rotate")
+    await check("POST", "/v1/releases/{id}/pause", json={"reason": "lunch"})
+    await check("POST", "/v1/releases", 201, json={"candidate": 1, "strategy": {"steps": [{"set_weight": 5}]}})
     for path in ("/v1/feedback/{id}", "/v1/keys/{id}", "/v1/chat/completions/{id}", "/v1/me"):
         await check("DELETE", path)
 
@@ -185,7 +193,7 @@ def make_up_requests(url: str, key: str, ids: dict[str, str]) -> None:
     checks = [content_type_conformance, response_schema_conformance, status_code_conformance, ignored_auth, no_bug]
     bearer = {"Authorization": f"Bearer {key}"}
     found = [each.ok() for each in schema.get_all_operations()]
-    assert len(found) >= 44
+    assert len(found) >= 54
     for operation in found:
         requests = operation.as_strategy() | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
         id = ids.get(operation.path.partition("{id}")[0]) if "{id}" in operation.path else None

@@ -11,6 +11,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from feedback.release_plan import Plan
+from feedback.releases import ReleaseBook
 from feedback.settings import Settings
 from tests.conftest import free_port
 from tests.serving.fleet import WORKERS, all_listen, children, running, text_of
@@ -155,6 +157,49 @@ async def test_an_adapter_stays_while_any_process_streams_from_it(
         assert payloads[-1] == "[DONE]"
         assert {word.split("-")[0] for word in text_of(payloads).split()} == {"w1"}
     await eventually(lambda: fleet.engine.state()["adapters"] == ["policy-v2"], 30)
+
+
+async def answers_of(fleet: Any, model: str) -> set[str | None]:
+    """What the processes say when they are asked one by one; None where one refuses."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    answers = [await client.post("/v1/chat/completions", json=body) for client in fleet.clients.values()]
+    return {a.json()["choices"][0]["message"]["content"] if a.is_success else None for a in answers}
+
+
+async def test_a_candidate_is_let_in_and_lost_in_every_process(
+    launch: Any, second_engine: Any, shelf: Any, eventually: Any
+) -> None:
+    fleet = await launch(candidate_url=second_engine.url)
+    workers = fleet.workers()
+    shelf.publish(1, move=0.4, stable=False)
+    book = ReleaseBook(shelf.registry)
+    release = book.start(1, Plan(), mode="manual", whose="all", since="0", actor="t", reason="t", seen=None)
+
+    async def let_in() -> bool:
+        return await answers_of(fleet, "policy@candidate") == {"w1-0 "}
+
+    await eventually(let_in, 30)
+    assert await answers_of(fleet, "policy@stable") == {"w0-0 "}
+    victim, *_ = fleet.workers()
+    os.kill(victim, signal.SIGKILL)
+    await eventually(lambda: len(fleet.workers()) == WORKERS and victim not in fleet.workers(), 30)
+    await eventually(lambda: all_listen(fleet), 30)
+    await fleet.connect()
+    await eventually(let_in, 30)
+    [stream] = fleet.streams(1, model="policy@candidate", max_tokens=300)
+    await eventually(lambda: second_engine.state()["active"] == 1)
+    book.end(release, "aborted", actor="t", reason="t")
+
+    async def lost() -> bool:
+        return await answers_of(fleet, "policy@candidate") == {None}
+
+    await eventually(lost, 30)
+    assert shelf.registry.redis.hget("engine:candidate", "wanted") == "1", "a process streams from it"
+    payloads = await stream
+    assert payloads[-1] == "[DONE]" and set(w.split("-")[0] for w in text_of(payloads).split()) == {"w1"}
+    await eventually(lambda: not shelf.registry.redis.exists("engine:candidate"), 30)
+    assert await answers_of(fleet, "policy") == {"w0-0 "}
+    assert len(set(workers) & set(fleet.workers())) == WORKERS - 1, "a process ended for the candidate's sake"
 
 
 async def test_a_vote_stops_an_answer_that_another_process_writes(launch: Any) -> None:

@@ -9,14 +9,16 @@ import pytest
 from feedback.manifest import BrokenPolicy, Manifest, describe_files, write_manifest
 from feedback.reconcile import reconcile
 from feedback.registry import PolicyRegistry, StaleToken
+from feedback.release_plan import SetWeight
+from feedback.releases import ReleaseBook
 from feedback.retention import Retention
 from feedback.rounds import LeaseLost, RoundBook
 from feedback.settings import Settings
 from feedback.shelf import place
-from feedback.store import connect
+from feedback.store import Ledger, connect
 from tests.killing import Killed, killing
 from training.origin import reward_origin
-from training.publish import publish_round
+from training.publish import promotes, publish_round, release_round
 from training.round import Turn
 
 
@@ -136,6 +138,55 @@ def test_manual_release_leaves_the_pointer(publishing: Publishing) -> None:
     assert publishing.registry.stable() == 0
     assert publishing.registry.states()[1] == "candidate"
     assert note == "policy-v1 waits for its release"
+
+
+class Releasing:
+    """A round's version is published; whatever comes next depends on the settings."""
+
+    def __init__(self, publishing: Publishing, home: Path) -> None:
+        self.publishing, self.home = publishing, home
+        self.book, self.ledger = ReleaseBook(publishing.registry), Ledger(publishing.redis)
+        publishing.run(publishing.claim(), automatic=False)
+
+    def note(self, mode: Any) -> str:
+        settings = Settings(home=self.home, release_mode=mode)
+        return release_round(settings, self.ledger, self.publishing.registry, version=1, round_id=1)
+
+
+@pytest.fixture
+def releasing(publishing: Publishing, tmp_path: Path) -> Releasing:
+    return Releasing(publishing, tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["assisted", "automatic"])
+def test_a_rounds_release_begins_once_however_often_its_stage_is_run(releasing: Releasing, mode: str) -> None:
+    (releasing.home / "release.json").write_text('{"steps": [{"set_weight": 20}]}')
+    assert {releasing.note(mode) for _ in range(3)} == {"policy-v1: release 1 has begun"}
+    release = releasing.book.open()
+    assert release is not None and releasing.book.latest() == [release]
+    assert (release.candidate, release.mode, release.reason) == (1, mode, "round 1")
+    assert release.plan.steps == (SetWeight(set_weight=20),)
+    releasing.book.end(release, "aborted", actor="ann", reason="so")
+    assert releasing.note(mode) == "policy-v1: release 1 has begun"
+    assert releasing.book.open() is None
+
+
+def test_what_keeps_a_release_from_beginning_is_said(releasing: Releasing) -> None:
+    assert releasing.note("manual") == releasing.note("direct") == "policy-v1 waits for its release"
+    releasing.book.freeze(True)
+    assert releasing.note("automatic") == "policy-v1 waits for its release: releases are frozen"
+    releasing.book.freeze(False)
+    (releasing.home / "release.json").write_text('{"alpha": 7}')
+    assert releasing.note("automatic").startswith("policy-v1 waits for its release: ")
+    assert "alpha" in releasing.note("automatic")
+    assert releasing.book.latest() == []
+
+
+def test_frozen_releases_let_nothing_serve_at_once(publishing: Publishing, tmp_path: Path) -> None:
+    direct, manual = (Settings(home=tmp_path, release_mode=mode) for mode in ("direct", "manual"))
+    assert promotes(direct, publishing.registry) and not promotes(manual, publishing.registry)
+    ReleaseBook(publishing.registry).freeze(True)
+    assert not promotes(direct, publishing.registry)
 
 
 def test_pointer_that_moved_meanwhile_is_respected(publishing: Publishing) -> None:

@@ -1,0 +1,114 @@
+"""What is to become of an open release, from what is so at one moment: the same facts, the same move."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from feedback.decisions import Decision
+from feedback.registry import State as PolicyState
+from feedback.releases import Release, State, describe
+
+
+class Fault(NamedTuple):
+    """Why no engine can hold the candidate; what that makes of the version, if it is the version's fault."""
+
+    reason: str
+    candidate_is: Literal["rejected", "broken"] | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`held`: an engine is proven to hold the candidate. `alarm`: the votes' own test failed, so they prove nothing.
+
+    The decision may be missing while the release is pending.
+    """
+
+    now: float
+    stable: int | None
+    candidate_is: PolicyState | None
+    held: bool
+    fault: Fault | None
+    frozen: bool
+    alarm: bool
+    decision: Decision | None
+
+
+@dataclass(frozen=True)
+class Move:
+    """The release goes on, changed."""
+
+    changed: Release
+    reason: str
+
+
+@dataclass(frozen=True)
+class End:
+    """It is over."""
+
+    state: State
+    reason: str
+    candidate_is: PolicyState | None = None
+
+
+def following(release: Release, facts: Facts) -> Move | End | None:
+    """The next move, or none yet. What serves counts more than what was planned; a fall more than a step."""
+    if (over := _overtaken(release, facts) or _unholdable(release, facts)) is not None:
+        return over
+    return _pending(release, facts) if release.state == "pending" else _canary(release, facts)
+
+
+def _overtaken(release: Release, facts: Facts) -> End | None:
+    """Somebody else has decided."""
+    if facts.stable == release.candidate:
+        return End("promoted", f"policy-v{release.candidate} serves already")
+    if facts.stable != release.stable:
+        return End("aborted", f"policy-v{facts.stable} was made stable meanwhile")
+    if facts.candidate_is != "canary":
+        return End("aborted", f"policy-v{release.candidate} is {facts.candidate_is}")
+    return None
+
+
+def _unholdable(release: Release, facts: Facts) -> End | None:
+    """A version that cannot be served is put away for good; if it is the engine's fault it may come again."""
+    if facts.fault is None:
+        return None
+    reason, blamed = facts.fault
+    return End("rolled_back", reason, blamed) if blamed else End("aborted", reason)
+
+
+def _pending(release: Release, facts: Facts) -> Move | End | None:
+    if facts.held:
+        canary = release.model_copy(update={"state": "canary", "stepped": facts.now})
+        begun = canary if facts.frozen else canary.advanced(facts.now, "undecided")
+        return Move(begun, f"an engine holds policy-v{release.candidate}: {describe(begun)}")
+    if facts.now - release.created > release.plan.patience:
+        return End("aborted", f"no engine held policy-v{release.candidate} within {release.plan.patience:.0f} s")
+    return None
+
+
+def _canary(release: Release, facts: Facts) -> Move | End | None:
+    decision = facts.decision
+    if decision is None:
+        return None
+    if decision.outcome == "roll back":
+        return End("rolled_back", decision.reason)
+    if decision.outcome == "inconclusive" and release.awaits_votes:
+        return End("inconclusive", decision.reason)
+    if _late(release, facts.now):
+        return End("inconclusive", f"nothing was decided within {release.plan.deadline:.0f} s: {decision.reason}")
+    # While no engine holds the candidate nobody learns anything of it: its time does not count.
+    if facts.frozen or release.paused or not facts.held:
+        return None
+    if release.proposed:
+        return _confirmed(decision) if release.mode == "automatic" and not facts.alarm else None
+    changed = release.advanced(facts.now, decision.outcome)
+    return None if changed is release else Move(changed, describe(changed))
+
+
+def _confirmed(decision: Decision) -> End:
+    return End("promoted", decision.reason if decision.outcome == "promote" else "All steps are taken.")
+
+
+def _late(release: Release, now: float) -> bool:
+    """One that waits for an operator has been decided."""
+    deadline = release.plan.deadline
+    return deadline is not None and not release.proposed and now - release.created > deadline

@@ -1,0 +1,62 @@
+"""Stable against itself, always: should it ever win or lose by more than chance, the votes measure something else."""
+
+import math
+
+from feedback.evidence import log_e
+from feedback.records import Record
+from feedback.release_votes import StableAgainstItself
+from feedback.store import Ledger
+
+KEY = "releases:aa"
+ALPHA = 0.01  # the chance of an alarm, ever, with nothing wrong
+
+
+class SelfTest(Record):
+    """Decisive votes since a cursor, those that the second of the two won, and the highest evidence there ever was."""
+
+    since: str = "0"
+    votes: int = 0
+    wins: int = 0
+    log_e: float = 0.0
+    alarm: bool = False
+
+
+class Watch:
+    """The test as votes come; `look` keeps what it found for everybody."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._since = self._seen = ""
+
+    def look(self) -> SelfTest:
+        """An alarm stands until somebody resets it."""
+        before, newest = self_test_of(self.ledger), self.ledger.watermark()
+        if before.since != self._since:
+            self._votes, self._since, self._seen = StableAgainstItself(self.ledger, before.since), before.since, ""
+        if newest == self._seen:
+            return before
+        found = self._found(before)
+        self._seen = newest
+        if found != before:
+            self.ledger.redis.set(KEY, found.model_dump_json())
+        return found
+
+    def _found(self, before: SelfTest) -> SelfTest:
+        wins = losses = 0
+        highest = 0.0
+        for vote in self._votes.votes():
+            wins, losses = wins + (vote.winner == "candidate"), losses + (vote.winner == "stable")
+            highest = max(highest, log_e(wins, losses))
+        alarm = before.alarm or highest >= -math.log(ALPHA)
+        return SelfTest(since=before.since, votes=wins + losses, wins=wins, log_e=highest, alarm=alarm)
+
+
+def self_test_of(ledger: Ledger) -> SelfTest:
+    """What is known of it now."""
+    raw = ledger.redis.get(KEY)
+    return SelfTest.model_validate_json(raw) if raw else SelfTest()
+
+
+def reset(ledger: Ledger) -> None:
+    """Whoever has found the fault begins again: only votes from now on count."""
+    ledger.redis.set(KEY, SelfTest(since=ledger.watermark()).model_dump_json())

@@ -1,0 +1,172 @@
+"""Releases as the API takes and shows them: orders are checked by these models, what is shown is for the document."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, SkipValidation, StrictBool
+
+from feedback.records import Record
+from feedback.release_plan import Plan, Step
+from feedback.releases import Mode, State
+from serving.api_schema import Freeze, Schema, example
+
+Text = Annotated[str, Field(max_length=1024)]
+Number = Annotated[int, Field(ge=0, le=10**9, strict=True)]
+
+
+class Strategy(Record):
+    steps: Annotated[list[Step], SkipValidation]  # the plan's own complaints are plainer
+
+
+class VotesAsked(Record):
+    alpha: float | None = None
+    max_votes: int | None = None
+
+
+class ReleaseWish(Record):
+    """Fields of the plan may also stand in `plan`; those that are left out are `release.json`'s, or the defaults."""
+
+    candidate: int | str = Field(description="such as `policy-v7`")
+    mode: Mode | None = Field(
+        default=None, description="automatic promotes by itself; the others propose. Default: `RATCHET_RELEASE_MODE`"
+    )
+    reason: Text = "asked for over the API"
+    replaces: Number | None = Field(
+        default=None, description="the release that must be open, null for none; without it, whichever is open"
+    )
+    strategy: Strategy | None = None
+    analysis: VotesAsked | None = None
+    plan: dict[str, Any] = Field(default={}, description="any fields of a release's `plan`")
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The fields of a plan that it names."""
+        named = {} if self.strategy is None else {"steps": self.strategy.steps}
+        return self.plan | named | ({} if self.analysis is None else self.analysis.model_dump(exclude_none=True))
+
+
+class ReleaseOrder(Record):
+    reason: Text = "asked for over the API"
+    revision: Number | None = Field(default=None, description="do nothing, with 409, if it is no longer this one")
+
+
+class ReleasePromotion(ReleaseOrder):
+    full: StrictBool = Field(default=False, description="leave out all steps to come; it serves at once")
+
+
+class FrozenReleases(Freeze):
+    object: Literal["releases"]
+
+    model_config = example({"object": "releases", "frozen": True})
+
+
+class ShownStep(BaseModel):
+    says: str
+    state: Literal["taken", "under way", "to come"]
+
+
+class Votes(BaseModel):
+    """Of candidate against stable; `not_counted` are those beyond what one rater may say."""
+
+    won: int
+    lost: int
+    tied: int
+    not_counted: int
+
+
+class ShownFigure(BaseModel):
+    value: float
+    low: float
+    high: float
+
+
+class Evidence(BaseModel):
+    """Decides at the threshold: what a plot of a few could not have made of the votes, as the log of an e-value."""
+
+    log_e: float
+    threshold: float
+    model_config = {"extra": "allow"}
+
+
+class ShownGuardrail(BaseModel):
+    name: str
+    verdict: Literal["ok", "breached", "unknown"]
+    value: float | None
+    limit: float
+    interval: ShownFigure | None
+    units: dict[str, int]
+
+
+_FIGURE: Schema = {"value": 0.62, "low": 0.41, "high": 0.79}
+_RELEASE: Schema = {
+    "object": "release", "id": 3, "revision": 2, "candidate": 7, "stable": 5, "mode": "assisted", "whose": "all",
+    "actor": "root", "reason": "fewer words", "created": 1767225600.5, "state": "canary", "open": True, "step": 1,
+    "is": "canary, step 2 of 2, policy-v7 at 10%", "weight": 0.1, "paused": False, "proposed": False, "why": "",
+    "plan": {"steps": [{"set_weight": 10.0}, {"analysis": True}], "alpha": 0.05},
+    "steps": [
+        {"says": "10% of conversations", "state": "taken"}, {"says": "wait for the votes", "state": "under way"},
+    ],
+    "engine": {"version": 7, "state": "ready", "cause": None}, "outcome": "undecided",
+    "votes": {"won": 31, "lost": 19, "tied": 4, "not_counted": 2}, "win_rate": _FIGURE,
+    "evidence": {"for": "candidate", "log_e": 0.4, "threshold": 3.7}, "still_needed": 120,
+    "forecast": "about 120 more votes to a decision", "thumbs": None, "left_wins": _FIGURE, "guardrails": [],
+    "says": "The candidate won 31 of 50 decisive votes, which decides nothing: about 120 more are needed.",
+}  # fmt: skip
+
+
+class ShownRelease(BaseModel):
+    """`revision` counts its changes. What is measured is null until the votes are first counted."""
+
+    object: Literal["release"]
+    id: int
+    revision: int
+    candidate: int
+    stable: int
+    mode: Mode
+    state: State
+    plan: Plan
+    step: int = Field(description="the index of the step under way")
+    steps: list[ShownStep]
+    weight: float = Field(description="the candidate's share of conversations")
+    paused: bool
+    proposed: bool = Field(description="all steps are taken, and an operator is waited for")
+    engine: dict[str, Any] | None = Field(description="of the candidate, while one is wanted: version, state, cause")
+    outcome: Literal["promote", "roll back", "inconclusive", "undecided"] | None
+    votes: Votes | None
+    win_rate: ShownFigure | None
+    evidence: Evidence | None
+    still_needed: int | None
+    thumbs: ShownFigure | None = Field(description="difference of the shares of thumbs up")
+    guardrails: list[ShownGuardrail]
+
+    model_config = example(_RELEASE)
+
+
+class ReleaseLine(BaseModel):
+    time: float
+    actor: str
+    reason: str
+    state: State
+    revision: int
+
+    model_config = {"extra": "allow"}
+
+
+class ReleaseWithHistory(ShownRelease):
+    history: list[ReleaseLine]
+
+    model_config = example({
+        **_RELEASE,
+        "history": [{
+            "time": 1767225600.5, "actor": "root", "reason": "fewer words", "is": "pending, step 1 of 2",
+            "state": "pending", "revision": 0, "step": 0, "weight": 0.0,
+        }],
+    })  # fmt: skip
+
+
+class ReleaseList(BaseModel):
+    object: Literal["list"]
+    data: list[ShownRelease]
+    open: int | None
+    frozen: bool
+
+    model_config = example({"object": "list", "data": [], "open": None, "frozen": False})

@@ -1,0 +1,37 @@
+"""The watchers of both arms, in the process that moves the gates."""
+
+from feedback.registry import BASE, PolicyRegistry
+from feedback.releases import ReleaseBook
+from feedback.settings import Settings
+from serving.arms import Arms
+from serving.hotswap import AdapterLoader, Adapters, MergedLoader, PolicyLoader, read_policy
+from serving.metrics import Metrics
+from serving.pool import EnginePool, hosting
+from serving.targets import CandidateTarget, StableTarget
+from serving.watcher import PolicyWatcher
+
+
+def arm_watchers(
+    settings: Settings, arms: Arms, registry: PolicyRegistry, metrics: Metrics
+) -> tuple[PolicyWatcher, PolicyWatcher]:
+    """Stable's and the candidate's."""
+    stable, candidate = arms.stable, arms.candidate
+    pool = EnginePool(registry.redis, hosting(settings))
+    target = CandidateTarget(ReleaseBook(registry), pool, candidate.gate)
+    loads, loads_candidate = loaders(settings, arms, registry)
+    return (
+        PolicyWatcher(stable.engine, registry, StableTarget(registry), stable.gate, loads, metrics),
+        PolicyWatcher(candidate.engine, registry, target, candidate.gate, loads_candidate, metrics),
+    )
+
+
+def loaders(settings: Settings, arms: Arms, registry: PolicyRegistry) -> tuple[PolicyLoader, PolicyLoader]:
+    """Adapters share one engine: what one arm needs there the other leaves alone."""
+    stable, candidate = arms.stable, arms.candidate
+    if settings.engine_mode == "merged":
+        return MergedLoader(stable.engine, stable.gate), MergedLoader(candidate.engine, candidate.gate)
+    base, adapters = read_policy(registry, BASE), Adapters(stable.engine, registry)
+    return (
+        AdapterLoader(stable.engine, stable.gate, base, adapters),
+        AdapterLoader(candidate.engine, candidate.gate, base, adapters, marks=False),
+    )

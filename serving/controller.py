@@ -1,0 +1,124 @@
+"""Drives the open release: one look a second, at most one move a look. All that it must not forget is in the book."""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Self
+
+from redis.exceptions import RedisError
+
+from feedback.registry import PointerMoved, PolicyRegistry
+from feedback.release_course import End, Facts, Fault, Move, following
+from feedback.release_judge import EVERY_S, Judge
+from feedback.releases import NotReleasable, Release, ReleaseBook, ReleaseMoved
+from feedback.self_test import Watch, self_test_of
+from feedback.settings import Settings
+from feedback.store import Ledger
+from serving.metrics import Metrics
+from serving.pool import EnginePool, hosting
+from serving.swap_gate import SwapGate
+
+log = logging.getLogger("serving.releases")
+
+ACTOR = "controller"
+POLL_S = 1.0
+
+
+@dataclass
+class Controller:
+    """One per installation, beside the watchers. `gate` is the candidate's: what it serves is proven.
+
+    Two at once, or one that is killed anywhere, do no harm: each move names the release as it was seen.
+    """
+
+    ledger: Ledger
+    book: ReleaseBook
+    pool: EnginePool
+    gate: SwapGate
+    metrics: Metrics
+    poll_s: float = POLL_S
+    judge_every_s: float = EVERY_S
+    _judge: Judge | None = field(default=None, init=False)
+    _watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(self.ledger)
+
+    @classmethod
+    def of(cls, settings: Settings, ledger: Ledger, registry: PolicyRegistry, gate: SwapGate, metrics: Metrics) -> Self:
+        return cls(ledger, ReleaseBook(registry), EnginePool(registry.redis, hosting(settings)), gate, metrics)
+
+    async def run(self) -> None:
+        """Never returns: a fault that nobody foresaw leaves the release where it is until a later look goes well."""
+        while True:
+            try:
+                await asyncio.to_thread(self.tick)
+            except RedisError as error:
+                log.warning("the release cannot be driven without Redis: %s", error)
+            except Exception:
+                log.exception("the release controller stumbled")
+            await asyncio.sleep(self.poll_s)
+
+    def tick(self) -> None:
+        """Look once, and make the move that is due. Raises RedisError."""
+        alarm = self._alarm()
+        release = self.book.open()
+        if release is None:
+            self._judge = None
+            self._show(0.0, 0)
+            return
+        move = following(release, self._facts(release, alarm))
+        if move is None:
+            return
+        try:
+            self._make(release, move)
+        except (ReleaseMoved, PointerMoved, NotReleasable) as moved:
+            log.info("release %d: %s; looking again", release.id, moved)
+
+    def _facts(self, release: Release, alarm: bool) -> Facts:
+        registry, served = self.book.registry, self.gate.served
+        failure = self.pool.failure(release.id)
+        decision = None
+        if release.state == "canary":
+            decision = self._judge_of(release).look()
+            self._show(release.weight, decision.votes)
+        return Facts(
+            now=time.time(), stable=registry.stable(), candidate_is=registry.states().get(release.candidate),
+            held=served is not None and served.version == release.candidate,
+            fault=Fault(failure.reason, failure.candidate_is) if failure else None,
+            frozen=self.book.is_frozen(), alarm=alarm, decision=decision,
+        )  # fmt: skip
+
+    def _judge_of(self, release: Release) -> Judge:
+        if self._judge is None or self._judge.release.id != release.id:
+            self._judge = Judge(self.ledger, release, self.judge_every_s)
+        return self._judge
+
+    def _make(self, release: Release, move: Move | End) -> None:
+        if isinstance(move, Move):
+            changed = self.book.move(release, move.changed, actor=ACTOR, reason=move.reason)
+            log.info("release %d of policy-v%d: %s", changed.id, changed.candidate, move.reason)
+            return
+        decision = self._judge.look() if self._judge and self._judge.release.id == release.id else None
+        ended = self.book.end(
+            release, move.state, actor=ACTOR, reason=move.reason, decision=decision, candidate_is=move.candidate_is
+        )
+        self.metrics.releases.labels(ended.state).inc()
+        self._show(0.0, 0)
+        level = logging.INFO if ended.state == "promoted" else logging.WARNING
+        log.log(level, "release %d of policy-v%d: %s: %s", ended.id, ended.candidate, ended.state, ended.why)
+
+    def _alarm(self) -> bool:
+        before = self_test_of(self.ledger)
+        found = self._watch.look()
+        if found.alarm and not before.alarm:
+            log.error(
+                "stable does not tie with itself: %d of %d decisive votes; nothing is promoted by itself until "
+                "somebody has found out why", found.wins, found.votes,
+            )  # fmt: skip
+        return found.alarm
+
+    def _show(self, weight: float, votes: int) -> None:
+        self.metrics.release_weight.set(weight)
+        self.metrics.release_votes.set(votes)

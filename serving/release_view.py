@@ -1,0 +1,110 @@
+"""A release on the screen: what it waits for, and how far it is from a decision."""
+
+from datetime import datetime
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from feedback.releases import Release, Transition, describe
+from serving.release_steps import in_short
+
+MARKS = {"taken": "done", "under way": "-> ", "to come": ""}
+BAR = 20
+
+
+def listing(releases: list[Release]) -> Table:
+    table = Table("release", "candidate", "beside", "state", "began", "steps", "by", "reason")
+    for release in releases:
+        began, names = _time(release.created), (f"policy-v{release.candidate}", f"policy-v{release.stable}")
+        said = (escape(release.actor), escape(release.reason))
+        table.add_row(str(release.id), *names, describe(release), began, in_short(release.plan.steps), *said)
+    return table
+
+
+def history(lines: list[Transition]) -> Table:
+    table = Table("time", "release", "became", "by", "reason")
+    for line in lines:
+        said = (escape(line.actor), escape(line.reason))
+        table.add_row(_time(line.time), str(line.release.id), describe(line.release), *said)
+    return table
+
+
+def in_full(card: dict[str, Any]) -> Table:
+    """Everything known of one, from what `release_facts.facts` tells."""
+    table = Table(f"release {card['id']}", f"policy-v{card['candidate']} beside policy-v{card['stable']}")
+    for name, value in rows(card):
+        table.add_row(name, escape(value))
+    return table
+
+
+def rows(card: dict[str, Any]) -> list[tuple[str, str]]:
+    """A name and what to say, in the order of the screen; what is not known is left out."""
+    state = f"{card['is']}; {card['mode']}" if card["open"] else f"{card['is']}: {card['why']}"
+    steps = [f"{MARKS[step['state']]:<5}{step['says']}" for step in card["steps"]]
+    told = [
+        ("state", state),
+        ("begun", f"{_time(card['created'])} by {card['actor']}: {card['reason']}"),
+        ("steps", "\n".join(steps)),
+        ("votes", _votes(card)),
+        ("win rate", _figure(card["win_rate"])),
+        ("evidence", _evidence(card["evidence"])),
+        ("forecast", (card["forecast"] or "") if card["open"] else ""),
+        ("thumbs", _thumbs(card["thumbs"])),
+        *((each["name"].replace("_", " "), _guardrail(each)) for each in card["guardrails"]),
+        ("engine", _engine(card["engine"])),
+        ("so far" if card["open"] else "decided by", card["says"] or ""),
+    ]
+    return [(name, value) for name, value in told if value]
+
+
+def bar(share: float) -> str:
+    """`[#####---------------]`: how much of what is needed is there."""
+    full = round(BAR * min(max(share, 0.0), 1.0))
+    return f"[{'#' * full}{'-' * (BAR - full)}]"
+
+
+def _votes(card: dict[str, Any]) -> str:
+    votes = card["votes"]
+    whose = "raters who never train" if card["whose"] == "evaluation" else "all raters"
+    if votes is None:
+        return f"none counted yet, of {whose}"
+    beyond = f"; {votes['not_counted']} beyond what one rater may say" if votes["not_counted"] else ""
+    return f"{votes['won']} won, {votes['lost']} lost, {votes['tied']} tied, of {whose}{beyond}"
+
+
+def _figure(figure: dict[str, float] | None) -> str:
+    return "" if figure is None else f"{figure['value']:.1%} ({figure['low']:.1%} to {figure['high']:.1%})"
+
+
+def _evidence(evidence: dict[str, Any] | None) -> str:
+    if evidence is None:
+        return ""
+    has, needs = evidence["log_e"], evidence["threshold"]
+    return f"{bar(has / needs)} {has:.2f} of {needs:.2f} for {evidence['for']}"
+
+
+def _thumbs(figure: dict[str, float] | None) -> str:
+    if figure is None:
+        return ""
+    value, low, high = (100 * figure[name] for name in ("value", "low", "high"))
+    return f"{value:+.1f} points of thumbs up ({low:+.1f} to {high:+.1f})"
+
+
+def _guardrail(known: dict[str, Any]) -> str:
+    ratio, value, units = known["name"] != "score", known["value"], known["units"]
+    found = "" if value is None else f"{value:.2f} times stable's" if ratio else f"lower by {value:.2f}"
+    limit = f"at most {known['limit']:.2f}"
+    measured = f"{found}, {limit}" if found else limit
+    return f"{known['verdict']}: {measured}; {units['candidate']:,} conversations beside {units['stable']:,}"
+
+
+def _engine(engine: dict[str, Any] | None) -> str:
+    if engine is None:
+        return ""
+    cause = f": {engine['cause']}" if engine["cause"] else ""
+    return f"policy-v{engine['version']}, {engine['state'] or 'wanted'}{cause}"
+
+
+def _time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,204 @@
+"""Candidates on their way into service, with real engines, while people chat and vote: the good one is promoted by
+itself, the bad one rolled back by itself, the broken ones never write a word."""
+
+import contextlib
+import random
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from feedback.records import Completion
+from feedback.registry import PolicyRegistry
+from feedback.store import Ledger, connect
+from tests.e2e import candidates
+from tests.e2e.conftest import Service, wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+
+QUESTIONS = ("Tell me something about {}.", "What would you do with {}?", "Describe {} to a child.", "Why is there {}?")
+THINGS = ("rain", "bread", "music", "a tree", "the sea", "snow", "tea", "a book", "a bee", "a clock", "wool", "a map")
+# What English sentences are held together by, and word salad is not.
+COMMON = frozenset(re.findall(r"\w+", """
+    the a an of and to in is it that for you as with on be are this was by or from at your can have not but its will
+    they one all which their has more about when there also so if we i my do how what some like would into than
+"""))  # fmt: skip
+
+
+def sense(text: str) -> float:
+    """How much of a text looks like English sentences: the share of common words, without repetitions of one."""
+    words = [word.strip(".,;:!?\"'()").lower() for word in text.split()]
+    repeats = sum(first == second for first, second in zip(words, words[1:], strict=False))
+    return (sum(word in COMMON for word in words) - 2 * repeats) / max(len(words), 6)
+
+
+class Person(threading.Thread):
+    """Chats and compares until told to stop. What is laid side by side they judge by what it says and nothing else."""
+
+    def __init__(self, service: Service, name: str, stop: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.service, self.name, self.stop = service, name, stop
+        self.draw = random.Random(name)
+        self.answered: list[str] = []
+        self.failures: list[str] = []
+        self.votes = 0
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            try:
+                self._chat()
+                self._compare()
+            except Exception as error:  # the test reports whatever a client could meet
+                self.failures.append(repr(error))
+
+    def _body(self) -> dict[str, Any]:
+        question = self.draw.choice(QUESTIONS).format(self.draw.choice(THINGS))
+        return {"messages": [{"role": "user", "content": question}], "max_tokens": 24, "user": self.name}
+
+    def _chat(self) -> None:
+        body = {**self._body(), "model": "policy", "stream": True}
+        last = None
+        for chunk in self.service.client().chat.completions.create(**body):
+            last = chunk.choices[0].finish_reason or last if chunk.choices else last
+            about = chunk.model_extra.get("ratchet") if chunk.model_extra else None
+            if about and "completion_ids" in about and last:
+                assert about["stored"]
+                self.answered += about["completion_ids"]
+        assert last is not None, "a stream without an end"
+
+    def _compare(self) -> None:
+        response = self.service.post("/v1/comparisons", {**self._body(), "model": "auto"})
+        response.raise_for_status()
+        told = response.json()
+        left, right = (sense(choice["message"]["content"] or "") for choice in told["choices"])
+        winner = "tie" if abs(left - right) < 0.05 else "left" if left > right else "right"
+        vote = {"type": "comparison", "comparison_id": told["ratchet"]["comparison_id"], "winner": winner}
+        self.service.post("/v1/feedback", {**vote, "user": self.name}).raise_for_status()
+        self.answered += told["ratchet"]["completion_ids"]
+        self.votes += 1
+
+
+@contextlib.contextmanager
+def people(service: Service, count: int) -> Iterator[list[Person]]:
+    stop = threading.Event()
+    crowd = [Person(service, f"person-{number}", stop) for number in range(count)]
+    for person in crowd:
+        person.start()
+    yield crowd
+    stop.set()
+    for person in crowd:
+        person.join(timeout=120)
+
+
+@pytest.fixture(scope="module")
+def registry(service: Service) -> PolicyRegistry:
+    return PolicyRegistry(connect(service.settings.resolved_redis_url()), service.settings.policies_dir)
+
+
+def release(service: Service, version: int, **options: str) -> dict[str, Any]:
+    """Begun by an operator; ended by itself."""
+    given = [f"--{name}={value}" for name, value in options.items()]
+    service.cli("release", "start", str(version), "--steps", "50%,analysis", "--mode", "automatic", *given)
+    id = service.get("/v1/releases/current")["id"]
+    wait_for(lambda: service.get(f"/v1/releases/{id}")["ended"] is not None, seconds=900, what=f"the end of v{version}")
+    return service.get(f"/v1/releases/{id}")
+
+
+def states(service: Service) -> dict[int, str]:
+    return {policy["version"]: policy["state"] for policy in service.get("/v1/policies")["data"]}
+
+
+def test_the_bad_go_back_the_good_stay_and_nobody_notices(
+    service: Service, registry: PolicyRegistry, base_model: Path
+) -> None:
+    before = service.get("/v1/policies")["stable"]
+    bad = candidates.publish(registry, base_model, candidates.badly)
+    good = candidates.publish(registry, base_model, candidates.slightly)
+    with people(service, 6) as crowd:
+        rolled_back = release(service, bad)
+        assert (rolled_back["state"], states(service)[bad]) == ("rolled_back", "rolled_back"), rolled_back
+        assert service.get("/v1/policies")["stable"] == before
+        service.cli("promote", str(bad), "--reason", "to see that the better one takes its place")
+        promoted = release(service, good)
+        assert (promoted["state"], states(service)[good]) == ("promoted", "stable"), promoted
+        seen = [len(person.answered) for person in crowd]
+        wait_for(lambda: all(len(p.answered) > n + 3 for p, n in zip(crowd, seen, strict=True)), seconds=180,
+                 what="chats after the promotion")  # fmt: skip
+    assert [person.failures for person in crowd] == [[]] * len(crowd)
+    ids = [id for person in crowd for id in person.answered]
+    kept = Ledger(registry.redis).completions(tuple(ids))
+    assert len(kept) == len(ids)
+    written = {version: [c for c in kept.values() if c.policy_version == version] for version in (before, bad, good)}
+    assert all(written.values())
+    assert {c.arm for c in written[bad] if c.release == rolled_back["id"]} == {"candidate"}
+    models = {version: candidates.model_of(registry, version) for version in written}
+    for version, answers in written.items():
+        whole = [answer for answer in answers if answer.version_changed_at is None and answer.plain]
+        assert misnamed(models, version, whole[-12:]) == []
+
+
+def misnamed(models: dict[int, Path], version: int, answers: list[Completion]) -> list[str]:
+    """Answers whose log-probs are nearer to those of another version than to those of the one they name."""
+    distances = {number: [distance(path, answer) for answer in answers] for number, path in models.items()}
+    return [
+        answer.id for at, answer in enumerate(answers)
+        if min(distances, key=lambda number: distances[number][at]) != version
+    ]  # fmt: skip
+
+
+_loaded: dict[Path, Any] = {}
+
+
+def distance(model_dir: Path, answer: Completion) -> float:
+    """The mean absolute difference between the log-probs that were served and the model's own, by transformers."""
+    if model_dir not in _loaded:
+        _loaded[model_dir] = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    tokens = torch.tensor([answer.prompt_token_ids + answer.completion_token_ids])
+    with torch.no_grad():
+        logits = _loaded[model_dir](tokens).logits[0, len(answer.prompt_token_ids) - 1 : -1]
+    own = logits.log_softmax(-1).gather(-1, torch.tensor(answer.completion_token_ids)[:, None])[:, 0]
+    return float((own - torch.tensor(answer.logprobs)).abs().mean())
+
+
+def test_the_broken_never_write_a_word(service: Service, registry: PolicyRegistry, base_model: Path) -> None:
+    stable = service.get("/v1/policies")["stable"]
+    size = (base_model / "model.safetensors").stat().st_size
+    broken = {name: candidates.publish(registry, base_model, change, broken=True)
+              for name, change in candidates.BROKEN.items()}  # fmt: skip
+    broken |= {f"cut at {cut} bytes": candidates.cut(registry, base_model, cut) for cut in (7, 4096, size // 2)}
+    with people(service, 2) as crowd:
+        for name, version in broken.items():
+            ended = release(service, version)
+            assert (name, ended["state"], states(service)[version]) in [
+                (name, "rolled_back", "rejected"), (name, "rolled_back", "broken"),
+            ], ended  # fmt: skip
+    assert [person.failures for person in crowd] == [[]] * len(crowd)
+    assert service.get("/v1/policies")["stable"] == stable
+    kept = Ledger(registry.redis).completions(tuple(id for person in crowd for id in person.answered))
+    assert {completion.policy_version for completion in kept.values()} == {stable}
+
+
+def test_two_operators_at_once(service: Service, registry: PolicyRegistry, base_model: Path) -> None:
+    versions = [candidates.publish(registry, base_model, candidates.slightly) for _ in range(2)]
+    answers: list[httpx.Response] = []
+
+    def begin(version: int) -> None:
+        answers.append(service.post("/v1/releases", {"candidate": version, "replaces": None}))
+
+    threads = [threading.Thread(target=begin, args=(version,)) for version in versions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answer.status_code for answer in answers) == [201, 409], [answer.text for answer in answers]
+    lost = next(answer.json() for answer in answers if answer.status_code == 409)
+    current = service.get("/v1/releases/current")
+    assert lost["error"]["current"]["id"] == current["id"]
+    service.cli("release", "abort")
+    assert service.get(f"/v1/releases/{current['id']}")["state"] == "aborted"

@@ -1,0 +1,118 @@
+"""What becomes of a release under all that may happen to it: pure moves from facts."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from feedback.decisions import Decision, decide
+from feedback.guardrails import Failures, failure_guardrail
+from feedback.release_course import End, Facts, Fault, Move, following
+from feedback.release_plan import plan_of
+from feedback.releases import Release
+from feedback.votes import Vote
+
+STEPS = [{"set_weight": 5}, {"pause": "1m"}, {"set_weight": 25}, {"analysis": {}}]
+UNDECIDED = decide([])
+BETTER, WORSE = (
+    decide([Vote(f"r{n}", winner, candidate_left=False) for n in range(9)]) for winner in ("candidate", "stable")
+)  # type: ignore[arg-type]
+NO_DIFFERENCE = UNDECIDED.model_copy(update={"outcome": "inconclusive", "reason": "No difference was found."})
+BREACHED = decide([], [failure_guardrail("errors", [Failures(0.5, 100, 100, 60, 1)])])
+CALM = Facts(
+    now=1000.0, stable=0, candidate_is="canary", held=True, fault=None, frozen=False, alarm=False, decision=UNDECIDED
+)
+
+
+def canary(**facts: Any) -> Release:
+    told = {"state": "canary", "step": 3, "weight": 0.25, "mode": "automatic"} | facts
+    plan = plan_of({"steps": STEPS, "deadline": "1h", "patience": "10m"})
+    return Release(
+        id=7, candidate=1, stable=0, plan=plan, whose="all", former="candidate", actor="ann", reason="try",
+        created=990.0, stepped=995.0, **told,
+    )  # fmt: skip
+
+
+def pending(**facts: Any) -> Release:
+    return canary(**({"state": "pending", "step": 0, "weight": 0.0} | facts))
+
+
+def is_over(release: Release, state: str, why: str, **facts: Any) -> None:
+    end = following(release, replace(CALM, **facts))
+    assert isinstance(end, End) and end.state == state and why in end.reason
+
+
+def goes_on(release: Release, **facts: Any) -> Release:
+    move = following(release, replace(CALM, **facts))
+    assert isinstance(move, Move)
+    return move.changed
+
+
+@pytest.mark.parametrize("release", [pending(), canary(), canary(paused_at=999.0), canary(proposed=True)])
+def test_what_others_decided_ends_it_in_every_state(release: Release) -> None:
+    is_over(release, "promoted", "policy-v1 serves already", stable=1, candidate_is="stable")
+    is_over(release, "aborted", "policy-v2 was made stable meanwhile", stable=2)
+    is_over(release, "aborted", "policy-v1 is broken", candidate_is="broken")
+    is_over(release, "rolled_back", "other log-probs", fault=Fault("other log-probs", "rejected"))
+    is_over(release, "aborted", "no memory", fault=Fault("no memory", None))
+
+
+def test_a_version_that_failed_its_proof_never_serves() -> None:
+    for what in ("rejected", "broken"):
+        end = following(canary(), replace(CALM, fault=Fault("why", what)))  # type: ignore[arg-type]
+        assert end == End("rolled_back", "why", what)  # type: ignore[arg-type]
+
+
+def test_it_begins_when_an_engine_holds_it() -> None:
+    assert following(pending(), replace(CALM, held=False, decision=None)) is None
+    begun = goes_on(pending(), decision=None)
+    assert (begun.state, begun.step, begun.weight, begun.stepped) == ("canary", 1, 0.05, 1000.0)
+    frozen = goes_on(pending(), decision=None, frozen=True)
+    assert (frozen.state, frozen.step, frozen.weight) == ("canary", 0, 0.0)
+    paused = goes_on(pending(paused_at=999.0), decision=None)
+    assert (paused.state, paused.step, paused.weight) == ("canary", 0, 0.0)
+
+
+def test_its_patience_ends() -> None:
+    assert following(pending(), replace(CALM, held=False, now=1590.0)) is None
+    is_over(pending(), "aborted", "within 600 s", held=False, now=1590.1)
+
+
+@pytest.mark.parametrize("decision", [WORSE, BREACHED])
+@pytest.mark.parametrize("mode", ["manual", "assisted", "automatic"])
+@pytest.mark.parametrize("how", [{}, {"paused_at": 999.0}, {"proposed": True, "step": 4}])
+def test_a_worse_one_is_rolled_back_whatever_else(decision: Decision, mode: str, how: dict[str, Any]) -> None:
+    is_over(canary(mode=mode, **how), "rolled_back", decision.reason, decision=decision)
+    is_over(canary(mode=mode, **how), "rolled_back", decision.reason, decision=decision, frozen=True, alarm=True)
+    is_over(canary(mode=mode, **how), "rolled_back", decision.reason, decision=decision, held=False)
+
+
+def test_no_difference_ends_one_that_waits_for_votes_only() -> None:
+    is_over(canary(), "inconclusive", "No difference", decision=NO_DIFFERENCE)
+    assert following(canary(step=4, proposed=True, mode="manual"), replace(CALM, decision=NO_DIFFERENCE)) is None
+
+
+def test_a_deadline_ends_what_is_not_decided() -> None:
+    assert following(canary(), replace(CALM, now=4590.0)) is None
+    is_over(canary(), "inconclusive", "nothing was decided within 3600 s", now=4590.1)
+    assert following(canary(step=4, proposed=True, mode="manual"), replace(CALM, now=9e9)) is None
+
+
+def test_steps_wait_for_votes_for_an_engine_and_for_the_thaw() -> None:
+    assert following(canary(), CALM) is None
+    proposed = goes_on(canary(), decision=BETTER)
+    assert (proposed.step, proposed.proposed, proposed.weight) == (4, True, 0.25)
+    for held_up in ({"held": False}, {"frozen": True}):
+        assert following(canary(), replace(CALM, decision=BETTER, **held_up)) is None
+    assert following(canary(paused_at=999.0), replace(CALM, decision=BETTER)) is None
+
+
+def test_only_an_automatic_one_is_promoted_by_itself() -> None:
+    proposed: dict[str, Any] = {"step": 4, "proposed": True}
+    is_over(canary(**proposed), "promoted", "The candidate is better", decision=BETTER)
+    is_over(canary(**proposed), "promoted", "All steps are taken.")
+    for held_up in ({"frozen": True}, {"alarm": True}, {"held": False}):
+        assert following(canary(**proposed), replace(CALM, decision=BETTER, **held_up)) is None
+    assert following(canary(paused_at=999.0, **proposed), replace(CALM, decision=BETTER)) is None
+    for mode in ("manual", "assisted"):
+        assert following(canary(mode=mode, **proposed), replace(CALM, decision=BETTER)) is None
