@@ -185,7 +185,11 @@ def test_it_ends_with_all_others(place: Place) -> None:
     wait_for(lambda: not any(runs(pid) for pid in everybody), 2)
 
 
-def test_the_engine_that_up_would_start(tmp_path: Path, valkey: Any) -> None:
+@pytest.mark.parametrize(("free_gib", "cache"), [(12.0, "2"), (4.0, "1")])
+def test_the_engine_that_up_would_start(
+    tmp_path: Path, valkey: Any, monkeypatch: pytest.MonkeyPatch, free_gib: float, cache: str
+) -> None:
+    monkeypatch.setattr("serving.vllm_server.available_gib", lambda: free_gib)
     settings = Settings(home=tmp_path, redis_url=valkey.url, candidate_port=9472)
     registry = PolicyRegistry(connect(valkey.url), settings.policies_dir)
     publish(registry, 3)
@@ -195,7 +199,11 @@ def test_the_engine_that_up_would_start(tmp_path: Path, valkey: Any) -> None:
         engine = candidate_engine(settings, supervisor, Terminal(Console(file=io.StringIO())), gpu=False)
         engine._exchange()
         child = engine._create(engine)
-        argv = child.spec.command().argv
+        command = child.spec.command()
+        argv = command.argv
+    assert (command.env["VLLM_CPU_KVCACHE_SPACE"], command.env["VLLM_API_KEY"]) == (
+        cache, settings.resolved_engine_key(),
+    )  # fmt: skip
     assert argv[argv.index("--port") + 1] == "9472"
     expected = registry.directory(2) / registry.manifest(2).model_path
     assert argv[argv.index("--model") + 1] == str(expected)
