@@ -140,7 +140,7 @@ async def test_a_vote_that_is_refused_or_only_tried_ends_nothing(live: Any) -> N
         stranger = {"authorization": f"Bearer {live.user_key}"}
         body = {"type": "comparison", "comparison_id": id, "winner": "left"}
         assert (await live.http.post("/v1/feedback", json=body, headers=stranger)).status_code == 404
-        assert live.engine.state()["active"] == 1
+        assert live.engine.state()["active"] == 2
         live.engine.set(hold_at=None)
 
     events = await begun(live, 8, judge)
