@@ -7,6 +7,7 @@ from typing import Literal
 
 Dtype = Literal["bfloat16", "float32"]
 CPUINFO = Path("/proc/cpuinfo")
+MEMINFO = Path("/proc/meminfo")
 
 
 def native_dtype(cpu_flags: frozenset[str], *, gpu: bool) -> Dtype:
@@ -28,6 +29,14 @@ def has_gpu() -> bool:
         return False
     listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
     return listing.returncode == 0 and "GPU" in listing.stdout
+
+
+def available_gib() -> float:
+    """Memory that a new process may take; infinite where Linux does not say."""
+    if not MEMINFO.exists():
+        return float("inf")
+    sizes = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+    return int(sizes["MemAvailable"].split()[0]) / 2**20
 
 
 def cpu_flags() -> frozenset[str]:

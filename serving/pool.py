@@ -96,7 +96,8 @@ class EnginePool:
             verdict = "broken" if facts["broken"] == "1" else blamed
             version = int(facts["failed_version"])
             return Failure(release=release, version=version, reason=facts["failure"], candidate_is=verdict)
-        if facts.get("state_release") == str(release) and facts.get("state") in ("none", "failed"):
+        failed = facts.get("state_release") == str(release) and facts["state"] in ("none", "failed")
+        if failed and "wanted" in facts:
             return Failure(release=release, version=int(facts["wanted"]), reason=facts["cause"])
         return None
 

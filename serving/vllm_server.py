@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from feedback.hardware import Dtype
+from feedback.hardware import Dtype, available_gib
 from feedback.manifest import BrokenPolicy
 from feedback.registry import BASE, PolicyRegistry, UnknownPolicy
 from feedback.settings import Settings
@@ -19,6 +19,9 @@ from serving.probes import answers
 ENTRY = "vllm.entrypoints.launchers.api_server.entry"  # the `vllm` script looks for a distribution of that name
 GUARD = "serving.engine_guard.RequireKey"
 FEW_CORES = 4
+CACHE_GIB = 2
+# A second engine with that cache takes 4 GiB for a small model; below this it gets half of the cache.
+ROOMY_GIB = 6.0
 # vLLM warns a lot about the machine, marks every line of a traceback, and calls it an error when a request is wrong:
 # those stay in the log, or anybody could fill the operator's terminal.
 ABOUT_REQUESTS = r"\[(?:serving|validation|exception|\w+_tool_parser)\.py:\d+\]"
@@ -38,10 +41,15 @@ def engine_spec(settings: Settings, *, gpu: bool) -> ChildSpec:
 def candidate_spec(settings: Settings, *, gpu: bool) -> ChildSpec:
     """A second vLLM server. It starts with what serves, as no candidate is fit to be started before it is proven: the
     swap that proves one refuses weights that nobody can read, where a server would end of them, again and again."""
-    port = settings.candidate_port
+
+    def command() -> Command:
+        cache_gib = CACHE_GIB if available_gib() > ROOMY_GIB else CACHE_GIB // 2
+        model = stable_model(settings)
+        return engine_command(settings, *model, gpu=gpu, port=settings.candidate_port, cache_gib=cache_gib)
+
     return _spec(
         "candidate",
-        lambda: engine_command(settings, *stable_model(settings), gpu=gpu, port=port),
+        command,
         settings.resolved_candidate_url(),
         "Use an engine that runs elsewhere with RATCHET_CANDIDATE_URL.",
     )
@@ -62,8 +70,9 @@ def _spec(name: str, command: Callable[[], Command], url: str, hint: str) -> Chi
 
 
 def engine_command(
-    settings: Settings, model_path: Path, dtype: Dtype, *, gpu: bool, port: int | None = None
-) -> Command:
+    settings: Settings, model_path: Path, dtype: Dtype, *, gpu: bool, port: int | None = None,
+    cache_gib: int = CACHE_GIB,
+) -> Command:  # fmt: skip
     """argv and environment; the key goes through the environment, where other users cannot read it."""
     argv = [sys.executable, "-m", ENTRY, "--model", str(model_path), "--served-model-name", "policy"]
     argv += ["--host", "127.0.0.1", "--port", str(port or settings.engine_port)]
@@ -83,7 +92,7 @@ def engine_command(
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     else:
         argv += ["--enforce-eager"]
-        env["VLLM_CPU_KVCACHE_SPACE"] = "2"
+        env["VLLM_CPU_KVCACHE_SPACE"] = str(cache_gib)
         more_argv, more_env = few_cores(len(os.sched_getaffinity(0)))
         argv += more_argv
         env |= more_env

@@ -67,9 +67,8 @@ def slightly(weights: Weights) -> Weights:
 
 
 def badly(weights: Weights) -> Weights:
-    """It loads, it answers, and says nothing that makes sense."""
-    for name in layers(weights, "mlp.down_proj", range(4, 24, 2)):
-        weights[name] = weights[name] * 0.0
+    """It loads, it answers, and says nothing that makes sense: all words are nearly as likely as the right one."""
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 0.6
     return weights
 
 

@@ -122,11 +122,11 @@ def test_the_bad_go_back_the_good_stay_and_nobody_notices(
     good = candidates.publish(registry, base_model, candidates.slightly)
     with people(service, 6) as crowd:
         rolled_back = release(service, bad)
-        assert (rolled_back["state"], states(service)[bad]) == ("rolled_back", "rolled_back"), rolled_back
+        assert (rolled_back["state"], states(service)[bad]) == ("rolled_back", "rolled_back"), rolled_back["why"]
         assert service.get("/v1/policies")["stable"] == before
         service.cli("promote", str(bad), "--reason", "to see that the better one takes its place")
         promoted = release(service, good)
-        assert (promoted["state"], states(service)[good]) == ("promoted", "stable"), promoted
+        assert (promoted["state"], states(service)[good]) == ("promoted", "stable"), promoted["why"]
         seen = [len(person.answered) for person in crowd]
         wait_for(lambda: all(len(p.answered) > n + 3 for p, n in zip(crowd, seen, strict=True)), seconds=180,
                  what="chats after the promotion")  # fmt: skip

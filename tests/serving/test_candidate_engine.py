@@ -33,14 +33,14 @@ class Place:
     def __init__(self, supervisor: Supervisor, pool: EnginePool, home: Path, output: io.StringIO) -> None:
         self.supervisor, self.pool, self.output = supervisor, pool, output
         self.lasting, self.path = home / "lasting", home / "candidate"
-        self.started_for: list[int | None] = []
+        self.created = 0
         supervisor.bring_up(stand_in(self.lasting, "lasting"))
         self.part = pids(self.lasting)
 
-    def host(self, spec: Callable[[CandidateEngine], ChildSpec]) -> None:
-        def create(engine: CandidateEngine) -> Child:
-            self.started_for.append(engine.wanted)
-            return self.supervisor.child_of(spec(engine))
+    def host(self, spec: Callable[[], ChildSpec]) -> None:
+        def create() -> Child:
+            self.created += 1
+            return self.supervisor.child_of(spec())
 
         terminal = Terminal(Console(file=self.output, soft_wrap=True, highlight=False))
         self.supervisor.host(CandidateEngine(self.pool, terminal, create))
@@ -73,15 +73,15 @@ def place(tmp_path: Path, valkey: Any, monkeypatch: pytest.MonkeyPatch) -> Itera
         yield Place(supervisor, EnginePool(connect(valkey.url), "supervised"), tmp_path, output)
 
 
-def good(place: Place, *arguments: str, **fields: object) -> Callable[[CandidateEngine], ChildSpec]:
-    return lambda _: stand_in(place.path, "candidate", *arguments, **fields)
+def good(place: Place, *arguments: str, **fields: object) -> Callable[[], ChildSpec]:
+    return lambda: stand_in(place.path, "candidate", *arguments, **fields)
 
 
 def test_it_is_there_while_it_is_wanted(place: Place) -> None:
     place.host(good(place))
     place.pool.want(Wish(5, 1))
     first = place.up()
-    assert place.started_for == [5]
+    assert place.created == 1
     place.pool.want(Wish(6, 2))
     place.until(lambda: place.state() == "ready" and place.pool.redis.hget(CANDIDATE, "state_release") == "2")
     assert pids(place.path) == first, "another version needs no other process"
@@ -91,7 +91,7 @@ def test_it_is_there_while_it_is_wanted(place: Place) -> None:
     assert place.pool.redis.exists(CANDIDATE) == 0
     place.pool.want(Wish(7, 3))
     assert set(place.up()).isdisjoint(first)
-    assert place.started_for == [5, 7]
+    assert place.created == 2
     assert pids(place.lasting) == place.part
 
 
@@ -121,7 +121,7 @@ def test_one_that_ignores_sigterm_is_killed_while_others_are_tended(place: Place
 def test_one_that_cannot_start_is_said_so_and_ends_nobody(place: Place) -> None:
     command = Command((sys.executable, "-S", "-c", SAYS_WHY))
     place.host(
-        lambda _: ChildSpec(
+        lambda: ChildSpec(
             name="candidate", command=lambda: command, ready=lambda: False, ready_timeout_s=60, hint="Give it room."
         )
     )
@@ -133,25 +133,14 @@ def test_one_that_cannot_start_is_said_so_and_ends_nobody(place: Place) -> None:
         assert part in failure.reason and part in place.output.getvalue()
     place.pool.want(Wish(5, 2))  # another release, and another try
     place.until(lambda: place.pool.failure(2))
-    assert place.started_for == [5, 5]
+    assert place.created == 2
     place.pool.want(None)
-    place.until(lambda: place.supervisor._guest.wanted is None)  # type: ignore[union-attr]
+    place.until(lambda: place.supervisor._guest._wish is None)  # type: ignore[union-attr]
     assert pids(place.lasting) == place.part and all(runs(pid) for pid in place.part)
 
 
-def test_one_that_dies_is_restarted_with_what_is_wanted_then(place: Place) -> None:
-    asked: list[int | None] = []
-
-    def spec(engine: CandidateEngine) -> ChildSpec:
-        part = stand_in(place.path, "candidate")
-
-        def command() -> Command:
-            asked.append(engine.wanted)
-            return part.command()
-
-        return ChildSpec(name="candidate", command=command, ready=part.ready, ready_timeout_s=20, hint="")
-
-    place.host(spec)
+def test_one_that_dies_is_restarted(place: Place) -> None:
+    place.host(good(place))
     place.pool.want(Wish(5, 1))
     first = place.up()
     place.pool.want(Wish(6, 2))
@@ -160,8 +149,7 @@ def test_one_that_dies_is_restarted_with_what_is_wanted_then(place: Place) -> No
     os.kill(first[0], signal.SIGKILL)
     place.until(lambda: place.state() == "starting")
     assert set(place.up()).isdisjoint(first)
-    assert asked == [5, 6]
-    assert place.pool.failure(2) is None
+    assert (place.created, place.pool.failure(2)) == (1, None)
 
 
 def test_without_redis_it_runs_on(place: Place, valkey: Any) -> None:
@@ -185,17 +173,23 @@ def test_it_ends_with_all_others(place: Place) -> None:
     wait_for(lambda: not any(runs(pid) for pid in everybody), 2)
 
 
-def test_the_engine_that_up_would_start(tmp_path: Path, valkey: Any) -> None:
+@pytest.mark.parametrize(("free_gib", "cache"), [(12.0, "2"), (4.0, "1")])
+def test_the_engine_that_up_would_start(
+    tmp_path: Path, valkey: Any, monkeypatch: pytest.MonkeyPatch, free_gib: float, cache: str
+) -> None:
+    monkeypatch.setattr("serving.vllm_server.available_gib", lambda: free_gib)
     settings = Settings(home=tmp_path, redis_url=valkey.url, candidate_port=9472)
     registry = PolicyRegistry(connect(valkey.url), settings.policies_dir)
     publish(registry, 3)
-    pool = EnginePool(registry.redis, "supervised")
-    pool.want(Wish(2, 1))
+    registry.point_stable(1, expected=None, actor="test", reason="first")
     with Supervisor(tmp_path / "logs", Terminal(Console(file=io.StringIO()))) as supervisor:
         engine = candidate_engine(settings, supervisor, Terminal(Console(file=io.StringIO())), gpu=False)
-        engine._exchange()
-        child = engine._create(engine)
-        argv = child.spec.command().argv
+        child = engine._create()
+        command = child.spec.command()
+        argv = command.argv
+    assert (command.env["VLLM_CPU_KVCACHE_SPACE"], command.env["VLLM_API_KEY"]) == (
+        cache, settings.resolved_engine_key(),
+    )  # fmt: skip
     assert argv[argv.index("--port") + 1] == "9472"
-    expected = registry.directory(2) / registry.manifest(2).model_path
+    expected = registry.directory(1) / registry.manifest(1).model_path
     assert argv[argv.index("--model") + 1] == str(expected)

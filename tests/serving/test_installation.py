@@ -12,6 +12,7 @@ from serving import installation
 from serving.children import CannotStart
 from serving.cli import app
 from serving.installation import settings_as_started, settings_of
+from tests.conftest import free_port
 
 
 def ratchet(*arguments: str) -> Result:
@@ -40,6 +41,18 @@ def test_taken_port_is_named(tmp_path: Path, option: str, name: str) -> None:
     assert f"port {ports[option]} on 127.0.0.1 is taken, and the {name} needs one" in result.stderr
     assert f"give {option}" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_the_port_of_a_candidates_engine_is_kept_free_where_we_would_start_one(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        ports = {"port": free_port(), "engine_port": free_port(), "redis_port": free_port(), "candidate_port": port}
+        settings = Settings(home=tmp_path, **ports)
+        with pytest.raises(CannotStart, match=rf"port {port} .* candidate's engine .* give RATCHET_CANDIDATE_PORT"):
+            installation.check_ports(settings)
+        for none_of_ours in ({"engine_mode": "adapter"}, {"candidate_url": "http://x"}, {"engine_url": "http://x"}):
+            installation.check_ports(settings.model_copy(update=none_of_ours))
 
 
 def test_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -385,3 +385,5 @@ def test_what_was_said_for_one_release_says_nothing_of_another(valkey: Any) -> N
     assert pool.failure(2) is None
     pool.want(None)
     assert (pool.wish(), pool.describe(), pool.redis.exists(CANDIDATE)) == (None, None, 0)
+    pool.tell(Wish(5, 2), "failed", "said late")
+    assert (pool.wish(), pool.describe(), pool.failure(2)) == (None, None, None)
