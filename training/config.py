@@ -89,8 +89,8 @@ class RewardConfig(AdapterConfig):
 
     trains: Trains = "adapter"  # or all weights of the top `lora_layers` layers and the last norm, from the base's on
     learning_rate: float | None = None  # Adam, at its highest; None = REWARD_RATES of what trains
-    warmup: float = 0.1  # share of the steps over which the rate rises; of Adam's first ones each is a full one
-    decay: bool = True  # thereafter it falls to 0 over the steps that are left; else it stays
+    warmup: float = 0.1  # share of the steps over which the rate rises: Adam's first are long whatever the gradient
+    decay: bool = True  # from its highest the rate falls towards 0 with the steps that are left; else it stays
     epochs: int = 2  # passes over the training rankings; more of them overfit (Ouyang et al. 2022 take one)
     batch_rankings: int = 8  # rankings, not pairs, per optimizer step
     held_out_fraction: float = 0.2  # share of the prompts that only measures accuracy
