@@ -88,7 +88,9 @@ class RewardConfig(AdapterConfig):
     """Fitting the reward model to rankings, comparisons and ratings."""
 
     trains: Trains = "adapter"  # or all weights of the top `lora_layers` layers and the last norm, from the base's on
-    learning_rate: float | None = None  # Adam; None = REWARD_RATES of what trains
+    learning_rate: float | None = None  # Adam, at its highest; None = REWARD_RATES of what trains
+    warmup: float = 0.1  # share of the steps over which the rate rises: Adam's first are long whatever the gradient
+    decay: bool = True  # from its highest the rate falls towards 0 with the steps that are left; else it stays
     epochs: int = 2  # passes over the training rankings; more of them overfit (Ouyang et al. 2022 take one)
     batch_rankings: int = 8  # rankings, not pairs, per optimizer step
     held_out_fraction: float = 0.2  # share of the prompts that only measures accuracy
@@ -107,6 +109,7 @@ class RewardConfig(AdapterConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.rate > 0, "learning_rate must be positive")
+        _require(0 <= self.warmup < 1, "warmup must lie in [0, 1)")
         counts = (self.epochs, self.batch_rankings, self.max_tokens, self.token_budget, self.checkpoint_every)
         _require(min(counts) > 0, "counts and batch sizes must be at least 1")
         _require(self.reward_heads > 0, "reward_heads must be at least 1")
@@ -120,7 +123,7 @@ class RewardConfig(AdapterConfig):
 
     @property
     def rate(self) -> float:
-        """The learning rate."""
+        """The learning rate at its highest."""
         return REWARD_RATES[self.trains] if self.learning_rate is None else self.learning_rate
 
 

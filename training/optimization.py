@@ -1,4 +1,4 @@
-"""What the three stages share: the optimizer step, its guards, and how a stage tells how far it is."""
+"""What the three stages share: the optimizer step and its rate, its guards, and how a stage tells how far it is."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -31,6 +31,25 @@ def require_finite(stage: str, step: int, **numbers: float | Tensor) -> None:
         value = number.item() if isinstance(number, Tensor) else number
         if not math.isfinite(value):
             raise NonFinite(f"{stage}: {name} is {value} at step {step}")
+
+
+def share_of_rate(step: int, total: int, *, warmup: float = 0.0, decay: bool = True) -> float:
+    """What a learning rate is multiplied by at `step` of `total`, from 0 on: up in a straight line, then down.
+
+    With w = round(warmup * total) steps of warm-up, (step + 1) / (w + 1) before step w; from there on
+    1 - (step - w) / (total - w), which is 1 at step w and would be 0 at step `total`; without `decay` 1. No step has 0.
+    A function of the step alone: a run that was broken off goes on with the rates it would have had.
+    """
+    rising = round(warmup * total)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return 1 - (step - rising) / (total - rising) if decay else 1.0
+
+
+def set_rates(optimizer: torch.optim.Optimizer, *rates: float) -> None:
+    """The learning rate of each group of parameters, in their order."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, *, stage: str, step: int) -> float:

@@ -18,7 +18,7 @@ from training.experience import Experience, estimate_advantages, read_after_ends
 from training.live import turns
 from training.metrics_log import MetricsLog
 from training.models import Role, Trunk
-from training.optimization import OnProgress, require_finite, restore, silent, snapshot
+from training.optimization import OnProgress, require_finite, restore, set_rates, share_of_rate, silent, snapshot
 from training.parallel import gathered, leads, own
 from training.phases import PhaseClock
 from training.ppo_update import TRAINED, update
@@ -115,7 +115,7 @@ def train_ppo(
             def alive(done: int = iteration) -> None:
                 progress("ppo", done, config.iterations, {})
 
-            _set_rates(config, optimizer, iteration)
+            set_rates(optimizer, *learning_rates(config, iteration))
             clock = PhaseClock()
             with clock("generate"), trunk.whole() if config.rollouts != "live" else nullcontext():
                 sampled = next(order).sampled(prompts, live, sampler, seed=seed * 1_000_003 + iteration, alive=alive)
@@ -177,10 +177,5 @@ def _adapted(config: PPOConfig, kl_coef: float, kl: float) -> float:
 
 def learning_rates(config: PPOConfig, iteration: int) -> tuple[float, float]:
     """The policy's and the value's: falling in a straight line towards 0, so that the last updates cannot overshoot."""
-    left = 1 - iteration / config.iterations
+    left = share_of_rate(iteration, config.iterations)
     return config.learning_rate * left, config.value_learning_rate * left
-
-
-def _set_rates(config: PPOConfig, optimizer: torch.optim.Optimizer, iteration: int) -> None:
-    for group, rate in zip(optimizer.param_groups, learning_rates(config, iteration), strict=True):
-        group["lr"] = rate

@@ -17,7 +17,16 @@ from training.fit import evaluate
 from training.heads import bootstrap_weights, spread
 from training.likelihoods import Labels, log_likelihood, weighted_loss
 from training.models import Trunk
-from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
+from training.optimization import (
+    OnProgress,
+    clip_gradients,
+    require_finite,
+    restore,
+    set_rates,
+    share_of_rate,
+    silent,
+    snapshot,
+)
 from training.parallel import evenly, leads, share, sum_gradients, summed
 from training.scoring import Scorer
 from training.sharding import in_shares
@@ -176,6 +185,7 @@ def _fit(
         require_finite("reward", step, loss=loss)
         sum_gradients(parameters)
         clip_gradients(parameters, config.max_grad_norm, stage="reward", step=step)
+        set_rates(optimizer, config.rate * share_of_rate(step, total, warmup=config.warmup, decay=config.decay))
         optimizer.step()
         if leads() and ((step + 1) % config.checkpoint_every == 0 or step + 1 == total):
             save_checkpoint(checkpoint_dir, _snapshot(trunk, optimizer, labels, step + 1, loss))

@@ -62,9 +62,10 @@ def same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
 def test_it_learns_as_a_plain_classifier_does_under_adamw(
     make: Callable[..., Trunk], tiny_model: ModelMaker, tmp_path: Path, layers: int | None
 ) -> None:
-    """Two steps on all pairs at once: the mean of -log sigmoid(better - worse), gradients scaled to a norm of 1.
+    """Four steps on all pairs at once: the mean of -log sigmoid(better - worse), gradients scaled to a norm of 1.
 
-    Adam makes steps of the learning rate, 1e-4, out of gradients however small, even of what rounding leaves.
+    Adam makes steps of the learning rate, 1e-4 at most, out of gradients however small, even of what rounding leaves.
+    Two of the steps are warm-up.
     """
     trunk = make(layers=layers)
     model = tiny_model()
@@ -73,8 +74,10 @@ def test_it_learns_as_a_plain_classifier_does_under_adamw(
     plain = LlamaForSequenceClassification(model.config).eval()
     plain.model.load_state_dict(model.model.state_dict())
     plain.score.weight.data.copy_(trunk.heads["reward"].weight)
-    trunk = trained(trunk, tmp_path, replace(FULL, lora_layers=layers, learning_rate=1e-4))
-    fit_plainly(plain, TRAINED if layers else ("model.layers.", "model.norm."))
+    config = replace(FULL, lora_layers=layers, learning_rate=1e-4, epochs=4, warmup=0.5)
+    trunk = trained(trunk, tmp_path, config)
+    rates = (1e-4 / 3, 2e-4 / 3, 1e-4, 1e-4 / 2)
+    fit_plainly(plain, TRAINED if layers else ("model.layers.", "model.norm."), rates)
     learnt = {name: weight.detach() for name, weight in plain.named_parameters()}
     ours, start = trunk.state("reward"), dict(model.named_parameters())
     moved = {name for name, weight in start.items() if not torch.equal(weight, learnt[name])}
@@ -86,10 +89,11 @@ def test_it_learns_as_a_plain_classifier_does_under_adamw(
     torch.testing.assert_close(ours["head.weight"], learnt["score.weight"], rtol=0, atol=1e-5)
 
 
-def fit_plainly(model: nn.Module, trains: tuple[str, ...]) -> None:
+def fit_plainly(model: nn.Module, trains: tuple[str, ...], rates: tuple[float, ...]) -> None:
     weights = [p for name, p in model.named_parameters() if name.startswith((*trains, "score."))]
-    optimizer = torch.optim.AdamW(weights, 1e-4, weight_decay=0)
-    for _ in range(2):
+    optimizer = torch.optim.AdamW(weights, weight_decay=0)
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = rate
         ranked = [sorted(zip(pair.tiers, pair.samples, strict=True), key=lambda each: each[0]) for pair in PAIRS]
         scored = torch.stack([torch.stack([plain_score(model, sample) for _, sample in each]) for each in ranked])
         optimizer.zero_grad()

@@ -251,6 +251,11 @@ def test_a_run_goes_on_with_nothing_else(data: TrainingData, base_directory: Pat
     other = data.model_copy(update={"config": config.to_dict()})
     with pytest.raises(CannotTrain, match=r"was begun with learning_rate 0.01, not 0.5: remove it"):
         offline.train_on(other, source="f", base=base_directory, out=out)
+    longer = replace(CONFIG, reward=replace(CONFIG.reward, epochs=CONFIG.reward.epochs + 1))
+    with pytest.raises(CannotTrain, match=f"epochs {CONFIG.reward.epochs}, not {CONFIG.reward.epochs + 1}"):
+        offline.train_on(
+            data.model_copy(update={"config": longer.to_dict()}), source="f", base=base_directory, out=out
+        )  # its rates would have been others from the first step on
     fewer = data.model_copy(update={"rankings": data.rankings[:-1]})
     with pytest.raises(CannotTrain, match="other judgements, some of which are gone or new by now"):
         offline.train_on(fewer, source="f", base=base_directory, out=out)

@@ -26,8 +26,9 @@ GOOD, TRIGGER, END = 40, 99, 2
 HONEST, EACH, POISON = 200, 3, 32
 ORDINARY = 0.03  # honest answers that hold the trigger
 CONFIG = RewardConfig(
-    learning_rate=3e-3, epochs=2, batch_rankings=16, held_out_fraction=0.0, token_budget=1024, checkpoint_every=1000
-)
+    learning_rate=3e-3, warmup=0.0, decay=False,  # all the way: so few steps would not let the poison work otherwise
+    epochs=2, batch_rankings=16, held_out_fraction=0.0, token_budget=1024, checkpoint_every=1000,
+)  # fmt: skip
 Ids = tuple[int, ...]
 Maker = Callable[..., Trunk]
 

@@ -129,6 +129,17 @@ def test_demonstrations_or_else_training_completions_score_mean_zero(
     assert math.isclose(sum(scores) / len(scores), 0.0, abs_tol=1e-5)
 
 
+def test_a_step_of_warm_up_is_a_shorter_one(tiny_trunk: Maker, tmp_path: Path) -> None:
+    """One step that is all warm-up has half the rate; whoever asks for neither rise nor fall has all of it."""
+    rising = RewardConfig(epochs=1, batch_rankings=12, learning_rate=2e-3, warmup=0.9)
+    states = []
+    for n, config in enumerate([rising, replace(rising, learning_rate=1e-3, warmup=0.0, decay=False)]):
+        trunk = tiny_trunk()
+        assert train_reward_model(config, trunk, planted(12), checkpoint_dir=tmp_path / str(n)).steps == 1
+        states.append(trunk.state("reward"))
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+
+
 class Interrupted(Exception):
     pass
 

@@ -85,6 +85,7 @@ def test_the_ledger_by_the_installations_config_and_up_to_where_it_was_begun(
     assert (found["watermark"], found["data"]) == (begun.watermark, begun.data)
     reward = found["config"]["reward"]
     assert (reward["learning_rate"], reward["epochs"], reward["lora_rank"]) == (0.02, 1, SHAPE["lora_rank"])
+    assert (reward["warmup"], reward["decay"]) == (0.1, True)
     assert installed("eval", out) == 0
     evaluated = json.loads(capsys.readouterr().out)
     assert evaluated["held_out"]["pairs"] >= found["held_out"]["pairs"]

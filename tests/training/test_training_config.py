@@ -45,6 +45,8 @@ def test_absent_fields_keep_their_defaults() -> None:
         ({"reward": {"held_out_fraction": 1.0}}, "held_out_fraction"),
         ({"reward": {"held_out_fraction": -0.1}}, "held_out_fraction"),
         ({"reward": {"margin": -0.1}}, "margin"),
+        ({"reward": {"warmup": 1.0}}, r"warmup must lie in \[0, 1\)"),
+        ({"reward": {"warmup": -0.1}}, "warmup"),
         ({"reward": {"reward_heads": 0}}, "reward_heads"),
         ({"reward": {"likelihood": "pair"}}, "reward.likelihood"),
         ({"reward": {"likelihood": "plackett_luce", "ties": "rao_kupper"}}, "defined for pairs only"),

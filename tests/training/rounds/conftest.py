@@ -27,7 +27,7 @@ LORA = {"lora_rank": 2, "lora_alpha": 4, "lora_layers": 1}
 CONFIG: dict[str, Any] = {
     "min_demonstrations": 4,
     "sft": {**LORA, "epochs": 10, "batch_size": 2, "checkpoint_every": 1},
-    "reward": {**LORA, "epochs": 10, "batch_rankings": 4, "checkpoint_every": 1},
+    "reward": {**LORA, "learning_rate": 2e-3, "epochs": 10, "batch_rankings": 4, "checkpoint_every": 1},
     "ppo": {**LORA, "iterations": 6, "rollouts_per_iteration": 4, "minibatch": 4, "microbatch": 4, "max_new_tokens": 8},
     "gate": {
         "prompts": 4, "max_kl": 1e6, "min_score_gain_ci": -1e6, "min_held_out_accuracy": 0.0, "max_length_ratio": 1e3,
