@@ -1,10 +1,14 @@
 """The watchers of both arms, in the process that moves the gates."""
 
+from contextlib import suppress
+
+from redis.exceptions import RedisError
+
 from feedback.registry import BASE, PolicyRegistry
 from feedback.releases import ReleaseBook
 from feedback.settings import Settings
 from serving.arms import Arms
-from serving.hotswap import AdapterLoader, Adapters, MergedLoader, PolicyLoader, read_policy
+from serving.hotswap import AdapterLoader, Adapters, MergedLoader, Policy, PolicyLoader, read_policy
 from serving.metrics import Metrics
 from serving.pool import EnginePool, hosting
 from serving.targets import CandidateTarget, StableTarget
@@ -29,7 +33,14 @@ def loaders(settings: Settings, arms: Arms, registry: PolicyRegistry) -> tuple[P
     """Adapters share one engine: what one arm needs there the other leaves alone."""
     stable, candidate = arms.stable, arms.candidate
     if settings.engine_mode == "merged":
-        return MergedLoader(stable.engine, stable.gate), MergedLoader(candidate.engine, candidate.gate)
+
+        def serves() -> Policy | None:
+            with suppress(RedisError):
+                version = registry.stable()
+                return None if version is None else read_policy(registry, version)
+            return None
+
+        return MergedLoader(stable.engine, stable.gate), MergedLoader(candidate.engine, candidate.gate, serves)
     base, adapters = read_policy(registry, BASE), Adapters(stable.engine, registry)
     return (
         AdapterLoader(stable.engine, stable.gate, base, adapters),

@@ -3,15 +3,17 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from feedback.manifest import BrokenPolicy, Manifest, directory_name, read_manifest, verify_files
 from feedback.records import digest
-from feedback.registry import PolicyRegistry
+from feedback.registry import BASE, PolicyRegistry
+from feedback.shapes import check_shapes
 from serving.control_tokens import ControlTokens
-from serving.engine import SERVED_NAME, Engine, EngineRefused, Scores
+from serving.engine import SERVED_NAME, Engine, EngineDown, EngineRefused, Scores
 from serving.plain_draw import engine_defaults
 from serving.proof import Proof, Reading, digests_agree, judge
 from serving.swap_gate import Close, Load, Served, SwapGate, Taint
@@ -81,13 +83,33 @@ class PolicyLoader(Protocol):
 
 
 class MergedLoader:
-    """One policy per engine: freeze, replace all weights, prove, go on. For CPU engines and full fine-tunes."""
+    """One policy per engine: freeze, replace all weights, prove, go on. For CPU engines and full fine-tunes.
 
-    def __init__(self, engine: Engine, gate: SwapGate) -> None:
+    Where nothing is known of the engine yet, `anchor` is loaded first, if given: a change can be told from no change.
+    """
+
+    def __init__(self, engine: Engine, gate: SwapGate, anchor: Callable[[], Policy | None] | None = None) -> None:
         self.engine, self.gate = engine, gate
+        self._anchor = anchor
         self._known: Reading | None = None
 
     async def load(self, policy: Policy) -> Loaded:
+        if self._known is None and self._anchor is not None:
+            anchor = await asyncio.to_thread(self._anchor)
+            if anchor is not None and anchor.manifest.version != policy.manifest.version:
+                await self._hold(anchor)
+        return await self._load(policy)
+
+    async def _hold(self, anchor: Policy) -> None:
+        """An engine that cannot hold what another one serves is at fault itself; raises EngineDown, EngineRefused."""
+        try:
+            await self._load(anchor)
+        except SwapFailed as failure:
+            raise EngineDown(
+                f"it cannot hold {anchor.manifest.name}, which another engine serves: {failure}"
+            ) from failure
+
+    async def _load(self, policy: Policy) -> Loaded:
         served = policy.served(engine_model=SERVED_NAME, pinned=False, tokenizer_dir=policy.model_dir)
         await self.gate.command(Close())
         started = time.monotonic()
@@ -266,10 +288,17 @@ def largest_difference(left: Scores, right: Scores) -> float:
 
 
 def read_policy(registry: PolicyRegistry, version: int) -> Policy:
-    """Read a version from disk and verify each byte; raises BrokenPolicy. Needs no Redis."""
+    """Read a version from disk, verify each byte, and that it has the base's tensors; raises BrokenPolicy or OSError.
+
+    Needs no Redis.
+    """
     directory = registry.directory(version)
     manifest = read_manifest(directory)
     if manifest.version != version:
         raise BrokenPolicy(f"{directory} says that it is version {manifest.version}")
     verify_files(directory, manifest)
-    return Policy(manifest, directory)
+    policy = Policy(manifest, directory)
+    if version != BASE:
+        base = registry.directory(BASE)
+        check_shapes(policy.model_dir, base / read_manifest(base).model_path)
+    return policy

@@ -15,9 +15,11 @@ from feedback.settings import Settings
 from feedback.store import connect
 from serving.pool import CANDIDATE, NO_ENGINE, EnginePool, Failure, Wish, hosting
 from serving.watcher import LAST_SWAP
-from tests.serving.live import FakeEngine, Live
+from tests.serving.live import FakeEngine, Live, trainer_logprobs
 
 NO_RELEASE = "no release is under way"
+#: Once in a new engine what serves is loaded first: it tells a change from no change.
+ANCHOR = 1
 #: What an engine computes that the manifest does not say, where there are no digests that would tell.
 WRONG = {"weights": {}, "engine_scores": [[-3.0, -3.0, -3.0], [-3.0, -3.0]]}
 
@@ -106,9 +108,8 @@ async def test_a_candidate_is_proven_in_its_own_engine(trial: Trial, eventually:
     trial.live.shelf.publish(1, move=0.4, stable=False)
     release = trial.begin(1)
     await eventually(lambda: trial.held == 1)
-    assert [call for call in trial.engine.state()["calls"] if call != "probe"] == [
-        "pause keep", "reload", "checksum", "reset", "resume", "score policy",
-    ]  # fmt: skip
+    load = ["pause keep", "reload", "checksum", "reset", "resume", "score policy"]
+    assert [call for call in trial.engine.state()["calls"] if call != "probe"] == load * 2, "stable first, to compare"
     assert trial.pool.wish() == Wish(1, release.id)
     assert trial.live.served == 0
     assert trial.live.engine.state()["calls"].count("reload") == stable_calls
@@ -137,14 +138,14 @@ async def test_a_failed_proof_is_reported_and_not_tried_again_in_this_release(
     facts = trial.pool.redis.hgetall(CANDIDATE)
     assert (facts["failed_version"], facts["broken"], facts["failure"]) == ("1", "0", failure.reason)
     await looked(trial)
-    assert (trial.held, trial.calls("reload")) == (None, 1)
+    assert (trial.held, trial.calls("reload")) == (None, ANCHOR + 1)
     assert "failed its proof" in trial.gate.reason
     assert trial.live.gateway.registry.states() == {0: "stable", 1: "canary"}
     assert trial.live.served == 0
     trial.end(release)
     again = trial.begin(1)
     await eventually(lambda: trial.pool.failure(again.id))
-    assert trial.calls("reload") == 2
+    assert trial.calls("reload") == ANCHOR + 2
     assert trial.pool.failure(release.id) is None
 
 
@@ -168,7 +169,7 @@ async def test_a_failure_that_redis_does_not_take_brings_no_former_candidate_bac
         await eventually(lambda: len(refused) >= 2)
         assert trial.held is None
     await eventually(lambda: trial.pool.failure(second.id))
-    assert trial.calls("reload") == 1 + len(refused) + 1
+    assert trial.calls("reload") == ANCHOR + 1 + len(refused) + 1
 
 
 async def test_a_damaged_directory_is_broken_and_touches_no_engine(trial: Trial, eventually: Any) -> None:
@@ -234,7 +235,7 @@ async def test_another_candidate_is_swapped_into_the_running_engine(trial: Trial
     second = trial.begin(2, seen=first)
     await eventually(lambda: trial.held == 2)
     assert trial.pool.wish() == Wish(2, second.id)
-    assert (trial.calls("reload"), trial.engine.process.pid) == (2, pid)  # type: ignore[union-attr]
+    assert (trial.calls("reload"), trial.engine.process.pid) == (ANCHOR + 2, pid)  # type: ignore[union-attr]
     assert trial.engine.state()["weights"]["word"] == "w2-"
 
 
@@ -387,3 +388,14 @@ def test_what_was_said_for_one_release_says_nothing_of_another(valkey: Any) -> N
     assert (pool.wish(), pool.describe(), pool.redis.exists(CANDIDATE)) == (None, None, 0)
     pool.tell(Wish(5, 2), "failed", "said late")
     assert (pool.wish(), pool.describe(), pool.failure(2)) == (None, None, None)
+
+
+async def test_a_third_policy_is_told_from_the_candidate_by_the_change_from_what_serves(
+    trial: Trial, eventually: Any
+) -> None:
+    """Near enough to both to be taken for either where nothing is known of the engine, and no digests tell."""
+    trial.live.shelf.publish(1, move=0.2, stable=False, weights={}, engine_scores=trainer_logprobs(0.12))
+    release = trial.begin(1)
+    await eventually(lambda: trial.pool.failure(release.id))
+    failure = trial.pool.failure(release.id)
+    assert failure is not None and failure.reason == "the engine moved 0.60 of the way from the old policy to the new"
