@@ -16,7 +16,7 @@ from feedback.registry import WITHOUT_WEIGHTS, PolicyRegistry
 from feedback.releases import Release
 from feedback.store import COMPLETIONS, Ledger
 
-#: Conversations a run looks at: a small machine has scored as many within minutes.
+#: Conversations a run looks at. On two busy cores SmolLM2 scores so many answers of 180 tokens in two minutes.
 MOST = 256
 SCAN = 500
 #: By how much the clocks of those who write answers and of Redis may differ.

@@ -22,6 +22,7 @@ from feedback.release_plan import Limits, Plan
 from feedback.release_scores import Fresh, ReleaseScores, scoring_version
 from feedback.releases import Release, ReleaseBook
 from feedback.settings import Settings
+from feedback.store import COMPLETIONS
 from tests.training.people import CONFIG, People
 from tests.training.test_rm import version
 from training.celery import SCORE_EVERY_S, make_app
@@ -175,6 +176,7 @@ def test_the_oldest_come_first(scored: Scored) -> None:
         scored.answer(name)
     fresh = scored.scores.fresh(2)
     assert [each.conversation_id for each in fresh.scorable] == ["a", "b"]
+    assert fresh.cursor == scored.redis.xrange(COMPLETIONS)[1][0], "what was read is not read again"
     scored.scores.add(fresh, {})
     assert [each.conversation_id for each in scored.scores.fresh(2).scorable] == ["c"]
 
