@@ -1,4 +1,4 @@
-"""What befell the conversations of a release: failures, refusals, waiting, length, counted by arm for its guardrails.
+"""What befell the conversations of a release: failures, waiting, length, scores, counted by arm for its guardrails.
 
 A unit is a conversation, which chance put on an arm; its first request within the release stands for it. Counts may
 miss some: who lost power lost them on both arms alike.
@@ -20,6 +20,7 @@ from feedback.release_plan import Limits
 KEPT_S = 90 * 86400
 NAMES = (
     "units", "failed", "refused", "timed", "first_token", "first_token_squared", "measured", "length", "length_squared",
+    "scored", "score", "score_squared",
 )  # fmt: skip
 
 # ARGV: the conversation's name, "arm weight", failed, refused, log seconds or '', log tokens or '', how long to keep.
@@ -59,13 +60,14 @@ class Observed(NamedTuple):
 
 
 class Side(NamedTuple):
-    """Units of an arm, and sums of the logarithms of seconds and tokens."""
+    """Units of an arm, and sums of the logarithms of seconds and tokens, and of scores."""
 
     units: int = 0
     failed: int = 0
     refused: int = 0
     first_token: Moments = Moments(0, 0.0, 0.0)
     length: Moments = Moments(0, 0.0, 0.0)
+    score: Moments = Moments(0, 0.0, 0.0)
 
 
 class Stratum(NamedTuple):
@@ -91,12 +93,19 @@ class Observations:
                 keys = [f"release:{each.release}:units", counts_key(each.release)]
                 first, length = _log(each.first_token_s), _log(each.tokens)
                 counted = f"{each.arm} {each.weight!r}", int(each.failed), int(each.refused), first, length
-                self._observe(keys=keys, args=[self._name(each), *counted, KEPT_S], client=pipe)
+                name = unit_name(self._salt, each.release, each.conversation)
+                self._observe(keys=keys, args=[name, *counted, KEPT_S], client=pipe)
             pipe.execute()
 
-    def _name(self, each: Observed) -> str:
-        named = f"{each.release}|{each.conversation}".encode()
-        return hmac.digest(self._salt, named, "sha256").hex()[:24]
+
+def unit_name(salt: bytes, release: int, conversation: str) -> str:
+    """Of whom nobody can tell without the secret."""
+    return hmac.digest(salt, f"{release}|{conversation}".encode(), "sha256").hex()[:24]
+
+
+def weight_of(arm: Arm, propensity: float) -> float:
+    """The candidate's, when a conversation was put on `arm` with this chance."""
+    return round(propensity if arm == "candidate" else 1 - propensity, 9)
 
 
 def strata_of(redis: Any, release: int) -> list[Stratum]:
@@ -110,17 +119,21 @@ def strata_of(redis: Any, release: int) -> list[Stratum]:
 
 
 def guardrails(strata: Sequence[Stratum], limits: Limits) -> tuple[Guardrail, ...]:
-    """How the candidate does in all that its plan limits and that can be counted."""
+    """How the candidate does in all that its plan limits and that can be counted; in the score once there is one."""
     failed = [Failures(w, c.units, s.units, c.failed, s.failed) for w, c, s in strata]
     refused = [Failures(w, c.units, s.units, c.refused, s.refused) for w, c, s in strata]
     first = alike([(c.first_token, s.first_token) for _, c, s in strata])
     length = alike([(c.length, s.length) for _, c, s in strata])
-    return (
+    score = alike([(_lowness(c.score), _lowness(s.score)) for _, c, s in strata])
+    counted = (
         failure_guardrail("errors", failed, ratio=limits.errors, alpha=limits.alpha),
         failure_guardrail("refusals", refused, ratio=limits.refusals, alpha=limits.alpha),
         mean_guardrail("first_token", *first, limit=math.log(limits.first_token), alpha=limits.alpha),
         mean_guardrail("length", *length, limit=math.log(limits.length), alpha=limits.alpha),
     )
+    if not any(side.score.units for _, *sides in strata for side in sides):
+        return counted
+    return (*counted, mean_guardrail("score", *score, limit=limits.score, alpha=limits.alpha))
 
 
 def alike(strata: Sequence[tuple[Moments, Moments]]) -> tuple[Moments, Moments]:
@@ -150,9 +163,14 @@ def counts_key(release: int) -> str:
 def _side(found: dict[str, float] | None) -> Side:
     if found is None:
         return Side()
-    units, failed, refused, timed, *first, measured, length, squared = (found.get(name, 0.0) for name in NAMES)
-    times, lengths = Moments(int(timed), first[0], first[1]), Moments(int(measured), length, squared)
-    return Side(int(units), int(failed), int(refused), times, lengths)
+    units, failed, refused, *sums = (found.get(name, 0.0) for name in NAMES)
+    first_token, length, score = (Moments(int(sums[i]), *sums[i + 1 : i + 3]) for i in (0, 3, 6))
+    return Side(int(units), int(failed), int(refused), first_token, length, score)
+
+
+def _lowness(score: Moments) -> Moments:
+    """Of minus the scores: more is worse, as in all that is limited."""
+    return Moments(score.units, -score.total, score.squares)
 
 
 def _log(value: float | None) -> str:

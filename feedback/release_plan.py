@@ -52,7 +52,10 @@ Electorate = Literal["auto", "evaluation", "all"]
 
 
 class Limits(Record):
-    """How much worse than stable a candidate may be: ratios, and differences of the mean score."""
+    """How much worse than stable a candidate may be: ratios, and the mean score, which may be so much lower.
+
+    The score's unit is the reward model's own, log-odds of being preferred for the first of an installation.
+    """
 
     errors: Annotated[float, Field(gt=1)] = 1.5
     refusals: Annotated[float, Field(gt=1)] = 1.5

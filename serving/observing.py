@@ -11,7 +11,7 @@ from types import TracebackType
 
 from redis.exceptions import RedisError
 
-from feedback.observations import Observations, Observed
+from feedback.observations import Observations, Observed, weight_of
 from feedback.refusals import refuses
 from serving.engine import EngineDown, EngineRefused
 from serving.failures import is_clients
@@ -84,7 +84,7 @@ def _seen(ticket: Ticket, draft: Draft, fault: BaseException | None, first_s: fl
     """None where there is nothing to learn of the policy."""
     assert ticket.release is not None and ticket.propensity is not None
     arm = ticket.arms[0]
-    weight = round(ticket.propensity if arm == "candidate" else 1 - ticket.propensity, 9)
+    weight = weight_of(arm, ticket.propensity)
     unit = Observed(ticket.release, ticket.conversation_id, arm, weight, failed=False)
     if isinstance(fault, EngineRefused):
         return None if is_clients(fault) else unit._replace(failed=True)

@@ -1,4 +1,4 @@
-"""`python -m training worker|beat|round|stage|register-base`. Importing this costs neither torch nor celery."""
+"""`python -m training worker|beat|round|stage|score|register-base`. Importing this costs neither torch nor celery."""
 
 import argparse
 import logging
@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 from redis.exceptions import RedisError
@@ -71,6 +73,17 @@ def stage(arguments: argparse.Namespace) -> int:
     return run_stage(Settings(), arguments.stage, arguments.round, arguments.token)
 
 
+def score(arguments: argparse.Namespace) -> int:
+    """What a release answered; started by the worker."""
+    from training.release_scores import score_release
+    from training.stages import die_with_parent
+
+    if arguments.parent is not None:
+        die_with_parent(arguments.parent)
+    score_release(Settings(), arguments.release)
+    return 0
+
+
 def register() -> int:
     """Make the base model version 0."""
     from training.register import register_base
@@ -91,7 +104,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("stage")
     one.add_argument("--round", type=int, required=True)
     one.add_argument("--token", type=int, required=True)
-    one.add_argument("--parent", type=int, help="die with this process")
+    scored = commands.add_parser("score", help=score.__doc__)
+    scored.add_argument("--release", type=int, required=True)
+    for each in (one, scored):
+        each.add_argument("--parent", type=int, help="die with this process")
     return root
 
 
@@ -106,7 +122,10 @@ def main() -> int:
         return stage(arguments)
     if arguments.command == "round":
         signal.signal(signal.SIGTERM, _interrupt)
-    command = {"worker": worker, "beat": beat, "round": foreground_round, "register-base": register}
+    command: dict[str, Callable[[], int]] = {
+        "worker": worker, "beat": beat, "round": foreground_round, "register-base": register,
+        "score": partial(score, arguments),
+    }  # fmt: skip
     try:
         return command[arguments.command]()
     except (RedisError, BrokenPolicy, OSError, ValueError) as error:

@@ -4,11 +4,14 @@ The pool is solo: a task runs in the worker process itself and only watches a st
 pool process that could outlive a killed worker, and a warm shutdown reaches the running round as a signal.
 """
 
+from typing import Any
+
 from celery import Celery
 
 from feedback.settings import Settings
 
 TICK_S = 5.0
+SCORE_EVERY_S = 300.0
 
 
 def make_app(settings: Settings) -> Celery:
@@ -29,7 +32,11 @@ def make_app(settings: Settings) -> Celery:
         broker_transport_options={"visibility_timeout": 24 * 3600, "global_keyprefix": "celery:"},
         beat_scheduler="celery.beat:Scheduler",  # in memory: the tick is idempotent, so nothing needs remembering
         beat_max_loop_interval=TICK_S,
-        # A tick that waited behind a round is worthless: the next one sees the same.
-        beat_schedule={"tick": {"task": "training.tasks.tick", "schedule": TICK_S, "options": {"expires": TICK_S}}},
+        beat_schedule={"tick": _every(TICK_S, "tick"), "score": _every(SCORE_EVERY_S, "score")},
     )
     return app
+
+
+def _every(seconds: float, task: str) -> dict[str, Any]:
+    """What waited behind a round is worthless: the next hint sees the same."""
+    return {"task": f"training.tasks.{task}", "schedule": seconds, "options": {"expires": seconds}}

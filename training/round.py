@@ -10,9 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any
 
@@ -161,32 +161,14 @@ class Turn:
     def _stage(self, stage: str, lease: Lease) -> Outcome:
         """The outcome of a stage, from a child process run now."""
         self.write(stage=stage, progress={"stage": stage, "step": 0, "total": 0})
-        code = self._watch(self._spawn(stage), lease)
+        code = watch(self._spawn(stage), partial(self._check, lease))
         outcome = self._workspace.outcome(stage)
         if outcome is None:
             raise StageCrashed(self._cause(stage, code))
         return outcome
 
     def _spawn(self, stage: str) -> subprocess.Popen[bytes]:
-        """A session of its own, so that Ctrl-C reaches the worker alone, which then ends the child."""
-        arguments = ["--round", str(self.round_id), "--token", str(self.token), "--parent", str(os.getpid())]
-        return subprocess.Popen(
-            [sys.executable, "-m", "training", "stage", stage, *arguments],
-            env={**QUIET_THREADS, **os.environ, **environment(self.settings)},
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def _watch(self, child: subprocess.Popen[bytes], lease: Lease) -> int:
-        """The child's exit code; however this ends, the child has ended too. SIGKILL is safe: every write is atomic."""
-        try:
-            while (code := _wait(child, POLL_S)) is None:
-                self._check(lease)
-            return code
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
+        return start_child(self.settings, "stage", stage, "--round", str(self.round_id), "--token", str(self.token))
 
     def _check(self, lease: Lease) -> None:
         """Raises LeaseLost or Stopped when this worker may not go on."""
@@ -217,6 +199,34 @@ class Turn:
     @cached_property
     def _workspace(self) -> Workspace:
         return Workspace(self.settings.rounds_dir, self.round_id, self._record().restarts)
+
+
+def start_child(settings: Settings, *arguments: str) -> subprocess.Popen[bytes]:
+    """A process of training that dies with this one.
+
+    In a session of its own, so that Ctrl-C reaches the worker alone, which then ends the child.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "training", *arguments, "--parent", str(os.getpid())],
+        env={**QUIET_THREADS, **os.environ, **environment(settings)},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def watch(child: subprocess.Popen[bytes], check: Callable[[], None]) -> int:
+    """The child's exit code; `check` raises when it is to end before.
+
+    However this ends, the child has ended too. SIGKILL is safe: every write is atomic.
+    """
+    try:
+        while (code := _wait(child, POLL_S)) is None:
+            check()
+        return code
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
 
 
 def environment(settings: Settings) -> Mapping[str, str]:

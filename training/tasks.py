@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import connect
+from training.release_scores import score_open_release
 from training.round import Stopped, run_round
 from training.schedule import release_of_dead, round_in_need
 
@@ -44,6 +45,19 @@ def advance(round_id: int) -> None:
     redis = connect(settings.resolved_redis_url())
     try:
         run_round(settings, redis, round_id, owner=OWNER, stopping=stopping)
+    except Stopped as stopped:
+        log.info("%s", stopped)
+    finally:
+        redis.close()
+
+
+@shared_task
+def score() -> None:
+    """Score what the release under way has answered since the last time."""
+    settings = Settings()
+    redis = connect(settings.resolved_redis_url())
+    try:
+        score_open_release(settings, redis, stopping)
     except Stopped as stopped:
         log.info("%s", stopped)
     finally:
