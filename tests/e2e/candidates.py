@@ -61,7 +61,7 @@ def slightly(weights: Weights) -> Weights:
     """As good as the base, and told from it."""
     torch.manual_seed(1)
     for name in layers(weights, "mlp.down_proj", range(20, LAYERS)):
-        noise = torch.randn(weights[name].shape) * weights[name].float().std() * 0.02
+        noise = torch.randn(weights[name].shape) * weights[name].float().std() * 0.15
         weights[name] = (weights[name].float() + noise).to(weights[name].dtype)
     return weights
 
