@@ -26,7 +26,11 @@ def seconds_of(value: Any) -> Any:
     return float(found[1]) * UNITS[found[2]] if found else value
 
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(seconds_of)]
+# What is infinite, or as good as, cannot be read back or reckoned with, and then nobody could end its release any more.
+Seconds = Annotated[float, Field(ge=0, le=1e9), BeforeValidator(seconds_of)]
+Ratio = Annotated[float, Field(gt=1, le=1e6)]
+Risk = Annotated[float, Field(ge=1e-9, lt=1)]
+Count = Annotated[int, Field(ge=1, le=10**6)]
 
 
 class SetWeight(Record):
@@ -57,12 +61,12 @@ class Limits(Record):
     The score's unit is the reward model's own, log-odds of being preferred for the first of an installation.
     """
 
-    errors: Annotated[float, Field(gt=1)] = 1.5
-    refusals: Annotated[float, Field(gt=1)] = 1.5
-    first_token: Annotated[float, Field(gt=1)] = 1.5
-    length: Annotated[float, Field(gt=1)] = 2.0
-    score: Annotated[float, Field(gt=0)] = 0.5
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    errors: Ratio = 1.5
+    refusals: Ratio = 1.5
+    first_token: Ratio = 1.5
+    length: Ratio = 2.0
+    score: Annotated[float, Field(gt=0, le=1e6)] = 0.5
+    alpha: Risk = 0.01
 
 
 class Plan(Record):
@@ -78,10 +82,10 @@ class Plan(Record):
     )
     interleave: Annotated[float, Field(ge=0, le=1)] = 0.5
     raters: Electorate = "auto"
-    least_evaluators: Annotated[int, Field(ge=1)] = 10
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    max_votes: Annotated[int, Field(ge=1)] = 4000
-    votes_a_day: Annotated[int, Field(ge=1)] = 50
+    least_evaluators: Count = 10
+    alpha: Risk = 0.05
+    max_votes: Count = 4000
+    votes_a_day: Count = 50
     plot: Annotated[float, Field(ge=0, lt=1)] = 0.05
     limits: Limits = Limits()
     patience: Seconds = 900.0

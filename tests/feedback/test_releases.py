@@ -1,5 +1,6 @@
 """Releases on a real Valkey: steps, and transitions of which one of two at once wins."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,10 @@ def test_only_what_may_serve_is_released(book: ReleaseBook) -> None:
         ({"steps": [{"pause": "soon"}]}, "pause"),
         ({"steps": [{"pause": "9" * 400 + "d"}]}, "pause"),
         ({"alpha": 2}, "alpha"),
+        ({"alpha": 1e-320}, "alpha"),
+        ({"limits": {"errors": math.inf}}, "limits.errors"),
+        ({"limits": {"score": math.inf}}, "limits.score"),
+        ({"max_votes": 10**400}, "max_votes"),
         ({"step": []}, "step"),
     ],
 )
