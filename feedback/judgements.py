@@ -166,8 +166,8 @@ def rates(judgement: Judgement) -> TypeGuard[Rating]:
 
 
 def compares(judgement: Judgement, ids: Collection[str]) -> TypeGuard[Comparison | Ranking]:
-    """Whether a judgement sets some of these answers against each other."""
-    return isinstance(judgement, Comparison | Ranking) and len({*ids} & {*judgement.targets}) > 1
+    """Whether a judgement sets some of these answers, and no others, against each other."""
+    return isinstance(judgement, Comparison | Ranking) and {*judgement.targets} <= {*ids}
 
 
 class Circumstances(Record):

@@ -153,13 +153,17 @@ def aa_votes(ledger: Ledger, since: str) -> list[Vote]:
 
 
 def voted(items: Iterable[Feedback], places: Mapping[str, Place]) -> list[Vote]:
-    """One for each rater and offer, in order of arrival; of several judgements of one offer the first counts."""
-    votes: dict[tuple[str, str], Vote] = {}
+    """One for each rater and offer, in order of arrival; of several judgements of one offer the first counts.
+
+    Also if it is no vote, as of two answers by one policy: from then on it is told who wrote all of them.
+    """
+    first: dict[tuple[str, str], Vote | None] = {}
     for item in items:
-        judged = [places[id] for id in item.judgement.targets if id in places]
-        if len(judged) == len(item.judgement.targets) and (vote := vote_of(item, judged)) is not None:
-            votes.setdefault((item.rater, judged[0].offer), vote)
-    return list(votes.values())
+        targets = item.judgement.targets
+        judged = [places[id] for id in targets if id in places]
+        vote = vote_of(item, judged) if len(judged) == len(targets) else None
+        first.setdefault((item.rater, targets[0].partition(":")[0]), vote)
+    return [vote for vote in first.values() if vote is not None]
 
 
 def vote_of(item: Feedback, places: list[Place]) -> Vote | None:

@@ -86,6 +86,14 @@ def test_one_rater_has_one_vote_on_a_comparison_and_the_first_word_counts(booth:
     assert len(reader.read()[0]) == 3
 
 
+def test_who_was_told_by_a_judgement_that_is_no_vote_votes_no_more(booth: Booth, release: Release) -> None:
+    a, b, c = booth.answers(0, 0, 1)
+    booth.say(Comparison(left=a, right=b, winner="left"), **laid(release))
+    booth.say(Ranking(candidates=(a, b, c), ranking=((c,), (a, b))), **laid(release))
+    booth.say(Ranking(candidates=(a, b, c), ranking=((c,), (a, b))), rater="bob", **laid(release))
+    assert votes_of_release(booth.ledger, release) == [Vote("bob", "candidate", candidate_left=False)]
+
+
 def test_what_is_erased_or_by_the_quarantined_is_no_vote_and_what_was_told_cannot_be_taken_back(
     booth: Booth, release: Release
 ) -> None:

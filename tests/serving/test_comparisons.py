@@ -170,7 +170,9 @@ async def test_somebody_elses_comparison_looks_like_none(live: Any) -> None:
 async def test_a_judgement_beside_some_other_answer_reveals_nothing(live: Any) -> None:
     id, [other] = await compared(live), await live.completion_ids()
     aside = {"type": "comparison", "left": f"{id}:0", "right": other, "winner": "left"}
-    assert (await live.http.post("/v1/feedback", json=aside)).status_code == 201
+    among = {"type": "ranking", "candidates": [f"{id}:0", other, f"{id}:1"], "ranking": "A > B > C"}
+    for judgement in (aside, among):
+        assert (await live.http.post("/v1/feedback", json=judgement)).status_code == 201
     told = (await live.http.get(f"{PATH}/{id}")).json()
     assert (told["votes"], told["reveal"]) == ([], None)
     shown = (await live.http.get(f"/v1/chat/completions/{id}")).json()
