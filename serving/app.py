@@ -77,7 +77,7 @@ def create_app(
     """Everything is handed in; starting the app starts the watchers, stopping it closes the engines' clients."""
     metrics, shown = Metrics(), ShownAnswers(ledger)
     candidate = candidate or Engine(settings.resolved_candidate_url(), settings.resolved_engine_key())
-    arms = Arms(Arm("stable", engine), Arm("candidate", candidate))
+    arms = Arms(Arm("stable", engine), Arm("candidate", candidate), salt=keys.salt("arms"))
     watcher: PolicyWatcher | Follower
     candidate_watcher: PolicyWatcher | Follower
     controller = None

@@ -1,6 +1,6 @@
 """The two sides of a release in one gateway process: who answers a conversation, and with what chance."""
 
-import hashlib
+import hmac
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -37,11 +37,15 @@ class Side(NamedTuple):
 
 @dataclass
 class Arms:
-    """Both sides; the candidate's gate is closed to all while there is no release. `release` is the open one."""
+    """Both sides; the candidate's gate is closed to all while there is no release. `release` is the open one.
+
+    `salt` is a secret, or a client that names its conversations could name them so that they fall on a side.
+    """
 
     stable: Arm
     candidate: Arm
     release: Release | None = None
+    salt: bytes = b""
 
     @property
     def in_use(self) -> tuple[Arm, ...]:
@@ -70,7 +74,7 @@ class Arms:
         release = self.release
         if model != SERVED_NAME or release is None or release.state != "canary":
             return (Side(self.named(model)),)
-        chosen = place_of(release.id, conversation_id) < release.weight
+        chosen = place_of(self.salt, release.id, conversation_id) < release.weight
         instead = Side(self.stable, moved=chosen)
         if self.canary is None:
             return (instead,)
@@ -86,7 +90,7 @@ class Arms:
         return self.candidate if model in (CANDIDATE, candidate.name) else self.stable
 
 
-def place_of(release_id: int, conversation_id: str) -> float:
+def place_of(salt: bytes, release_id: int, conversation_id: str) -> float:
     """Where in [0, 1) a conversation falls, evenly and for all of a release: below its weight candidate answers."""
-    digest = hashlib.sha256(f"{release_id}:{conversation_id}".encode()).digest()
+    digest = hmac.digest(salt, f"{release_id}:{conversation_id}".encode(), "sha256")
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53  # what a float holds: never rounded up to 1

@@ -9,7 +9,7 @@ from math import sqrt
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback.release_plan import Pause, Plan, SetWeight
@@ -26,14 +26,16 @@ from serving.swap_gate import Close, Lose, Open, Served, SwapGate, Taint
 from tests.serving.test_streams import Kept, said, text_of, ticket_of
 
 WEIGHT = 0.5
+SALT = b"nobody knows"
 RELEASES = st.integers(1, 10**9)
 
 
+@settings(deadline=None)  # a loaded machine is slow, not wrong
 @given(RELEASES, st.floats(0.02, 0.9))
 def test_the_candidates_share_of_conversations_is_its_weight(release: int, weight: float) -> None:
     """Within six standard deviations: by chance outside once in half a billion."""
     count = 2000
-    share = sum(place_of(release, f"conv_{index}") < weight for index in range(count)) / count
+    share = sum(place_of(SALT, release, f"conv_{index}") < weight for index in range(count)) / count
     assert abs(share - weight) <= 6 * sqrt(weight * (1 - weight) / count)
 
 
@@ -46,13 +48,15 @@ def test_a_growing_weight_takes_no_conversation_from_the_candidate(
     before = arms.sides("policy", id)[0].arm.name
     arms.release = release_of(id=release, weight=high)
     assert (before, arms.sides("policy", id)[0].arm.name) != ("candidate", "stable")
-    assert 0 <= place_of(release, id) < 1
+    assert 0 <= place_of(SALT, release, id) < 1
 
 
 def test_where_a_conversation_falls_is_fixed() -> None:
-    """By hand: the first 53 bits of sha256 of "7:conv_1", as a fraction."""
-    bits = f"{int(hashlib.sha256(b'7:conv_1').hexdigest(), 16):0256b}"[:53]
-    assert place_of(7, "conv_1") == sum(2.0 ** -(index + 1) for index, bit in enumerate(bits) if bit == "1")
+    """By hand: the first 53 bits of HMAC-SHA256 (RFC 2104) of "7:conv_1", as a fraction."""
+    inner = hashlib.sha256(bytes(each ^ 0x36 for each in SALT.ljust(64, b"\0")) + b"7:conv_1").digest()
+    outer = hashlib.sha256(bytes(each ^ 0x5C for each in SALT.ljust(64, b"\0")) + inner)
+    bits = f"{int(outer.hexdigest(), 16):0256b}"[:53]
+    assert place_of(SALT, 7, "conv_1") == sum(2.0 ** -(index + 1) for index, bit in enumerate(bits) if bit == "1")
 
 
 def served_of(version: int) -> Served:
@@ -74,16 +78,16 @@ def release_of(**more: Any) -> Release:
 
 
 def arms_of(release: Release | None) -> Arms:
-    arms = Arms(Arm("stable", Engine("http://a", "")), Arm("candidate", Engine("http://b", "")), release)
+    arms = Arms(Arm("stable", Engine("http://a", "")), Arm("candidate", Engine("http://b", "")), release, SALT)
     arms.stable.gate.obey(Open(served_of(0)))
     arms.candidate.gate.obey(Open(served_of(1)))
     return arms
 
 
-def on(side: str, release: int = 1) -> str:
+def on(side: str, release: int = 1, salt: bytes = SALT) -> str:
     """A conversation that falls on a side of a release at WEIGHT."""
     ids = (f"{side}_{index}" for index in range(1000))
-    return next(id for id in ids if (place_of(release, id) < WEIGHT) == (side == "candidate"))
+    return next(id for id in ids if (place_of(salt, release, id) < WEIGHT) == (side == "candidate"))
 
 
 def test_chance_is_told_as_it_was() -> None:
@@ -116,6 +120,12 @@ def test_names_belong_to_the_arm_that_serves_them_and_prove_nothing() -> None:
     arms.stable.gate.obey(Open(served_of(1)))  # promoted
     assert arms.named("policy-v1") is arms.stable
     assert arms.contest is None
+
+
+def test_where_a_conversation_falls_is_a_secret_of_the_installation() -> None:
+    ids = [f"conv_{index}" for index in range(200)]
+    ours, theirs = ({id for id in ids if place_of(salt, 1, id) < WEIGHT} for salt in (SALT, b"another"))
+    assert 50 < len(ours ^ theirs) < 150  # within seven standard deviations of half
 
 
 async def test_an_answer_of_two_gates_waits_for_both_and_trusts_both() -> None:
@@ -164,8 +174,12 @@ class Canary:
         known = self.live.ledger.completions(tuple(answer["ratchet"]["completion_ids"]))
         return [known[id] for id in answer["ratchet"]["completion_ids"]]
 
+    def on(self, side: str) -> str:
+        """A conversation that falls on a side."""
+        return on(side, self.release.id, self.live.gateway.arms.salt)
+
     async def chat(self, side: str, **more: Any) -> Any:
-        answer = await self.live.chat(max_tokens=2, metadata={"conversation_id": on(side, self.release.id)}, **more)
+        answer = await self.live.chat(max_tokens=2, metadata={"conversation_id": self.on(side)}, **more)
         assert answer.status_code == 200, answer.text
         return answer
 
@@ -280,7 +294,7 @@ async def test_what_the_candidates_engine_breaks_off_before_it_is_shown_stable_a
 ) -> None:
     canary = await begin()
     canary.second.set(die_after=0)
-    conversation = {"metadata": {"conversation_id": on("candidate", canary.release.id)}, "max_tokens": 2}
+    conversation = {"metadata": {"conversation_id": canary.on("candidate")}, "max_tokens": 2}
     for moves in (1.0, 2.0):  # it dies of the first; the second finds nobody
         if streamed:
             chunks = await canary.live.stream(**conversation)
@@ -301,7 +315,7 @@ async def test_what_the_candidates_engine_breaks_off_before_it_is_shown_stable_a
 
 async def test_a_request_that_is_itself_at_fault_does_not_move(begin: Begin) -> None:
     canary = await begin()
-    refused = await canary.live.chat(temperature=3, metadata={"conversation_id": on("candidate", canary.release.id)})
+    refused = await canary.live.chat(temperature=3, metadata={"conversation_id": canary.on("candidate")})
     assert refused.status_code == 400
     assert await canary.moved() == 0.0
 
