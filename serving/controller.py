@@ -8,6 +8,7 @@ from typing import Self
 
 from redis.exceptions import RedisError
 
+from feedback.decisions import Decision
 from feedback.registry import PointerMoved, PolicyRegistry
 from feedback.release_course import End, Facts, Fault, Move, following
 from feedback.release_judge import EVERY_S, Judge
@@ -68,11 +69,12 @@ class Controller:
             self._judge = None
             self._show(0.0, 0)
             return
-        move = following(release, self._facts(release, alarm))
+        facts = self._facts(release, alarm)
+        move = following(release, facts)
         if move is None:
             return
         try:
-            self._make(release, move)
+            self._make(release, move, facts.decision)
         except (ReleaseMoved, PointerMoved, NotReleasable) as moved:
             log.info("release %d: %s; looking again", release.id, moved)
 
@@ -95,12 +97,11 @@ class Controller:
             self._judge = Judge(self.ledger, release, self.judge_every_s)
         return self._judge
 
-    def _make(self, release: Release, move: Move | End) -> None:
+    def _make(self, release: Release, move: Move | End, decision: Decision | None) -> None:
         if isinstance(move, Move):
             changed = self.book.move(release, move.changed, actor=ACTOR, reason=move.reason)
             log.info("release %d of policy-v%d: %s", changed.id, changed.candidate, move.reason)
             return
-        decision = self._judge.look() if self._judge and self._judge.release.id == release.id else None
         ended = self.book.end(
             release, move.state, actor=ACTOR, reason=move.reason, decision=decision, candidate_is=move.candidate_is
         )
