@@ -42,10 +42,13 @@ class Observing:
             self._ended.append(observed)
 
     async def run(self) -> None:
-        """Never returns."""
+        """Never returns: what cannot be counted is lost, and what comes after it is not."""
         while True:
             await asyncio.sleep(self.every_s)
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception:
+                log.exception("observations were lost")
 
     async def flush(self) -> None:
         """Hand on what has ended; without Redis it waits."""

@@ -115,6 +115,26 @@ async def test_without_redis_it_waits_up_to_a_bound() -> None:
     assert [seen.conversation for seen in redis.seen] == [str(number) for number in range(MOST)]
 
 
+async def test_an_unforeseen_fault_costs_no_later_observation(eventually: Any) -> None:
+    class Stumbling(Counted):
+        fell = False
+
+        def add(self, observed: list[Observed]) -> None:
+            if not self.fell:
+                self.fell = True
+                raise ValueError
+            super().add(observed)
+
+    counted = Stumbling()
+    observing = Observing(counted, every_s=0.0)  # type: ignore[arg-type]
+    running = asyncio.create_task(observing.run())
+    observing.add(Observed(1, "lost", "stable", 0.1, failed=False))
+    await eventually(lambda: counted.fell)
+    observing.add(Observed(1, "kept", "stable", 0.1, failed=False))
+    await eventually(lambda: [seen.conversation for seen in counted.seen] == ["kept"])
+    running.cancel()
+
+
 async def test_conversations_are_counted_by_arm_as_they_are_answered(begin: Any, eventually: Any) -> None:
     canary = await begin()
     for side in ("candidate", "candidate", "stable"):
