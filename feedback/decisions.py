@@ -53,7 +53,6 @@ class Decision(Record):
     thumbs: Interval | None
     still_needed: int | None
     sides: Balance
-    one_sided_raters: tuple[str, ...]
     guardrails: tuple[Guardrail, ...]
 
     @property
@@ -128,14 +127,13 @@ def _decision(
     rate = win_rate(wins, losses, rules.alpha)
     needed = _needed(count) if count.outcome == "undecided" else None
     breached = [guardrail.name for guardrail in guardrails if guardrail.verdict == "breached"]
-    sides, one_sided = side_bias(seen, rules.alpha)
     return Decision(
         outcome="roll back" if breached else count.outcome,
         reason=_breach(breached) if breached else _reason(count, rate, needed),
         wins=wins, losses=losses, ties=count.ties, capped=count.capped,
         log_e_better=log_e_better(wins, losses), log_e_worse=log_e_better(losses, wins),
         log_e_standing=log_e_better(*count.standing()), log_threshold=count.log_threshold, win_rate=rate,
-        thumbs=thumbs, still_needed=needed, sides=sides, one_sided_raters=tuple(one_sided), guardrails=guardrails,
+        thumbs=thumbs, still_needed=needed, sides=side_bias(seen, rules.alpha), guardrails=guardrails,
     )  # fmt: skip
 
 

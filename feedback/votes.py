@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from typing import Literal, NamedTuple
 
-from feedback.evidence import Balance, balance, flagged, log_e, log_e_better
+from feedback.evidence import Balance, balance, log_e_better
 
 MOST_TURNS = 8  # of a search that two or three turns end
 
@@ -104,12 +104,8 @@ def _sum(tallies: Iterable[Tally]) -> Tally:
     return Tally(sum(tally.wins for tally in each), sum(tally.losses for tally in each))
 
 
-def side_bias(votes: Iterable[Vote], alpha: float = 0.05) -> tuple[Balance, list[str]]:
-    """How often left wins over all, and the raters who seem to choose by side."""
-    left: defaultdict[str, Tally] = defaultdict(Tally)
-    for vote in votes:
-        if vote.winner != "tie":
-            first, second = left[vote.rater]
-            left[vote.rater] = Tally(first + vote.left_won, second + (not vote.left_won))
-    over_all = balance(sum(t.wins for t in left.values()), sum(t.losses for t in left.values()), alpha)
-    return over_all, flagged({rater: log_e(*tally) for rater, tally in left.items()}, alpha)
+def side_bias(votes: Iterable[Vote], alpha: float = 0.05) -> Balance:
+    """How often left wins over all; whether one rater chooses by side is told by `checks`, also outside of releases."""
+    decisive = [vote for vote in votes if vote.winner != "tie"]
+    left = sum(vote.left_won for vote in decisive)
+    return balance(left, len(decisive) - left, alpha)

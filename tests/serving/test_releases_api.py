@@ -22,7 +22,7 @@ DECISION = Decision(
     outcome="undecided", reason="The candidate won 31 of 50 decisive votes, which decides nothing.",
     wins=31, losses=19, ties=4, capped=2, log_e_better=1.2, log_e_worse=-1.5, log_e_standing=0.4, log_threshold=3.7,
     win_rate=Interval(0.62, 0.41, 0.79), thumbs=Interval(0.02, -0.05, 0.09), still_needed=120,
-    sides=Balance(first=26, second=24, rate=Interval(0.52, 0.3, 0.7), log_e=-0.9, alarm=False), one_sided_raters=(),
+    sides=Balance(first=26, second=24, rate=Interval(0.52, 0.3, 0.7), log_e=-0.9, alarm=False),
     guardrails=(
         Guardrail(name="errors", verdict="ok", value=0.9, interval=None, limit=1.5, log_e=-2.0, log_e_ok=5.0,
                   candidate=210, stable=1890),
