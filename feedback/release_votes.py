@@ -74,8 +74,8 @@ class Standing:
             for id, text in zip(chunk, self.ledger.redis.mget([f"completion:{id}" for id in chunk]), strict=True):
                 if text is not None:
                     self._written[id] = Written.model_validate_json(text)
-        known = {id: self._written[id] for id in asked if id in self._written}
-        return {id: answer for id, answer in known.items() if answer.version_changed_at is None}
+        self._written = {id: self._written[id] for id in asked if id in self._written}
+        return {id: answer for id, answer in self._written.items() if answer.version_changed_at is None}
 
 
 class ReleaseFeedback:

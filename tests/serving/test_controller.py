@@ -328,3 +328,14 @@ def test_cut_off_at_any_write_it_ends_the_same(
             assert installation.registry.stable() == stable
             assert [line.action for line in installation.registry.audit()].count("canary") == 1
     assert at > 5, "the writes were not reached"
+
+
+def test_stable_against_itself_is_not_counted_with_every_look(installation: Installation) -> None:
+    controller = installation.controller()
+    for told in (1, 1):
+        installation.stable_against_itself(1)
+        controller.tick()
+        assert self_test_of(installation.ledger).votes == told
+    controller.watch_every_s = 0.0
+    controller.tick()
+    assert self_test_of(installation.ledger).votes == 2
