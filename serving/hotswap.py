@@ -144,7 +144,11 @@ class MergedLoader:
         return checksum
 
     async def _prove(self, policy: Policy, checksum: bool | None) -> tuple[Proof, Reading]:
-        scores = await self.engine.score(policy.manifest.golden)
+        try:
+            scores = await self.engine.score(policy.manifest.golden)
+        except EngineRefused as error:  # vLLM has no JSON for NaN
+            reason = f"the engine has no log-probs for the golden sequences: {error}"
+            return Proof(proven=False, decided_by="absolute", reason=reason), reading_of(policy.manifest, ())
         reading = reading_of(policy.manifest, scores).model_copy(update={"parent": parent_logprobs(policy)})
         return judge(reading, self._known, checksum), reading
 
