@@ -113,10 +113,7 @@ class Controller:
         before = self_test_of(self.ledger)
         found = self._watch.look()
         if found.alarm and not before.alarm:
-            log.error(
-                "stable does not tie with itself: %d of %d decisive votes; nothing is promoted by itself until "
-                "somebody has found out why", found.wins, found.votes,
-            )  # fmt: skip
+            log.error("stable does not tie with itself: %s", found.says)
         return found.alarm
 
     def _show(self, weight: float, votes: int) -> None:
