@@ -198,6 +198,33 @@ def test_a_lost_engine_decides_nothing(installation: Installation) -> None:
     assert installation.tick().state == "promoted"
 
 
+def test_an_engine_that_stays_lost_ends_it_whoever_looks_and_its_return_counts_anew(
+    installation: Installation,
+) -> None:
+    """Four controllers, one after the other: the hours between them, in which nothing ran, do not count."""
+    installation.begin(patience=100.0, steps=[{"set_weight": 10}, {"pause": None}])
+    installation.tick()
+
+    def looks(*times: float) -> Release:
+        controller = installation.controller()
+        for at in times:
+            controller.clock = lambda at=at: at  # type: ignore[misc]
+            controller.tick()
+        return installation.last()
+
+    installation.gate.obey(Lose("killed"))
+    assert looks(0.0, 60.0).state == "canary"
+    installation.gate = holding(1)
+    assert looks(7200.0, 7201.0).state == "canary"
+    installation.gate.obey(Lose("killed again"))
+    assert looks(9000.0, 9060.0).state == "canary"
+    assert looks(90000.0, 90040.0).state == "canary"
+    ended = looks(5.0, 6.0)
+    assert (ended.state, ended.why) == ("aborted", "no engine has held policy-v1 for 100 s")
+    assert installation.registry.states()[1] == "candidate"
+    installation.is_consistent()
+
+
 def test_what_operators_do_meanwhile_ends_it(installation: Installation) -> None:
     installation.begin()
     installation.tick()
