@@ -270,7 +270,7 @@ async def health(_: Request) -> Response:
 
 
 async def state(_: Request) -> Response:
-    names = ("active", "aborted", "finished", "calls", "bodies", "weights")
+    names = ("active", "aborted", "finished", "calls", "bodies", "weights", "label")
     facts = {name: getattr(engine, name) for name in names}
     return JSONResponse({**facts, "adapters": list(engine.adapters), "paused": not engine.running.is_set()})
 
