@@ -17,9 +17,8 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """`held`: an engine is proven to hold the candidate. `alarm`: the votes' own test failed, so they prove nothing.
-
-    The decision may be missing while the release is pending.
+    """`held`: an engine is proven to hold the candidate; for `unheld_s` in a row none was seen to. `alarm`: the votes'
+    own test failed, so they prove nothing. The decision may be missing while the release is pending.
     """
 
     now: float
@@ -30,6 +29,7 @@ class Facts:
     frozen: bool
     alarm: bool
     decision: Decision | None
+    unheld_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ def _canary(release: Release, facts: Facts) -> Move | End | None:
         return End("inconclusive", decision.reason)
     if _late(release, facts.now):
         return End("inconclusive", f"nothing was decided within {release.plan.deadline:.0f} s: {decision.reason}")
+    if facts.unheld_s > release.plan.patience:
+        return End("aborted", f"no engine has held policy-v{release.candidate} for {release.plan.patience:.0f} s")
     # While no engine holds the candidate nobody learns anything of it: its time does not count.
     if facts.frozen or release.paused or not facts.held:
         return None

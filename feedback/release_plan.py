@@ -73,7 +73,8 @@ class Plan(Record):
     """`interleave` is the share of chats with several answers that are answered by both, blind, while it is released.
 
     `raters`: whose votes decide; "auto" is "evaluation" where `least_evaluators` of them have voted before, else "all".
-    `patience` is how long the candidate may take until an engine holds it. `deadline` ends without a decision.
+    `patience` is how long no engine may hold the candidate, at first and in a row later. `deadline` ends without a
+    decision.
     """
 
     steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=32)] = (

@@ -204,6 +204,8 @@ class ReleaseBook:
         again = seen is not None and seen.candidate == candidate
         former = seen.former if seen is not None and again else states[candidate]
         if stable is None or candidate == stable or former not in RELEASABLE:
+            if self.open() != seen:  # somebody else's release began, maybe of the same version
+                raise self._refusal("open", candidate, seen.stable if seen else -1)
             raise NotReleasable(f"policy-v{candidate} is {states[candidate]}: it cannot be released")
         release = Release(
             id=int(self.redis.incr(LAST)), candidate=candidate, stable=stable, plan=plan, mode=mode, whose=whose,

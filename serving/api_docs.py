@@ -239,6 +239,15 @@ FREEZE_RELEASES = documented(
     examples={"freeze": {"frozen": True}, "unfreeze": {"frozen": False}},
     errors=(403,),
 )
+SELF_TEST = documented("Does stable tie with itself?", tag="releases", returns=releases.ShownSelfTest, errors=(403,))
+RESET_SELF_TEST = documented(
+    "Begin the test of votes anew, and end its alarm",
+    tag="releases",
+    returns=releases.ShownSelfTest,
+    body=releases.ResetSelfTest,
+    examples={"the fault is found": {"reset": True}},
+    errors=(403,),
+)
 
 
 def _order(summary: str, body: type[releases.ReleaseOrder], examples: dict[str, schema.Schema]) -> dict[str, Any]:

@@ -59,6 +59,28 @@ class FrozenReleases(Freeze):
     model_config = example({"object": "releases", "frozen": True})
 
 
+class ResetSelfTest(BaseModel):
+    reset: Literal[True]
+
+
+class ShownSelfTest(BaseModel):
+    """Decisive votes on stable against itself, and how many the second of the two won. At the threshold an alarm is
+    raised: votes measure something else, and nothing is promoted by itself until somebody resets it."""
+
+    object: Literal["self_test"]
+    votes: int
+    wins: int
+    log_e: float = Field(description="the highest evidence there ever was, as the log of an e-value")
+    threshold: float
+    alarm: bool
+    says: str
+
+    model_config = example({
+        "object": "self_test", "votes": 12, "wins": 5, "log_e": 0.0, "threshold": 4.605, "alarm": False,
+        "says": "of 12 decisive votes on stable against itself the second won 5, as chance may have it",
+    })  # fmt: skip
+
+
 class ShownStep(BaseModel):
     says: str
     state: Literal["taken", "under way", "to come"]
@@ -105,7 +127,7 @@ _RELEASE: Schema = {
     "steps": [
         {"says": "10% of conversations", "state": "taken"}, {"says": "wait for the votes", "state": "under way"},
     ],
-    "engine": {"version": 7, "state": "ready", "cause": None}, "outcome": "undecided",
+    "engine": {"version": 7, "state": "ready", "cause": None}, "self_test": None, "outcome": "undecided",
     "votes": {"won": 31, "lost": 19, "tied": 4, "not_counted": 2}, "win_rate": _FIGURE,
     "evidence": {"for": "candidate", "log_e": 0.4, "threshold": 3.7}, "still_needed": 120,
     "forecast": "about 120 more votes to a decision", "thumbs": None, "left_wins": _FIGURE, "guardrails": [],
@@ -130,6 +152,7 @@ class ShownRelease(BaseModel):
     paused: bool
     proposed: bool = Field(description="all steps are taken, and an operator is waited for")
     engine: dict[str, Any] | None = Field(description="of the candidate, while one is wanted: version, state, cause")
+    self_test: ShownSelfTest | None = Field(description="while it is open, and once it has votes")
     outcome: Literal["promote", "roll back", "inconclusive", "undecided"] | None
     votes: Votes | None
     win_rate: ShownFigure | None

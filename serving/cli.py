@@ -12,7 +12,8 @@ from rich.table import Table
 from feedback.registry import PolicyRegistry
 from feedback.releases import ReleaseBook
 from feedback.rounds import RoundBook
-from feedback.store import COMPLETIONS, CURRENT, FEEDBACK
+from feedback.self_test import self_test_of
+from feedback.store import COMPLETIONS, CURRENT, FEEDBACK, Ledger
 from serving import (
     demo_command,
     feedback_commands,
@@ -116,6 +117,8 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     }
     if candidate := EnginePool(redis, hosting(settings)).describe():
         facts["candidate's engine"] = candidate
+    if (test := self_test_of(Ledger(redis))).alarm:
+        facts["self-test"] = f"ALARM: {test.says}"
     if as_json:
         console().print_json(data=facts)
     else:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -44,9 +45,11 @@ class Controller:
     poll_s: float = POLL_S
     judge_every_s: float = EVERY_S
     watch_every_s: float = WATCH_EVERY_S
+    clock: Callable[[], float] = time.monotonic
     _judge: Judge | None = field(default=None, init=False)
     _watch: Watch = field(init=False)
     _watched: float = field(default=-math.inf, init=False)
+    _looked: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._watch = Watch(self.ledger)
@@ -85,6 +88,7 @@ class Controller:
 
     def _facts(self, release: Release, alarm: bool) -> Facts:
         registry, served = self.book.registry, self.gate.served
+        held = served is not None and served.version == release.candidate
         failure = self.pool.failure(release.id)
         decision = None
         if release.state == "canary":
@@ -92,10 +96,17 @@ class Controller:
             self._show(release.weight, decision.votes)
         return Facts(
             now=time.time(), stable=registry.stable(), candidate_is=registry.states().get(release.candidate),
-            held=served is not None and served.version == release.candidate,
+            held=held, unheld_s=self._unheld_s(release, held),
             fault=Fault(failure.reason, failure.candidate_is) if failure else None,
             frozen=self.book.is_frozen(), alarm=alarm, decision=decision,
         )  # fmt: skip
+
+    def _unheld_s(self, release: Release, held: bool) -> float:
+        before, self._looked = self._looked, self.clock()
+        if held:
+            self.pool.held(release.id)
+            return 0.0
+        return self.pool.unheld(release.id, 0.0 if before is None else self._looked - before)
 
     def _judge_of(self, release: Release) -> Judge:
         if self._judge is None or self._judge.release.id != release.id:
@@ -117,15 +128,12 @@ class Controller:
 
     def _alarm(self) -> bool:
         before = self_test_of(self.ledger)
-        if time.monotonic() - self._watched < self.watch_every_s:
+        if (now := self.clock()) - self._watched < self.watch_every_s:
             return before.alarm
-        self._watched = time.monotonic()
+        self._watched = now
         found = self._watch.look()
         if found.alarm and not before.alarm:
-            log.error(
-                "stable does not tie with itself: %d of %d decisive votes; nothing is promoted by itself until "
-                "somebody has found out why", found.wins, found.votes,
-            )  # fmt: skip
+            log.error("stable does not tie with itself: %s", found.says)
         return found.alarm
 
     def _show(self, weight: float, votes: int) -> None:

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from feedback.rounds import RoundRecord
+from feedback.self_test import self_test_of
 from serving import api_docs as docs
 from serving.arms import Arm
 from serving.gateway import Gateway, GatewayDep
@@ -62,10 +63,11 @@ async def metrics(gateway: GatewayDep) -> Response:
 
 @dataclass(frozen=True)
 class Learning:
-    """What Redis knows of the rounds."""
+    """What Redis knows of the rounds, and whether votes still measure what they should."""
 
     frozen: bool
     round: RoundRecord | None
+    alarm: bool
 
 
 async def learning(gateway: Gateway) -> Learning | None:
@@ -80,7 +82,7 @@ async def learning(gateway: Gateway) -> Learning | None:
 
 
 def _ask(gateway: Gateway) -> Learning:
-    return Learning(gateway.rounds.is_frozen(), gateway.rounds.open_round())
+    return Learning(gateway.rounds.is_frozen(), gateway.rounds.open_round(), self_test_of(gateway.ledger).alarm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,7 @@ class State(Collector):
 
 def _learning(learning: Learning) -> Iterator[Metric]:
     yield _gauge("learning_frozen", "1 while no round starts by itself.", learning.frozen)
+    yield _gauge("self_test_alarm", "1 while stable does not tie with itself in blind votes.", learning.alarm)
     if learning.round is None:
         return
     stage = GaugeMetricFamily("ratchet_round_stage", "The stage of the open round.", labels=["stage"])

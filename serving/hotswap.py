@@ -144,7 +144,11 @@ class MergedLoader:
         return checksum
 
     async def _prove(self, policy: Policy, checksum: bool | None) -> tuple[Proof, Reading]:
-        scores = await self.engine.score(policy.manifest.golden)
+        try:
+            scores = await self.engine.score(policy.manifest.golden)
+        except EngineRefused as error:  # vLLM has no JSON for NaN
+            reason = f"the engine has no log-probs for the golden sequences: {error}"
+            return Proof(proven=False, decided_by="absolute", reason=reason), reading_of(policy.manifest, ())
         reading = reading_of(policy.manifest, scores).model_copy(update={"parent": parent_logprobs(policy)})
         return judge(reading, self._known, checksum), reading
 
@@ -156,10 +160,14 @@ class MergedLoader:
 
 
 class Adapters:
-    """The adapters in one engine, whichever loader put them there: none takes away what another needs."""
+    """The adapters in one engine, whichever loader put them there: none takes away what another needs.
+
+    What was there before us belongs to nobody any more: who needs it loads it anew.
+    """
 
     def __init__(self, engine: Engine, registry: PolicyRegistry) -> None:
         self.present: set[int] = set()
+        self.strays: set[int] | None = None
         self.loaders: list[AdapterLoader] = []
         self._engine, self._registry = engine, registry
         self._lock = asyncio.Lock()
@@ -174,12 +182,15 @@ class Adapters:
 
     async def settle(self) -> None:
         """Unload those that no loader needs, nor will: one just promoted is not loaded again. Raises RedisError."""
-        for version in sorted(version for version in self.present if not self._needed(version)):
+        if self.strays is None:
+            self.strays = {found for name in await self._engine.models() if (found := version_of(name)) is not None}
+        for version in sorted(version for version in self.present | self.strays if not self._needed(version)):
             stable = await asyncio.to_thread(self._registry.stable)
             async with self._lock:
                 if version != stable and not self._needed(version):
                     await self._unload(version)
                     self.present.discard(version)
+                    self.strays.discard(version)
 
     def _needed(self, version: int) -> bool:
         return any(loader.needs(version) for loader in self.loaders)
@@ -262,6 +273,12 @@ class AdapterLoader:
 
 def adapter_name(version: int) -> str:
     return f"policy-v{version}"
+
+
+def version_of(name: str) -> int | None:
+    """Whose adapter has the name; None if it is not one of ours."""
+    number = name.removeprefix("policy-v")
+    return int(number) if number.isdecimal() and adapter_name(int(number)) == name else None
 
 
 def reading_of(manifest: Manifest, scores: Scores) -> Reading:

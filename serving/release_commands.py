@@ -13,15 +13,18 @@ from feedback.registry import PolicyRegistry
 from feedback.release_plan import BadPlan, Plan, load_plan
 from feedback.release_start import begin_release
 from feedback.releases import Mode, Release, ReleaseBook, describe
+from feedback.self_test import reset as reset_self_test
+from feedback.self_test import self_test_of
 from feedback.settings import Settings
 from feedback.store import Ledger
 from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
 from serving.policy_commands import wait_until_served
 from serving.release_facts import facts, line
+from serving.release_facts import self_test as self_test_facts
 from serving.release_orders import Order, changed, default_mode, found, give, to_replace
 from serving.release_steps import in_words, steps_of
 from serving.release_view import history as history_table
-from serving.release_view import in_full, listing
+from serving.release_view import in_full, listing, tested
 
 POLL_S = 0.5
 #: Of `status --watch`, by how the release ended.
@@ -155,6 +158,25 @@ def unfreeze(home: Home = None) -> None:
     """Let releases begin and end by themselves again."""
     ReleaseBook(_at(home)[1]).freeze(False)
     typer.echo("releases go on")
+
+
+@app.command()
+def self_test(
+    reset: Annotated[
+        bool, typer.Option("--reset", help="The fault is found: only votes from now on count, and the alarm is over.")
+    ] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show whether stable ties with itself in blind votes; while it does not, nothing is promoted by itself."""
+    ledger = Ledger(_at(home)[1].redis)
+    if reset:
+        reset_self_test(ledger)
+    known = self_test_facts(self_test_of(ledger))
+    if as_json:
+        console().print_json(data=known)
+    else:
+        typer.echo(tested(known))
 
 
 def in_a_line(redis: Redis, book: ReleaseBook) -> str | None:

@@ -9,7 +9,9 @@ from feedback.decisions import Decision
 from feedback.guardrails import Guardrail
 from feedback.release_judge import decision_of as newest_decision
 from feedback.releases import Release, Transition, describe
+from feedback.self_test import THRESHOLD, SelfTest, self_test_of
 from feedback.statistics import Interval
+from feedback.store import Ledger
 from serving.pool import CANDIDATE
 from serving.release_steps import in_words
 
@@ -24,7 +26,9 @@ def decision_of(redis: Redis, release: Release) -> Decision | None:
 
 def facts(redis: Redis, release: Release) -> dict[str, Any]:
     """Everything that is known now."""
-    return card(release, decision_of(redis, release), engine_of(redis, release) if release.is_open else None)
+    if not release.is_open:
+        return card(release, decision_of(redis, release))
+    return card(release, decision_of(redis, release), engine_of(redis, release), self_test_of(Ledger(redis)))
 
 
 def engine_of(redis: Redis, release: Release) -> dict[str, Any] | None:
@@ -42,11 +46,22 @@ def engine_of(redis: Redis, release: Release) -> dict[str, Any] | None:
     }
 
 
-def card(release: Release, decision: Decision | None = None, engine: dict[str, Any] | None = None) -> dict[str, Any]:
+def card(
+    release: Release, decision: Decision | None = None, engine: dict[str, Any] | None = None,
+    tested: SelfTest | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """What `decision` says lies flat beside the release's own fields; all null before there is one."""
     known = release.model_dump(mode="json", exclude={"decision", "since"})
     where = {"is": describe(release), "open": release.is_open, "paused": release.paused}
-    return {"object": "release", **known, **where, "steps": steps(release), "engine": engine, **measured(decision)}
+    test = self_test(tested) if tested is not None and tested.votes else None
+    beside = {"steps": steps(release), "engine": engine, "self_test": test}
+    return {"object": "release", **known, **where, **beside, **measured(decision)}
+
+
+def self_test(found: SelfTest) -> dict[str, Any]:
+    """Stable against itself, as a test of the votes."""
+    counts = {"votes": found.votes, "wins": found.wins, "log_e": found.log_e, "threshold": THRESHOLD}
+    return {"object": "self_test", **counts, "alarm": found.alarm, "says": found.says}
 
 
 def steps(release: Release) -> list[dict[str, Any]]:

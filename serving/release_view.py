@@ -53,9 +53,16 @@ def rows(card: dict[str, Any]) -> list[tuple[str, str]]:
         ("thumbs", _thumbs(card["thumbs"])),
         *((each["name"].replace("_", " "), _guardrail(each)) for each in card["guardrails"]),
         ("engine", _engine(card["engine"])),
+        ("self-test", "" if card["self_test"] is None else tested(card["self_test"])),
         ("so far" if card["open"] else "decided by", card["says"] or ""),
     ]
     return [(name, value) for name, value in told if value]
+
+
+def tested(test: dict[str, Any]) -> str:
+    """Stable against itself."""
+    has, needs = test["log_e"], test["threshold"]
+    return f"{'ALARM' if test['alarm'] else 'ok'}: {bar(has / needs)} {has:.2f} of {needs:.2f}; {test['says']}"
 
 
 def bar(share: float) -> str:

@@ -1,5 +1,6 @@
 """/v1/releases, for operators: a candidate let in step by step beside the stable policy, watched, and ended."""
 
+import logging
 import time
 from functools import partial
 from typing import Any, TypeVar
@@ -11,16 +12,18 @@ from starlette.concurrency import run_in_threadpool
 from feedback.release_plan import BadPlan, Plan, load_plan
 from feedback.release_start import begin_release
 from feedback.releases import Release
+from feedback.self_test import reset, self_test_of
 from feedback.settings import Settings
 from serving import api_docs as docs
 from serving.api_releases import ReleaseOrder, ReleasePromotion, ReleaseWish
 from serving.errors import invalid
 from serving.gateway import Gateway, GatewayDep, Limit, OperatorDep, read_json
 from serving.operations import version_of
-from serving.release_facts import facts, line
+from serving.release_facts import facts, line, self_test
 from serving.release_orders import Order, UnknownRelease, changed, default_mode, found, give, to_replace
 
 router = APIRouter()
+log = logging.getLogger("serving.releases")
 B = TypeVar("B", bound=BaseModel)
 
 
@@ -56,6 +59,21 @@ async def freeze_releases(request: Request, gateway: GatewayDep, _: OperatorDep)
         raise invalid("frozen must be true or false", "frozen")
     await run_in_threadpool(gateway.releases.freeze, frozen)
     return {"object": "releases", "frozen": frozen}
+
+
+@router.get("/v1/releases/self-test", **docs.SELF_TEST)
+def get_self_test(gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
+    return self_test(self_test_of(gateway.ledger))
+
+
+@router.post("/v1/releases/self-test", **docs.RESET_SELF_TEST)
+async def reset_self_test(request: Request, gateway: GatewayDep, caller: OperatorDep) -> dict[str, Any]:
+    """For who has found the fault behind an alarm: only votes from now on count."""
+    if (await read_json(request)).get("reset") is not True:
+        raise invalid("reset must be true", "reset")
+    await run_in_threadpool(reset, gateway.ledger)
+    log.warning("the self-test of votes begins anew: %s has found the fault", caller.name)
+    return await run_in_threadpool(get_self_test, gateway, caller)
 
 
 @router.get("/v1/releases/{id}", **docs.RELEASE)

@@ -35,6 +35,14 @@ class Stored(NamedTuple):
     def policy_version(self, completion: Completion) -> int | None:
         return None if self.blind else completion.policy_version
 
+    @property
+    def side(self) -> dict[str, Any]:
+        """Where chance put it, if a release did; several arms have no name together."""
+        release, arms = self.completions[0].release, {completion.arm for completion in self.completions}
+        if self.blind or release is None:
+            return {}
+        return {"release": release, "arm": arms.pop() if len(arms) == 1 else None}
+
 
 def load(gateway: Gateway, responses: Sequence[Response]) -> list[Stored]:
     """The responses with their completions, those that are still there."""
@@ -95,6 +103,7 @@ def chat_completion(stored: Stored) -> dict[str, Any]:
         "metadata": response.metadata,
         "ratchet": {
             "policy_version": versions.pop() if len(versions) == 1 else None,
+            **stored.side,
             "conversation_id": response.conversation_id,
             "completion_ids": [each.id for each in stored.completions],
             "parent_id": response.parent_id,

@@ -16,6 +16,8 @@ from serving.swap_gate import SwapGate
 
 # What the candidate's engine still writes when its release has ended may take so long.
 LINGER_S = 60.0
+# And for so long another release may begin, for which it need not be started anew.
+WARM_S = 60.0
 NO_RELEASE = "no release is under way"
 
 
@@ -106,11 +108,15 @@ class CandidateTarget:
 
     async def _wish(self) -> None:
         """Of an engine that is not wanted any more, what runs may end first: but not before no request can come in."""
-        if self._aim is None and (self.gate.served is not None or self._lingers):
+        if self._aim is None and (self.gate.served is not None or self._lingers or self._warm):
             return
         if self._wished != self._aim:
             await asyncio.to_thread(self.pool.want, self._aim)
             self._wished = self._aim
+
+    @property
+    def _warm(self) -> bool:
+        return isinstance(self._wished, Wish) and time.monotonic() - self._ended < WARM_S
 
     @property
     def _lingers(self) -> bool:

@@ -92,9 +92,16 @@ class PolicyWatcher:
         """Without Redis the last known answers stand."""
         try:
             self._aim = await self.target.look()
-            self._proven |= {int(v) for v in await asyncio.to_thread(self.registry.redis.smembers, PROVEN)}
+            await asyncio.to_thread(self._share_proven)
         except RedisError as error:
             log.debug("Redis unreachable: %s", error)
+
+    def _share_proven(self) -> None:
+        """Also what could not be told when it was proven."""
+        known = {int(version) for version in self.registry.redis.smembers(PROVEN)}
+        if untold := self._proven - known:
+            self.registry.redis.sadd(PROVEN, *untold)
+        self._proven |= known
 
     async def _rest(self) -> None:
         """There is nothing to hold."""

@@ -90,9 +90,15 @@ def parse_ratchet(line: Line) -> Judged:
 
 
 def read_ratchet(rows: Sequence[Line], origin: Origin) -> list[Judged]:
-    """Records keep their ids, tokens and policy versions: this restores a backup. Raters get names of this ledger."""
+    """Records keep their ids, tokens and policy versions: this restores a backup. Raters get names of this ledger.
+
+    Releases are numbered anew in each installation: what comes from elsewhere is no vote on one, nor tests the votes.
+    """
     feedback, completions = parse_ratchet(rows[0])
     split = origin.split or feedback.split
     names = {name: origin.pseudonym(name, split) for name in {feedback.rater, *(c.rater for c in completions)}}
-    renamed = tuple(completion.model_copy(update={"rater": names[completion.rater]}) for completion in completions)
-    return [Judged(feedback.model_copy(update={"rater": names[feedback.rater], "split": split}), renamed)]
+    outside = {"release": None, "arm": None, "propensity": None}
+    renamed = tuple(each.model_copy(update={"rater": names[each.rater], **outside}) for each in completions)
+    lane = feedback.lane if feedback.is_check else None
+    facts = {"rater": names[feedback.rater], "split": split, "lane": lane, "release": None}
+    return [Judged(feedback.model_copy(update=facts), renamed)]

@@ -116,3 +116,10 @@ def test_only_an_automatic_one_is_promoted_by_itself() -> None:
     assert following(canary(paused_at=999.0, **proposed), replace(CALM, decision=BETTER)) is None
     for mode in ("manual", "assisted"):
         assert following(canary(mode=mode, **proposed), replace(CALM, decision=BETTER)) is None
+
+
+@pytest.mark.parametrize("release", [canary(), canary(paused_at=999.0), canary(proposed=True)])
+def test_a_candidate_that_no_engine_holds_again_is_waited_for_as_long_as_at_first(release: Release) -> None:
+    assert following(release, replace(CALM, held=False, unheld_s=600.0)) is None
+    is_over(release, "aborted", "no engine has held policy-v1 for 600 s", held=False, unheld_s=600.1)
+    is_over(release, "rolled_back", "worse", held=False, unheld_s=600.1, decision=WORSE)

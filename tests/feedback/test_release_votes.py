@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from feedback.archive import Archive
 from feedback.erasure import Eraser
 from feedback.evidence import Moments, mean_difference
+from feedback.exchange.answers import read_ratchet, write_ratchet
+from feedback.exchange.judged import Judged, Origin
 from feedback.judgements import Comparison, Feedback, Ranking, Rating
 from feedback.raters import Raters
 from feedback.records import Arm, Offer, Slot
@@ -70,6 +72,50 @@ def test_what_is_no_vote_of_the_release(booth: Booth, release: Release) -> None:
     booth.say(Comparison(left=a, right=b, winner="left"), **laid(release))
     booth.say(Rating(completion_id=a, value=1.0), **laid(release))
     assert votes_of_release(booth.ledger, release) == []
+
+
+def brought_in(booth: Booth, id: str) -> None:
+    """What was said under an id, as if it came from another installation."""
+    [kept] = booth.ledger.kept([id])
+    answers = booth.ledger.completions(kept.feedback.judgement.targets)
+    judged = Judged(kept.feedback, tuple(answers.values()))
+    origin = Origin("file", lambda name, _: f"imported_{name}", lambda _: "train", None, 0.0)
+    [again] = read_ratchet(list(write_ratchet(judged)), origin)
+    other = {each.id: each.id.replace("cmp_", "far_") for each in again.completions}
+    said = again.feedback.judgement.model_dump()
+    renamed = said | {name: other[value] for name, value in said.items() if isinstance(value, str) and value in other}
+    for each in again.completions:
+        far = each.model_copy(update={"id": other[each.id], "response_id": other[each.id].partition(":")[0]})
+        booth.ledger.append_answer(far.frame(model="policy", choices=2), [far])
+    record = again.feedback.model_dump() | {"id": f"far_{id}", "judgement": renamed}
+    booth.ledger.append_feedback(Feedback.model_validate(record))
+
+
+def test_what_is_imported_is_no_vote_and_no_thumb_and_tests_no_votes(booth: Booth, release: Release) -> None:
+    """Another installation's release may have the same number."""
+    vote = booth.compare(0, 1, **laid(release))
+    answers = booth.answers(0, 1, release=release.id, arm="candidate", propensity=0.1)
+    thumb = booth.say(Rating(completion_id=answers[1], value=1.0))
+    left, right = booth.answers(0, 0)
+    slots = (Slot(completion_id=left, arm="policy@stable"), Slot(completion_id=right, arm=SECOND))
+    for name in ("cmp", "far"):
+        id = left.partition(":")[0].replace("cmp", name)
+        named = tuple(
+            slot.model_copy(update={"completion_id": slot.completion_id.replace("cmp", name)}) for slot in slots
+        )
+        offer = Offer(id=id, rater="r", conversation_id="c", slots=named, propensity=0.5, lane="aa", created=0.0)
+        Archive(booth.ledger).add_offer(offer)
+    tested = booth.say(Comparison(left=left, right=right, winner="right"), lane="aa")
+    reader = ReleaseFeedback(booth.ledger, release)
+    found = reader.read()
+    assert (len(found[0]), len(aa_votes(booth.ledger, "0"))) == (1, 1)
+    for id in (vote, thumb, tested):
+        brought_in(booth, id)
+    assert reader.read() == found
+    assert len(aa_votes(booth.ledger, "0")) == 1
+    gold = booth.compare(0, 1, lane="gold")
+    brought_in(booth, gold)
+    assert [kept.feedback.lane for kept in booth.ledger.kept([f"far_{gold}"])] == ["gold"]
 
 
 def test_one_rater_has_one_vote_on_a_comparison_and_the_first_word_counts(booth: Booth, release: Release) -> None:

@@ -131,18 +131,6 @@ def test_a_broken_version_that_is_back_is_left_for_the_next_start(
     assert has_weights(registry, 2)
 
 
-def test_a_broken_version_that_is_back_is_left_for_the_next_start(
-    retention: Retention, registry: PolicyRegistry, tmp_path: Path
-) -> None:
-    for version in (2, 3):
-        registry.directory(version).rename(tmp_path / str(version))
-    reconcile(registry)
-    (tmp_path / "2").rename(registry.directory(2))
-    assert [v for v in (2, 3) if registry.states()[v] == "broken"] == [2, 3]
-    assert retention.sweep(1) == [3, 1, 5]
-    assert has_weights(registry, 2)
-
-
 def test_a_candidate_that_may_wait_for_its_release_stays(retention: Retention, registry: PolicyRegistry) -> None:
     registry.rollback(to=2, actor="op", reason="worse")
     publish(registry, 3)

@@ -7,6 +7,7 @@ what it says, the scores are its golden log-probs in the order of the prompts. /
 import asyncio
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -198,6 +199,8 @@ async def completions(request: Request) -> Response:
     for row, prompt in enumerate(body["prompt"]):
         scores = weights["scores"][row] if weights["scores"] else [-9.0] * (len(prompt) - 1)
         entries = [{str(token): {"logprob": score}} for token, score in zip(prompt[1:], scores, strict=True)]
+        if not all(map(math.isfinite, scores)):
+            return refuse(400, "Out of range float values are not JSON compliant")  # as vLLM says it
         choices.append({"index": row, "text": "x", "prompt_logprobs": [None, *entries]})
     return JSONResponse({"choices": choices})
 
@@ -267,7 +270,7 @@ async def health(_: Request) -> Response:
 
 
 async def state(_: Request) -> Response:
-    names = ("active", "aborted", "finished", "calls", "bodies", "weights")
+    names = ("active", "aborted", "finished", "calls", "bodies", "weights", "label")
     facts = {name: getattr(engine, name) for name in names}
     return JSONResponse({**facts, "adapters": list(engine.adapters), "paused": not engine.running.is_set()})
 

@@ -84,7 +84,7 @@ class Fleet:
     def _client(self) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {self.key}"}
         limits = httpx.Limits(max_connections=1, keepalive_expiry=600)
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60, limits=limits, trust_env=False)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=180, limits=limits, trust_env=False)
 
     async def versions(self) -> set[int | None]:
         """What the processes serve, asked one by one."""

@@ -19,7 +19,6 @@ from serving.arms import STABLE, Arm, Arms, place_of
 from serving.arrivals import Arrivals, Source
 from serving.control_tokens import ControlTokens
 from serving.engine import Engine
-from serving.hotswap import read_policy
 from serving.metrics import Pace
 from serving.relay import Relay, UnprovenWeights
 from serving.swap_gate import Close, Lose, Open, Served, SwapGate, Taint
@@ -205,11 +204,6 @@ def begin(start: Any, second_engine: Any, eventually: Any) -> Begin:
         plan = Plan(steps=(SetWeight(set_weight=WEIGHT * 100), Pause(pause=None)), interleave=interleave)
         gateway, book = live.gateway, live.gateway.releases
         begun = book.start(1, plan, mode="manual", whose="all", since="0", actor="t", reason="t", seen=None)
-        if gateway.candidate_watcher is None:
-            policy = read_policy(live.shelf.registry, 1)
-            second_engine.set(started_with=str(policy.model_dir))
-            served = policy.served(engine_model="policy", pinned=False, tokenizer_dir=policy.model_dir)
-            gateway.arms.candidate.gate.obey(Open(served))
         await eventually(lambda: gateway.arms.candidate.serves(1))
 
         def under_way() -> bool:
@@ -421,6 +415,30 @@ async def test_several_answers_to_a_chat_are_a_blind_comparison_whose_ranking_is
     assert (kept.feedback.lane, kept.feedback.release) == ("release", canary.release.id)
     told = (await canary.live.http.get(f"/v1/comparisons/{answer['id']}")).json()["reveal"]
     assert sorted(told.values()) == ["policy-v0", "policy-v1"]
+
+
+@pytest.mark.parametrize("side", ["stable", "candidate"])
+async def test_a_stored_answer_tells_its_side_as_when_it_was_given(begin: Begin, side: str) -> None:
+    canary = await begin()
+    answer = (await canary.chat(side)).json()
+    assert (answer["ratchet"]["release"], answer["ratchet"]["arm"]) == (canary.release.id, side)
+    shown = (await canary.live.http.get(f"/v1/chat/completions/{answer['id']}")).json()["ratchet"]
+    assert {name: shown[name] for name in answer["ratchet"]} == answer["ratchet"]
+    pinned = (await canary.live.chat(model="policy@candidate", max_tokens=2)).json()
+    shown = (await canary.live.http.get(f"/v1/chat/completions/{pinned['id']}")).json()["ratchet"]
+    assert "release" not in shown and "arm" not in shown
+
+
+async def test_a_stored_comparison_tells_no_side_before_the_vote(begin: Begin) -> None:
+    canary = await begin(interleave=1.0)
+    answer = (await canary.live.chat(n=2, max_tokens=2)).json()
+    shown = (await canary.live.http.get(f"/v1/chat/completions/{answer['id']}")).json()["ratchet"]
+    assert "release" not in shown and "arm" not in shown
+    ids = answer["ratchet"]["completion_ids"]
+    ranking = {"type": "ranking", "candidates": ids, "ranking": [[ids[1]], [ids[0]]]}
+    assert (await canary.live.http.post("/v1/feedback", json=ranking)).status_code == 201
+    shown = (await canary.live.http.get(f"/v1/chat/completions/{answer['id']}")).json()["ratchet"]
+    assert (shown["release"], shown["arm"]) == (canary.release.id, None)
 
 
 async def test_chats_are_interleaved_by_chance_and_only_where_a_vote_may_come_of_it(

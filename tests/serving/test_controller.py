@@ -21,7 +21,7 @@ from feedback.release_plan import plan_of
 from feedback.release_start import begin_once, begin_release
 from feedback.release_votes import SECOND
 from feedback.releases import Release, ReleaseBook
-from feedback.self_test import reset, self_test_of
+from feedback.self_test import SelfTest, Watch, reset, self_test_of
 from feedback.store import Ledger, connect
 from serving.control_tokens import ControlTokens
 from serving.controller import Controller
@@ -198,6 +198,33 @@ def test_a_lost_engine_decides_nothing(installation: Installation) -> None:
     assert installation.tick().state == "promoted"
 
 
+def test_an_engine_that_stays_lost_ends_it_whoever_looks_and_its_return_counts_anew(
+    installation: Installation,
+) -> None:
+    """Four controllers, one after the other: the hours between them, in which nothing ran, do not count."""
+    installation.begin(patience=100.0, steps=[{"set_weight": 10}, {"pause": None}])
+    installation.tick()
+
+    def looks(*times: float) -> Release:
+        controller = installation.controller()
+        for at in times:
+            controller.clock = lambda at=at: at  # type: ignore[misc]
+            controller.tick()
+        return installation.last()
+
+    installation.gate.obey(Lose("killed"))
+    assert looks(0.0, 60.0).state == "canary"
+    installation.gate = holding(1)
+    assert looks(7200.0, 7201.0).state == "canary"
+    installation.gate.obey(Lose("killed again"))
+    assert looks(9000.0, 9060.0).state == "canary"
+    assert looks(90000.0, 90040.0).state == "canary"
+    ended = looks(5.0, 6.0)
+    assert (ended.state, ended.why) == ("aborted", "no engine has held policy-v1 for 100 s")
+    assert installation.registry.states()[1] == "candidate"
+    installation.is_consistent()
+
+
 def test_what_operators_do_meanwhile_ends_it(installation: Installation) -> None:
     installation.begin()
     installation.tick()
@@ -257,8 +284,25 @@ def test_while_stable_does_not_tie_with_itself_nothing_is_promoted_by_itself(
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     found = self_test_of(installation.ledger)
     assert (found.votes, found.wins, found.alarm, round(found.log_e, 3)) == (11, 11, True, 5.14)
+    assert "the second won 11, which chance does not do" in caplog.text
     reset(installation.ledger)
     assert (installation.tick().state, self_test_of(installation.ledger).votes) == ("promoted", 0)
+
+
+def test_who_begins_the_self_test_anew_is_not_undone_by_a_look_that_had_begun(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation.stable_against_itself(11)
+    watch = Watch(installation.ledger)
+    found = watch._found
+
+    def slowly(before: SelfTest) -> SelfTest:
+        reset(installation.ledger)
+        return found(before)
+
+    monkeypatch.setattr(watch, "_found", slowly)
+    assert watch.look().alarm
+    assert not watch.look().alarm and not self_test_of(installation.ledger).alarm
 
 
 def killed_at(url: str, policies: Path, winner: str, at: int, after: bool) -> tuple[Installation, bool]:

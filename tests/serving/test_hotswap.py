@@ -4,6 +4,7 @@ import asyncio
 import errno
 import hashlib
 import json
+import math
 from typing import Any
 
 import httpx
@@ -96,6 +97,7 @@ async def test_prefixes_cached_by_other_weights_are_never_reused(live: Any, even
         pytest.param({"engine_checksum": "other"}, "weight digests differ", id="other bytes"),
         pytest.param({"engine_scores": [[-1.0, -1.0, -1.0], [-1.0, -1.0]]}, "0.00 of the way", id="old weights"),
         pytest.param({"engine_scores": [[-3.0, -3.0, -3.0], [-3.0, -3.0]]}, "off by", id="other weights"),
+        pytest.param({"engine_scores": [[math.nan] * 3, [math.nan] * 2]}, "has no log-probs", id="NaN"),
     ],
 )
 async def test_a_failed_proof_brings_the_previous_policy_back(

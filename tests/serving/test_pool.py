@@ -77,6 +77,12 @@ class Trial:
         return self.engine.state()["calls"].count(call)
 
 
+@pytest.fixture(autouse=True)
+def cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that is not needed is not kept."""
+    monkeypatch.setattr("serving.targets.WARM_S", 0.0)
+
+
 @pytest.fixture
 async def trial(start: Callable[..., Awaitable[Live]], second_engine: FakeEngine) -> Trial:
     """Two engines with one policy each."""
@@ -224,6 +230,24 @@ async def test_what_does_not_end_is_not_waited_for(
     async with trial.gate.admission():
         trial.end(release)
         await eventually(lambda: trial.pool.wish() is None)
+
+
+async def test_an_engine_is_kept_for_the_next_release_for_a_while(
+    trial: Trial, eventually: Any, looked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.targets.WARM_S", 60.0)
+    trial.live.shelf.publish(1, move=0.4, stable=False)
+    first = trial.begin(1)
+    await eventually(lambda: trial.held == 1)
+    trial.end(first)
+    await eventually(lambda: trial.gate.served is None)
+    await looked(trial)
+    assert trial.pool.wish() == Wish(1, first.id)
+    second = trial.begin(1)
+    await eventually(lambda: trial.pool.wish() == Wish(1, second.id))
+    trial.end(second)
+    monkeypatch.setattr("serving.targets.WARM_S", 0.0)
+    await eventually(lambda: trial.pool.wish() is None)
 
 
 async def test_another_candidate_is_swapped_into_the_running_engine(trial: Trial, eventually: Any) -> None:

@@ -18,6 +18,7 @@ from feedback.registry import PolicyRegistry
 from feedback.release_plan import Plan
 from feedback.release_start import begin_release
 from feedback.releases import Release, ReleaseBook, ReleaseMoved
+from feedback.self_test import KEY, SelfTest, self_test_of
 from feedback.settings import load_secrets
 from feedback.statistics import Interval
 from feedback.store import Ledger, connect
@@ -87,10 +88,38 @@ def watching() -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["start", "status", "list", "history", "promote", "pause", "resume", "abort", "rollback", "freeze", "unfreeze"],
+    [
+        "start",
+        "status",
+        "list",
+        "history",
+        "promote",
+        "pause",
+        "resume",
+        "abort",
+        "rollback",
+        "freeze",
+        "unfreeze",
+        "self-test",
+    ],
 )
 def test_every_command_explains_itself(command: str) -> None:
     assert "Usage:" in done(release(command, "--help"))
+
+
+def test_that_stable_does_not_tie_with_itself_is_told_until_somebody_resets_it(book: ReleaseBook) -> None:
+    """The bar: 5.14 of log 100 is more than all of it."""
+    done(release("start", "1"))
+    assert "self-test" not in done(release("status"))
+    assert done(release("self-test")).startswith("ok: [--------------------] 0.00 of 4.61; of 0 decisive votes")
+    kept = SelfTest(since="5-1", votes=11, wins=11, log_e=5.14, alarm=True)
+    book.redis.set(KEY, kept.model_dump_json())
+    assert "ALARM: [####################] 5.14 of 4.61; of 11 decisive" in done(release("self-test"))
+    assert "ALARM" in done(release("status"))
+    assert json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)["self-test"].startswith("ALARM: of 11")
+    assert json.loads(done(release("self-test", "--reset", "--json")))["alarm"] is False
+    assert self_test_of(Ledger(book.redis)) == SelfTest(since=Ledger(book.redis).watermark())
+    assert "self-test" not in json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)
 
 
 def test_a_release_begins_with_steps_a_file_or_the_installations_plan(book: ReleaseBook, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from feedback.decisions import Decision
 from feedback.evidence import Balance
 from feedback.guardrails import Guardrail
 from feedback.releases import Release, ReleaseBook
+from feedback.self_test import KEY, SelfTest, self_test_of
 from feedback.statistics import Interval
 from serving import release_orders, releases
 
@@ -370,3 +371,23 @@ async def test_the_actor_is_the_keys_name(live: Any, book: ReleaseBook) -> None:
     await live.http.post("/v1/releases", json={"candidate": 1}, headers=headers)
     await live.http.post("/v1/releases/1/abort", headers=headers)
     assert [(line.actor, line.reason) for line in book.history()] == [("bea", "asked for over the API")] * 2
+
+
+async def test_operators_see_the_self_test_of_votes_and_end_its_alarm(live: Any, caplog: Any) -> None:
+    await start(live)
+    assert (await live.http.get("/v1/releases/current")).json()["self_test"] is None
+    found = SelfTest(since="0", votes=11, wins=11, log_e=5.14, alarm=True)
+    live.gateway.registry.redis.set(KEY, found.model_dump_json())
+    shown = (await live.http.get("/v1/releases/self-test")).json()
+    assert (shown["votes"], shown["wins"], shown["alarm"], round(shown["threshold"], 3)) == (11, 11, True, 4.605)
+    assert (await live.http.get("/v1/releases/current")).json()["self_test"] == shown
+    assert "ratchet_self_test_alarm 1.0" in (await live.http.get("/metrics")).text
+    for body in ({}, {"reset": "yes"}):
+        assert refusal(await live.http.post("/v1/releases/self-test", json=body), 400)["param"] == "reset"
+    user = {"authorization": f"Bearer {live.user_key}"}
+    refusal(await live.http.post("/v1/releases/self-test", json={"reset": True}, headers=user), 403)
+    assert self_test_of(live.ledger).alarm
+    anew = (await live.http.post("/v1/releases/self-test", json={"reset": True})).json()
+    assert (anew["votes"], anew["alarm"]) == (0, False)
+    assert "ratchet_self_test_alarm 0.0" in (await live.http.get("/metrics")).text
+    assert "root has found the fault" in caplog.text
