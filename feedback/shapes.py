@@ -3,7 +3,7 @@
 import json
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from feedback.manifest import BrokenPolicy
 
@@ -11,11 +11,20 @@ Shapes = dict[str, tuple[int, ...]]
 MOST_HEADER = 100_000_000  # bytes: safetensors' own bound
 
 
+class Tensor(NamedTuple):
+    """One tensor in a file, from byte `start` to before byte `end`; `dtype` as the format names it, such as BF16."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
 def shapes_of(model_dir: Path) -> Shapes:
     """Names and shapes; {} where there are no such files. Raises BrokenPolicy or OSError."""
     found: Shapes = {}
     for path in sorted(model_dir.glob("*.safetensors")):
-        found |= _header(path)
+        found |= {name: tensor.shape for name, tensor in tensors_of(path).items()}
     return found
 
 
@@ -34,13 +43,18 @@ def check_shapes(model_dir: Path, base_dir: Path) -> None:
             raise BrokenPolicy(f"{model_dir}: {name} has shape {list(shape)}, the base model's {list(expected[name])}")
 
 
-def _header(path: Path) -> Shapes:
-    """8 bytes, little endian, that say how long the JSON is that follows: names to dtype, shape and place."""
+def tensors_of(path: Path) -> dict[str, Tensor]:
+    """What one file holds; raises BrokenPolicy. Its first 8 bytes, little endian, are the length of the JSON after them."""
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else MOST_HEADER + 1
         try:
             table: Any = json.loads(file.read(length)) if length <= MOST_HEADER else None
-            return {name: tuple(entry["shape"]) for name, entry in table.items() if name != "__metadata__"}
+            return {name: _tensor(entry, 8 + length) for name, entry in table.items() if name != "__metadata__"}
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise BrokenPolicy(f"{path}: this is no safetensors file") from error
+
+
+def _tensor(entry: dict[str, Any], data: int) -> Tensor:
+    first, last = entry["data_offsets"]
+    return Tensor(entry["dtype"], tuple(entry["shape"]), data + first, data + last)

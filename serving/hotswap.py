@@ -14,6 +14,7 @@ from feedback.registry import BASE, PolicyRegistry
 from feedback.shapes import check_shapes
 from serving.control_tokens import ControlTokens
 from serving.engine import SERVED_NAME, Engine, EngineDown, EngineRefused, Scores
+from serving.finite import check_finite
 from serving.plain_draw import engine_defaults
 from serving.proof import Proof, Reading, digests_agree, judge
 from serving.swap_gate import Close, Load, Served, SwapGate, Taint
@@ -62,11 +63,11 @@ class Loaded:
 
 
 class SwapFailed(RuntimeError):
-    """The engine does not hold the policy it was told to load."""
+    """The engine does not hold the policy it was told to load; `spoilt`, it can hold no other now either."""
 
-    def __init__(self, reason: str, proof: Proof | None = None, pause_s: float = 0.0) -> None:
+    def __init__(self, reason: str, proof: Proof | None = None, pause_s: float = 0.0, *, spoilt: bool = False) -> None:
         super().__init__(reason)
-        self.proof, self.pause_s = proof, pause_s
+        self.proof, self.pause_s, self.spoilt = proof, pause_s, spoilt
 
 
 class PolicyLoader(Protocol):
@@ -121,7 +122,8 @@ class MergedLoader:
         proof, reading = await self._prove(policy, checksum)
         if not proof.proven:
             await self.gate.command(Taint())
-            raise SwapFailed(proof.reason, proof, pause_s)
+            # Where weights gave no numbers, what they left in the cache spoils those of others.
+            raise SwapFailed(proof.reason, proof, pause_s, spoilt=not reading.engine and bool(reading.golden))
         self._known = reading
         return Loaded(served, proof, pause_s)
 
@@ -305,9 +307,9 @@ def largest_difference(left: Scores, right: Scores) -> float:
 
 
 def read_policy(registry: PolicyRegistry, version: int) -> Policy:
-    """Read a version from disk, verify each byte, and that it has the base's tensors; raises BrokenPolicy or OSError.
+    """Read a version from disk, verify each byte, that it has the base's tensors, and numbers in them.
 
-    Needs no Redis.
+    Raises BrokenPolicy or OSError. Needs no Redis.
     """
     directory = registry.directory(version)
     manifest = read_manifest(directory)
@@ -318,4 +320,5 @@ def read_policy(registry: PolicyRegistry, version: int) -> Policy:
     if version != BASE:
         base = registry.directory(BASE)
         check_shapes(policy.model_dir, base / read_manifest(base).model_path)
+        check_finite(policy.model_dir)
     return policy

@@ -74,6 +74,10 @@ class EnginePool:
                 pipe.hset(CANDIDATE, mapping=facts)
             pipe.execute()
 
+    def dismiss(self) -> None:
+        """For who leads: the engine shall end, and whoever wants one later gets another. What failed is still told."""
+        self.redis.hdel(CANDIDATE, "wanted", "state", "state_release")
+
     def report(self, wish: Wish, reason: str, *, broken: bool, proven: bool) -> None:
         """For who leads: the version failed in the engine, because its bytes are `broken` or its proof failed;
         `proven`: another engine, or this one earlier, did hold it."""

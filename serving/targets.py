@@ -104,6 +104,8 @@ class CandidateTarget:
         broken = isinstance(failure, BrokenPolicy)
         await asyncio.to_thread(self.pool.report, self._aim, str(failure), broken=broken, proven=proven)
         self._refused, self.absence = self._aim, f"policy-v{version} failed its proof: {failure}"
+        if isinstance(failure, SwapFailed) and failure.spoilt:
+            await asyncio.to_thread(self.pool.dismiss)
         return None
 
     async def _wish(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -248,6 +249,25 @@ async def test_an_engine_is_kept_for_the_next_release_for_a_while(
     trial.end(second)
     monkeypatch.setattr("serving.targets.WARM_S", 0.0)
     await eventually(lambda: trial.pool.wish() is None)
+
+
+async def test_an_engine_that_computed_no_numbers_is_done_with(
+    trial: Trial, eventually: Any, looked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in its cache would spoil what the next candidate computes."""
+    monkeypatch.setattr("serving.targets.WARM_S", 60.0)
+    trial.live.shelf.publish(1, move=0.4, stable=False, engine_scores=[[math.nan] * 3, [math.nan] * 2])
+    first = trial.begin(1)
+    await eventually(lambda: trial.pool.failure(first.id))
+    await eventually(lambda: trial.pool.wish() is None)
+    await looked(trial)
+    failure = trial.pool.failure(first.id)
+    assert failure is not None and (failure.candidate_is, trial.pool.wish()) == ("rejected", None)
+    trial.end(first)
+    trial.live.shelf.publish(2, move=0.4, stable=False)
+    second = trial.begin(2)
+    await eventually(lambda: trial.held == 2)
+    assert trial.pool.wish() == Wish(2, second.id)
 
 
 async def test_another_candidate_is_swapped_into_the_running_engine(trial: Trial, eventually: Any) -> None:

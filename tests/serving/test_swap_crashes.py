@@ -201,6 +201,12 @@ class Installation:
 Install = Callable[..., Installation]
 
 
+@pytest.fixture(autouse=True)
+def cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that is not needed is not kept."""
+    monkeypatch.setattr("serving.targets.WARM_S", 0.0)
+
+
 @pytest.fixture
 def install(valkey_url: str, tmp_path: Path, fake_engine: FakeEngine, second_engine: FakeEngine) -> Install:
     def make(mode: str, *faults: dict[str, Any]) -> Installation:
