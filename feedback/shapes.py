@@ -44,7 +44,7 @@ def check_shapes(model_dir: Path, base_dir: Path) -> None:
 
 
 def tensors_of(path: Path) -> dict[str, Tensor]:
-    """What one file holds; raises BrokenPolicy. Its first 8 bytes, little endian, are the length of the JSON after them."""
+    """What one file holds: 8 bytes, little endian, the length of the JSON after them. Raises BrokenPolicy."""
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else MOST_HEADER + 1
