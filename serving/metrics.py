@@ -56,6 +56,11 @@ class Pace:
         self._last = now
 
     @property
+    def elapsed_s(self) -> float:
+        """Since the request began."""
+        return perf_counter() - self._started
+
+    @property
     def gaps(self) -> list[int]:
         """How many tokens came how long after the one before, by the buckets of NEXT_TOKEN_S and +Inf."""
         return self._counts

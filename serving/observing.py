@@ -1,7 +1,8 @@
 """What befalls requests under a release, told to its guardrails beside the way of the answers. A crash loses a second.
 
 No units are comparisons, which are judged, and requests that named their policy. An engine that goes away takes many
-answers along: that is one event, not so many units, and is the business of whoever watches the engine.
+answers along: that is one event, not so many units, and is the business of whoever watches the engine. One that is
+silent failed each who waited; who left before the first token had waited at least so long.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from redis.exceptions import RedisError
 
 from feedback.observations import Observations, Observed, weight_of
 from feedback.refusals import refuses
-from serving.engine import EngineDown, EngineRefused
+from serving.engine import EngineDown, EngineRefused, EngineSlow
 from serving.failures import is_clients
 from serving.metrics import Pace
 from serving.recorder import Draft, Ticket
@@ -79,11 +80,11 @@ class Watching:
             return
         fault = error or (self.relay.fault if self.relay else None)
         draft = self.relay.drafts[0] if self.relay else Draft()
-        if (seen := _seen(ticket, draft, fault, self.pace.first_s)) is not None:
+        if (seen := _seen(ticket, draft, fault, self.pace)) is not None:
             self.observing.add(seen)
 
 
-def _seen(ticket: Ticket, draft: Draft, fault: BaseException | None, first_s: float | None) -> Observed | None:
+def _seen(ticket: Ticket, draft: Draft, fault: BaseException | None, pace: Pace) -> Observed | None:
     """None where there is nothing to learn of the policy."""
     assert ticket.release is not None and ticket.propensity is not None
     arm = ticket.arms[0]
@@ -91,12 +92,14 @@ def _seen(ticket: Ticket, draft: Draft, fault: BaseException | None, first_s: fl
     unit = Observed(ticket.release, ticket.conversation_id, arm, weight, failed=False)
     if isinstance(fault, EngineRefused):
         return None if is_clients(fault) else unit._replace(failed=True)
+    if isinstance(fault, EngineSlow):
+        return unit._replace(failed=True)
     if isinstance(fault, EngineDown | UnprovenWeights):
         return None
     text, over = "".join(draft.text), draft.finish_reason is not None
     if over and not text.strip() and not draft.tool_calls:
         return unit._replace(failed=True)
-    if not over and not text:  # nobody waited for it
-        return None
+    if not over and not text:
+        return unit._replace(first_token_s=pace.elapsed_s)
     tokens = len(draft.token_ids) if over else None
-    return unit._replace(refused=refuses(text), first_token_s=first_s, tokens=tokens)
+    return unit._replace(refused=refuses(text), first_token_s=pace.first_s, tokens=tokens)

@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from feedback.observations import Observations, Observed, strata_of
-from serving.engine import EngineDown, EngineRefused
+from serving.engine import EngineDown, EngineRefused, EngineSlow
 from serving.metrics import Pace
 from serving.observing import MOST, Observing
 from serving.recorder import Ticket
@@ -53,10 +53,10 @@ async def observed(asked: Ticket, source: AsyncIterator[Any] | None, *, read: in
     return counted.seen
 
 
-async def broken_off(*texts: str) -> AsyncIterator[list[Any]]:
+async def broken_off(*texts: str, error: EngineDown | None = None) -> AsyncIterator[list[Any]]:
     async for batch in said(0, *texts, finish=False):
         yield batch
-    raise EngineDown("gone")
+    raise error or EngineDown("gone")
 
 
 async def unfinished(*texts: str) -> AsyncIterator[list[Any]]:
@@ -81,11 +81,17 @@ async def test_what_is_empty_or_refused_by_the_engine_failed() -> None:
 async def test_what_somebody_left_is_no_failure_and_has_no_length() -> None:
     [seen] = await observed(ticket(), unfinished("a", "b"), read=1)
     assert (seen.failed, seen.tokens) == (False, None)
-    assert await observed(ticket(), unfinished("a"), read=0) == []
 
 
-async def test_an_engine_that_goes_away_says_nothing_of_the_policy() -> None:
+async def test_who_leaves_before_the_first_token_had_waited_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pace, "elapsed_s", 12.0)
+    [seen] = await observed(ticket(), unfinished("a"), read=0)
+    assert (seen.failed, seen.first_token_s, seen.tokens) == (False, 12.0, None)
+
+
+async def test_an_engine_that_goes_away_says_nothing_of_the_policy_and_one_that_is_silent_fails() -> None:
     assert await observed(ticket(), broken_off("a", "b")) == []
+    assert [seen.failed for seen in await observed(ticket(), broken_off("a", error=EngineSlow("silent")))] == [True]
 
 
 @pytest.mark.parametrize("asked", [
