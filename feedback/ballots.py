@@ -57,13 +57,14 @@ def board_of(
 def votes_in(
     ledger: Ledger, *, whose: Whose = "all", quarantined: Collection[str] = (), blind: bool = False
 ) -> list[Vote]:
-    """The votes that stand, without those of raters in quarantine; `blind` leaves only those on answers laid blind.
+    """The votes that stand, without those of raters in quarantine; `blind` leaves only those on answers laid blind, of
+    which the first word counts: it was told who wrote what.
 
     An answer that two versions wrote, and one that was imported, is no version's. Checks of raters are no votes.
     """
     standing = [
         item
-        for item in ledger.standing(ledger.watermark())
+        for item in (_first_words(ledger) if blind else ledger.standing(ledger.watermark()))
         if isinstance(item.judgement, Comparison | Ranking)
         and not item.is_check
         and item.split in SPLITS[whose]
@@ -72,6 +73,16 @@ def votes_in(
     ]
     known = _answers(ledger, {id for item in standing for id in item.judgement.targets})
     return [vote for item in standing for vote in votes_of(item, known)]
+
+
+def _first_words(ledger: Ledger) -> list[Feedback]:
+    """The first judgement of each slot, whatever was said later."""
+    first: dict[str, Feedback] = {}
+    for _, said in ledger.said("0"):
+        if isinstance(said, Feedback):
+            first.setdefault(said.slot, said)
+    gone = ledger.gone(item.id for item in first.values())
+    return [item for item in first.values() if item.id not in gone]
 
 
 def votes_of(item: Feedback, known: Mapping[str, Answer]) -> list[Vote]:

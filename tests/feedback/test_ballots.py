@@ -68,6 +68,23 @@ def test_the_last_word_counts_unless_it_was_taken_back_or_erased(booth: Booth) -
     assert [v.rater for v in votes_in(booth.ledger)] == ["ann"]
 
 
+def test_of_what_was_laid_blind_the_first_word_counts_unless_it_was_erased(booth: Booth) -> None:
+    left, right = booth.answers(1, 2)
+    for winner in ("left", "right"):
+        vote = Comparison(left=left, right=right, winner=winner, comparison_id="cmp")  # type: ignore[arg-type]
+        booth.say(vote)
+    booth.ledger.retract(booth.compare(1, 2, winner="right"))
+    booth.compare(1, 2, rater="eve")
+    assert [(v.rater, v.result) for v in votes_in(booth.ledger)] == [("ann", 0.0), ("eve", 1.0)]
+    assert [(v.rater, v.result) for v in votes_in(booth.ledger, blind=True)] == [
+        ("ann", 1.0),
+        ("ann", 0.0),
+        ("eve", 1.0),
+    ]
+    Eraser(Archive(booth.ledger)).person("eve")
+    assert [v.rater for v in votes_in(booth.ledger, blind=True)] == ["ann", "ann"]
+
+
 def test_whose_votes_count(booth: Booth) -> None:
     booth.compare(1, 2, rater="ann")
     booth.compare(1, 2, rater="bob", split="eval")
