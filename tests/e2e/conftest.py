@@ -103,7 +103,7 @@ class Service:
         return OpenAI(base_url=f"{self.url}/v1", api_key=self.key, timeout=120, max_retries=0)
 
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, headers=self._headers, timeout=30)
+        return httpx.post(self.url + path, json=body, headers=self._headers, timeout=120)
 
     def get(self, path: str) -> dict[str, Any]:
         response = httpx.get(self.url + path, headers=self._headers, timeout=30)
