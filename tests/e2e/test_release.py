@@ -101,10 +101,9 @@ def registry(service: Service) -> PolicyRegistry:
     return PolicyRegistry(connect(service.settings.resolved_redis_url()), service.settings.policies_dir)
 
 
-def release(service: Service, version: int, **options: str) -> dict[str, Any]:
+def release(service: Service, version: int, steps: str = "50%,analysis") -> dict[str, Any]:
     """Begun by an operator; ended by itself."""
-    given = [f"--{name}={value}" for name, value in options.items()]
-    service.cli("release", "start", str(version), "--steps", "50%,analysis", "--mode", "automatic", *given)
+    service.cli("release", "start", str(version), "--steps", steps, "--mode", "automatic")
     id = service.get("/v1/releases/current")["id"]
     wait_for(lambda: service.get(f"/v1/releases/{id}")["ended"] is not None, seconds=900, what=f"the end of v{version}")
     return service.get(f"/v1/releases/{id}")
@@ -125,7 +124,7 @@ def test_the_bad_go_back_the_good_stay_and_nobody_notices(
         assert (rolled_back["state"], states(service)[bad]) == ("rolled_back", "rolled_back"), rolled_back["why"]
         assert service.get("/v1/policies")["stable"] == before
         service.cli("promote", str(bad), "--reason", "to see that the better one takes its place")
-        promoted = release(service, good)
+        promoted = release(service, good, "50%,20s,analysis")
         assert (promoted["state"], states(service)[good]) == ("promoted", "stable"), promoted["why"]
         seen = [len(person.answered) for person in crowd]
         wait_for(lambda: all(len(p.answered) > n + 3 for p, n in zip(crowd, seen, strict=True)), seconds=180,
@@ -137,6 +136,10 @@ def test_the_bad_go_back_the_good_stay_and_nobody_notices(
     written = {version: [c for c in kept.values() if c.policy_version == version] for version in (before, bad, good)}
     assert all(written.values())
     assert {c.arm for c in written[bad] if c.release == rolled_back["id"]} == {"candidate"}
+    put = [c for c in kept.values() if c.release == promoted["id"] and c.propensity is not None]
+    assert {(c.policy_version, c.arm, c.propensity) for c in put} == {(bad, "stable", 0.5), (good, "candidate", 0.5)}
+    share = sum(c.arm == "candidate" for c in put) / len(put)
+    assert abs(share - 0.5) < 5 * 0.5 / len(put) ** 0.5, f"{share:.2f} of {len(put)} are the candidate's"
     models = {version: candidates.model_of(registry, version) for version in written}
     for version, answers in written.items():
         whole = [answer for answer in answers if answer.version_changed_at is None and answer.plain]
