@@ -56,10 +56,12 @@ def chatting(service: Service, count: int) -> Iterator[list[Chatter]]:
     chatters = [Chatter(service.client(), stop) for _ in range(count)]
     for chatter in chatters:
         chatter.start()
-    yield chatters
-    stop.set()
-    for chatter in chatters:
-        chatter.join(timeout=120)
+    try:
+        yield chatters
+    finally:
+        stop.set()
+        for chatter in chatters:
+            chatter.join(timeout=120)
 
 
 def ask(service: Service, question: str, n: int = 4) -> tuple[list[str], str]:

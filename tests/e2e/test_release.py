@@ -91,10 +91,12 @@ def people(service: Service, count: int) -> Iterator[list[Person]]:
     crowd = [Person(service, f"person-{number}", stop) for number in range(count)]
     for person in crowd:
         person.start()
-    yield crowd
-    stop.set()
-    for person in crowd:
-        person.join(timeout=120)
+    try:
+        yield crowd
+    finally:
+        stop.set()
+        for person in crowd:
+            person.join(timeout=120)
 
 
 @pytest.fixture(scope="module")
