@@ -24,7 +24,9 @@ def make_app(settings: Settings) -> Celery:
         task_default_queue="training",
         worker_pool="solo",
         worker_concurrency=1,
-        worker_prefetch_multiplier=1,
+        # No limit: with one, a message that could not be acknowledged as Redis went away counts as being worked on for
+        # ever, and the worker never asks for another. A solo worker takes none while it works anyway.
+        worker_prefetch_multiplier=0,
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
