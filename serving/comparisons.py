@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from feedback.judgements import Feedback, compares
 from feedback.records import Completion, Lane, Offer, Slot, new_id
+from feedback.release_votes import SECOND
 from feedback.releases import Release
 from serving import api_docs as docs
 from serving.answers import Admitted, Plan, Question, Way, answer
@@ -36,7 +37,6 @@ from serving.swap_gate import Served
 MIN_SLOTS, MAX_SLOTS = 2, 8
 # Of the comparisons during a release: a rater, or a client, that is not blind shows in them.
 AA_SHARE = 0.01
-AGAIN = f"{STABLE}/2"
 COMPARED = "cmp_"
 
 router = APIRouter()
@@ -93,7 +93,7 @@ def between(release: Release, k: int) -> Match:
 
 def against_itself(k: int) -> Match:
     """The stable policy twice: whoever finds one of them better shows how blind the comparisons are."""
-    return Match(_in_turn(STABLE, AGAIN, k), "aa")
+    return Match(_in_turn(STABLE, SECOND, k), "aa")
 
 
 def _in_turn(one: str, other: str, k: int) -> tuple[str, ...]:
