@@ -209,7 +209,8 @@ async def test_a_candidate_is_let_in_and_lost_in_every_process(
     payloads = await stream
     assert payloads[-1] == "[DONE]" and set(w.split("-")[0] for w in text_of(payloads).split()) == {"w1"}
     await eventually(lambda: not shelf.registry.redis.exists("engine:candidate"), 120)  # kept warm a while
-    assert await answers_of(fleet, "policy") == {"w0-0 "}
+    said, loads = await answers_of(fleet, "policy"), [fleet.engine.state()["calls"], second_engine.state()["calls"]]
+    assert said == {"w0-0 "}, (await fleet.versions(), shelf.registry.audit(), book.history(), loads)
     assert len(set(workers) & set(fleet.workers())) == WORKERS - 1, "a process ended for the candidate's sake"
 
 
