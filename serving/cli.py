@@ -31,10 +31,8 @@ from serving import (
 from serving.commands import AsJson, Home, OneLineErrors, console, installation
 from serving.installation import environment, settings_of
 from serving.pool import EnginePool, hosting
-from serving.probes import readiness
+from serving.probes import WORKER_ALIVE, readiness
 from serving.terminal import Terminal
-from serving.up import WORKER_ALIVE
-from serving.up import up as run_everything
 
 Model = Annotated[str | None, typer.Option("--model", help="Hugging Face id or directory of the base model.")]
 
@@ -81,6 +79,8 @@ def up(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show all that the parts write.")] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C."""
+    from serving.up import up as run_everything  # whoever rolls back must not wait for all that this one needs
+
     addresses = {"host": host, "port": port, "workers": workers, "redis_url": redis_url, "redis_port": redis_port}
     engine = {"engine_url": engine_url, "engine_port": engine_port, "base_model": model}
     run_everything(settings_of(home, **addresses, **engine), Terminal(), verbose=verbose)

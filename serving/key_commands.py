@@ -3,7 +3,7 @@
 import re
 import time
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
@@ -12,7 +12,9 @@ from rich.table import Table
 
 from feedback.keys import ROLES, ApiKey, KeyChange, KeyRing, Limits, Role, UnknownKey
 from serving.commands import AsJson, Failure, Home, OneLineErrors, console, installation
-from serving.quotas import Quotas, Usage
+
+if TYPE_CHECKING:
+    from serving.quotas import Usage
 
 UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -50,6 +52,8 @@ def create(
 @app.command("list")
 def list_keys(home: Home = None, as_json: AsJson = False) -> None:
     """Show the keys that exist, and what those with limits used today (UTC); the keys themselves are not kept."""
+    from serving.quotas import Quotas  # it belongs to the gateway, with all that this one needs
+
     ring = ring_of(home)
     keys = ring.list()
     usage = Quotas(ring.redis).usage(*keys)
@@ -150,7 +154,7 @@ def limits_text(limits: Limits) -> str:
     return ", ".join(f"{value:,} {name}" for name, value in short if value is not None) or "none"
 
 
-def usage_text(usage: Usage | None) -> str:
+def usage_text(usage: "Usage | None") -> str:
     if usage is None:
         return "not counted"
     return f"{usage.requests:,} requests, {usage.tokens:,} tokens, {usage.feedback:,} feedback"

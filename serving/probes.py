@@ -7,6 +7,8 @@ import httpx
 
 from feedback.settings import Settings
 
+WORKER_ALIVE = "worker:alive"  # a key that the worker renews
+
 
 def answers(url: str, *, key: str | None = None, timeout_s: float = 2.0) -> bool:
     """True if a GET is answered with 2xx in time."""

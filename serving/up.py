@@ -17,13 +17,12 @@ from serving.candidate_engine import CandidateEngine
 from serving.children import CannotStart, Child, ChildSpec, Command, NotYet
 from serving.installation import check_disk, check_ports, environment, exclusive, record_start
 from serving.pool import EnginePool, hosting
-from serving.probes import answers, gateway_url
+from serving.probes import WORKER_ALIVE, answers, gateway_url
 from serving.supervisor import Stopped, Supervisor
 from serving.terminal import Terminal
 from serving.valkey import ledger_ready, valkey_spec
 from serving.vllm_server import candidate_spec, engine_spec
 
-WORKER_ALIVE = "worker:alive"
 BEAT_SETTLES_S = 3.0
 # By the level alone: the lines of requests hold what clients call them.
 TROUBLE = re.compile(r'"level": "(?:WARNING|ERROR|CRITICAL)"|^\S+ \S+ (?:WARNING|ERROR|CRITICAL) |^ratchet gateway: ')
