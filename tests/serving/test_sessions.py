@@ -1,6 +1,7 @@
 """Signing in with a browser: what a cookie may do, what it may not, and when it ends."""
 
 import asyncio
+import logging
 import time
 from http.cookies import SimpleCookie
 from itertools import product
@@ -236,6 +237,20 @@ async def test_an_expired_link_signs_nobody_in(live: Any, browser: Any) -> None:
     assert code(await browser.post("/v1/session", json={"invite": token})) == (401, "invalid_invite")
 
 
+async def test_no_token_ever_reaches_a_log(live: Any, browser: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    invite, _ = live.gateway.auth.invites.create(name="ann")
+    await sign_in(browser, invite=invite)
+    secrets = [invite, browser.cookies[COOKIE], "rk-wrong", "inv_wrong"]
+    assert await status(browser) == 200
+    for body in ({"invite": invite}, {"key": "rk-wrong"}, {"invite": "inv_wrong"}):
+        assert (await browser.post("/v1/session", json=body)).status_code == 401
+    ours = [record for record in caplog.records if not record.name.startswith(("httpcore", "hpack"))]
+    text = "\n".join(record.getMessage() + (record.exc_text or "") for record in ours)
+    assert "/v1/session" in text
+    assert [secret for secret in secrets if secret in text] == []
+
+
 async def test_without_single_user_mode_nobody_is_signed_in_for_nothing(live: Any, browser: Any) -> None:
     for body in (b"", b"{}"):
         answer = await browser.post("/v1/session", content=body)
@@ -275,12 +290,18 @@ async def test_single_user_mode_is_for_this_machine_by_name_alone(start: Any) ->
 
 async def test_all_gateway_processes_know_a_session(launch: Any, eventually: Any) -> None:
     fleet: Fleet = await launch()
-    url = f"http://127.0.0.1:{fleet.settings.port}"
-    async with httpx.AsyncClient(base_url=url, headers=PAGE) as browser:
+    writing, *others = fleet.clients.values()
+    async with httpx.AsyncClient(base_url=fleet.url, headers=PAGE) as browser:
         await sign_in(browser, key=fleet.key)
         cookie = {"cookie": f"{COOKIE}={browser.cookies[COOKIE]}", "authorization": "", **PAGE}
         for client in fleet.clients.values():
             assert (await client.get("/v1/session", headers=cookie)).json()["name"] == "root"
+        events = fleet.events(writing, max_tokens=1000)
+        first = await anext(events)
+        path = f"/v1/chat/completions/{first['id']}/cancel"
+        stopped = await others[0].post(path, headers={**cookie, "origin": fleet.url})
+        assert stopped.status_code == 200, "who is asked passes the cookie on to who writes"
+        assert [payload async for payload in events][-1] == "[DONE]"
         await browser.delete("/v1/session")
 
         async def nobody_knows_it() -> bool:
