@@ -2,6 +2,8 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -51,8 +53,15 @@ def test_an_invite_makes_a_key_and_a_session_once(keys: KeyRing, invites: Invite
     assert (invites.list(), keys.list()) == ([], [new.key])
 
 
-def test_of_twenty_at_once_one_is_let_in(keys: KeyRing, invites: Invites) -> None:
+def test_of_twenty_at_once_one_is_let_in(keys: KeyRing, invites: Invites, monkeypatch: pytest.MonkeyPatch) -> None:
     token, _ = invites.create(name="ann")
+    script, all_have_read = invites._accept, Barrier(20, timeout=60)
+
+    def accept_together(**call: Any) -> Any:
+        all_have_read.wait()
+        return script(**call)
+
+    monkeypatch.setattr(invites, "_accept", accept_together)
     with ThreadPoolExecutor(20) as pool:
         came = [new for new in pool.map(invites.accept, [token] * 20) if new is not None]
     assert len(came) == 1
