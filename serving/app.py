@@ -33,6 +33,7 @@ from serving import (
     openapi,
     operations,
     releases,
+    sessions,
     sockets,
 )
 from serving import keys as key_routes
@@ -47,6 +48,7 @@ from serving.limits import BodyLimit, SocketLimit
 from serving.lockstep import Follower
 from serving.metrics import Metrics
 from serving.observing import Observing
+from serving.pages import DIST, PageRoute, Pages
 from serving.peers import Peers
 from serving.places import Places
 from serving.quotas import Quotas
@@ -103,8 +105,9 @@ def create_app(
     app.include_router(chat.hot)
     app.include_router(judgements.hot)
     often = (chat, exchange, judgements, feedback_alias, comparisons, conversations, history)
-    for module in (*often, key_routes, me, operations, releases, leaderboard, health):
+    for module in (*often, key_routes, sessions, me, operations, releases, leaderboard, health):
         app.include_router(module.router)
+    app.router.routes.append(PageRoute(Pages(DIST)))
     errors.install(app)
     openapi.install(app)
     app.add_middleware(BodyLimit, waiting=waiting)
