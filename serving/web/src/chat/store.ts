@@ -2,6 +2,7 @@
 import { ApiError, chats, chunks, conversations } from "../api/client";
 import type { ChatRequest, Conversation, Message, RatchetFacts, ServerEvent, TreeNode } from "../api/client";
 import { TextBuffer } from "./buffer";
+import { forgetDraft } from "./drafts";
 import { forgetStream, rememberStream, type PendingStream } from "./pending";
 import { messagesTo, newestEnd, type Nodes } from "./tree";
 
@@ -19,6 +20,8 @@ export interface Failure {
   error: unknown;
   /** What was asked and not answered, to be tried again. */
   retry: { parent: string | null; messages: Message[] } | null;
+  /** The words of the composer that were not taken. */
+  draft: string | null;
 }
 
 export interface ChatState {
@@ -39,6 +42,7 @@ const MAX_RECONNECTS = 6;
 export class ChatStore {
   private listeners = new Set<() => void>();
   private reader: AbortController | null = null;
+  private sent: string | null = null;
   state: ChatState;
 
   constructor(id: string, known: boolean, private readonly changed: (store: ChatStore) => void = () => undefined) {
@@ -73,13 +77,20 @@ export class ChatStore {
       if (error instanceof ApiError && error.status === 404) {
         if (!this.state.writing) this.set({ status: this.state.nodes.size ? "ready" : "missing" });
       } else {
-        this.set({ failure: { error, retry: null } });
+        this.set({ failure: { error, retry: null, draft: null } });
       }
     }
   }
 
   ask(text: string): Promise<boolean> {
-    return this.answer(this.state.head, [{ role: "user", content: text }]);
+    return this.answer(this.state.head, [{ role: "user", content: text }], text);
+  }
+
+  /** Goes on from an answer that was given elsewhere, as in a comparison. */
+  async goOnFrom(id: string): Promise<void> {
+    await this.load();
+    if (this.state.nodes.has(id)) this.show(id);
+    this.changed(this);
   }
 
   /** Another answer to the same messages. */
@@ -98,7 +109,7 @@ export class ChatStore {
 
   async retry(): Promise<void> {
     const again = this.state.failure?.retry;
-    if (again) await this.answer(again.parent, again.messages);
+    if (again) await this.answer(again.parent, again.messages, this.state.failure?.draft);
   }
 
   dismiss(): void {
@@ -112,8 +123,9 @@ export class ChatStore {
   }
 
   /** Whether anything was written, so that the draft has been used up. */
-  private async answer(parent: string | null, messages: Message[]): Promise<boolean> {
+  private async answer(parent: string | null, messages: Message[], draft: string | null = null): Promise<boolean> {
     if (this.state.writing) return false;
+    this.sent = draft;
     const request = this.request(parent, messages);
     this.begin({ responseId: null, parent, messages, text: "", stopping: false, reconnecting: false });
     return this.follow((signal) => chats.ask(request, signal), parent, messages);
@@ -140,7 +152,6 @@ export class ChatStore {
   private begin(writing: Writing): void {
     this.reader = new AbortController();
     this.set({ writing, failure: null, status: "ready" });
-    this.changed(this);
   }
 
   private async follow(
@@ -181,9 +192,13 @@ export class ChatStore {
       if (seen.responseId === null || this.state.writing?.reconnecting) {
         seen.responseId = chunk.id;
         this.write({ responseId: chunk.id, reconnecting: false });
+        if (this.sent !== null) forgetDraft(this.state.id, this.sent);
         if (this.state.writing?.stopping) void this.stop();
+        this.changed(this);
       }
-      rememberStream({ conversationId: this.state.id, responseId: chunk.id, lastEventId: seen.lastId, parent, messages });
+      if (!this.state.temporary) {
+        rememberStream({ conversationId: this.state.id, responseId: chunk.id, lastEventId: seen.lastId, parent, messages });
+      }
       const choice = chunk.choices.find((each) => each.index === 0);
       buffer.append(choice?.delta.content ?? "");
       seen.finish = choice?.finish_reason ?? seen.finish;
@@ -222,7 +237,8 @@ export class ChatStore {
       this.finish(text, { ...seen, facts: { ...seen.facts!, partial: true } }, parent, messages);
     }
     const answered = seen.responseId !== null;
-    this.set({ writing: null, failure: { error, retry: answered ? null : { parent, messages } } });
+    const retry = answered ? null : { parent, messages };
+    this.set({ writing: null, failure: { error, retry, draft: answered ? null : this.sent } });
     if (!answered && this.state.nodes.size === 0) this.set({ status: "new" });
     this.changed(this);
   }
@@ -251,7 +267,7 @@ export class ChatStore {
     try {
       this.set(facts(await conversations.change(this.state.id, { allow_training: allow })));
     } catch (error) {
-      this.set({ allowTraining: before, failure: { error, retry: null } });
+      this.set({ allowTraining: before, failure: { error, retry: null, draft: null } });
     }
   }
 
