@@ -1,8 +1,9 @@
-import { useEffect, useRef, useState, type KeyboardEvent, type RefObject } from "react";
+import { useState, type RefObject } from "react";
 import { explain, type Conversation } from "../api/client";
 import { Confirm } from "./Dialog";
 import { exportConversation } from "./exporting";
 import { MoreIcon } from "./icons";
+import { Menu } from "./Menu";
 import { chatPath, go } from "./route";
 import type { Conversations } from "./useConversations";
 
@@ -86,6 +87,10 @@ function Item({ item, current, writing, list, onOpen, onDeleted }: ItemProps) {
       </li>
     );
   }
+  const save = (as: "json" | "markdown") => {
+    setDoing(null);
+    void list.guarded(() => exportConversation(item.id, item.title, as));
+  };
   const remove = async () => {
     await list.remove(item.id);
     onDeleted(item.id);
@@ -119,10 +124,10 @@ function Item({ item, current, writing, list, onOpen, onDeleted }: ItemProps) {
           <button type="button" onClick={() => setDoing("rename")}>
             Rename
           </button>
-          <button type="button" onClick={() => void exportConversation(item.id, item.title, "markdown")}>
+          <button type="button" onClick={() => save("markdown")}>
             Export as Markdown
           </button>
-          <button type="button" onClick={() => void exportConversation(item.id, item.title, "json")}>
+          <button type="button" onClick={() => save("json")}>
             Export as JSON
           </button>
           <button type="button" className="danger" onClick={() => setDoing("delete")}>
@@ -139,39 +144,6 @@ function Item({ item, current, writing, list, onOpen, onDeleted }: ItemProps) {
         </Confirm>
       )}
     </li>
-  );
-}
-
-export function Menu({ onClose, children }: { onClose: () => void; children: React.ReactNode }) {
-  const menu = useRef<HTMLDivElement>(null);
-  useEffect(() => {
-    const before = document.activeElement;
-    menu.current?.querySelector("button")?.focus();
-    const away = (event: PointerEvent) => {
-      if (!menu.current?.parentElement?.contains(event.target as Node)) onClose();
-    };
-    document.addEventListener("pointerdown", away);
-    return () => {
-      document.removeEventListener("pointerdown", away);
-      if (document.activeElement === document.body && before instanceof HTMLElement) before.focus();
-    };
-  }, [onClose]);
-  const move = (event: KeyboardEvent) => {
-    if (event.key === "Escape") {
-      event.stopPropagation();
-      onClose();
-    }
-    const step = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
-    if (!step) return;
-    event.preventDefault();
-    const buttons = [...menu.current!.querySelectorAll("button")];
-    const at = buttons.indexOf(document.activeElement as HTMLButtonElement);
-    buttons.at((at + step) % buttons.length)?.focus();
-  };
-  return (
-    <div className="menu" ref={menu} onKeyDown={move} onClick={onClose}>
-      {children}
-    </div>
   );
 }
 

@@ -9,6 +9,8 @@ export interface Conversations {
   refresh: () => Promise<void>;
   rename: (id: string, title: string) => Promise<void>;
   remove: (id: string) => Promise<void>;
+  /** Work whose failure is shown above the list. */
+  guarded: (work: () => Promise<void>) => Promise<void>;
 }
 
 export function useConversations(onSignedOut: () => void): Conversations {
@@ -73,5 +75,5 @@ export function useConversations(onSignedOut: () => void): Conversations {
   );
 
   useEffect(() => void refresh(), [refresh]);
-  return { items, hasMore, problem, more, refresh, rename, remove };
+  return { items, hasMore, problem, more, refresh, rename, remove, guarded };
 }

@@ -1,0 +1,34 @@
+import type { ChatState, ChatStore } from "./store";
+
+/** Whether this chat is kept, and whether policies may learn from it. */
+export function PrivacyBar({ chat, store }: { chat: ChatState; store: ChatStore }) {
+  return (
+    <div className="privacy">
+      {(chat.status === "new" || chat.temporary) && (
+        <label title="Nothing of it is kept, so it cannot be rated or learned from">
+          <input
+            type="checkbox"
+            role="switch"
+            checked={chat.temporary}
+            disabled={chat.status !== "new"}
+            onChange={(event) => store.setTemporary(event.target.checked)}
+          />
+          <span>Temporary</span>
+        </label>
+      )}
+      {!chat.temporary && (
+        <label title="Off: nothing of this chat is used in training from now on">
+          <input
+            type="checkbox"
+            role="switch"
+            checked={chat.allowTraining}
+            onChange={(event) => void store.allowTrainingOf(event.target.checked)}
+          />
+          <span>
+            <span className="only-wide">May be </span>learned from
+          </span>
+        </label>
+      )}
+    </div>
+  );
+}

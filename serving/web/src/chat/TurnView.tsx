@@ -1,0 +1,165 @@
+import { memo, useEffect, useRef, useState } from "react";
+import { AgainIcon, LeftIcon, PenIcon, RightIcon } from "../app/icons";
+import { CopyButton } from "./CopyButton";
+import { Markdown } from "./Markdown";
+import type { ChatStore } from "./store";
+import { asked, type Place, type Turn } from "./tree";
+
+interface TurnViewProps {
+  turn: Turn;
+  store: ChatStore;
+  busy: boolean;
+  kept: boolean;
+  last: boolean;
+  editing: boolean;
+  onEdit: (id: string | null) => void;
+}
+
+export const TurnView = memo(function TurnView({ turn, store, busy, kept, last, editing, onEdit }: TurnViewProps) {
+  const { node, answers, prompts } = turn;
+  const id = node.completion_id;
+  return (
+    <>
+      {editing ? (
+        <EditQuestion
+          text={asked(node)}
+          onCancel={() => onEdit(null)}
+          onSend={(text) => {
+            onEdit(null);
+            void store.edit(id, text);
+          }}
+        />
+      ) : (
+        <Question text={asked(node)}>
+          <Switcher place={prompts} what="wording" disabled={busy} onShow={(other) => store.show(other)} />
+          <button
+            type="button"
+            className="icon"
+            aria-label="Edit and send again"
+            title="Edit and send again"
+            disabled={busy}
+            onClick={() => onEdit(id)}
+          >
+            <PenIcon />
+          </button>
+          <CopyButton text={asked(node)} label="Copy question" />
+        </Question>
+      )}
+      <article className="answer" aria-label="Answer">
+        <Markdown text={node.content} />
+        {node.partial && <p className="muted small">Stopped here.</p>}
+        {node.finish_reason === "length" && <p className="muted small">The answer was cut off at its greatest length.</p>}
+        <div className={last ? "actions last" : "actions"}>
+          <Switcher place={answers} what="answer" disabled={busy} onShow={(other) => store.show(other)} />
+          <CopyButton text={node.content} label="Copy answer" />
+          <button
+            type="button"
+            className="icon"
+            aria-label="Another answer in its place"
+            title="Another answer in its place (R)"
+            disabled={busy}
+            onClick={() => void store.regenerate(id)}
+          >
+            <AgainIcon />
+          </button>
+          {kept && node.policy_version !== null && <span className="muted small policy">policy-v{node.policy_version}</span>}
+        </div>
+      </article>
+    </>
+  );
+});
+
+export function Question({ text, children }: { text: string; children?: React.ReactNode }) {
+  return (
+    <section className="question" aria-label="You">
+      <p>{text}</p>
+      {children && <div className="actions">{children}</div>}
+    </section>
+  );
+}
+
+interface SwitcherProps {
+  place: Place;
+  what: string;
+  disabled: boolean;
+  onShow: (id: string) => void;
+}
+
+/** n/m among alternatives, where there are any. */
+function Switcher({ place, what, disabled, onShow }: SwitcherProps) {
+  const { ids, at } = place;
+  if (ids.length < 2) return null;
+  const step = (by: number, label: string, icon: React.ReactNode) => (
+    <button
+      type="button"
+      className="icon"
+      aria-label={label}
+      disabled={disabled || ids[at + by] === undefined}
+      onClick={() => onShow(ids[at + by]!)}
+    >
+      {icon}
+    </button>
+  );
+  return (
+    <span className="switcher" role="group" aria-label={`Other ${what}s`}>
+      {step(-1, `Previous ${what}`, <LeftIcon />)}
+      <span aria-label={`${what} ${at + 1} of ${ids.length}`} role="img">
+        {at + 1}/{ids.length}
+      </span>
+      {step(1, `Next ${what}`, <RightIcon />)}
+    </span>
+  );
+}
+
+interface EditQuestionProps {
+  text: string;
+  onSend: (text: string) => void;
+  onCancel: () => void;
+}
+
+function EditQuestion({ text, onSend, onCancel }: EditQuestionProps) {
+  const [value, setValue] = useState(text);
+  const field = useRef<HTMLTextAreaElement>(null);
+  useEffect(() => {
+    field.current?.focus();
+    field.current?.setSelectionRange(text.length, text.length);
+  }, [text]);
+  const send = () => value.trim() && onSend(value.trim());
+  return (
+    <form
+      className="edit-question"
+      onSubmit={(event) => {
+        event.preventDefault();
+        send();
+      }}
+    >
+      <textarea
+        ref={field}
+        aria-label="Your question in other words"
+        rows={Math.min(10, value.split("\n").length + 1)}
+        value={value}
+        onChange={(event) => setValue(event.target.value)}
+        onKeyDown={(event) => {
+          if (event.nativeEvent.isComposing) return;
+          if (event.key === "Enter" && !event.shiftKey) {
+            event.preventDefault();
+            send();
+          }
+          if (event.key === "Escape") {
+            event.stopPropagation();
+            event.preventDefault();
+            onCancel();
+          }
+        }}
+      />
+      <div>
+        <button type="button" onClick={onCancel}>
+          Cancel
+        </button>
+        <button type="submit" className="primary" disabled={!value.trim()}>
+          Send
+        </button>
+      </div>
+    </form>
+  );
+}
