@@ -107,13 +107,30 @@ class KeyRing:
 
     def find(self, plain: str) -> ApiKey | None:
         """The living key with this text."""
-        raw = self.redis.hget(KEYS, self._hmac(plain))
+        return self.at(self.place(plain))
+
+    def place(self, plain: str) -> str:
+        """Where a key with this text is on the ring: rotation moves it from there, and revocation takes it away."""
+        return self._hmac(plain)
+
+    def at(self, place: str) -> ApiKey | None:
+        """The living key at a place."""
+        raw = self.redis.hget(KEYS, place)
         key = ApiKey.model_validate_json(raw) if raw else None
         return key if key is not None and key.living(self.clock()) else None
 
     def get(self, id: str) -> ApiKey:
         """A key by its id, also when it has expired. Raises UnknownKey."""
         return located(parsed(self.redis.hgetall(KEYS)), id)[1]
+
+    def first_admin(self) -> tuple[str, ApiKey]:
+        """The oldest living admin key with its place; one is made if there is none."""
+        now, ring = self.clock(), parsed(self.redis.hgetall(KEYS))
+        admins = [(place, key) for place, key in ring.items() if key.role == "admin" and key.living(now)]
+        if admins:
+            return min(admins, key=lambda found: found[1].id)
+        plain, key = self.issue(NewKey(name="admin", role="admin"))
+        return self.place(plain), key
 
     def list(self) -> list[ApiKey]:
         """All keys that were not revoked, oldest first; their ids are in the same order."""

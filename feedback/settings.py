@@ -1,12 +1,13 @@
 """Where things are. How the algorithm behaves lives in training/config.py."""
 
+import ipaddress
 import json
 import os
 import secrets
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -22,6 +23,16 @@ def _in_range(port: int) -> int:
 def _given(value: object) -> object:
     """compose.yaml hands an unset variable on as an empty one."""
     return None if value == "" else value
+
+
+def is_loopback(host: str) -> bool:
+    """True if only this machine can mean it."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 Port = Annotated[int, AfterValidator(_in_range)]
@@ -49,6 +60,7 @@ class Settings(BaseSettings):
     base_model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     host: str = "127.0.0.1"
     port: Port = 8000
+    single_user: bool = Field(default=False, description="the page opens signed in, as admin; on loopback only")
     workers: int = Field(default=1, ge=1, le=64, description="gateway processes behind the port")
     redis_url: str | None = None
     redis_port: Port = 7379
@@ -81,6 +93,13 @@ class Settings(BaseSettings):
         default=None, ge=1, description="that a stage trains in; none given = one per GPU, or one"
     )
     round_every_minutes: float = Field(default=0.0, ge=0.0, description="start a round on a schedule; 0 = off")
+
+    @field_validator("single_user")
+    @classmethod
+    def _on_loopback(cls, single: bool, info: ValidationInfo) -> bool:
+        if single and not is_loopback(info.data.get("host", "")):
+            raise PydanticCustomError("single_user", "whoever reaches the host would be admin: listen on 127.0.0.1")
+        return single
 
     def secrets(self) -> Secrets:
         """This installation's secrets; made on first use (mode 0600)."""

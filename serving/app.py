@@ -32,7 +32,9 @@ from serving import (
     me,
     openapi,
     operations,
+    pages,
     releases,
+    sessions,
     sockets,
 )
 from serving import keys as key_routes
@@ -103,8 +105,9 @@ def create_app(
     app.include_router(chat.hot)
     app.include_router(judgements.hot)
     often = (chat, exchange, judgements, feedback_alias, comparisons, conversations, history)
-    for module in (*often, key_routes, me, operations, releases, leaderboard, health):
+    for module in (*often, key_routes, sessions, me, operations, releases, leaderboard, health):
         app.include_router(module.router)
+    app.router.routes.append(pages.PageRoute(pages.Pages()))
     errors.install(app)
     openapi.install(app)
     app.add_middleware(BodyLimit, waiting=waiting)

@@ -1,14 +1,17 @@
-"""Who is calling: Bearer keys, checked against the key ring; and those who guess at keys, slowed down."""
+"""Who is calling: Bearer keys and sessions, checked against the ring; and those who guess at them, slowed down."""
 
 import hashlib
 import math
 import time
+from collections.abc import Callable
 from typing import TypeVar
 
 import anyio
 from redis.exceptions import RedisError
 
+from feedback.invites import Invites
 from feedback.keys import ApiKey, KeyRing
+from feedback.sessions import Sessions
 from serving.errors import ApiError, unavailable
 
 # A revoked key works this much longer; a known key works this long without Redis.
@@ -23,14 +26,19 @@ GUESSES = 20
 PERIOD_S = 60.0
 DOUBTED_THREADS = 2
 
+SESSION = "session "
+
 T = TypeVar("T")
+Find = Callable[[str], ApiKey | None]
 
 
 class Authenticator:
-    """Finds keys in Redis, and remembers those it has found."""
+    """Finds keys and sessions in Redis, and remembers those it has found."""
 
     def __init__(self, keys: KeyRing) -> None:
         self.keys = keys
+        self.sessions = Sessions(keys)
+        self.invites = Invites(self.sessions)
         self.guesses = Guesses()
         self._known: dict[str, tuple[ApiKey, float]] = {}
         self._wrong: dict[str, float] = {}
@@ -46,20 +54,35 @@ class Authenticator:
         scheme, _, plain = (header or "").partition(" ")
         if scheme.lower() != "bearer" or not plain.strip():
             raise unauthorized()
-        plain = plain.strip()
-        place = hashlib.sha256(plain.encode()).hexdigest()
+        return await self._checked(place_of(plain.strip()), plain.strip(), self.keys.find, address, freshly)
+
+    async def of_session(self, token: str, address: str, *, freshly: bool = False) -> ApiKey:
+        """The key that a session stands for, for as long as the session lasts. Raises as `authenticate` does."""
+        return await self._checked(session_place(token), token, self._key_of, address, freshly)
+
+    def forget_session(self, token: str) -> None:
+        """It was ended: this process takes it no more."""
+        self._known.pop(session_place(token), None)
+
+    def _key_of(self, token: str) -> ApiKey | None:
+        """It works no longer than the session does."""
+        found = self.sessions.find(token)
+        return found.key.model_copy(update={"expires": found.session.expires}) if found else None
+
+    async def _checked(self, place: str, plain: str, find: Find, address: str, freshly: bool) -> ApiKey:
         key, checked = self._known.get(place, (None, 0.0))
         age = time.monotonic() - checked
         if key is not None and age < FRESH_S and not freshly and key.living(self.keys.clock()):
             return key
         if key is None and time.monotonic() - self._wrong.get(place, -math.inf) < FRESH_S:
-            raise self._refusal(address)
+            # A page that was left open repeats its dead session without guessing at anything.
+            raise self._refusal(address, counts=not place.startswith(SESSION))
         try:
-            found = await self._find(plain, known=key is not None, doubted=self.guesses.many(address))
+            found = await self._look(lambda: find(plain), known=key is not None, doubted=self.guesses.many(address))
         except (RedisError, TimeoutError):
             if key is not None and age < OUTAGE_S and not freshly and key.living(self.keys.clock()):
                 return key
-            raise unavailable("keys cannot be checked at the moment", "ledger_unavailable") from None
+            raise uncheckable() from None
         if found is None:
             self._known.pop(place, None)
             remember(self._wrong, place, time.monotonic())
@@ -90,7 +113,20 @@ class Authenticator:
         """Also while nobody knows what is on it."""
         return self._ring is None or (key.id in self._ring and self._ring[key.id] == key.last_rotated)
 
-    async def _find(self, plain: str, *, known: bool, doubted: bool) -> ApiKey | None:
+    async def sign_in(self, look: Callable[[], T | None], address: str, wrong: ApiError) -> T:
+        """What `look` makes of a key or an invite that was sent from `address`; raises `wrong` if that is nothing.
+
+        Else raises as `authenticate` does.
+        """
+        try:
+            found = await self._look(look, known=False, doubted=self.guesses.many(address))
+        except (RedisError, TimeoutError):
+            raise uncheckable() from None
+        if found is None:
+            raise self._refusal(address, wrong)
+        return found
+
+    async def _look(self, look: Callable[[], T], *, known: bool, doubted: bool) -> T:
         """Raises TimeoutError.
 
         A known key does not wait for a frozen Redis: the request behind it has its own deadline. Nor does an unknown
@@ -98,13 +134,23 @@ class Authenticator:
         """
         limiter = self._doubted if doubted and not known else None
         with anyio.fail_after(HURRY_S if known or doubted else None):
-            return await anyio.to_thread.run_sync(self.keys.find, plain, abandon_on_cancel=True, limiter=limiter)
+            return await anyio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=limiter)
 
-    def _refusal(self, address: str) -> ApiError:
+    def _refusal(self, address: str, wrong: ApiError | None = None, *, counts: bool = True) -> ApiError:
         """What a wrong key gets, which counts as a guess."""
-        refusal = self.guesses.refusal(address) or unauthorized()
-        self.guesses.count(address)
+        refusal = self.guesses.refusal(address) or wrong or unauthorized()
+        if counts:
+            self.guesses.count(address)
         return refusal
+
+
+def place_of(plain: str) -> str:
+    """Under what a key is remembered; a session never under what a key is, so that neither passes for the other."""
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def session_place(token: str) -> str:
+    return SESSION + place_of(token)
 
 
 def remember(memory: dict[str, T], name: str, value: T) -> None:
@@ -146,6 +192,10 @@ def unauthorized() -> ApiError:
     """The same answer whatever was wrong, so that it tells nothing."""
     headers = {"www-authenticate": "Bearer"}
     return ApiError(401, "Incorrect or missing API key.", code="invalid_api_key", headers=headers)
+
+
+def uncheckable() -> ApiError:
+    return unavailable("keys cannot be checked at the moment", "ledger_unavailable")
 
 
 def require_operator(key: ApiKey) -> None:

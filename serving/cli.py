@@ -26,6 +26,7 @@ from serving import (
     report_command,
     rm_commands,
     round_commands,
+    user_commands,
     version_commands,
 )
 from serving.commands import AsJson, Home, OneLineErrors, console, installation
@@ -78,12 +79,16 @@ def up(
     engine_url: Annotated[str | None, typer.Option(help="Use this vLLM server instead of starting one.")] = None,
     engine_port: Annotated[int | None, typer.Option(help="Port of the one started here [default: 8001]")] = None,
     model: Model = None,
+    single_user: Annotated[
+        bool, typer.Option("--single-user", help="The page opens signed in, as admin; only on this machine.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show all that the parts write.")] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C."""
     addresses = {"host": host, "port": port, "workers": workers, "redis_url": redis_url, "redis_port": redis_port}
     engine = {"engine_url": engine_url, "engine_port": engine_port, "base_model": model}
-    run_everything(settings_of(home, **addresses, **engine), Terminal(), verbose=verbose)
+    mode = {"single_user": single_user or None}
+    run_everything(settings_of(home, **addresses, **engine, **mode), Terminal(), verbose=verbose)
 
 
 @model_app.command()
@@ -131,6 +136,7 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
 
 app.add_typer(model_app, name="model")
 app.add_typer(key_commands.app, name="keys")
+app.add_typer(user_commands.app, name="user")
 app.add_typer(feedback_commands.app, name="feedback")
 app.add_typer(rater_commands.app, name="raters")
 app.add_typer(rm_commands.app, name="rm")

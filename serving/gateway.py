@@ -20,6 +20,7 @@ from serving.appender import Appender
 from serving.arms import Arms
 from serving.auth import Authenticator, require_admin, require_operator
 from serving.controller import Controller
+from serving.cookies import COOKIE, require_page
 from serving.engine import Engine
 from serving.errors import invalid
 from serving.json_body import parse_json
@@ -107,17 +108,21 @@ GatewayDep = Annotated[Gateway, Depends(gateway_of)]
 
 
 class Caller(HTTPBearer):
-    """Who calls, by the key in the header. One dependency that is also what the OpenAPI document names: each more
-    would cost as much as the check itself."""
+    """Who calls, by the key in the header, else by the session in the cookie. One dependency that is also what the
+    OpenAPI document names: each more would cost as much as the check itself."""
 
     def __init__(self, *, freshly: bool = False) -> None:
         super().__init__(scheme_name="bearer", auto_error=False)
         self._freshly = freshly
 
     async def __call__(self, request: Request) -> ApiKey:  # type: ignore[override]
-        """Raises ApiError 401, 429 or 503."""
+        """Raises ApiError 401, 429 or 503; 403 for what a cookie alone does not allow."""
         gateway, header = await gateway_of(request), request.headers.get("authorization")
-        caller = await gateway.auth.authenticate(header, address_of(request), freshly=self._freshly)
+        if not header and (token := request.cookies.get(COOKIE)):
+            caller = await gateway.auth.of_session(token, address_of(request), freshly=self._freshly)
+            require_page(request.method, request.headers)
+        else:
+            caller = await gateway.auth.authenticate(header, address_of(request), freshly=self._freshly)
         note_key(caller.id)
         return caller
 

@@ -8,12 +8,14 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from serving.api_schema import REF, Error, Schema
+from serving.cookies import COOKIE, PAGE
 
 ABOUT = "OpenAI's chat API in front of a policy that learns from what people say of its answers."
+ABOUT_COOKIE = f"From POST /v1/session. All but GET must carry the header `{PAGE}: 1`."
 MEANINGS = {
     400: "The request is at fault; `param` names the field.",
     401: "No key, or one that is unknown.",
-    403: "The key's role may not do this.",
+    403: "The key's role may not do this, or a request by cookie does not show that it is the page's own.",
     404: "There is no such thing, or it is somebody else's.",
     409: "It contradicts what is already there; repeating cannot help.",
     413: "The body is too large.",
@@ -90,11 +92,12 @@ def install(app: FastAPI) -> None:
 
 def _completed(document: Schema) -> Schema:
     components = document.setdefault("components", {}).setdefault("schemas", {})
+    _add_cookie(document)
     components |= {"Error": Error.model_json_schema(ref_template=REF)}
-    for operation in _operations(document):
+    for method, operation in _operations(document):
         body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
         components |= {f"{name}Body": schema for name, schema in body.pop("$defs", {}).items()}
-        _add_errors(operation)
+        _add_errors(method, operation)
         for parameter in operation.get("parameters", ()):
             if parameter["in"] == "query" and parameter["name"] in PARAMETERS:
                 parameter.setdefault("description", PARAMETERS[parameter["name"]])
@@ -105,18 +108,28 @@ def _completed(document: Schema) -> Schema:
     return document
 
 
-def _add_errors(operation: Schema) -> None:
+def _add_cookie(document: Schema) -> None:
+    """Wherever a key is taken, a session is."""
+    schemes = document["components"].setdefault("securitySchemes", {})
+    schemes["session"] = {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": ABOUT_COOKIE}
+    for _, operation in _operations(document):
+        if operation.get("security"):
+            operation["security"].append({"session": []})
+
+
+def _add_errors(method: str, operation: Schema) -> None:
     """What a route cannot help but answer, by what it reads."""
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]
     statuses = [401, 429, 503] if operation.get("security") else []
+    statuses += [403] if operation.get("security") and method != "get" else []
     statuses += [400] if operation.get("parameters") or operation.get("requestBody") else []
     statuses += [413] if operation.get("requestBody") else []
     for status in statuses:
         responses.setdefault(str(status), {"description": MEANINGS[status], "content": ERROR})
 
 
-def _operations(document: Schema) -> Iterator[Schema]:
+def _operations(document: Schema) -> Iterator[tuple[str, Schema]]:
     for path in document["paths"].values():
-        yield from path.values()
+        yield from path.items()

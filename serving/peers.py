@@ -16,7 +16,8 @@ ANSWER_WITHIN_S = 5.0
 # It has not got it, or is too busy to say.
 KNOWS_NOTHING = (404, 429, 503)
 TOLD = ("retry-after", "x-should-retry")
-PASSED_ON = ("authorization", "content-type", "last-event-id")
+# The origin was looked at already, and would be a foreign one there.
+PASSED_ON = ("authorization", "cookie", "x-ratchet-page", "content-type", "last-event-id")
 log = logging.getLogger("serving.peers")
 
 

@@ -166,12 +166,20 @@ def greet(settings: Settings, terminal: Terminal) -> None:
     ring = KeyRing(connect(settings.resolved_redis_url()), settings.secrets().pepper)
     url = gateway_url(settings)
     terminal.say(f"\nRatchet answers at {url}/v1 (OpenAI API), data in {settings.home}", "bold")
+    terminal.say(f"The page: {url}/ {entrance(settings)}", "bold")
     if ring.list():
         terminal.say("Keys: `ratchet keys list`; another one: `ratchet keys create NAME`\n")
         return
     key = ring.create(name="admin", role="admin")
     terminal.say(f"Admin key, shown only this once: {key}", "bold yellow")
     terminal.say(f"Try:\n{curl_line(url, key)}\n")
+
+
+def entrance(settings: Settings) -> str:
+    """How one comes in."""
+    if settings.single_user:
+        return "(single-user mode: opens signed in, as admin)"
+    return "(sign in with a key, or with a link from `ratchet user invite NAME`)"
 
 
 def curl_line(url: str, key: str) -> str:

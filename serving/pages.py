@@ -1,0 +1,128 @@
+"""The web page as it was built: its files, from memory, with what keeps foreign scripts out of it."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+DIST = Path(__file__).parent / "web" / "dist"
+#: Views of the page, which its own script tells apart.
+VIEWS = ("/chat", "/console", "/join")
+ASSETS = "/assets/"
+TYPES = {
+    ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml", ".png": "image/png", ".ico": "image/x-icon", ".woff2": "font/woff2",
+    ".woff": "font/woff", ".ttf": "font/ttf", ".json": "application/json", ".map": "application/json",
+    ".webmanifest": "application/manifest+json", ".txt": "text/plain; charset=utf-8",
+}  # fmt: skip
+HEADERS = {
+    # Styles: what typesets formulas writes them into its elements.
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+NOT_BUILT = "The web page is not built here: `make run` builds it. The API answers as ever, at /v1.\n"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A file and, if there is one, its compressed form; a name under ASSETS tells what is in it, for good."""
+
+    body: bytes
+    zipped: bytes | None
+    media_type: str
+    hashed: bool
+
+    def answer(self, headers: Mapping[str, str]) -> Response:
+        zipped = self.zipped if self.zipped is not None and takes_gzip(headers.get("accept-encoding", "")) else None
+        body = self.body if zipped is None else zipped
+        told = HEADERS | {
+            "cache-control": "public, max-age=31536000, immutable" if self.hashed else "no-cache",
+            "etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
+        }
+        if self.zipped is not None:
+            told["vary"] = "accept-encoding"
+        if told["etag"] in headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=told)
+        if zipped is not None:
+            told["content-encoding"] = "gzip"
+        return Response(body, headers=told | {"content-type": self.media_type})
+
+
+class Pages:
+    """All files of a build, by path. They are read when first asked for, so a build may come after the start; one
+    that replaces another does not, so that what is served fits together."""
+
+    def __init__(self, dist: Path = DIST) -> None:
+        self._dist = dist
+        self._files: dict[str, Page] = {}
+
+    def has(self, path: str) -> bool:
+        return is_view(path) or path in self._built()
+
+    def answer(self, path: str, headers: Mapping[str, str]) -> Response:
+        """Of a path that `has` says is here."""
+        page = self._built().get("/index.html" if is_view(path) else path)
+        if page is None:
+            return PlainTextResponse(NOT_BUILT, status_code=404, headers=HEADERS | {"cache-control": "no-cache"})
+        return page.answer(headers)
+
+    def _built(self) -> dict[str, Page]:
+        if not self._files and (self._dist / "index.html").is_file():
+            self._files = read_all(self._dist)
+        return self._files
+
+
+class PageRoute(BaseRoute):
+    """GET and HEAD of the page's paths. It comes after all other routes, and of anything else it is none: what the API
+    does not know stays unknown, with the API's error."""
+
+    path = "/"  # in logs and metrics
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        asked = scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and self._pages.has(scope["path"])
+        return (Match.FULL, {"route": self}) if asked else (Match.NONE, {})
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = self._pages.answer(scope["path"], Request(scope).headers)
+        await response(scope, receive, send)
+
+
+def is_view(path: str) -> bool:
+    """A place in the page, whose last part is no file's name."""
+    inside = path.startswith(tuple(f"{view}/" for view in VIEWS)) and "." not in path.rpartition("/")[2]
+    return path == "/" or path in VIEWS or inside
+
+
+def read_all(dist: Path) -> dict[str, Page]:
+    """By path below `dist`; what is hidden, leads elsewhere or is another file's compressed form is no page."""
+    found = {}
+    for file in sorted(dist.rglob("*")):
+        place = file.relative_to(dist)
+        if not file.is_file() or file.is_symlink() or file.suffix == ".gz" or place.parts[-1].startswith("."):
+            continue
+        path, zipped = f"/{place.as_posix()}", file.with_name(f"{file.name}.gz")
+        compressed = zipped.read_bytes() if zipped.is_file() else None
+        media_type = TYPES.get(file.suffix, "application/octet-stream")
+        found[path] = Page(file.read_bytes(), compressed, media_type, hashed=path.startswith(ASSETS))
+    return found
+
+
+def takes_gzip(accepted: str) -> bool:
+    for part in accepted.lower().split(","):
+        name, _, weight = part.partition(";")
+        if name.strip() in ("gzip", "*") and weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
+            return True
+    return False
