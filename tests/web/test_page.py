@@ -84,7 +84,7 @@ async def test_rename_search_export_delete(page: Any, served: Live) -> None:
     more = page.get_by_role("button", name="More for one")
     await more.click()
     await page.get_by_role("button", name="Rename").click()
-    await page.get_by_label("Title").fill("The first")
+    await page.get_by_label("Title", exact=True).fill("The first")
     await page.keyboard.press("Enter")
     await page.get_by_role("link", name="The first").wait_for()
     await page.get_by_label("Search conversations by title").fill("first")
@@ -105,7 +105,7 @@ async def test_a_draft_outlives_a_refresh_and_a_failure(page: Any, served: Live)
     await page.reload()
     assert await page.get_by_label("Message").input_value() == "half a thought"
     await page.route("**/v1/chat/completions", lambda route: route.abort())
-    await page.keyboard.press("Enter")
+    await page.get_by_label("Message").press("Enter")
     await page.get_by_role("alert").get_by_text("cannot be reached").wait_for()
     assert await page.get_by_label("Message").input_value() == "half a thought"
     await page.unroute("**/v1/chat/completions")

@@ -29,6 +29,10 @@ export function Composer({ store, chat, onEditLast, onSent }: ComposerProps) {
   useEffect(() => {
     if (returned !== null) setText((now) => now || returned);
   }, [returned]);
+  const taken = chat.writing?.draft ?? null;
+  useEffect(() => {
+    if (taken !== null) setText((now) => (now.trim() === taken ? "" : now));
+  }, [taken]);
 
   const send = () => {
     const said = text.trim();

@@ -24,7 +24,8 @@ function all(): Record<string, PendingStream> {
 
 function keep(streams: Record<string, PendingStream>): void {
   try {
-    sessionStorage.setItem(KEY, JSON.stringify(streams));
+    if (Object.keys(streams).length) sessionStorage.setItem(KEY, JSON.stringify(streams));
+    else sessionStorage.removeItem(KEY);
   } catch {
     // Storage is full or forbidden: then a refresh finds the answer when it is finished.
   }

@@ -14,6 +14,8 @@ export interface Writing {
   text: string;
   stopping: boolean;
   reconnecting: boolean;
+  /** The words of the composer that it answers. */
+  draft: string | null;
 }
 
 export interface Failure {
@@ -127,7 +129,7 @@ export class ChatStore {
     if (this.state.writing) return false;
     this.sent = draft;
     const request = this.request(parent, messages);
-    this.begin({ responseId: null, parent, messages, text: "", stopping: false, reconnecting: false });
+    this.begin({ responseId: null, parent, messages, text: "", stopping: false, reconnecting: false, draft: this.sent });
     return this.follow((signal) => chats.ask(request, signal), parent, messages);
   }
 
@@ -145,7 +147,8 @@ export class ChatStore {
   /** After a refresh in mid-stream: all of it again, from its beginning. */
   async goOn(pending: PendingStream): Promise<void> {
     const { responseId, parent, messages } = pending;
-    this.begin({ responseId, parent, messages, text: "", stopping: false, reconnecting: false });
+    this.sent = null;
+    this.begin({ responseId, parent, messages, text: "", stopping: false, reconnecting: false, draft: this.sent });
     await this.follow((signal) => chats.resume(responseId, "0", signal), parent, messages);
   }
 
