@@ -49,8 +49,9 @@ export function RankingBoard(props: RankingBoardProps) {
     if ((event.ctrlKey || event.metaKey) && event.key === "Enter") return void board.submit();
     const { handle: id } = (event.target as HTMLElement).dataset;
     if (!id || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key.toLowerCase() === "e") return fold(id);
-    if (!locked && board.key(id, event.key)) event.preventDefault();
+    if (event.key.toLowerCase() === "e") fold(id);
+    else if (locked || !board.key(id, event.key)) return;
+    event.preventDefault();
   };
   const row = (id: string) => {
     const index = ranking.candidates.indexOf(id);
