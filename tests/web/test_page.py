@@ -161,3 +161,50 @@ async def test_by_keyboard_from_the_help_sheet_to_sign_out(page: Any) -> None:
     await page.get_by_label("API key").wait_for()
     await page.reload()
     await page.get_by_label("API key").wait_for()
+
+
+async def feedback(served: Live) -> list[dict[str, Any]]:
+    listed = await served.http.get("/v1/feedback", headers={"authorization": f"Bearer {served.user_key}"})
+    return list(listed.json()["data"])
+
+
+async def test_a_thumb_by_key_outlives_a_refresh(page: Any, served: Live) -> None:
+    served.engine.set(says={"hello": "Hello."})
+    await ask(page, "hello")
+    await answered(page, "Hello.")
+    await page.get_by_role("button", name="Good answer").focus()
+    await page.keyboard.press("+")
+    await page.get_by_text("Saved").first.wait_for()
+    await page.reload()
+    thumb = page.get_by_role("button", name="Good answer")
+    await thumb.wait_for()
+    assert await thumb.get_attribute("aria-pressed") == "true"
+    assert [kept["judgement"]["value"] for kept in await feedback(served)] == [1]
+
+
+async def test_side_by_side_is_decided_by_one_key_and_the_chat_goes_on(page: Any, served: Live) -> None:
+    served.engine.set(says={"tea?": "Green.", "coffee?": "Black."})
+    await page.get_by_role("radio", name="2 side by side").check(force=True)
+    await ask(page, "tea?")
+    await page.get_by_text("Green.").nth(1).wait_for()
+    await page.locator(".bar h1").click()
+    await page.keyboard.press("b")
+    await page.get_by_text("policy-v0").first.wait_for()
+    assert [kept["judgement"]["winner"] for kept in await feedback(served)] == ["right"]
+    await page.get_by_role("radio", name="1 answer").check(force=True)
+    await ask(page, "coffee?")
+    await answered(page, "Black.")
+    await page.get_by_text("2/2").wait_for()
+    assert re.search(r"/chat/web-[0-9a-f]+$", page.url)
+
+
+async def test_four_answers_are_ranked_by_keyboard_alone(page: Any, served: Live) -> None:
+    served.engine.set(says={"tea?": "Green."})
+    await page.get_by_role("radio", name="4 to rank").check(force=True)
+    await ask(page, "tea?")
+    await page.get_by_role("button", name=re.compile("Submit")).wait_for()
+    for key in ("1", "ArrowDown", "2", "ArrowDown", "2", "ArrowDown", "4", "Control+Enter"):
+        await page.keyboard.press(key)
+    await page.get_by_text("policy-v0").first.wait_for()
+    [ranked] = await feedback(served)
+    assert [len(group) for group in ranked["judgement"]["ranking"]] == [1, 2, 1]

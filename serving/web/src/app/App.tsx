@@ -1,5 +1,6 @@
 import { useEffect, useState } from "react";
 import { ApiError, explain, session, type Session } from "../api/client";
+import { forgetSaid } from "../chat/said";
 import { Shell } from "./Shell";
 import { SignIn } from "./SignIn";
 import { go } from "./route";
@@ -22,6 +23,7 @@ export function App() {
   }
   const signOut = async () => {
     await session.end().catch(() => undefined);
+    forgetSaid();
     go("/");
     setState({ kind: "out", problem: null });
   };

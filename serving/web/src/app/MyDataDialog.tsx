@@ -1,3 +1,4 @@
+import { MyData } from "../rating";
 import { Dialog } from "./Dialog";
 
 interface MyDataDialogProps {
@@ -5,14 +6,10 @@ interface MyDataDialogProps {
   onErased: () => void;
 }
 
-export function MyDataDialog({ onClose }: MyDataDialogProps) {
+export function MyDataDialog({ onClose, onErased }: MyDataDialogProps) {
   return (
     <Dialog title="My data" onClose={onClose} wide>
-      <p>
-        <a href="/v1/me/export" download="ratchet-export.jsonl">
-          Export everything
-        </a>
-      </p>
+      <MyData onErased={onErased} />
     </Dialog>
   );
 }

@@ -6,7 +6,10 @@ import { Banner } from "./Banner";
 import { Composer } from "./Composer";
 import { PrivacyBar } from "./PrivacyBar";
 import type { ChatStore } from "./store";
+import { forgetDraft } from "./drafts";
 import { turnsTo } from "./tree";
+import { TrialView, type Trial } from "./Trial";
+import { besideOf, trialOf } from "./trials";
 import { Question, TurnView } from "./TurnView";
 import { Markdown } from "./Markdown";
 import { useFollowing } from "./useFollowing";
@@ -21,17 +24,43 @@ interface ChatPaneProps {
 export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   const chat = useSyncExternalStore(store.subscribe, store.snapshot);
   const { writing, failure, nodes } = chat;
-  const asked = writing ?? failure?.retry ?? null;
+  const [trial, setTrial] = useState<Trial | null>(null);
+  const [decided, setDecided] = useState(false);
+  const begin = (next: Trial | null) => {
+    setDecided(false);
+    setTrial(next);
+  };
+  const asked = trial ?? writing ?? failure?.retry ?? null;
   const end = asked ? asked.parent : chat.head;
   const turns = useMemo(() => turnsTo(nodes, end), [nodes, end]);
-  const following = useFollowing(writing?.text ?? end);
+  const following = useFollowing(writing?.text ?? failure ?? trial ?? end);
   const [editing, setEditing] = useState<string | null>(null);
+  const [correcting, setCorrecting] = useState<string | null>(null);
   const last = turns.at(-1)?.node.completion_id ?? null;
 
   useKeys({
     escape: () => writing && (void store.stop(), true),
-    r: (event) => !isTyping(event) && last && !writing && (void store.regenerate(last), true),
+    r: (event) => free(event) && (void store.regenerate(last!), true),
+    s: (event) => free(event) && !chat.temporary && (begin(besideOf(store, turns.at(-1)!)), true),
+    e: (event) => free(event) && !chat.temporary && (setCorrecting(last), true),
   });
+  const free = (event: KeyboardEvent) => !isTyping(event) && last !== null && !writing && !trial && !correcting;
+  const decide = (winner: string | null) => {
+    const question = words(trial!.messages);
+    forgetDraft(store.state.id, question);
+    setDecided(true);
+    void store.goOnFrom(winner);
+  };
+  const close = async () => {
+    const { parent, messages } = trial!;
+    await store.goOnFrom(null);
+    begin(null);
+    const answered = [...store.state.nodes.values()].some(
+      (node) => node.parent_id === parent && words(node.new_messages) === words(messages),
+    );
+    if (answered) forgetDraft(store.state.id, words(messages));
+    else store.giveBack(words(messages));
+  };
   useEffect(() => {
     if (failure?.error instanceof ApiError && failure.error.status === 401) onSignedOut();
   }, [failure, onSignedOut]);
@@ -44,7 +73,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
         <PrivacyBar chat={chat} store={store} />
       </header>
       <div className="scroll" ref={following.ref} onScroll={following.onScroll} tabIndex={-1}>
-        <div className="turns">
+        <div className={trial ? "turns wide" : "turns"}>
           {chat.status === "missing" && <p className="muted nothing">There is no such conversation, or it was deleted.</p>}
           {chat.status === "new" && !asked && <Welcome />}
           {turns.map((turn) => (
@@ -52,14 +81,18 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
               key={turn.node.completion_id}
               turn={turn}
               store={store}
-              busy={writing !== null}
+              busy={writing !== null || trial !== null}
               kept={!chat.temporary}
               last={turn.node.completion_id === last && !asked}
               editing={editing === turn.node.completion_id}
               onEdit={setEditing}
+              correcting={correcting === turn.node.completion_id}
+              onCorrect={setCorrecting}
+              onTrial={begin}
             />
           ))}
           {asked && <Question text={words(asked.messages)} />}
+          {trial && <TrialView trial={trial} onDecided={decide} onClose={() => void close()} />}
           {writing && (
             <article className="answer" aria-label="Answer" aria-busy="true">
               {writing.text ? <Markdown text={writing.text} /> : <p className="thinking" aria-hidden="true" />}
@@ -78,7 +111,12 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
         store={store}
         chat={chat}
         onEditLast={() => setEditing(last)}
-        onSent={following.toEnd}
+        onSent={() => {
+          begin(null); // what was decided stays decided
+          following.toEnd();
+        }}
+        trying={trial !== null && !decided}
+        onTry={(text, mode) => begin(trialOf(store, text, mode))}
       />
       <Announcer writing={writing !== null} text={turns.at(-1)?.node.content ?? ""} failed={failure !== null} />
     </main>

@@ -2,17 +2,28 @@ import { useEffect, useLayoutEffect, useRef, useState, type KeyboardEvent } from
 import { SendIcon, StopIcon } from "../app/icons";
 import { draftOf, keepDraft, NEW } from "./drafts";
 import type { ChatState, ChatStore } from "./store";
+import type { Mode } from "./trials";
 
 interface ComposerProps {
   store: ChatStore;
   chat: ChatState;
   onEditLast: () => void;
   onSent: () => void;
+  /** Answers are being judged: the next question waits for the one to go on from. */
+  trying: boolean;
+  onTry: (text: string, mode: "two" | "four") => void;
 }
 
-export function Composer({ store, chat, onEditLast, onSent }: ComposerProps) {
+const MODES: [Mode, string, string][] = [
+  ["one", "1 answer", "One answer"],
+  ["two", "2 side by side", "Two answers side by side, blind"],
+  ["four", "4 to rank", "Four answers to rank, blind"],
+];
+
+export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: ComposerProps) {
   const place = chat.status === "new" ? NEW : chat.id;
   const [text, setText] = useState(() => draftOf(place));
+  const [mode, setMode] = useState<Mode>("one");
   const field = useRef<HTMLTextAreaElement>(null);
   const change = (value: string) => {
     setText(value);
@@ -36,10 +47,11 @@ export function Composer({ store, chat, onEditLast, onSent }: ComposerProps) {
 
   const send = () => {
     const said = text.trim();
-    if (!said || chat.writing || chat.status === "loading") return;
+    if (!said || chat.writing || trying || chat.status === "loading") return;
     setText(""); // the draft is kept until the server has begun to answer
     onSent();
-    void store.ask(said);
+    if (mode === "one" || chat.temporary) void store.ask(said);
+    else onTry(said, mode);
   };
   const pressed = (event: KeyboardEvent) => {
     if (event.nativeEvent.isComposing) return;
@@ -77,11 +89,21 @@ export function Composer({ store, chat, onEditLast, onSent }: ComposerProps) {
             <StopIcon />
           </button>
         ) : (
-          <button type="submit" className="send" aria-label="Send" title="Send (Enter)" disabled={!text.trim()}>
+          <button type="submit" className="send" aria-label="Send" title="Send (Enter)" disabled={!text.trim() || trying}>
             <SendIcon />
           </button>
         )}
       </div>
+      {!chat.temporary && (
+        <div className="modes" role="radiogroup" aria-label="How many answers">
+          {MODES.map(([value, label, title]) => (
+            <label key={value} title={title}>
+              <input type="radio" name="mode" checked={mode === value} onChange={() => setMode(value)} />
+              <span>{label}</span>
+            </label>
+          ))}
+        </div>
+      )}
     </form>
   );
 }

@@ -21,12 +21,12 @@ export function PrivacyBar({ chat, store }: { chat: ChatState; store: ChatStore 
           <input
             type="checkbox"
             role="switch"
+            aria-label="May be learned from"
             checked={chat.allowTraining}
             onChange={(event) => void store.allowTrainingOf(event.target.checked)}
           />
-          <span>
-            <span className="only-wide">May be </span>learned from
-          </span>
+          <span className="only-wide">May be learned from</span>
+          <span className="only-narrow">Learn</span>
         </label>
       )}
     </div>

@@ -1,9 +1,12 @@
 import { memo, useEffect, useRef, useState } from "react";
-import { AgainIcon, LeftIcon, PenIcon, RightIcon } from "../app/icons";
+import { LeftIcon, PenIcon, RightIcon } from "../app/icons";
+import { AnswerActions } from "./AnswerActions";
 import { CopyButton } from "./CopyButton";
 import { Markdown } from "./Markdown";
 import type { ChatStore } from "./store";
 import { asked, type Place, type Turn } from "./tree";
+import type { Trial } from "./Trial";
+import { besideOf, rankingOf } from "./trials";
 
 interface TurnViewProps {
   turn: Turn;
@@ -13,9 +16,13 @@ interface TurnViewProps {
   last: boolean;
   editing: boolean;
   onEdit: (id: string | null) => void;
+  correcting: boolean;
+  onCorrect: (id: string | null) => void;
+  onTrial: (trial: Trial) => void;
 }
 
-export const TurnView = memo(function TurnView({ turn, store, busy, kept, last, editing, onEdit }: TurnViewProps) {
+export const TurnView = memo(function TurnView(props: TurnViewProps) {
+  const { turn, store, busy, kept, last, editing, onEdit, correcting, onCorrect, onTrial } = props;
   const { node, answers, prompts } = turn;
   const id = node.completion_id;
   return (
@@ -49,21 +56,22 @@ export const TurnView = memo(function TurnView({ turn, store, busy, kept, last, 
         <Markdown text={node.content} />
         {node.partial && <p className="muted small">Stopped here.</p>}
         {node.finish_reason === "length" && <p className="muted small">The answer was cut off at its greatest length.</p>}
-        <div className={last ? "actions last" : "actions"}>
-          <Switcher place={answers} what="answer" disabled={busy} onShow={(other) => store.show(other)} />
-          <CopyButton text={node.content} label="Copy answer" />
-          <button
-            type="button"
-            className="icon"
-            aria-label="Another answer in its place"
-            title="Another answer in its place (R)"
-            disabled={busy}
-            onClick={() => void store.regenerate(id)}
-          >
-            <AgainIcon />
-          </button>
-          {kept && node.policy_version !== null && <span className="muted small policy">policy-v{node.policy_version}</span>}
-        </div>
+        <AnswerActions
+          turn={turn}
+          busy={busy}
+          kept={kept}
+          last={last}
+          correcting={correcting}
+          onCorrect={(now) => onCorrect(now ? id : null)}
+          acts={{
+            again: () => void store.regenerate(id),
+            beside: () => onTrial(besideOf(store, turn)),
+            rankAll: () => onTrial(rankingOf(store, turn)),
+          }}
+          switcher={
+            <Switcher place={answers} what="answer" disabled={busy} onShow={(other) => store.show(other)} />
+          }
+        />
       </article>
     </>
   );

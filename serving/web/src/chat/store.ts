@@ -77,7 +77,8 @@ export class ChatStore {
       this.set({ ...facts(card), status: "ready", nodes, head });
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) {
-        if (!this.state.writing) this.set({ status: this.state.nodes.size ? "ready" : "missing" });
+        const there = this.state.nodes.size ? "ready" : this.state.status === "new" ? "new" : "missing";
+        if (!this.state.writing) this.set({ status: there });
       } else {
         this.set({ failure: { error, retry: null, draft: null } });
       }
@@ -88,11 +89,18 @@ export class ChatStore {
     return this.answer(this.state.head, [{ role: "user", content: text }], text);
   }
 
-  /** Goes on from an answer that was given elsewhere, as in a comparison. */
-  async goOnFrom(id: string): Promise<void> {
+  /** What was judged elsewhere on the page is part of it from now on; goes on from `winner` if there is one. */
+  async goOnFrom(winner: string | null): Promise<void> {
     await this.load();
-    if (this.state.nodes.has(id)) this.show(id);
+    if (winner !== null && this.state.nodes.has(winner)) this.show(winner);
+    if (!this.state.allowTraining) void this.keepOut();
     this.changed(this);
+  }
+
+  /** What was written for an answer that never came. */
+  giveBack(text: string): void {
+    const error = new ApiError(0, "There is no answer yet. Your words are in the field again.");
+    this.set({ failure: { error, retry: null, draft: text } });
   }
 
   /** Another answer to the same messages. */
@@ -133,7 +141,8 @@ export class ChatStore {
     return this.follow((signal) => chats.ask(request, signal), parent, messages);
   }
 
-  private request(parent: string | null, messages: Message[]): ChatRequest {
+  /** As a chat asks; comparisons add to it. */
+  request(parent: string | null, messages: Message[]): ChatRequest {
     const { id, nodes, temporary, allowTraining } = this.state;
     return {
       model: "policy",
