@@ -1,5 +1,5 @@
 import { useDndContext, useDroppable } from "@dnd-kit/core";
-import { Fragment, type ReactNode } from "react";
+import type { ReactNode } from "react";
 import type { Spot } from "./ranking";
 
 /** Where a dragged answer may be let go: between places, on a place, or on the shelf. */
@@ -19,17 +19,19 @@ interface Props {
 export function Places({ groups, shelf, row }: Props) {
   return (
     <>
-      <ol className="r-places" aria-label="Ranked, best first">
-        <Gap index={0} />
-        {groups.map((group, index) => (
-          <Fragment key={group.join()}>
-            <Place index={index} tied={group.length > 1}>
-              {group.map(row)}
-            </Place>
-            <Gap index={index + 1} />
-          </Fragment>
-        ))}
-      </ol>
+      <Gap index={0} />
+      {groups.length > 0 && (
+        <ol className="r-places" aria-label="Ranked, best first">
+          {groups.map((group, index) => (
+            <li key={group.join()}>
+              <Place index={index} tied={group.length > 1}>
+                {group.map(row)}
+              </Place>
+              <Gap index={index + 1} />
+            </li>
+          ))}
+        </ol>
+      )}
       <Shelf empty={shelf.length === 0} ranked={groups.length > 0}>
         {shelf.map(row)}
       </Shelf>
@@ -41,19 +43,19 @@ function Gap({ index }: { index: number }) {
   const { active } = useDndContext();
   const { setNodeRef, isOver } = useDroppable({ id: `gap:${index}` });
   const state = `${active ? " r-dragging" : ""}${isOver ? " r-over" : ""}`;
-  return <li ref={setNodeRef} role="presentation" className={`r-gap${state}`} />;
+  return <div ref={setNodeRef} className={`r-gap${state}`} />;
 }
 
 function Place({ index, tied, children }: { index: number; tied: boolean; children: ReactNode }) {
   const { setNodeRef, isOver } = useDroppable({ id: `place:${index}` });
   return (
-    <li ref={setNodeRef} className={`r-place${isOver ? " r-over" : ""}`}>
+    <div ref={setNodeRef} className={`r-place${isOver ? " r-over" : ""}`}>
       <span className="r-number" aria-hidden="true">
         {index + 1}
         {tied && <small>tie</small>}
       </span>
       <div className="r-rows">{children}</div>
-    </li>
+    </div>
   );
 }
 

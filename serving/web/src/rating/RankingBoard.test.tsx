@@ -31,7 +31,7 @@ afterEach(() => vi.unstubAllGlobals());
 describe("a ranking by keys alone", () => {
   it("takes one digit an answer, and one chord", async () => {
     const { asked, onRanked } = shown();
-    handle("A").focus();
+    expect(document.activeElement).toBe(handle("A"));
     press("2", "1", "4", "3");
     expect(screen.getByText("B > A > D > C")).toBeTruthy();
     submit();
@@ -63,6 +63,13 @@ describe("a ranking by keys alone", () => {
     press(" ", "ArrowDown", "Escape");
     expect(spoken()).toBe("Answer A put back, place 1 of 3, tied with B.");
     expect(screen.getByText("A = B > C > D")).toBeTruthy();
+  });
+
+  it("does not take the focus from somebody who writes", () => {
+    render(<input aria-label="draft" />);
+    screen.getByLabelText("draft").focus();
+    shown();
+    expect(document.activeElement).toBe(screen.getByLabelText("draft"));
   });
 
   it("has one stop for Tab among the handles", () => {
@@ -118,6 +125,10 @@ describe("the board", () => {
     handle("B").focus();
     press("e");
     expect(answer.getByText(/^Text of B.*end$/)).toBeTruthy();
+    fireEvent.click(screen.getByRole("button", { name: "Fold all" }));
+    expect(screen.queryByText(/^Text of/)).toBeNull();
+    fireEvent.click(screen.getByRole("button", { name: "Show all" }));
+    expect(screen.getAllByText(/^Text of/)).toHaveLength(4);
   });
 
   it("takes nothing for a ranking before something is said", () => {

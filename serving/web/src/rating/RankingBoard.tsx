@@ -6,6 +6,7 @@ import { afterPlacing, keyDone } from "./ranking_keys";
 import { announcement, summary } from "./ranking_words";
 import { Places, spotOf } from "./Places";
 import { Status } from "./Status";
+import { isWriting } from "./useHotkeys";
 import { useStanding } from "./useStanding";
 
 export interface Ranked {
@@ -75,9 +76,20 @@ export function RankingBoard(props: RankingBoardProps) {
 
   return (
     <section ref={board.section} className="r-board" aria-label="Rank the answers" onKeyDown={pressed}>
-      <p id={helpId} className="r-muted r-help">
-        {HELP}
-      </p>
+      <div className="r-row">
+        <span className="r-muted">Drag by the handle, choose a place, or use the keys.</span>
+        <button
+          type="button"
+          className="r-link r-end"
+          onClick={() => setFolded(new Set(folded.size ? [] : ranking.candidates))}
+        >
+          {folded.size ? "Show all" : "Fold all"}
+        </button>
+      </div>
+      <details className="r-muted">
+        <summary>Keys</summary>
+        <p id={helpId}>{HELP}</p>
+      </details>
       <DndContext
         sensors={sensors}
         collisionDetection={pointerWithin}
@@ -154,6 +166,11 @@ function CloseButton({ label, onClose }: { label: string; onClose: (() => void) 
 /** A row that moves is drawn anew elsewhere: the focus goes after it, or on to the next answer in hand. */
 function useKeptFocus() {
   const section = useRef<HTMLElement>(null);
+  // The keys work at once, unless somebody is writing elsewhere.
+  useEffect(() => {
+    if (isWriting(document.activeElement)) return;
+    section.current?.querySelector<HTMLElement>("[data-handle]")?.focus({ preventScroll: true });
+  }, []);
   const wanted = useRef<Control | null>(null);
   useLayoutEffect(() => {
     if (!wanted.current) return;

@@ -52,6 +52,12 @@ describe("answers side by side", () => {
     });
   });
 
+  it("cannot be judged where one was cut before it began, but where one is complete and empty", () => {
+    const some = withChunk(begun(2), chunk([text(0, "a")], FACTS));
+    expect(votable(withChunk(some, chunk([end(1)], { ...FACTS, partial: true })))).toBe(false);
+    expect(votable(withChunk(some, chunk([end(1)], FACTS)))).toBe(true);
+  });
+
   it("cannot be judged where the ledger has them not", () => {
     let answers = withChunk(begun(1), chunk([text(0, "a")], { conversation_id: "c", completion_ids: ["x:0"] }));
     expect(votable(answers)).toBe(true);

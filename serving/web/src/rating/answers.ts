@@ -70,9 +70,11 @@ function facts(answers: Answers, { ratchet }: ChatChunk, before: number): Partia
   };
 }
 
-/** Each has begun: the gateway takes no vote on an answer of which nothing was shown. */
+/** Each has begun: the gateway takes no vote on an answer of which nothing was shown, and keeps none that was cut so. */
 export const votable = ({ slots, completionIds, stored }: Answers): boolean =>
-  stored && completionIds.length === slots.length && slots.every(({ text, finished }) => finished || text !== "");
+  stored &&
+  completionIds.length === slots.length &&
+  slots.every(({ text, finished, partial }) => text !== "" || (finished && !partial));
 
 export const finished = ({ slots }: Answers): boolean => slots.every((slot) => slot.finished);
 

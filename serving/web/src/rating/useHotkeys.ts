@@ -1,7 +1,7 @@
 import { useEffect, useRef } from "react";
 
 /** Keys that write text, or that a control under the focus needs for itself, are left alone. */
-function isWriting(target: EventTarget | null): boolean {
+export function isWriting(target: EventTarget | null): boolean {
   if (!(target instanceof HTMLElement)) return false;
   return target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
 }
