@@ -164,8 +164,10 @@ describe("the board", () => {
       comparison_id: "cmp_1",
       ranking: IDS.map((id) => [id]),
     });
+    expect(document.activeElement).toBe(screen.getByRole("button", { name: "Undo" }));
     fireEvent.click(screen.getByRole("button", { name: "Undo" }));
     await says(/^Taken back$/);
+    expect(document.activeElement).toBe(handle("A"));
     expect(onUndone).toHaveBeenCalledTimes(1);
     expect(document.body.textContent).not.toContain("policy-v");
     fireEvent.click(screen.getByRole("button", { name: "Submit ranking" }));

@@ -117,7 +117,7 @@ function Foot({ board, onClose }: { board: Board; onClose: (() => void) | undefi
   if (locked) {
     return (
       <div className="r-votes">
-        <button type="button" className="r-button" onClick={() => void board.undo()}>
+        <button type="button" data-control="undo" className="r-button" onClick={() => void board.undo()}>
           Undo
         </button>
         <CloseButton label="Close" onClose={onClose} />
@@ -164,13 +164,15 @@ function CloseButton({ label, onClose }: { label: string; onClose: (() => void) 
 }
 
 /** A row that moves is drawn anew elsewhere: the focus goes after it, or on to the next answer in hand. */
-function useKeptFocus() {
+function useKeptFocus(locked: boolean) {
   const section = useRef<HTMLElement>(null);
   // The keys work at once, unless somebody is writing elsewhere.
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (isWriting(document.activeElement)) return;
-    section.current?.querySelector<HTMLElement>("[data-handle]")?.focus({ preventScroll: true });
-  }, []);
+    // "Submit" and "Undo" take each other's place, and the focus with them.
+    const first = locked ? "[data-control='undo']" : "[data-handle]";
+    section.current?.querySelector<HTMLElement>(first)?.focus({ preventScroll: true });
+  }, [locked]);
   const wanted = useRef<Control | null>(null);
   useLayoutEffect(() => {
     if (!wanted.current) return;
@@ -192,7 +194,7 @@ function useBoard({ answers, comparisonId, onRanked, onUndone }: RankingBoardPro
   const kept = useStanding();
   const locked = kept.accepted !== null;
   const told = useRef<string | null>(null);
-  const { section, keepFocus } = useKeptFocus();
+  const { section, keepFocus } = useKeptFocus(locked);
 
   const move = (next: Move, from: Control | null = null) => {
     if (locked) return;
