@@ -42,7 +42,7 @@ export const uncertain = (error: unknown): boolean =>
 
 /** All of one's judgements that stand, oldest first, page by page. */
 export async function* said(): AsyncGenerator<KeptFeedback[]> {
-  for (let after: string | undefined; ; ) {
+  for (let after: string | undefined; ;) {
     const page = await feedback.list({ limit: 100, ...(after ? { after } : {}) });
     yield page.data;
     if (!page.has_more || !page.last_id) return;

@@ -74,7 +74,10 @@ describe("two blind answers", () => {
     ["-", "both_bad"],
   ])("take the key %s as %s", async (key, winner) => {
     const { streamed, asked } = shown();
-    streamed.chunk([0, 1].map((index) => ({ index, delta: { content: "x" }, finish_reason: null })), FACTS);
+    streamed.chunk(
+      [0, 1].map((index) => ({ index, delta: { content: "x" }, finish_reason: null })),
+      FACTS,
+    );
     await waitFor(() => expect(button(/Tie/).disabled).toBe(false));
     fireEvent.keyDown(document.body, { key });
     await says(/^Saved/);
@@ -103,7 +106,10 @@ describe("two blind answers", () => {
 
   it("can be undone and voted on again", async () => {
     const { streamed, asked, onDecided, onUndone } = shown();
-    streamed.chunk([0, 1].map((index) => ({ index, delta: { content: "x" }, finish_reason: "stop" })), FACTS);
+    streamed.chunk(
+      [0, 1].map((index) => ({ index, delta: { content: "x" }, finish_reason: "stop" })),
+      FACTS,
+    );
     streamed.end();
     await waitFor(() => expect(button(/Tie/).disabled).toBe(false));
     fireEvent.click(button(/Tie/));
@@ -122,7 +128,10 @@ describe("two blind answers", () => {
   it("keep a vote that was not saved for another try, blind until then", async () => {
     const answers = [failure(503, "away", "ledger_unavailable"), accepted("comparison", "fb_1", VOTED)];
     const { streamed, asked, onDecided } = shown(BLIND, { "POST /v1/feedback": answers });
-    streamed.chunk([0, 1].map((index) => ({ index, delta: { content: "x" }, finish_reason: "stop" })), FACTS);
+    streamed.chunk(
+      [0, 1].map((index) => ({ index, delta: { content: "x" }, finish_reason: "stop" })),
+      FACTS,
+    );
     await waitFor(() => expect(button(/B is better/).disabled).toBe(false));
     fireEvent.click(button(/B is better/));
     await says(/^Not saved/);
@@ -135,13 +144,36 @@ describe("two blind answers", () => {
 
   it("are not countable when one of them failed", async () => {
     const { streamed, asked } = shown();
-    streamed.chunk([0, 1].map((index) => ({ index, delta: { content: "x" }, finish_reason: null })), FACTS);
+    streamed.chunk(
+      [0, 1].map((index) => ({ index, delta: { content: "x" }, finish_reason: null })),
+      FACTS,
+    );
     streamed.fail("the engine is gone");
     expect((await screen.findByRole("alert")).textContent).toContain("cannot be compared");
     expect(button(/A is better/).disabled).toBe(true);
     fireEvent.keyDown(document.body, { key: "a" });
     expect(asked.filter(({ path }) => path === "/v1/feedback")).toEqual([]);
     expect(button(/Ask again/)).toBeTruthy();
+  });
+
+  it("go on where a connection broke off", async () => {
+    const rest = new Streamed();
+    const { streamed, asked } = shown(BLIND, { "GET /v1/chat/completions/cmp_1/stream": () => rest.response });
+    streamed.text(0, "Air ", FACTS);
+    streamed.text(1, "Be");
+    await waitFor(() => expect(answer("Answer B").textContent).toContain("Be"));
+    streamed.breakOff();
+    await waitFor(() => expect(asked).toHaveLength(2));
+    expect(asked[1]!.headers["last-event-id"]).toBe("2");
+    rest.text(1, "cause.");
+    rest.chunk(
+      [0, 1].map((index) => ({ index, delta: {}, finish_reason: "stop" })),
+      FACTS,
+    );
+    rest.end();
+    await screen.findByText("The answers are complete.");
+    expect(answer("Answer B").textContent).toContain("Because.");
+    expect(screen.queryByRole("alert")).toBeNull();
   });
 
   it("stop by Escape, and when nobody looks any more", async () => {

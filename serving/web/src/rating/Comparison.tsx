@@ -31,7 +31,14 @@ export interface ComparisonProps {
 const plain = (text: string): ReactNode => <div className="r-text">{text}</div>;
 
 /** Answers side by side, blind until the vote, which may come while they are being written. */
-export function Comparison({ source, renderText = plain, onDecided, onUndone, onClose, hotkeys = true }: ComparisonProps) {
+export function Comparison({
+  source,
+  renderText = plain,
+  onDecided,
+  onUndone,
+  onClose,
+  hotkeys = true,
+}: ComparisonProps) {
   const written = useAnswers(source);
   const { answers, phase } = written;
   const kept = useStanding();
@@ -73,7 +80,9 @@ export function Comparison({ source, renderText = plain, onDecided, onUndone, on
   const stopping = phase === "writing" && !decided;
   useHotkeys(
     {
-      ...Object.fromEntries(votes.flatMap((each) => each.keys.map((key) => [key.toLowerCase(), () => void vote(each)]))),
+      ...Object.fromEntries(
+        votes.flatMap((each) => each.keys.map((key) => [key.toLowerCase(), () => void vote(each)])),
+      ),
       ...(decided ? { u: () => void takeBack() } : {}),
       ...(stopping ? { escape: written.stop } : {}),
     },
@@ -102,7 +111,13 @@ export function Comparison({ source, renderText = plain, onDecided, onUndone, on
           </button>
         ) : (
           votes.map((each) => (
-            <VoteButton key={each.winner} vote={each} disabled={!ready} chosen={chosen?.winner === each.winner} onVote={vote} />
+            <VoteButton
+              key={each.winner}
+              vote={each}
+              disabled={!ready}
+              chosen={chosen?.winner === each.winner}
+              onVote={vote}
+            />
           ))
         )}
         {stopping && (

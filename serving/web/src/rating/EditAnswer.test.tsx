@@ -10,7 +10,11 @@ const says = (words: RegExp) => waitFor(() => expect(screen.getByRole("status").
 const SAID = { type: "demonstration", completion_id: "r:0", based_on_edit: true };
 
 function shown(answers: Record<string, Response | Response[]> = {}) {
-  const asked = gateway({ "POST /v1/feedback": accepted("demonstration"), "DELETE /v1/feedback": deleted("fb_1"), ...answers });
+  const asked = gateway({
+    "POST /v1/feedback": accepted("demonstration"),
+    "DELETE /v1/feedback": deleted("fb_1"),
+    ...answers,
+  });
   const onClose = vi.fn();
   const onSaved = vi.fn();
   render(<EditAnswer completionId="r:0" text="The sky is red." onClose={onClose} onSaved={onSaved} />);

@@ -15,8 +15,22 @@ const kept = (id: string, judgement: Record<string, unknown> & { type: KeptFeedb
   replaces: null,
   status: "accepted",
 });
-const UP = kept("fb_1", { type: "rating", completion_id: "r:0", value: 1, metric: null, reasons: ["clear"], comment: null });
-const DOWN = kept("fb_2", { type: "rating", completion_id: "r:1", value: -1, metric: null, reasons: [], comment: "No." });
+const UP = kept("fb_1", {
+  type: "rating",
+  completion_id: "r:0",
+  value: 1,
+  metric: null,
+  reasons: ["clear"],
+  comment: null,
+});
+const DOWN = kept("fb_2", {
+  type: "rating",
+  completion_id: "r:1",
+  value: -1,
+  metric: null,
+  reasons: [],
+  comment: "No.",
+});
 const FLAG = kept("fb_3", { type: "flag", completion_id: "r:1", reasons: ["unsafe"], comment: null });
 
 const page = (data: KeptFeedback[], has_more = false) =>
@@ -43,7 +57,11 @@ describe("what I said", () => {
     await screen.findByText("Report");
     await screen.findByText("Thumb up");
     const items = screen.getAllByRole("listitem");
-    expect(items.map((item) => item.querySelector("strong")!.textContent)).toEqual(["Report", "Thumb down", "Thumb up"]);
+    expect(items.map((item) => item.querySelector("strong")!.textContent)).toEqual([
+      "Report",
+      "Thumb down",
+      "Thumb up",
+    ]);
     expect(asked.map(({ path }) => path)).toEqual(["/v1/feedback?limit=100", "/v1/feedback?limit=100&after=fb_2"]);
     fireEvent.click(screen.getByRole("button", { name: "Take back: Thumb down" }));
     await waitFor(() => expect(within(items[1]!).getByRole("status").textContent).toBe("Taken back"));
@@ -90,7 +108,9 @@ describe("my data", () => {
     fireEvent.change(field, { target: { value: "Delete everything" } });
     fireEvent.click(erase);
     await screen.findByText("Erased: 1 conversation, 5 answers, 3 judgements.");
-    expect(screen.getByText("policy-v3, policy-v4 had learned from it in round 4. Later rounds do without it.")).toBeTruthy();
+    expect(
+      screen.getByText("policy-v3, policy-v4 had learned from it in round 4. Later rounds do without it."),
+    ).toBeTruthy();
     expect(screen.getByText("Round 5 had collected some of it, and collects again without.")).toBeTruthy();
     expect(onErased).toHaveBeenCalledTimes(1);
     expect(asked.filter(({ path }) => path === "/v1/me")).toHaveLength(1);

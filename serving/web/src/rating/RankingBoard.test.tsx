@@ -5,7 +5,10 @@ import { spotOf } from "./Places";
 import { RankingBoard } from "./RankingBoard";
 
 const IDS = ["r:0", "r:1", "r:2", "r:3"];
-const ANSWERS = IDS.map((completionId, index) => ({ completionId, text: `Text of ${"ABCD"[index]}. ${"long ".repeat(500)}end` }));
+const ANSWERS = IDS.map((completionId, index) => ({
+  completionId,
+  text: `Text of ${"ABCD"[index]}. ${"long ".repeat(500)}end`,
+}));
 const handle = (letter: string) => screen.getByRole("button", { name: new RegExp(`^Answer ${letter}, `) });
 const press = (...keys: string[]) => keys.forEach((key) => fireEvent.keyDown(document.activeElement!, { key }));
 const submit = () => fireEvent.keyDown(document.activeElement!, { key: "Enter", ctrlKey: true });
@@ -176,7 +179,9 @@ describe("the board", () => {
   });
 
   it("keeps a ranking that was not saved", async () => {
-    const asked = gateway({ "POST /v1/feedback": [failure(422, "they answer different prompts", "different_prompts")] });
+    const asked = gateway({
+      "POST /v1/feedback": [failure(422, "they answer different prompts", "different_prompts")],
+    });
     const onRanked = vi.fn();
     render(<RankingBoard answers={ANSWERS.slice(0, 2)} onRanked={onRanked} />);
     handle("A").focus();

@@ -233,7 +233,12 @@ function useBoard({ answers, comparisonId, onRanked, onUndone }: RankingBoardPro
     told.current = accepted?.id ?? null;
     if (!accepted) return;
     const groups = sent(ranking)?.ranking ?? [];
-    onRanked({ feedbackId: accepted.id, winner: accepted.continue_from ?? null, reveal: accepted.reveal ?? null, groups });
+    onRanked({
+      feedbackId: accepted.id,
+      winner: accepted.continue_from ?? null,
+      reveal: accepted.reveal ?? null,
+      groups,
+    });
   }, [accepted, ranking, onRanked]);
 
   const policies = answers.map(({ policy }, index) => {

@@ -70,7 +70,7 @@ function facts(answers: Answers, { ratchet }: ChatChunk, before: number): Partia
   };
 }
 
-/** Each has begun: the gateway takes no vote on an answer of which nothing was shown, and keeps none that was cut so. */
+/** Each has begun: the gateway takes no vote on an answer that shows nothing, nor keeps one that was cut so early. */
 export const votable = ({ slots, completionIds, stored }: Answers): boolean =>
   stored &&
   completionIds.length === slots.length &&

@@ -21,13 +21,19 @@ describe("a diff by word", () => {
 
   it("gives both texts back, however long and different", () => {
     const words = (seed: number, count: number) =>
-      Array.from({ length: count }, (_, index) => ["so", "it", "goes", "on\n"][(index * seed + (index >> 2)) % 4]).join(" ");
+      Array.from({ length: count }, (_, index) => ["so", "it", "goes", "on\n"][(index * seed + (index >> 2)) % 4]).join(
+        " ",
+      );
     for (const [before, after] of [
       [words(3, 300), words(5, 280)],
       [words(1, 4000), words(2, 4000)],
     ] as const) {
       const pieces = wordDiff(before, after);
-      const without = (kind: string) => pieces.filter((piece) => piece.kind !== kind).map(({ text }) => text).join("");
+      const without = (kind: string) =>
+        pieces
+          .filter((piece) => piece.kind !== kind)
+          .map(({ text }) => text)
+          .join("");
       expect(without("added")).toBe(before);
       expect(without("removed")).toBe(after);
     }

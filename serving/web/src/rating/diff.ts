@@ -43,7 +43,7 @@ function between(old: string[], now: string[]): Piece[] {
     }
   }
   const pieces: Piece[] = [];
-  for (let i = 0, j = 0; i < old.length || j < now.length; ) {
+  for (let i = 0, j = 0; i < old.length || j < now.length;) {
     if (i < old.length && j < now.length && old[i] === now[j]) {
       pieces.push({ kind: "same", text: old[i]! });
       i++;

@@ -1,8 +1,9 @@
-/** The gateway as tests see it: fetch is replaced at the border, by what the API guide says that it takes and answers. */
+/** The gateway as tests see it: fetch is replaced at the border, after the bodies of the API guide. */
 
 import { vi } from "vitest";
 
 export interface Asked {
+  headers: Record<string, string>;
   method: string;
   path: string;
   body: Record<string, unknown> | undefined;
@@ -18,17 +19,21 @@ export const failure = (status: number, message: string, code: string | null = n
   json({ error: { message, type: "invalid_request_error", param: null, code } }, status);
 
 export const accepted = (type: string, id = "fb_1", more: object = {}): Response =>
-  json({ object: "feedback", id, type, created: 1767225600, revision: 1, status: "accepted", split: "train", ...more }, 201);
+  json(
+    { object: "feedback", id, type, created: 1767225600, revision: 1, status: "accepted", split: "train", ...more },
+    201,
+  );
 
 export const deleted = (id: string): Response => json({ object: "feedback.deleted", id, deleted: true });
 
-/** Answers by "METHOD /path", exact or by the longest beginning; an array is used up one by one. Returns what was asked. */
+/** Answers by "METHOD /path", exact or by the longest beginning; an array is used up. Returns what was asked. */
 export function gateway(routes: Record<string, Route | Answer[] | Response>): Asked[] {
   const asked: Asked[] = [];
   const fetched = async (input: RequestInfo | URL, init?: RequestInit): Promise<Response> => {
     const method = init?.method ?? "GET";
     const body = typeof init?.body === "string" ? (JSON.parse(init.body) as Record<string, unknown>) : undefined;
-    const request = { method, path: String(input), body };
+    const headers = (init?.headers ?? {}) as Record<string, string>;
+    const request = { headers, method, path: String(input), body };
     asked.push(request);
     const line = `${method} ${request.path}`;
     const key = Object.keys(routes)
@@ -62,24 +67,27 @@ export class Later {
 /** A stream that a test writes bit by bit. */
 export class Streamed {
   private controller!: ReadableStreamDefaultController<Uint8Array>;
-  cancelled = false;
   readonly response = new Response(
     new ReadableStream<Uint8Array>({
       start: (controller) => {
         this.controller = controller;
       },
-      cancel: () => {
-        this.cancelled = true;
-      },
     }),
     { headers: { "content-type": "text/event-stream" } },
   );
 
+  private written = 0;
   private write(data: string): void {
-    this.controller.enqueue(new TextEncoder().encode(`data: ${data}\n\n`));
+    this.written += 1;
+    this.controller.enqueue(new TextEncoder().encode(`id: ${this.written}\ndata: ${data}\n\n`));
+  }
+  breakOff(): void {
+    this.controller.error(new TypeError("connection reset"));
   }
   chunk(choices: object[], ratchet?: object, id = "cmp_1"): void {
-    this.write(JSON.stringify({ id, object: "chat.completion.chunk", model: "policy", choices, ...(ratchet && { ratchet }) }));
+    this.write(
+      JSON.stringify({ id, object: "chat.completion.chunk", model: "policy", choices, ...(ratchet && { ratchet }) }),
+    );
   }
   text(index: number, content: string, ratchet?: object): void {
     this.chunk([{ index, delta: { content }, finish_reason: null }], ratchet);

@@ -42,12 +42,15 @@ function reachable(candidates: string[], keys: string[]): Set<string> {
 }
 
 const play = (candidates: string, ...moves: [string, string][]) =>
-  moves.reduce((ranking, [id, key]) => {
-    const lifted = rank(ranking, { do: "lift", id });
-    const done = keyDone(lifted, id, key);
-    if (!done || !("move" in done)) throw new Error(`${key} moves nothing`);
-    return rank(rank(lifted, done.move), { do: "drop" });
-  }, unranked([...candidates]));
+  moves.reduce(
+    (ranking, [id, key]) => {
+      const lifted = rank(ranking, { do: "lift", id });
+      const done = keyDone(lifted, id, key);
+      if (!done || !("move" in done)) throw new Error(`${key} moves nothing`);
+      return rank(rank(lifted, done.move), { do: "drop" });
+    },
+    unranked([...candidates]),
+  );
 
 describe("keys", () => {
   it.each([
@@ -87,6 +90,18 @@ describe("keys", () => {
     expect(after("A", "Delete")).toBe("B>C|A");
   });
 
+  it("carry an answer past its neighbours and back, one at a time", () => {
+    const placed: [string, string][] = [
+      ["A", "1"],
+      ["B", "2"],
+      ["C", "3"],
+    ];
+    expect(notation(play("ABC", ...placed, ["A", "ArrowDown"]))).toBe("B>A>C|");
+    expect(notation(play("ABC", ...placed, ["A", "ArrowDown"], ["A", "ArrowDown"]))).toBe("B>C>A|");
+    expect(notation(play("ABC", ...placed, ["C", "ArrowUp"], ["C", "ArrowUp"], ["C", "ArrowUp"]))).toBe("C>A>B|");
+    expect(notation(play("ABC", ...placed, ["C", "ArrowDown"], ["C", "ArrowDown"], ["C", "ArrowUp"]))).toBe("A>B>C|");
+  });
+
   it("move the focus while nothing is lifted", () => {
     const start = play("ABC", ["C", "1"], ["A", "2"]);
     expect(listed(start)).toEqual(["C", "A", "B"]);
@@ -109,8 +124,13 @@ describe("keys", () => {
 
 describe("a dragged answer", () => {
   const start = play("ABCD", ["A", "1"], ["B", "2"], ["C", "3"]);
-  const dropped = (id: string, spot: Parameters<typeof rank>[1] & { do: "put" }) => notation(rank(start, { ...spot, id }));
-  const put = (spot: { at: "gap" | "place"; index: number } | { at: "shelf" }) => ({ do: "put" as const, id: "", spot });
+  const dropped = (id: string, spot: Parameters<typeof rank>[1] & { do: "put" }) =>
+    notation(rank(start, { ...spot, id }));
+  const put = (spot: { at: "gap" | "place"; index: number } | { at: "shelf" }) => ({
+    do: "put" as const,
+    id: "",
+    spot,
+  });
 
   it("lands in the gap that was shown, whether its own place empties or not", () => {
     expect(dropped("A", put({ at: "gap", index: 3 }))).toBe("B>C>A|D");

@@ -1,8 +1,8 @@
 /**
  * The ranking of K answers as an ordered set partition: each answer has a place, counted from 1, or lies on the shelf.
  *
- * Answers of one place are tied. Places may have gaps while somebody types them (2, 1, 3 for A, B, C); what is sent, and
- * what every move but a digit leaves behind, is dense.
+ * Answers of one place are tied. Places may have gaps while somebody types them (2, 1, 3 for A, B, C); what is sent,
+ * and what every move but a digit leaves behind, is dense.
  */
 
 export type Places = Readonly<Record<string, number>>;
@@ -128,7 +128,7 @@ export interface RankingSent {
   none_acceptable: boolean;
 }
 
-/** What the ledger is told; null while nothing is said. "None is acceptable" alone is one tie of all, none of it good. */
+/** What the ledger is told; null while nothing is said. "None is acceptable" alone is one tie of all. */
 export function sent(ranking: Ranking): RankingSent | null {
   const groups = groupsOf(ranking);
   const none_acceptable = ranking.noneAcceptable;

@@ -36,7 +36,7 @@ export function announcement(before: Ranking, after: Ranking, id: string | null)
   }
   if (id === null) return summary(after);
   if (!before.lifted && after.lifted) {
-    return `${answer} lifted, ${whereabouts(after, id)}. Arrows move it, = ties it, space drops it, Escape puts it back.`;
+    return `${answer} lifted, ${whereabouts(after, id)}. Arrows move it, = ties it, space drops it, Escape returns it.`;
   }
   if (before.lifted && !after.lifted) {
     const same = before.places === after.places;

@@ -1,4 +1,4 @@
-/** The reasons offered as chips. The API takes any tag of up to 64 characters, sixteen at most; these are kept stable. */
+/** The reasons offered as chips. The API takes any tag of up to 64 characters, sixteen at most; these stay the same. */
 
 export const PRAISE = ["accurate", "helpful", "clear", "concise", "well written"] as const;
 export const BLAME = [

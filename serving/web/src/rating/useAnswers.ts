@@ -14,8 +14,7 @@ import { begun, finished, withChunk, type Answers, type Existing } from "./answe
 
 /** Two blind answers or more; or one more answer beside one that was there. It must not change while it is shown. */
 export type Source =
-  | { kind: "blind"; request: ComparisonRequest }
-  | { kind: "another"; existing: Existing; request: ChatRequest };
+  { kind: "blind"; request: ComparisonRequest } | { kind: "another"; existing: Existing; request: ChatRequest };
 
 export interface Written {
   answers: Answers;
@@ -54,7 +53,7 @@ async function* followed(source: Source, signal: AbortSignal): AsyncGenerator<Nu
 
 const now = (): number => Date.now() / 1000;
 
-/** Asks, and shows what comes at most once a frame. What is still being written when nobody looks any more is stopped. */
+/** Asks, and shows what comes at most once a frame. What nobody looks at any more is stopped. */
 export function useAnswers(source: Source): Written {
   const before = source.kind === "another" ? 1 : 0;
   const start = useMemo(

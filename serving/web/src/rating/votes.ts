@@ -33,7 +33,11 @@ export function voteSaid(answers: Answers, winner: Vote["winner"], shownAt: numb
 }
 
 /** Who wrote the slot: by left and right of two, by letters of more. */
-export function writerOf(reveal: Readonly<Record<string, string>> | undefined, count: number, slot: number): string | null {
+export function writerOf(
+  reveal: Readonly<Record<string, string>> | undefined,
+  count: number,
+  slot: number,
+): string | null {
   const name = count === 2 ? ["left", "right"][slot]! : letter(slot);
   return reveal?.[name] ?? null;
 }
