@@ -187,7 +187,6 @@ async def test_side_by_side_is_decided_by_one_key_and_the_chat_goes_on(page: Any
     await page.get_by_role("radio", name="2 side by side").check(force=True)
     await ask(page, "tea?")
     await page.get_by_text("Green.").nth(1).wait_for()
-    await page.locator(".bar h1").click()
     await page.keyboard.press("b")
     await page.get_by_text("policy-v0").first.wait_for()
     assert [kept["judgement"]["winner"] for kept in await feedback(served)] == ["right"]

@@ -53,11 +53,11 @@ export function AnswerActions(props: AnswerActionsProps) {
         {kept && answers.ids.length > 2 && act(`Rank these ${answers.ids.length} answers`, <RankIcon />, acts.rankAll)}
         {kept && act("Edit into what it should have been", <PenIcon />, () => onCorrect(true), "E")}
         {kept && act("Report this answer", <FlagIcon />, () => setReporting(true))}
+        {kept && said && (
+          <ThumbBar completionId={id} standing={rating} hotkeys={last && !busy && !correcting} onSaved={() => judged(id)} />
+        )}
         {node.policy_version !== null && <span className="muted small policy">policy-v{node.policy_version}</span>}
       </div>
-      {kept && said && (
-        <ThumbBar completionId={id} standing={rating} hotkeys={last && !busy && !correcting} onSaved={() => judged(id)} />
-      )}
       {correcting && said && (
         <EditAnswer
           completionId={id}

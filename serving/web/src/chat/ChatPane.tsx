@@ -1,5 +1,5 @@
 import { useEffect, useMemo, useState, useSyncExternalStore, type ReactNode } from "react";
-import { ApiError } from "../api/client";
+import { ApiError, type TreeNode } from "../api/client";
 import { DownIcon } from "../app/icons";
 import { isTyping, useKeys } from "../app/useKeys";
 import { Banner } from "./Banner";
@@ -52,14 +52,14 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
     void store.goOnFrom(winner);
   };
   const close = async () => {
-    const { parent, messages } = trial!;
+    const { messages, asked: fresh } = trial!;
     await store.goOnFrom(null);
     begin(null);
-    const answered = [...store.state.nodes.values()].some(
-      (node) => node.parent_id === parent && words(node.new_messages) === words(messages),
-    );
-    if (answered) forgetDraft(store.state.id, words(messages));
-    else store.giveBack(words(messages));
+    if (fresh === null) return;
+    const said = words(messages);
+    const isAnswer = (node: TreeNode) => !fresh.known.has(node.completion_id) && words(node.new_messages) === said;
+    if ([...store.state.nodes.values()].some(isAnswer)) forgetDraft(store.state.id, said);
+    else store.giveBack(said);
   };
   useEffect(() => {
     if (failure?.error instanceof ApiError && failure.error.status === 401) onSignedOut();
@@ -70,7 +70,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
       <header className="bar">
         {menu}
         <h1>{title || (chat.temporary ? "Temporary chat" : "New conversation")}</h1>
-        <PrivacyBar chat={chat} store={store} />
+        <PrivacyBar chat={chat} store={store} begun={asked !== null} />
       </header>
       <div className="scroll" ref={following.ref} onScroll={following.onScroll} tabIndex={-1}>
         <div className={trial ? "turns wide" : "turns"}>

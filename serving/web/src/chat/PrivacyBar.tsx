@@ -1,10 +1,17 @@
 import type { ChatState, ChatStore } from "./store";
 
+interface PrivacyBarProps {
+  chat: ChatState;
+  store: ChatStore;
+  /** Something was asked: it can become temporary no more. */
+  begun: boolean;
+}
+
 /** Whether this chat is kept, and whether policies may learn from it. */
-export function PrivacyBar({ chat, store }: { chat: ChatState; store: ChatStore }) {
+export function PrivacyBar({ chat, store, begun }: PrivacyBarProps) {
   return (
     <div className="privacy">
-      {(chat.status === "new" || chat.temporary) && (
+      {((chat.status === "new" && !begun) || chat.temporary) && (
         <label title="Nothing of it is kept, so it cannot be rated or learned from">
           <input
             type="checkbox"

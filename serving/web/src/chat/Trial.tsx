@@ -1,5 +1,5 @@
 /** Answers that are to be judged against each other before the chat goes on from the best. */
-import type { ReactNode } from "react";
+import { useEffect, useRef, type ReactNode } from "react";
 import type { Message } from "../api/client";
 import { Comparison, RankingBoard, type Source } from "../rating";
 import { useAnswers } from "../rating/useAnswers";
@@ -9,6 +9,8 @@ export interface Trial {
   parent: string | null;
   messages: Message[];
   way: Way;
+  /** It came from the composer, and these answers were there before. */
+  asked: { known: ReadonlySet<string> } | null;
 }
 
 type Way =
@@ -29,7 +31,21 @@ interface TrialViewProps {
 
 const markdown = (text: string): ReactNode => <Markdown text={text} />;
 
-export function TrialView({ trial: { way }, onDecided, onClose }: TrialViewProps) {
+export function TrialView(props: TrialViewProps) {
+  const place = useRef<HTMLDivElement>(null);
+  // Keys are votes now, and what is judged is in view from its beginning.
+  useEffect(() => {
+    place.current?.focus({ preventScroll: true });
+    place.current?.scrollIntoView({ block: "start" });
+  }, []);
+  return (
+    <div className="trial" ref={place} tabIndex={-1}>
+      <Judged {...props} />
+    </div>
+  );
+}
+
+function Judged({ trial: { way }, onDecided, onClose }: TrialViewProps) {
   if (way.kind === "compare") {
     return (
       <Comparison
