@@ -32,7 +32,6 @@ from serving import (
     me,
     openapi,
     operations,
-    pages,
     releases,
     sessions,
     sockets,
@@ -49,6 +48,7 @@ from serving.limits import BodyLimit, SocketLimit
 from serving.lockstep import Follower
 from serving.metrics import Metrics
 from serving.observing import Observing
+from serving.pages import DIST, PageRoute, Pages
 from serving.peers import Peers
 from serving.places import Places
 from serving.quotas import Quotas
@@ -107,7 +107,7 @@ def create_app(
     often = (chat, exchange, judgements, feedback_alias, comparisons, conversations, history)
     for module in (*often, key_routes, sessions, me, operations, releases, leaderboard, health):
         app.include_router(module.router)
-    app.router.routes.append(pages.PageRoute(pages.Pages()))
+    app.router.routes.append(PageRoute(Pages(DIST)))
     errors.install(app)
     openapi.install(app)
     app.add_middleware(BodyLimit, waiting=waiting)

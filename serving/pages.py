@@ -62,7 +62,7 @@ class Pages:
     """All files of a build, by path. They are read when first asked for, so a build may come after the start; one
     that replaces another does not, so that what is served fits together."""
 
-    def __init__(self, dist: Path = DIST) -> None:
+    def __init__(self, dist: Path) -> None:
         self._dist = dist
         self._files: dict[str, Page] = {}
 
@@ -102,7 +102,7 @@ class PageRoute(BaseRoute):
 
 def is_view(path: str) -> bool:
     """A place in the page, whose last part is no file's name."""
-    inside = path.startswith(tuple(f"{view}/" for view in VIEWS)) and "." not in path.rpartition("/")[2]
+    inside = path.startswith(tuple(f"{view}/" for view in VIEWS)) and "." not in path.rstrip("/").rpartition("/")[2]
     return path == "/" or path in VIEWS or inside
 
 

@@ -15,17 +15,20 @@ from redis import Redis
 from rich.table import Table
 from typer.testing import CliRunner, Result
 
+from feedback.invites import Invites
 from feedback.keys import KeyRing, Limits
 from feedback.manifest import Manifest, write_manifest
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook, RoundRecord
-from feedback.settings import load_secrets
+from feedback.sessions import Sessions
+from feedback.settings import Settings, load_secrets
 from feedback.store import connect
 from serving import up
 from serving.cli import app
 from serving.policy_commands import summary
 from serving.quotas import Quotas
 from serving.round_view import in_full, live
+from serving.terminal import Terminal
 
 COMMANDS = [
     "up",
@@ -43,6 +46,7 @@ COMMANDS = [
     "raters",
     "release",
     "rm",
+    "user",
 ]
 
 # As training/version.py writes them: by stage; a mean that is not finite is None.
@@ -243,6 +247,43 @@ def test_mistakes_with_keys_are_one_line(home: Path, redis: Redis, arguments: tu
     assert result.stderr.count("\n") == 1
 
 
+def test_people_are_invited_by_a_link_that_can_be_withdrawn(home: Path, redis: Redis) -> None:
+    shown = ratchet("user", "invite", "anna", "--role", "rater", "--expires", "12h").stdout.strip()
+    assert shown.startswith("http://127.0.0.1:1/join#inv_")
+    other = ratchet("user", "invite", "bob", "--url", "https://chat.example.org/").stdout.strip()
+    assert other.startswith("https://chat.example.org/join#inv_")
+    anna, bob = printed(ratchet("user", "list", "--json"))
+    assert (anna["name"], anna["role"], bob["role"]) == ("anna", "rater", "user")
+    assert anna["expires"] - anna["created"] == pytest.approx(43_200, abs=60)
+    assert bob["expires"] - bob["created"] == pytest.approx(7 * 86_400, abs=60)
+    assert "inv_" not in (table := ratchet("user", "list").stdout) and anna["id"] in table
+    assert ratchet("user", "withdraw", bob["id"]).exit_code == 0
+    invites = Invites(Sessions(KeyRing(redis, load_secrets(home).pepper)))
+    assert invites.accept(other.partition("#")[2]) is None
+    new = invites.accept(shown.partition("#")[2])
+    assert new is not None and (new.key.name, new.key.role) == ("anna", "rater")
+    assert printed(ratchet("user", "list", "--json")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("invite", "a", "--expires", "soon"), "--expires soon is no time"),
+        (("invite", "a", "--expires", "never"), "a link must expire"),
+        (("invite", ""), "name: String should have at least 1 character"),
+        (("invite", "a", "--role", "king"), "there is no role king"),
+        (("withdraw", "invite_x"), "there is no open invite invite_x; `ratchet user list` shows them"),
+    ],
+)
+def test_mistakes_with_invites_are_one_line(
+    home: Path, redis: Redis, arguments: tuple[str, ...], complaint: str
+) -> None:
+    result = ratchet("user", *arguments)
+    assert (result.exit_code, redis.hlen("invites")) == (1, 0)
+    assert result.stderr.startswith(f"ratchet: {complaint}")
+    assert result.stderr.count("\n") == 1
+
+
 def test_unknown_role_is_refused(home: Path, redis: Redis) -> None:
     result = ratchet("keys", "create", "anna", "--role", "king")
     assert (result.exit_code, redis.hlen("keys")) == (1, 0)
@@ -424,6 +465,19 @@ def test_unreachable_redis_is_named(home: Path) -> None:
     result = ratchet("up", "--redis-url", "redis://127.0.0.1:1/0", "--port", "0", "--engine-port", "0")
     assert result.exit_code == 2
     assert "no Redis answers at --redis-url" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("single_user", "told"), [(False, "`ratchet user invite NAME`"), (True, "signed in, as admin")]
+)
+def test_a_start_says_where_the_page_is_and_how_to_come_in(
+    valkey_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], single_user: bool, told: str
+) -> None:
+    settings = Settings(home=tmp_path, redis_url=valkey_url, port=9123, single_user=single_user)
+    up.greet(settings, Terminal())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "The page: http://127.0.0.1:9123/ (" in shown
+    assert told in shown
 
 
 def test_first_curl_line_can_be_pasted() -> None:

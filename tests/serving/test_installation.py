@@ -89,7 +89,7 @@ def test_a_crash_while_it_is_recorded_leaves_the_old_record(tmp_path: Path, monk
 
 
 def test_children_see_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = settings_of(tmp_path, port=9123, base_model="some/model")
+    settings = settings_of(tmp_path, port=9123, base_model="some/model", host="localhost", single_user=True)
     for name, value in installation.environment(settings).items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings
@@ -104,6 +104,8 @@ def test_children_see_the_same_settings(tmp_path: Path, monkeypatch: pytest.Monk
         (["--port", "70000"], {}, "--port or RATCHET_PORT cannot be used: a port is a number from 0 to 65535"),
         ([], {"RATCHET_PORT": "abc"}, "--port or RATCHET_PORT cannot be used: "),
         ([], {"RATCHET_ENGINE_MODE": "fast"}, "RATCHET_ENGINE_MODE cannot be used: "),
+        (["--single-user", "--host", "0.0.0.0"], {}, "--single-user or RATCHET_SINGLE_USER cannot be used: whoever "),
+        (["--host", "10.0.0.7"], {"RATCHET_SINGLE_USER": "1"}, "--single-user or RATCHET_SINGLE_USER cannot be used: "),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(

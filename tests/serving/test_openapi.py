@@ -28,6 +28,8 @@ BOUNDED = settings(
     max_examples=60, derandomize=True, database=None, deadline=None, phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
+# What answers whoever asks; who signs in has no key yet, or only in the body.
+OPEN = [("get", "/health"), ("get", "/ready"), ("get", "/metrics"), ("post", "/v1/session")]
 # max_tokens up to this: the fake engine would write thousands of words as well.
 SHORT = 256
 
@@ -52,7 +54,8 @@ async def test_every_route_is_described_with_examples_and_errors(document: dict[
     for method, path, each in operations(document):
         where = f"{method} {path}"
         assert each.get("summary") and each.get("tags"), f"{where}: use openapi.documented()"
-        assert bool(each.get("security")) != (path in ("/health", "/ready", "/metrics")), where
+        either = None if (method, path) in OPEN else [{"bearer": []}, {"session": []}]
+        assert each.get("security") == either, where
         [sent] = [each["requestBody"]["content"]["application/json"]] if "requestBody" in each else [None]
         assert sent is None or (sent["schema"] and sent["examples"]), where
         assert sent or method != "post" or path.endswith(("/rounds", "/cancel", "/rotate")), f"{where} reads no body?"
@@ -66,8 +69,11 @@ async def test_every_route_is_described_with_examples_and_errors(document: dict[
                 reference = response["content"]["application/json"]["schema"]
                 assert reference == {"$ref": "#/components/schemas/Error"}, f"{where} {status}"
         needed = ["401", "429", "503"] if each.get("security") else []
+        needed += ["403"] if each.get("security") and method != "get" else []
         needed += ["400", "413"] if sent else []
         assert set(needed) <= set(each["responses"]), where
+    cookie = document["components"]["securitySchemes"].pop("session")
+    assert (cookie["type"], cookie["in"], cookie["name"]) == ("apiKey", "cookie", "ratchet_session")
     assert document["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
 
 
@@ -84,8 +90,9 @@ async def test_the_examples_can_be_sent_as_they_are(live: Any, document: dict[st
         body = each.get("requestBody", {}).get("content", {}).get("application/json", {})
         for name, example in body.get("examples", {}).items():
             answer = await live.http.post(path.replace("{id}", "0"), json=example["value"])
-            # The completions and policies that they name do not exist here; nothing else may be wrong with them.
-            assert answer.status_code in (200, 201, 404), f"{path} {name}: {answer.text}"
+            # The completions, policies and keys that they name do not exist here; nothing else may be wrong with them.
+            unknown = 401 if path == "/v1/session" else 404
+            assert answer.status_code in (200, 201, unknown), f"{path} {name}: {answer.text}"
 
 
 async def test_the_examples_of_feedback_are_taken_as_they_are(live: Any, document: dict[str, Any]) -> None:
@@ -148,7 +155,8 @@ async def test_what_exists_is_shown_as_documented(
     await check("POST", "/v1/keys/{id}/rotate")
     await check("POST", "/v1/releases/{id}/pause", json={"reason": "lunch"})
     await check("POST", "/v1/releases", 201, json={"candidate": 1, "strategy": {"steps": [{"set_weight": 5}]}})
-    for path in ("/v1/feedback/{id}", "/v1/keys/{id}", "/v1/chat/completions/{id}", "/v1/me"):
+    await check("POST", "/v1/session", json={"key": live.user_key})
+    for path in ("/v1/feedback/{id}", "/v1/keys/{id}", "/v1/chat/completions/{id}", "/v1/session", "/v1/me"):
         await check("DELETE", path)
 
 
@@ -193,7 +201,7 @@ def make_up_requests(url: str, key: str, ids: dict[str, str]) -> None:
     checks = [content_type_conformance, response_schema_conformance, status_code_conformance, ignored_auth, no_bug]
     bearer = {"Authorization": f"Bearer {key}"}
     found = [each.ok() for each in schema.get_all_operations()]
-    assert len(found) >= 54
+    assert len(found) >= 57
     for operation in found:
         requests = operation.as_strategy() | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
         id = ids.get(operation.path.partition("{id}")[0]) if "{id}" in operation.path else None
