@@ -105,6 +105,7 @@ describe("my data", () => {
     fireEvent.change(field, { target: { value: "delete" } });
     expect(erase.disabled).toBe(true);
     fireEvent.submit(field.closest("form")!);
+    expect(asked.filter(({ method }) => method === "DELETE")).toEqual([]);
     fireEvent.change(field, { target: { value: "Delete everything" } });
     fireEvent.click(erase);
     await screen.findByText("Erased: 1 conversation, 5 answers, 3 judgements.");
