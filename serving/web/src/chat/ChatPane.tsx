@@ -1,17 +1,16 @@
-import { useEffect, useMemo, useState, useSyncExternalStore, type ReactNode } from "react";
+import { useCallback, useEffect, useMemo, useState, useSyncExternalStore, type ReactNode } from "react";
 import { ApiError, type TreeNode } from "../api/client";
 import { DownIcon } from "../app/icons";
 import { isTyping, useKeys } from "../app/useKeys";
 import { Banner } from "./Banner";
 import { Composer } from "./Composer";
 import { PrivacyBar } from "./PrivacyBar";
-import type { ChatStore } from "./store";
+import type { ChatStore, Writing } from "./store";
 import { forgetDraft } from "./drafts";
-import { turnsTo } from "./tree";
+import { turnsTo, type Turn } from "./tree";
 import { TrialView, type Trial } from "./Trial";
 import { besideOf, trialOf } from "./trials";
 import { Question, TurnView } from "./TurnView";
-import { Markdown } from "./Markdown";
 import { useFollowing } from "./useFollowing";
 
 interface ChatPaneProps {
@@ -26,13 +25,15 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   const { writing, failure, nodes } = chat;
   const [trial, setTrial] = useState<Trial | null>(null);
   const [decided, setDecided] = useState(false);
-  const begin = (next: Trial | null) => {
+  const begin = useCallback((next: Trial | null) => {
     setDecided(false);
     setTrial(next);
-  };
+  }, []);
   const asked = trial ?? writing ?? failure?.retry ?? null;
   const end = asked ? asked.parent : chat.head;
   const turns = useMemo(() => turnsTo(nodes, end), [nodes, end]);
+  const pending = writing && beingWritten(writing);
+  const shown = pending ? [...turns, pending] : turns;
   const following = useFollowing(writing?.text ?? failure ?? trial ?? end);
   const [editing, setEditing] = useState<string | null>(null);
   const [correcting, setCorrecting] = useState<string | null>(null);
@@ -76,10 +77,11 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
         <div className={trial ? "turns wide" : "turns"}>
           {chat.status === "missing" && <p className="muted nothing">There is no such conversation, or it was deleted.</p>}
           {chat.status === "new" && !asked && <Welcome />}
-          {turns.map((turn) => (
+          {shown.map((turn) => (
             <TurnView
               key={turn.node.completion_id}
               turn={turn}
+              writing={turn === pending ? writing : null}
               store={store}
               busy={writing !== null || trial !== null}
               kept={!chat.temporary}
@@ -91,14 +93,8 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
               onTrial={begin}
             />
           ))}
-          {asked && <Question text={words(asked.messages)} />}
+          {asked && !writing && <Question text={words(asked.messages)} />}
           {trial && <TrialView trial={trial} onDecided={decide} onClose={() => void close()} />}
-          {writing && (
-            <article className="answer" aria-label="Answer" aria-busy="true">
-              {writing.text ? <Markdown text={writing.text} /> : <p className="thinking" aria-hidden="true" />}
-              {writing.reconnecting && <p className="muted small">The connection broke off. Trying to go on…</p>}
-            </article>
-          )}
           {failure && <Banner failure={failure} store={store} />}
         </div>
       </div>
@@ -121,6 +117,16 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
       <Announcer writing={writing !== null} text={turns.at(-1)?.node.content ?? ""} failed={failure !== null} />
     </main>
   );
+}
+
+/** Named as it will be when it is finished, so that it is not drawn anew then. */
+function beingWritten({ responseId, parent, messages, text }: Writing): Turn {
+  const id = responseId === null ? "nameless" : `${responseId}:0`;
+  const node: TreeNode = {
+    completion_id: id, response_id: responseId ?? "", choice: 0, parent_id: parent, new_messages: messages,
+    content: text, policy_version: null, created: 0, finish_reason: "", partial: false, siblings: [],
+  };
+  return { node, answers: { ids: [id], at: 0 }, prompts: { ids: [id], at: 0 } };
 }
 
 const words = (messages: { role: string; content: string | null }[]) =>

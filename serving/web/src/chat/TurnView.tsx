@@ -3,13 +3,15 @@ import { LeftIcon, PenIcon, RightIcon } from "../app/icons";
 import { AnswerActions } from "./AnswerActions";
 import { CopyButton } from "./CopyButton";
 import { Markdown } from "./Markdown";
-import type { ChatStore } from "./store";
+import type { ChatStore, Writing } from "./store";
 import { asked, type Place, type Turn } from "./tree";
 import type { Trial } from "./Trial";
 import { besideOf, rankingOf } from "./trials";
 
 interface TurnViewProps {
   turn: Turn;
+  /** The answer, while it is being written. */
+  writing: Writing | null;
   store: ChatStore;
   busy: boolean;
   kept: boolean;
@@ -22,7 +24,7 @@ interface TurnViewProps {
 }
 
 export const TurnView = memo(function TurnView(props: TurnViewProps) {
-  const { turn, store, busy, kept, last, editing, onEdit, correcting, onCorrect, onTrial } = props;
+  const { turn, writing, store, busy, kept, last, editing, onEdit, correcting, onCorrect, onTrial } = props;
   const { node, answers, prompts } = turn;
   const id = node.completion_id;
   return (
@@ -37,7 +39,7 @@ export const TurnView = memo(function TurnView(props: TurnViewProps) {
           }}
         />
       ) : (
-        <Question text={asked(node)}>
+        <Question text={asked(node)} bare={writing !== null}>
           <Switcher place={prompts} what="wording" disabled={busy} onShow={(other) => store.show(other)} />
           <button
             type="button"
@@ -52,11 +54,13 @@ export const TurnView = memo(function TurnView(props: TurnViewProps) {
           <CopyButton text={asked(node)} label="Copy question" />
         </Question>
       )}
-      <article className="answer" aria-label="Answer">
+      <article className="answer" aria-label="Answer" aria-busy={writing !== null}>
         <Markdown text={node.content} />
+        {writing?.text === "" && <p className="thinking" aria-hidden="true" />}
+        {writing?.reconnecting && <p className="muted small">The connection broke off. Trying to go on…</p>}
         {node.partial && <p className="muted small">Stopped here.</p>}
         {node.finish_reason === "length" && <p className="muted small">The answer was cut off at its greatest length.</p>}
-        <AnswerActions
+        {!writing && <AnswerActions
           turn={turn}
           busy={busy}
           kept={kept}
@@ -71,17 +75,23 @@ export const TurnView = memo(function TurnView(props: TurnViewProps) {
           switcher={
             <Switcher place={answers} what="answer" disabled={busy} onShow={(other) => store.show(other)} />
           }
-        />
+        />}
       </article>
     </>
   );
 });
 
-export function Question({ text, children }: { text: string; children?: React.ReactNode }) {
+interface QuestionProps {
+  text: string;
+  bare?: boolean;
+  children?: React.ReactNode;
+}
+
+export function Question({ text, bare = false, children }: QuestionProps) {
   return (
     <section className="question" aria-label="You">
       <p>{text}</p>
-      {children && <div className="actions">{children}</div>}
+      {children && !bare && <div className="actions">{children}</div>}
     </section>
   );
 }
