@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from feedback.invites import Invites
+from feedback.keys import KeyRing
+from feedback.sessions import Sessions
 from tests.serving.live import Live
 
 LONG = "".join(f"Line {number} of it.\n\n" for number in range(400))
@@ -207,3 +210,27 @@ async def test_four_answers_are_ranked_by_keyboard_alone(page: Any, served: Live
     await page.get_by_text("policy-v0").first.wait_for()
     [ranked] = await feedback(served)
     assert [len(group) for group in ranked["judgement"]["ranking"]] == [1, 2, 1]
+
+
+async def test_an_invitation_signs_in_once_and_leaves_the_address(browser: Any, served: Live) -> None:
+    token, _ = Invites(Sessions(KeyRing(served.ledger.redis, "pepper"))).create(name="ann")
+    for first in (True, False):
+        context = await browser.new_context(base_url=served.url)
+        page = await context.new_page()
+        await page.goto(f"/join#{token}")
+        if first:
+            await page.get_by_role("button", name="ann").wait_for()
+        else:
+            await page.get_by_text("This invitation was used already").wait_for()
+        assert token not in page.url
+        await context.close()
+
+
+async def test_a_single_user_is_let_in_without_a_key(browser: Any, start: Any) -> None:
+    live = await start(single_user=True)
+    context = await browser.new_context(base_url=live.url)
+    page = await context.new_page()
+    await page.goto("/")
+    await page.get_by_label("Message").wait_for()
+    await page.get_by_text("on this machine").wait_for()
+    await context.close()
