@@ -16,12 +16,14 @@ help: ## this list
 
 run: $(STAMP) ## set up, get the model, start everything (Ctrl-C ends it)
 	@.ci/model
+	@.ci/web
 	@exec $(VENV)/bin/ratchet up $(ARGS)
 
 test: lint ## set up, check, run all tests
+	@.ci/web
 	@OMP_NUM_THREADS=1 exec $(PYTHON) -m pytest $(ARGS)
 
-lint: $(STAMP) ## set up; ruff, mypy, import contracts
+lint: $(STAMP) ## set up; ruff, mypy, import contracts, the page's types
 	@echo "ruff: lint and format"
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/ruff format --check --quiet .
@@ -29,6 +31,8 @@ lint: $(STAMP) ## set up; ruff, mypy, import contracts
 	@$(VENV)/bin/mypy --no-error-summary
 	@echo "import contracts"
 	@.ci/quiet $(VENV)/bin/lint-imports --no-cache
+	@echo "the page's types"
+	@.ci/web check
 
 bench: $(STAMP) ## set up, run the benchmarks in tests/bench that need nothing running
 	@$(PYTHON) -m pytest tests/bench --override-ini "python_files=bench_*.py" --capture=no --timeout=0
@@ -36,6 +40,7 @@ bench: $(STAMP) ## set up, run the benchmarks in tests/bench that need nothing r
 
 clean: ## remove .venv and caches, never the data in .ratchet
 	@rm -rf $(VENV) build dist ratchet.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf serving/web/node_modules serving/web/.node serving/web/.dist serving/web/.sources serving/web/dist
 	@find serving feedback training tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "removed $(VENV) and the caches; .ratchet (conversations, feedback, policies) is kept"
 

@@ -39,13 +39,16 @@ class Engine:
             "tick": 0.01, "reload_s": 0.05, "die_after": None, "hang": False, "mixed_bug": False,
             "hold_at": None,  # say no more from this step on
             "ends": {},  # choice to number of tokens, where it ends before the others
+            "says": {},  # question to answer, in place of words, four characters a token
         }  # fmt: skip
         self.active = self.aborted = self.finished = self.scoring = 0
         self.running.set()
 
     async def words(self, body: dict[str, Any]) -> AsyncIterator[tuple[int, str, list[int], list[float]]]:
         """(step, text, token ids, log-probs) for each token; the last is the end token without text."""
-        count = body.get("max_tokens") or 5
+        said = self.options["says"].get(body["messages"][-1]["content"])
+        pieces = None if said is None else [said[at : at + 4] for at in range(0, len(said), 4)]
+        count = len(pieces) + 1 if pieces else body.get("max_tokens") or 5
         for step in range(count):
             await asyncio.sleep(self.options["tick"])
             await self.running.wait()
@@ -55,7 +58,8 @@ class Engine:
                 os._exit(1)
             word = self.adapters.get(body["model"], self.weights)["word"]
             last = step == count - 1
-            yield step, "" if last else f"{word}{step} ", [2 if last else 100 + step], [-0.5 - step / 100]
+            text = "" if last else pieces[step] if pieces else f"{word}{step} "
+            yield step, text, [2 if last else 100 + step], [-0.5 - step / 100]
 
 
 engine = Engine()

@@ -1,0 +1,177 @@
+import { useState, type RefObject } from "react";
+import { explain, type Conversation } from "../api/client";
+import { Confirm } from "./Dialog";
+import { exportConversation } from "./exporting";
+import { MoreIcon } from "./icons";
+import { Menu } from "./Menu";
+import { chatPath, go } from "./route";
+import type { Conversations } from "./useConversations";
+
+interface ConversationListProps {
+  list: Conversations;
+  current: string | null;
+  writing: ReadonlySet<string>;
+  searchField: RefObject<HTMLInputElement | null>;
+  onOpen: () => void;
+  onDeleted: (id: string) => void;
+}
+
+export function ConversationList({ list, current, writing, searchField, onOpen, onDeleted }: ConversationListProps) {
+  const [search, setSearch] = useState("");
+  const words = search.toLowerCase().split(/\s+/).filter(Boolean);
+  const found = list.items.filter((item) => words.every((word) => item.title.toLowerCase().includes(word)));
+  return (
+    <nav aria-label="Conversations" className="conversations">
+      <input
+        ref={searchField}
+        type="search"
+        placeholder="Search"
+        aria-label="Search conversations by title"
+        value={search}
+        onChange={(event) => setSearch(event.target.value)}
+      />
+      {list.problem !== null && (
+        <p className="failure small" role="alert">
+          {explain(list.problem)}{" "}
+          <button type="button" className="link" onClick={() => void list.refresh()}>
+            Try again
+          </button>
+        </p>
+      )}
+      <ul>
+        {found.map((item) => (
+          <Item
+            key={item.id}
+            item={item}
+            current={item.id === current}
+            writing={writing.has(item.id)}
+            list={list}
+            onOpen={onOpen}
+            onDeleted={onDeleted}
+          />
+        ))}
+      </ul>
+      {found.length === 0 && (
+        <p className="muted small nothing">{words.length ? "No title has these words." : "No conversations yet."}</p>
+      )}
+      {list.hasMore && (
+        <button type="button" className="link more" onClick={() => void list.more()}>
+          {words.length ? "Search older conversations" : "Older conversations"}
+        </button>
+      )}
+    </nav>
+  );
+}
+
+interface ItemProps {
+  item: Conversation;
+  current: boolean;
+  writing: boolean;
+  list: Conversations;
+  onOpen: () => void;
+  onDeleted: (id: string) => void;
+}
+
+function Item({ item, current, writing, list, onOpen, onDeleted }: ItemProps) {
+  const [doing, setDoing] = useState<"menu" | "rename" | "delete" | null>(null);
+  if (doing === "rename") {
+    return (
+      <li>
+        <Rename
+          title={item.title}
+          onDone={(title) => {
+            setDoing(null);
+            if (title && title !== item.title) void list.rename(item.id, title);
+          }}
+        />
+      </li>
+    );
+  }
+  const save = (as: "json" | "markdown") => {
+    setDoing(null);
+    void list.guarded(() => exportConversation(item.id, item.title, as));
+  };
+  const remove = async () => {
+    await list.remove(item.id);
+    onDeleted(item.id);
+  };
+  return (
+    <li className={current ? "current" : undefined}>
+      <a
+        href={chatPath(item.id)}
+        aria-current={current ? "page" : undefined}
+        onClick={(event) => {
+          if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+          event.preventDefault();
+          go(chatPath(item.id));
+          onOpen();
+        }}
+      >
+        {writing && <span className="dot" role="img" aria-label="answering" />}
+        <span className="title">{item.title || "Untitled"}</span>
+      </a>
+      <button
+        type="button"
+        className="icon"
+        aria-label={`More for ${item.title}`}
+        aria-expanded={doing === "menu"}
+        onClick={() => setDoing(doing === "menu" ? null : "menu")}
+      >
+        <MoreIcon />
+      </button>
+      {doing === "menu" && (
+        <Menu onClose={() => setDoing(null)}>
+          <button type="button" onClick={() => setDoing("rename")}>
+            Rename
+          </button>
+          <button type="button" onClick={() => save("markdown")}>
+            Export as Markdown
+          </button>
+          <button type="button" onClick={() => save("json")}>
+            Export as JSON
+          </button>
+          <button type="button" className="danger" onClick={() => setDoing("delete")}>
+            Delete…
+          </button>
+        </Menu>
+      )}
+      {doing === "delete" && (
+        <Confirm title="Delete this conversation?" action="Delete" onConfirm={remove} onClose={() => setDoing(null)}>
+          <p>
+            “{item.title}” goes with all its branches and all that was said of its answers. Policies that have learned
+            from it stay as they are.
+          </p>
+        </Confirm>
+      )}
+    </li>
+  );
+}
+
+function Rename({ title, onDone }: { title: string; onDone: (title: string | null) => void }) {
+  const [value, setValue] = useState(title);
+  return (
+    <form
+      className="rename"
+      onSubmit={(event) => {
+        event.preventDefault();
+        onDone(value.trim());
+      }}
+    >
+      <input
+        aria-label="Title"
+        maxLength={256}
+        autoFocus
+        value={value}
+        onFocus={(event) => event.target.select()}
+        onChange={(event) => setValue(event.target.value)}
+        onBlur={() => onDone(value.trim())}
+        onKeyDown={(event) => {
+          if (event.key === "Escape") {
+            event.stopPropagation();
+            onDone(null);
+          }
+        }}
+      />
+    </form>
+  );
+}

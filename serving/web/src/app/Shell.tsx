@@ -1,0 +1,123 @@
+import { useCallback, useEffect, useReducer, useRef, useState } from "react";
+import type { Session } from "../api/client";
+import { ChatPane } from "../chat/ChatPane";
+import { Chats } from "../chat/chats";
+import { ConversationList } from "./ConversationList";
+import { HelpSheet } from "./HelpSheet";
+import { MenuIcon, PlusIcon } from "./icons";
+import { SettingsMenu } from "./SettingsMenu";
+import { MyDataDialog } from "./MyDataDialog";
+import { chatPath, conversationIn, go, usePath } from "./route";
+import { useConversations } from "./useConversations";
+import { isTyping, useKeys } from "./useKeys";
+
+interface ShellProps {
+  session: Session;
+  onSignOut: () => void;
+  onSignedOut: () => void;
+}
+
+type Open = "help" | "data" | null;
+
+export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
+  const path = usePath();
+  const [, repaint] = useReducer((count: number) => count + 1, 0);
+  const [open, setOpen] = useState<Open>(null);
+  const [drawer, setDrawer] = useState(false);
+  const search = useRef<HTMLInputElement>(null);
+  const list = useConversations(onSignedOut);
+  const [chats] = useState(() => new Chats());
+  const named = conversationIn(path);
+  const chat = named === null ? chats.fresh() : chats.open(named);
+
+  useEffect(() => {
+    chats.changed = (store) => {
+      repaint();
+      if (store.state.temporary) return;
+      // It has a name from now on; whoever went elsewhere meanwhile is left there.
+      if (chats.isFresh(store) && conversationIn(location.pathname) === null && store.state.status === "ready") {
+        chats.settle(store);
+        go(chatPath(store.state.id), { replace: true });
+      }
+      void list.refresh();
+    };
+  }, [chats, list.refresh]);
+
+  const start = useCallback(() => {
+    chats.discardFresh();
+    go("/chat");
+    repaint();
+    setDrawer(false);
+    requestAnimationFrame(focusComposer);
+  }, [chats]);
+
+  useKeys({
+    "?": (event) => !isTyping(event) && (setOpen("help"), true),
+    "/": (event) => !isTyping(event) && (focusComposer(), true),
+    "ctrl+k": () => (setDrawer(true), requestAnimationFrame(() => search.current?.focus()), true),
+    "ctrl+shift+o": () => (start(), true),
+    escape: () => drawer && (setDrawer(false), true),
+  });
+
+  const title = list.items.find((item) => item.id === chat.state.id)?.title;
+  useEffect(() => {
+    document.title = title ? `${title} · Ratchet` : "Ratchet";
+  }, [title]);
+
+  return (
+    <div className={drawer ? "shell drawer-open" : "shell"}>
+      <a className="skip" href="#composer">
+        Skip to the chat
+      </a>
+      <div className="scrim" onClick={() => setDrawer(false)} />
+      <aside className="sidebar" aria-label="Conversations and settings">
+        <header>
+          <span className="brand">Ratchet</span>
+          <button type="button" className="new" onClick={start} title="New conversation (Ctrl Shift O)">
+            <PlusIcon /> New
+          </button>
+        </header>
+        <ConversationList
+          list={list}
+          current={named}
+          writing={chats.writing()}
+          searchField={search}
+          onOpen={() => setDrawer(false)}
+          onDeleted={(id) => {
+            chats.forget(id);
+            if (id === conversationIn(location.pathname)) go("/chat");
+          }}
+        />
+        <SettingsMenu
+          session={session}
+          onHelp={() => setOpen("help")}
+          onData={() => setOpen("data")}
+          onSignOut={onSignOut}
+        />
+      </aside>
+      <ChatPane
+        key={chat.state.id}
+        store={chat}
+        title={title ?? ""}
+        onSignedOut={onSignedOut}
+        menu={
+          <button
+            type="button"
+            className="icon only-narrow"
+            aria-label="Conversations"
+            aria-expanded={drawer}
+            onClick={() => setDrawer(true)}
+          >
+            <MenuIcon />
+          </button>
+        }
+      />
+      {open === "help" && <HelpSheet onClose={() => setOpen(null)} />}
+      {open === "data" && <MyDataDialog onClose={() => setOpen(null)} onErased={() => (list.refresh(), start())} />}
+    </div>
+  );
+}
+
+function focusComposer(): void {
+  document.getElementById("composer")?.focus();
+}

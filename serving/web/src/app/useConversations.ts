@@ -1,0 +1,79 @@
+import { useCallback, useEffect, useRef, useState } from "react";
+import { ApiError, conversations, type Conversation } from "../api/client";
+
+export interface Conversations {
+  items: Conversation[];
+  hasMore: boolean;
+  problem: unknown;
+  more: () => Promise<void>;
+  refresh: () => Promise<void>;
+  rename: (id: string, title: string) => Promise<void>;
+  remove: (id: string) => Promise<void>;
+  /** Work whose failure is shown above the list. */
+  guarded: (work: () => Promise<void>) => Promise<void>;
+}
+
+export function useConversations(onSignedOut: () => void): Conversations {
+  const [items, setItems] = useState<Conversation[]>([]);
+  const [hasMore, setHasMore] = useState(false);
+  const [problem, setProblem] = useState<unknown>(null);
+  const loaded = useRef<Conversation[]>([]);
+  loaded.current = items;
+
+  const guarded = useCallback(
+    async (work: () => Promise<void>) => {
+      try {
+        await work();
+        setProblem(null);
+      } catch (error) {
+        if (error instanceof ApiError && error.status === 401) onSignedOut();
+        else setProblem(error);
+      }
+    },
+    [onSignedOut],
+  );
+
+  const refresh = useCallback(
+    () =>
+      guarded(async () => {
+        const page = await conversations.list();
+        const fresh = new Set(page.data.map((each) => each.id));
+        // Those used last come first: what was loaded further down stays where it was.
+        setItems((before) => [...page.data, ...(page.has_more ? before.filter((each) => !fresh.has(each.id)) : [])]);
+        setHasMore((before) => (loaded.current.length > page.data.length ? before : page.has_more));
+      }),
+    [guarded],
+  );
+
+  const more = useCallback(
+    () =>
+      guarded(async () => {
+        const page = await conversations.list(loaded.current.at(-1)?.id);
+        const known = new Set(loaded.current.map((each) => each.id));
+        setItems((before) => [...before, ...page.data.filter((each) => !known.has(each.id))]);
+        setHasMore(page.has_more);
+      }),
+    [guarded],
+  );
+
+  const rename = useCallback(
+    (id: string, title: string) =>
+      guarded(async () => {
+        const card = await conversations.change(id, { title });
+        setItems((before) => before.map((each) => (each.id === id ? card : each)));
+      }),
+    [guarded],
+  );
+
+  const remove = useCallback(
+    (id: string) =>
+      guarded(async () => {
+        await conversations.delete(id);
+        setItems((before) => before.filter((each) => each.id !== id));
+      }),
+    [guarded],
+  );
+
+  useEffect(() => void refresh(), [refresh]);
+  return { items, hasMore, problem, more, refresh, rename, remove, guarded };
+}

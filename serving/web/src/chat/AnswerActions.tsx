@@ -1,0 +1,73 @@
+import { useState, type ReactNode } from "react";
+import { AgainIcon, FlagIcon, PenIcon, RankIcon, SidesIcon } from "../app/icons";
+import { EditAnswer, FlagDialog, ThumbBar } from "../rating";
+import { CopyButton } from "./CopyButton";
+import { judged, useSaid } from "./said";
+import type { Turn } from "./tree";
+
+export interface AnswerActs {
+  again: () => void;
+  beside: () => void;
+  rankAll: () => void;
+}
+
+interface AnswerActionsProps {
+  turn: Turn;
+  busy: boolean;
+  kept: boolean;
+  last: boolean;
+  correcting: boolean;
+  onCorrect: (correcting: boolean) => void;
+  acts: AnswerActs;
+  switcher: ReactNode;
+}
+
+/** What can be said of an answer and done with it. */
+export function AnswerActions(props: AnswerActionsProps) {
+  const { turn, busy, kept, last, correcting, onCorrect, acts, switcher } = props;
+  const { node, answers } = turn;
+  const id = node.completion_id;
+  const said = useSaid(id, kept);
+  const [reporting, setReporting] = useState(false);
+  const rating = said?.find(({ type, judgement }) => type === "rating" && judgement["metric"] == null) ?? null;
+  const demonstration = said?.find(({ type }) => type === "demonstration");
+  const act = (label: string, icon: ReactNode, run: () => void, key = "") => (
+    <button
+      type="button"
+      className="icon"
+      aria-label={label}
+      title={key ? `${label} (${key})` : label}
+      disabled={busy}
+      onClick={run}
+    >
+      {icon}
+    </button>
+  );
+  return (
+    <>
+      <div className={last ? "actions last" : "actions"}>
+        {switcher}
+        <CopyButton text={node.content} label="Copy answer" />
+        {act("Another answer in its place", <AgainIcon />, acts.again, "R")}
+        {kept && act("Another answer side by side", <SidesIcon />, acts.beside, "S")}
+        {kept && answers.ids.length > 2 && act(`Rank these ${answers.ids.length} answers`, <RankIcon />, acts.rankAll)}
+        {kept && act("Edit into what it should have been", <PenIcon />, () => onCorrect(true), "E")}
+        {kept && act("Report this answer", <FlagIcon />, () => setReporting(true))}
+        {kept && said && (
+          <ThumbBar completionId={id} standing={rating} hotkeys={last && !busy && !correcting} onSaved={() => judged(id)} />
+        )}
+        {node.policy_version !== null && <span className="muted small policy">policy-v{node.policy_version}</span>}
+      </div>
+      {correcting && said && (
+        <EditAnswer
+          completionId={id}
+          text={node.content}
+          saved={demonstration ? { id: demonstration.id, content: String(demonstration.judgement["content"]) } : null}
+          onSaved={() => judged(id)}
+          onClose={() => onCorrect(false)}
+        />
+      )}
+      {reporting && <FlagDialog completionId={id} onClose={() => setReporting(false)} />}
+    </>
+  );
+}

@@ -1,0 +1,160 @@
+import { useCallback, useEffect, useMemo, useState, useSyncExternalStore, type ReactNode } from "react";
+import { ApiError, type TreeNode } from "../api/client";
+import { DownIcon } from "../app/icons";
+import { isTyping, useKeys } from "../app/useKeys";
+import { Banner } from "./Banner";
+import { Composer } from "./Composer";
+import { PrivacyBar } from "./PrivacyBar";
+import type { ChatStore, Writing } from "./store";
+import { forgetDraft } from "./drafts";
+import { turnsTo, type Turn } from "./tree";
+import { TrialView, type Trial } from "./Trial";
+import { besideOf, trialOf } from "./trials";
+import { Question, TurnView } from "./TurnView";
+import { useFollowing } from "./useFollowing";
+
+interface ChatPaneProps {
+  store: ChatStore;
+  title: string;
+  menu: ReactNode;
+  onSignedOut: () => void;
+}
+
+export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
+  const chat = useSyncExternalStore(store.subscribe, store.snapshot);
+  const { writing, failure, nodes } = chat;
+  const [trial, setTrial] = useState<Trial | null>(null);
+  const [decided, setDecided] = useState(false);
+  const begin = useCallback((next: Trial | null) => {
+    setDecided(false);
+    setTrial(next);
+  }, []);
+  const asked = trial ?? writing ?? failure?.retry ?? null;
+  const end = asked ? asked.parent : chat.head;
+  const turns = useMemo(() => turnsTo(nodes, end), [nodes, end]);
+  const pending = writing && beingWritten(writing);
+  const shown = pending ? [...turns, pending] : turns;
+  const following = useFollowing(writing?.text ?? failure ?? trial ?? end);
+  const [editing, setEditing] = useState<string | null>(null);
+  const [correcting, setCorrecting] = useState<string | null>(null);
+  const last = turns.at(-1)?.node.completion_id ?? null;
+
+  useKeys({
+    escape: () => writing && (void store.stop(), true),
+    r: (event) => free(event) && (void store.regenerate(last!), true),
+    s: (event) => free(event) && !chat.temporary && (begin(besideOf(store, turns.at(-1)!)), true),
+    e: (event) => free(event) && !chat.temporary && (setCorrecting(last), true),
+  });
+  const free = (event: KeyboardEvent) => !isTyping(event) && last !== null && !writing && !trial && !correcting;
+  const decide = (winner: string | null) => {
+    const question = words(trial!.messages);
+    forgetDraft(store.state.id, question);
+    setDecided(true);
+    void store.goOnFrom(winner);
+  };
+  const close = async () => {
+    const { messages, asked: fresh } = trial!;
+    await store.goOnFrom(null);
+    begin(null);
+    if (fresh === null) return;
+    const said = words(messages);
+    const isAnswer = (node: TreeNode) => !fresh.known.has(node.completion_id) && words(node.new_messages) === said;
+    if ([...store.state.nodes.values()].some(isAnswer)) forgetDraft(store.state.id, said);
+    else store.giveBack(said);
+  };
+  useEffect(() => {
+    if (failure?.error instanceof ApiError && failure.error.status === 401) onSignedOut();
+  }, [failure, onSignedOut]);
+
+  return (
+    <main className="chat">
+      <header className="bar">
+        {menu}
+        <h1>{title || (chat.temporary ? "Temporary chat" : "New conversation")}</h1>
+        <PrivacyBar chat={chat} store={store} begun={asked !== null} />
+      </header>
+      <div className="scroll" ref={following.ref} onScroll={following.onScroll} tabIndex={-1}>
+        <div className={trial ? "turns wide" : "turns"}>
+          {chat.status === "missing" && <p className="muted nothing">There is no such conversation, or it was deleted.</p>}
+          {chat.status === "new" && !asked && <Welcome />}
+          {shown.map((turn) => (
+            <TurnView
+              key={turn.node.completion_id}
+              turn={turn}
+              writing={turn === pending ? writing : null}
+              store={store}
+              busy={writing !== null || trial !== null}
+              kept={!chat.temporary}
+              last={turn.node.completion_id === last && !asked}
+              editing={editing === turn.node.completion_id}
+              onEdit={setEditing}
+              correcting={correcting === turn.node.completion_id}
+              onCorrect={setCorrecting}
+              onTrial={begin}
+            />
+          ))}
+          {asked && !writing && <Question text={words(asked.messages)} />}
+          {trial && <TrialView trial={trial} onDecided={decide} onClose={() => void close()} />}
+          {failure && <Banner failure={failure} store={store} />}
+        </div>
+      </div>
+      {!following.atEnd && (
+        <button type="button" className="to-end icon" aria-label="To the end" onClick={following.toEnd}>
+          <DownIcon />
+        </button>
+      )}
+      <Composer
+        store={store}
+        chat={chat}
+        onEditLast={() => setEditing(last)}
+        onSent={() => {
+          begin(null); // what was decided stays decided
+          following.toEnd();
+        }}
+        trying={trial !== null && !decided}
+        onTry={(text, mode) => begin(trialOf(store, text, mode))}
+      />
+      <Announcer writing={writing !== null} text={turns.at(-1)?.node.content ?? ""} failed={failure !== null} />
+    </main>
+  );
+}
+
+/** Named as it will be when it is finished, so that it is not drawn anew then. */
+function beingWritten({ responseId, parent, messages, text }: Writing): Turn {
+  const id = responseId === null ? "nameless" : `${responseId}:0`;
+  const node: TreeNode = {
+    completion_id: id, response_id: responseId ?? "", choice: 0, parent_id: parent, new_messages: messages,
+    content: text, policy_version: null, created: 0, finish_reason: "", partial: false, siblings: [],
+  };
+  return { node, answers: { ids: [id], at: 0 }, prompts: { ids: [id], at: 0 } };
+}
+
+const words = (messages: { role: string; content: string | null }[]) =>
+  messages.filter((message) => message.role === "user").map((message) => message.content ?? "").join("\n\n");
+
+function Welcome() {
+  return (
+    <section className="welcome">
+      <h2>What would you like to know?</h2>
+      <p className="muted">
+        Say what you think of the answers: the next policy learns from it. <kbd>?</kbd> shows the keyboard shortcuts.
+      </p>
+    </section>
+  );
+}
+
+/** Tells a screen reader that an answer began and ended, not every word on the way. */
+function Announcer({ writing, text, failed }: { writing: boolean; text: string; failed: boolean }) {
+  const [said, setSaid] = useState("");
+  const [before, setBefore] = useState(writing);
+  if (before !== writing) {
+    setBefore(writing);
+    const count = text.split(/\s+/).filter(Boolean).length;
+    setSaid(writing ? "The answer is being written." : failed ? "" : `The answer is finished: ${count} words.`);
+  }
+  return (
+    <p className="quiet" role="status" aria-live="polite">
+      {said}
+    </p>
+  );
+}

@@ -1,0 +1,114 @@
+import { useEffect, useLayoutEffect, useRef, useState, type KeyboardEvent } from "react";
+import { SendIcon, StopIcon } from "../app/icons";
+import { draftOf, keepDraft, NEW } from "./drafts";
+import type { ChatState, ChatStore } from "./store";
+import type { Mode } from "./trials";
+
+interface ComposerProps {
+  store: ChatStore;
+  chat: ChatState;
+  onEditLast: () => void;
+  onSent: () => void;
+  /** Answers are being judged: the next question waits for the one to go on from. */
+  trying: boolean;
+  onTry: (text: string, mode: "two" | "four") => void;
+}
+
+const MODES: [Mode, string, string][] = [
+  ["one", "1 answer", "One answer"],
+  ["two", "2 side by side", "Two answers side by side, blind"],
+  ["four", "4 to rank", "Four answers to rank, blind"],
+];
+
+export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: ComposerProps) {
+  const place = chat.status === "new" ? NEW : chat.id;
+  const [text, setText] = useState(() => draftOf(place));
+  const [mode, setMode] = useState<Mode>("one");
+  const field = useRef<HTMLTextAreaElement>(null);
+  const change = (value: string) => {
+    setText(value);
+    // A temporary chat leaves nothing behind, drafts included.
+    if (!chat.temporary) keepDraft(place, value);
+  };
+
+  useLayoutEffect(() => grow(field.current!), [text]);
+  useEffect(() => {
+    if (matchMedia("(hover: hover)").matches) field.current?.focus();
+  }, []);
+  // What was not taken comes back, unless something else has been written by now.
+  const returned = chat.failure?.draft ?? null;
+  useEffect(() => {
+    if (returned !== null) setText((now) => now || returned);
+  }, [returned]);
+  const taken = chat.writing?.draft ?? null;
+  useEffect(() => {
+    if (taken !== null) setText((now) => (now.trim() === taken ? "" : now));
+  }, [taken]);
+
+  const send = () => {
+    const said = text.trim();
+    if (!said || chat.writing || trying || chat.status === "loading") return;
+    setText(""); // the draft is kept until the server has begun to answer
+    onSent();
+    if (mode === "one" || chat.temporary) void store.ask(said);
+    else onTry(said, mode);
+  };
+  const pressed = (event: KeyboardEvent) => {
+    if (event.nativeEvent.isComposing) return;
+    if (event.key === "Enter" && !event.shiftKey) {
+      event.preventDefault();
+      send();
+    }
+    if (event.key === "ArrowUp" && text === "" && !chat.writing) {
+      event.preventDefault();
+      onEditLast();
+    }
+  };
+
+  return (
+    <form
+      className="composer"
+      onSubmit={(event) => {
+        event.preventDefault();
+        send();
+      }}
+    >
+      <div className="field">
+        <textarea
+          id="composer"
+          ref={field}
+          rows={1}
+          value={text}
+          aria-label="Message"
+          placeholder={chat.temporary ? "Ask something that is not kept" : "Ask something"}
+          onChange={(event) => change(event.target.value)}
+          onKeyDown={pressed}
+        />
+        {chat.writing ? (
+          <button type="button" className="send" aria-label="Stop (Esc)" title="Stop (Esc)" onClick={() => store.stop()}>
+            <StopIcon />
+          </button>
+        ) : (
+          <button type="submit" className="send" aria-label="Send" title="Send (Enter)" disabled={!text.trim() || trying}>
+            <SendIcon />
+          </button>
+        )}
+      </div>
+      {!chat.temporary && (
+        <div className="modes" role="radiogroup" aria-label="How many answers">
+          {MODES.map(([value, label, title]) => (
+            <label key={value} title={title}>
+              <input type="radio" name="mode" checked={mode === value} onChange={() => setMode(value)} />
+              <span>{label}</span>
+            </label>
+          ))}
+        </div>
+      )}
+    </form>
+  );
+}
+
+function grow(field: HTMLTextAreaElement): void {
+  field.style.height = "auto";
+  field.style.height = `${Math.min(field.scrollHeight, window.innerHeight * 0.4)}px`;
+}

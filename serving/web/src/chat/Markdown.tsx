@@ -1,0 +1,77 @@
+/** What a model wrote, as safe elements: raw HTML in it stays text, and its links are checked by react-markdown. */
+import { memo, useEffect, useMemo, useState } from "react";
+import ReactMarkdown, { type Components, type Options } from "react-markdown";
+import remarkGfm from "remark-gfm";
+import remarkMath from "remark-math";
+import { blocksOf } from "./blocks";
+import { CodeBlock } from "./CodeBlock";
+
+export function Markdown({ text }: { text: string }) {
+  const blocks = useMemo(() => blocksOf(text), [text]);
+  return (
+    <div className="markdown">
+      {blocks.map((block, index) =>
+        block.kind === "code" ? (
+          <CodeBlock key={index} code={block.source} language={block.language} open={block.open} />
+        ) : (
+          <TextBlock key={index} source={block.source} />
+        ),
+      )}
+    </div>
+  );
+}
+
+const REMARK: NonNullable<Options["remarkPlugins"]> = [remarkGfm, [remarkMath, { singleDollarTextMath: false }]];
+
+/** The same source is never parsed again. */
+const TextBlock = memo(function TextBlock({ source }: { source: string }) {
+  const rehype = useMath(source.includes("$$"));
+  return (
+    <ReactMarkdown remarkPlugins={REMARK} rehypePlugins={rehype} components={COMPONENTS}>
+      {source}
+    </ReactMarkdown>
+  );
+});
+
+type Rehype = NonNullable<Options["rehypePlugins"]>;
+
+let loaded: Rehype | null = null;
+
+function useMath(wanted: boolean): Rehype | undefined {
+  const [plugins, setPlugins] = useState<Rehype | null>(loaded);
+  useEffect(() => {
+    if (!wanted || plugins) return;
+    void import("./math").then((math) => {
+      loaded = math.plugins;
+      setPlugins(loaded);
+    });
+  }, [wanted, plugins]);
+  return wanted ? (plugins ?? undefined) : undefined;
+}
+
+const COMPONENTS: Components = {
+  a: ({ href, children }) => (
+    <a href={href} target="_blank" rel="noopener noreferrer nofollow">
+      {children}
+    </a>
+  ),
+  // Fetching what a model names would tell a stranger who reads it, and when.
+  img: ({ src, alt }) => (
+    <a href={typeof src === "string" ? src : undefined} target="_blank" rel="noopener noreferrer nofollow">
+      {alt || "image"}
+    </a>
+  ),
+  table: ({ children }) => (
+    <div className="table" tabIndex={0} role="region" aria-label="Table">
+      <table>{children}</table>
+    </div>
+  ),
+  pre: ({ node, children }) => {
+    const code = node?.children[0];
+    if (code?.type !== "element" || code.tagName !== "code") return <pre>{children}</pre>;
+    const text = code.children.map((child) => (child.type === "text" ? child.value : "")).join("");
+    const names = code.properties["className"];
+    const language = Array.isArray(names) ? String(names[0]).replace(/^language-/, "") : "";
+    return <CodeBlock code={text.replace(/\n$/, "")} language={language} open={false} />;
+  },
+};

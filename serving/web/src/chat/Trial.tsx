@@ -1,0 +1,121 @@
+/** Answers that are to be judged against each other before the chat goes on from the best. */
+import { useEffect, useRef, type ReactNode } from "react";
+import type { Message } from "../api/client";
+import { Comparison, RankingBoard, type Source } from "../rating";
+import { useAnswers } from "../rating/useAnswers";
+import { Markdown } from "./Markdown";
+
+export interface Trial {
+  parent: string | null;
+  messages: Message[];
+  way: Way;
+  /** It came from the composer, and these answers were there before. */
+  asked: { known: ReadonlySet<string> } | null;
+}
+
+type Way =
+  | { kind: "compare"; source: Source }
+  /** New ones, blind. */
+  | { kind: "rank"; source: Source }
+  /** Those that are there. */
+  | { kind: "rank-known"; answers: Ranked };
+
+type Ranked = { completionId: string; text: string; policy?: string | null }[];
+
+interface TrialViewProps {
+  trial: Trial;
+  /** The chat goes on from this answer. */
+  onDecided: (winner: string | null) => void;
+  onClose: () => void;
+}
+
+const markdown = (text: string): ReactNode => <Markdown text={text} />;
+
+export function TrialView(props: TrialViewProps) {
+  const place = useRef<HTMLDivElement>(null);
+  // Keys are votes now, and what is judged is in view from its beginning.
+  useEffect(() => {
+    place.current?.focus({ preventScroll: true });
+    place.current?.scrollIntoView({ block: "start" });
+  }, []);
+  return (
+    <div className="trial" ref={place} tabIndex={-1}>
+      <Judged {...props} />
+    </div>
+  );
+}
+
+function Judged({ trial: { way }, onDecided, onClose }: TrialViewProps) {
+  if (way.kind === "compare") {
+    return (
+      <Comparison
+        source={way.source}
+        renderText={markdown}
+        onDecided={({ winner }) => onDecided(winner)}
+        onClose={onClose}
+      />
+    );
+  }
+  if (way.kind === "rank-known") {
+    return (
+      <RankingBoard
+        answers={way.answers}
+        renderText={markdown}
+        onRanked={({ winner }) => onDecided(winner)}
+        onClose={onClose}
+      />
+    );
+  }
+  return <NewRanking source={way.source} onDecided={onDecided} onClose={onClose} />;
+}
+
+interface NewRankingProps {
+  source: Source;
+  onDecided: (winner: string | null) => void;
+  onClose: () => void;
+}
+
+function NewRanking({ source, onDecided, onClose }: NewRankingProps) {
+  const { answers, phase, problem, stop, again } = useAnswers(source);
+  if (phase === "ended" && answers.completionIds.length) {
+    const known = answers.slots.map(({ text }, slot) => ({ completionId: answers.completionIds[slot]!, text }));
+    return (
+      <RankingBoard
+        answers={known}
+        {...(answers.comparisonId ? { comparisonId: answers.comparisonId } : {})}
+        renderText={markdown}
+        onRanked={({ winner }) => onDecided(winner)}
+        onClose={onClose}
+      />
+    );
+  }
+  const finished = answers.slots.filter((slot) => slot.finished).length;
+  return (
+    <section className="ranking-wait" aria-label="Answers to rank">
+      <p role="status">
+        {phase === "failed" ? problem : `${answers.slots.length} answers are being written: ${finished} finished.`}
+      </p>
+      <div>
+        {phase === "failed" ? (
+          <button type="button" onClick={again}>
+            Try again
+          </button>
+        ) : (
+          <button type="button" onClick={stop}>
+            Stop and rank what there is
+          </button>
+        )}
+        <button type="button" className="link" onClick={onClose}>
+          Not now
+        </button>
+      </div>
+      <ol className="previews">
+        {answers.slots.map((slot, index) => (
+          <li key={index}>
+            <Markdown text={slot.text} />
+          </li>
+        ))}
+      </ol>
+    </section>
+  );
+}

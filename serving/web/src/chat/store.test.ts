@@ -1,0 +1,83 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { ChatStore } from "./store";
+
+const FACTS = { conversation_id: "web-1", completion_ids: ["chatcmpl-1:0"], policy_version: 3 };
+const event = (number: number, content: string, more: object = {}) =>
+  `id: ${number}\ndata: ${JSON.stringify({
+    id: "chatcmpl-1",
+    choices: [{ index: 0, delta: { content }, finish_reason: null }],
+    ...more,
+  })}\n\n`;
+const sse = (text: string) => new Response(text, { headers: { "content-type": "text/event-stream" } });
+const refusal = (status: number, code: string, headers = {}) =>
+  new Response(JSON.stringify({ error: { message: code, code, param: null } }), { status, headers });
+
+let asked: { path: string; init: RequestInit }[];
+let answers: (() => Response)[];
+
+beforeEach(() => {
+  sessionStorage.clear();
+  localStorage.clear();
+  asked = [];
+  answers = [];
+  vi.stubGlobal("fetch", async (path: string, init: RequestInit) => {
+    asked.push({ path, init });
+    const next = answers.shift();
+    if (!next) throw new TypeError("no network");
+    return next();
+  });
+});
+afterEach(() => vi.unstubAllGlobals());
+
+test("a connection that breaks off is taken up after the last event that was seen", async () => {
+  answers = [
+    () => sse(event(1, "One ", { ratchet: FACTS }) + event(2, "two ")),
+    () => sse(event(3, "three", { ratchet: { ...FACTS, stored: true } }) + "data: [DONE]\n\n"),
+  ];
+  const store = new ChatStore("web-1", false);
+  expect(await store.ask("count")).toBe(true);
+  expect(asked.map(({ path }) => path)).toEqual(["/v1/chat/completions", "/v1/chat/completions/chatcmpl-1/stream"]);
+  expect((asked[1]!.init.headers as Record<string, string>)["last-event-id"]).toBe("2");
+  const node = store.state.nodes.get("chatcmpl-1:0")!;
+  expect([node.content, node.policy_version, store.state.head]).toEqual(["One two three", 3, "chatcmpl-1:0"]);
+  expect(store.state.failure).toBeNull();
+  expect(sessionStorage.length).toBe(0);
+});
+
+test("the second question repeats the branch, in the same conversation, by the page's own header", async () => {
+  answers = [1, 2].map(() => () => sse(event(1, "Yes", { ratchet: FACTS }) + "data: [DONE]\n\n"));
+  const store = new ChatStore("web-1", false);
+  await store.ask("one");
+  await store.ask("two");
+  const body = JSON.parse(String(asked[1]!.init.body));
+  expect(body.messages).toEqual([
+    { role: "user", content: "one" },
+    { role: "assistant", content: "Yes" },
+    { role: "user", content: "two" },
+  ]);
+  expect(body.metadata).toEqual({ conversation_id: "web-1" });
+  expect(body.stream_options).toEqual({ resumable: true });
+  expect((asked[1]!.init.headers as Record<string, string>)["x-ratchet-page"]).toBe("1");
+});
+
+test("what was refused can be tried again, and its words are given back", async () => {
+  answers = [() => refusal(429, "rate_limit_exceeded", { "retry-after": "7" })];
+  const store = new ChatStore("web-1", false);
+  expect(await store.ask("hello")).toBe(false);
+  expect(store.state.failure).toMatchObject({ error: { status: 429, retryAfter: 7 }, draft: "hello" });
+  expect(store.state.status).toBe("new");
+  answers = [() => sse(event(1, "Hi", { ratchet: FACTS }) + "data: [DONE]\n\n")];
+  await store.retry();
+  expect([...store.state.nodes.values()].map((node) => node.content)).toEqual(["Hi"]);
+  expect(store.state.failure).toBeNull();
+});
+
+test("a temporary chat asks for nothing to be kept and remembers nothing", async () => {
+  answers = [() => sse(event(1, "Hi", { ratchet: { ...FACTS, stored: false } }) + "data: [DONE]\n\n")];
+  const store = new ChatStore("web-1", false);
+  store.setTemporary(true);
+  await store.ask("hello");
+  const body = JSON.parse(String(asked[0]!.init.body));
+  expect([body.store, body.metadata]).toEqual([false, undefined]);
+  expect(sessionStorage.length + localStorage.length).toBe(0);
+});

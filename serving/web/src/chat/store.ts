@@ -1,0 +1,309 @@
+/** One conversation as the page shows it, and the answer that is being written in it. */
+import { ApiError, chats, chunks, conversations } from "../api/client";
+import type { ChatRequest, Conversation, Message, RatchetFacts, ServerEvent, TreeNode } from "../api/client";
+import { TextBuffer } from "./buffer";
+import { forgetDraft } from "./drafts";
+import { forgetStream, rememberStream, type PendingStream } from "./pending";
+import { messagesTo, newestEnd, type Nodes } from "./tree";
+
+/** An answer that is being written: no node yet. */
+export interface Writing {
+  responseId: string | null;
+  parent: string | null;
+  messages: Message[];
+  text: string;
+  stopping: boolean;
+  reconnecting: boolean;
+  /** The words of the composer that it answers. */
+  draft: string | null;
+}
+
+export interface Failure {
+  error: unknown;
+  /** What was asked and not answered, to be tried again. */
+  retry: { parent: string | null; messages: Message[] } | null;
+  /** The words of the composer that were not taken. */
+  draft: string | null;
+}
+
+export interface ChatState {
+  id: string;
+  /** "new" until something was asked, "missing" where there is no such conversation. */
+  status: "new" | "loading" | "ready" | "missing";
+  title: string;
+  nodes: Nodes;
+  head: string | null;
+  writing: Writing | null;
+  failure: Failure | null;
+  allowTraining: boolean;
+  temporary: boolean;
+}
+
+const MAX_RECONNECTS = 6;
+
+export class ChatStore {
+  private listeners = new Set<() => void>();
+  private reader: AbortController | null = null;
+  private sent: string | null = null;
+  state: ChatState;
+
+  constructor(id: string, known: boolean, private readonly changed: (store: ChatStore) => void = () => undefined) {
+    const status = known ? "loading" : "new";
+    this.state = {
+      id, status, title: "", nodes: new Map(), head: null, writing: null, failure: null, allowTraining: true,
+      temporary: false,
+    };
+  }
+
+  subscribe = (listener: () => void): (() => void) => {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  };
+
+  snapshot = (): ChatState => this.state;
+
+  private set(changes: Partial<ChatState>): void {
+    this.state = { ...this.state, ...changes };
+    for (const listener of this.listeners) listener();
+  }
+
+  /** From the server; what is being written goes on. */
+  async load(): Promise<void> {
+    if (this.state.temporary) return;
+    try {
+      const [card, tree] = await Promise.all([conversations.get(this.state.id), conversations.tree(this.state.id)]);
+      const nodes = new Map(tree.nodes.map((node) => [node.completion_id, node]));
+      const head = tree.head !== null && nodes.has(tree.head) ? tree.head : (tree.nodes.at(-1)?.completion_id ?? null);
+      this.set({ ...facts(card), status: "ready", nodes, head });
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) {
+        const there = this.state.nodes.size ? "ready" : this.state.status === "new" ? "new" : "missing";
+        if (!this.state.writing) this.set({ status: there });
+      } else {
+        this.set({ failure: { error, retry: null, draft: null } });
+      }
+    }
+  }
+
+  ask(text: string): Promise<boolean> {
+    return this.answer(this.state.head, [{ role: "user", content: text }], text);
+  }
+
+  /** What was judged elsewhere on the page is part of it from now on; goes on from `winner` if there is one. */
+  async goOnFrom(winner: string | null): Promise<void> {
+    await this.load();
+    if (winner !== null && this.state.nodes.has(winner)) this.show(winner);
+    if (!this.state.allowTraining) void this.keepOut();
+    this.changed(this);
+  }
+
+  /** What was written for an answer that never came. */
+  giveBack(text: string): void {
+    const error = new ApiError(0, "There is no answer yet. Your words are in the field again.");
+    this.set({ failure: { error, retry: null, draft: text } });
+  }
+
+  /** Another answer to the same messages. */
+  regenerate(id: string): Promise<boolean> {
+    const node = this.state.nodes.get(id);
+    return node ? this.answer(node.parent_id, node.new_messages) : Promise.resolve(false);
+  }
+
+  /** The question of a turn in other words: another branch. */
+  edit(id: string, text: string): Promise<boolean> {
+    const node = this.state.nodes.get(id);
+    if (!node) return Promise.resolve(false);
+    const kept = node.new_messages.filter((message) => message.role !== "user");
+    return this.answer(node.parent_id, [...kept, { role: "user", content: text }]);
+  }
+
+  async retry(): Promise<void> {
+    const again = this.state.failure?.retry;
+    if (again) await this.answer(again.parent, again.messages, this.state.failure?.draft);
+  }
+
+  dismiss(): void {
+    this.set({ failure: null });
+  }
+
+  show(id: string): void {
+    const head = newestEnd(this.state.nodes, id);
+    this.set({ head });
+    if (!this.state.temporary) void conversations.change(this.state.id, { head }).catch(() => undefined);
+  }
+
+  /** Whether anything was written, so that the draft has been used up. */
+  private async answer(parent: string | null, messages: Message[], draft: string | null = null): Promise<boolean> {
+    if (this.state.writing) return false;
+    this.sent = draft;
+    const request = this.request(parent, messages);
+    this.begin({ responseId: null, parent, messages, text: "", stopping: false, reconnecting: false, draft: this.sent });
+    return this.follow((signal) => chats.ask(request, signal), parent, messages);
+  }
+
+  /** As a chat asks; comparisons add to it. */
+  request(parent: string | null, messages: Message[]): ChatRequest {
+    const { id, nodes, temporary, allowTraining } = this.state;
+    return {
+      model: "policy",
+      messages: [...messagesTo(nodes, parent), ...messages],
+      ...(temporary
+        ? { store: false }
+        : { metadata: { conversation_id: id, ...(allowTraining ? {} : { consent: "false" }) } }),
+    };
+  }
+
+  /** After a refresh in mid-stream: all of it again, from its beginning. */
+  async goOn(pending: PendingStream): Promise<void> {
+    const { responseId, parent, messages } = pending;
+    this.sent = null;
+    this.begin({ responseId, parent, messages, text: "", stopping: false, reconnecting: false, draft: this.sent });
+    await this.follow((signal) => chats.resume(responseId, "0", signal), parent, messages);
+  }
+
+  private begin(writing: Writing): void {
+    this.reader = new AbortController();
+    this.set({ writing, failure: null, status: "ready" });
+  }
+
+  private async follow(
+    open: (signal: AbortSignal) => AsyncIterable<ServerEvent>,
+    parent: string | null,
+    messages: Message[],
+  ): Promise<boolean> {
+    const signal = this.reader!.signal;
+    const buffer = new TextBuffer((text) => this.write({ text }));
+    const seen: Seen = { facts: null, finish: null, responseId: this.state.writing?.responseId ?? null, lastId: "0" };
+    let events = open(signal);
+    for (let attempt = 0; ; attempt++) {
+      try {
+        await this.read(events, buffer, seen, parent, messages);
+        break;
+      } catch (error) {
+        if (signal.aborted) return seen.facts !== null;
+        const lost = error instanceof ApiError && error.status === 0 && seen.responseId !== null;
+        if (!lost || attempt >= MAX_RECONNECTS) {
+          await this.fail(error, buffer.flush(), seen, parent, messages);
+          return seen.facts !== null;
+        }
+        this.write({ reconnecting: true });
+        await pause(Math.min(8000, 500 * 2 ** attempt), signal);
+        events = chats.resume(seen.responseId!, seen.lastId, signal);
+      }
+    }
+    this.finish(buffer.flush(), seen, parent, messages);
+    return true;
+  }
+
+  private async read(
+    events: AsyncIterable<ServerEvent>, buffer: TextBuffer, seen: Seen, parent: string | null, messages: Message[],
+  ): Promise<void> {
+    for await (const { chunk, id } of chunks(events)) {
+      if (id) seen.lastId = id;
+      if (chunk.ratchet) seen.facts = { ...seen.facts, ...chunk.ratchet };
+      if (seen.responseId === null || this.state.writing?.reconnecting) {
+        seen.responseId = chunk.id;
+        this.write({ responseId: chunk.id, reconnecting: false });
+        if (this.sent !== null) forgetDraft(this.state.id, this.sent);
+        if (this.state.writing?.stopping) void this.stop();
+        this.changed(this);
+      }
+      if (!this.state.temporary) {
+        rememberStream({ conversationId: this.state.id, responseId: chunk.id, lastEventId: seen.lastId, parent, messages });
+      }
+      const choice = chunk.choices.find((each) => each.index === 0);
+      buffer.append(choice?.delta.content ?? "");
+      seen.finish = choice?.finish_reason ?? seen.finish;
+    }
+  }
+
+  private write(changes: Partial<Writing>): void {
+    if (this.state.writing) this.set({ writing: { ...this.state.writing, ...changes } });
+  }
+
+  private finish(text: string, seen: Seen, parent: string | null, messages: Message[]): void {
+    forgetStream(this.state.id);
+    const id = seen.facts?.completion_ids[0] ?? seen.responseId ?? `unnamed-${this.state.nodes.size}`;
+    const node: TreeNode = {
+      completion_id: id, response_id: seen.responseId ?? id, choice: 0, parent_id: parent, new_messages: messages,
+      content: text, policy_version: seen.facts?.policy_version ?? null, created: Math.floor(Date.now() / 1000),
+      finish_reason: seen.finish ?? "stop", partial: seen.facts?.partial ?? false, siblings: [],
+    };
+    const nodes = new Map(this.state.nodes).set(id, node);
+    this.set({ nodes, head: id, writing: null, status: "ready" });
+    this.changed(this);
+    if (!this.state.temporary && !this.state.allowTraining) void this.keepOut();
+  }
+
+  private async fail(
+    error: unknown, text: string, seen: Seen, parent: string | null, messages: Message[],
+  ): Promise<void> {
+    forgetStream(this.state.id);
+    const gone = error instanceof ApiError && error.status === 404 && error.code === "stream_not_found";
+    // What was shown is kept by the server, as a partial answer, or finished meanwhile.
+    if ((gone || seen.responseId !== null) && !this.state.temporary) {
+      this.set({ writing: null });
+      await this.load();
+      if (gone && this.state.status !== "missing") return;
+    } else if (text) {
+      this.finish(text, { ...seen, facts: { ...seen.facts!, partial: true } }, parent, messages);
+    }
+    const answered = seen.responseId !== null;
+    const retry = answered ? null : { parent, messages };
+    this.set({ writing: null, failure: { error, retry, draft: answered ? null : this.sent } });
+    if (!answered && this.state.nodes.size === 0) this.set({ status: "new" });
+    this.changed(this);
+  }
+
+  /** The stream then ends by itself, with what was shown of the answer kept. */
+  async stop(): Promise<void> {
+    const writing = this.state.writing;
+    if (!writing) return;
+    this.write({ stopping: true });
+    if (writing.responseId === null) return; // as soon as it has a name
+    await chats.cancel(writing.responseId).catch(() => undefined);
+  }
+
+  leave(): void {
+    this.reader?.abort();
+  }
+
+  setTemporary(temporary: boolean): void {
+    if (this.state.status === "new") this.set({ temporary });
+  }
+
+  async allowTrainingOf(allow: boolean): Promise<void> {
+    const before = this.state.allowTraining;
+    this.set({ allowTraining: allow });
+    if (this.state.status === "new" || this.state.temporary) return;
+    try {
+      this.set(facts(await conversations.change(this.state.id, { allow_training: allow })));
+    } catch (error) {
+      this.set({ allowTraining: before, failure: { error, retry: null, draft: null } });
+    }
+  }
+
+  private async keepOut(): Promise<void> {
+    await conversations.change(this.state.id, { allow_training: false }).catch(() => undefined);
+  }
+
+  rename(title: string): void {
+    this.set({ title });
+  }
+}
+
+interface Seen {
+  facts: RatchetFacts | null;
+  finish: string | null;
+  responseId: string | null;
+  lastId: string;
+}
+
+const facts = (card: Conversation) => ({ title: card.title, allowTraining: card.allow_training });
+
+function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+  });
+}

@@ -1,0 +1,35 @@
+/** The ways into a trial: from a question, or from answers that are there. */
+import type { Message } from "../api/client";
+import type { ChatStore } from "./store";
+import type { Trial } from "./Trial";
+import type { Turn } from "./tree";
+
+/** How many answers a question is to get. */
+export type Mode = "one" | "two" | "four";
+
+/** New answers to a question, blind: of a release's two sides if there is one. */
+export function trialOf(store: ChatStore, text: string, mode: "two" | "four"): Trial {
+  const messages: Message[] = [{ role: "user", content: text }];
+  const parent = store.state.head;
+  const { model: _, ...request } = store.request(parent, messages);
+  const source = { kind: "blind" as const, request: { ...request, model: "auto", k: mode === "two" ? 2 : 4 } };
+  const asked = { known: new Set(store.state.nodes.keys()) };
+  return { parent, messages, way: { kind: mode === "two" ? "compare" : "rank", source }, asked };
+}
+
+/** Another answer beside the one that is shown. */
+export function besideOf(store: ChatStore, { node }: Turn): Trial {
+  const { parent_id: parent, new_messages: messages } = node;
+  const existing = { completionId: node.completion_id, text: node.content, policyVersion: node.policy_version };
+  const source = { kind: "another" as const, existing, request: store.request(parent, messages) };
+  return { parent, messages, way: { kind: "compare", source }, asked: null };
+}
+
+const MOST = 8;
+
+/** The answers that there are to a question, the newest of them if they are too many. */
+export function rankingOf(store: ChatStore, { node, answers }: Turn): Trial {
+  const known = answers.ids.slice(-MOST).map((id) => ({ completionId: id, text: store.state.nodes.get(id)!.content }));
+  const way = { kind: "rank-known" as const, answers: known };
+  return { parent: node.parent_id, messages: node.new_messages, way, asked: null };
+}

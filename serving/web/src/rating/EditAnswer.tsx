@@ -1,0 +1,146 @@
+import { useDeferredValue, useEffect, useId, useMemo, useRef, useState, type KeyboardEvent } from "react";
+import { MAX_TEXT } from "../api/feedback";
+import { wordDiff, type Piece } from "./diff";
+import { Status } from "./Status";
+import { useStanding } from "./useStanding";
+
+export interface EditAnswerProps {
+  completionId: string;
+  /** The answer as it was shown. */
+  text: string;
+  /** A correction that was saved before. */
+  saved?: { id: string; content: string } | null;
+  /** Called once the ledger has the correction; null when it was taken back. */
+  onSaved?: (content: string | null) => void;
+  onClose: () => void;
+}
+
+/** An answer edited into what it should have been: a demonstration, which fine-tuning learns. */
+export function EditAnswer({ completionId, text, saved = null, onSaved, onClose }: EditAnswerProps) {
+  const said = (content: string) =>
+    ({ type: "demonstration", completion_id: completionId, content, based_on_edit: true }) as const;
+  const kept = useStanding(saved && { id: saved.id, said: said(saved.content) });
+  const [draft, setDraft] = useState(saved?.content ?? text);
+  const [standing, setStanding] = useState(saved?.content ?? null);
+  const [asking, setAsking] = useState(false);
+  const field = useRef<HTMLTextAreaElement>(null);
+  const ids = { field: useId(), help: useId() };
+  useEffect(() => field.current?.focus(), []);
+
+  const unsaved = draft !== (standing ?? text);
+  const hindrance = hindranceOf(draft, text, unsaved);
+  const save = async () => {
+    if (hindrance || kept.phase === "saving") return;
+    if (await kept.want(said(draft))) {
+      setStanding(draft);
+      onSaved?.(draft);
+    }
+  };
+  const takeBack = async () => {
+    if (await kept.want(null)) {
+      setStanding(null);
+      onSaved?.(null);
+    }
+  };
+  const leave = () => (unsaved ? setAsking(true) : onClose());
+  const stay = () => {
+    setAsking(false);
+    field.current?.focus();
+  };
+  const pressed = (event: KeyboardEvent) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) void save();
+    else if (event.key === "Escape") (asking ? stay : leave)();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
+
+  return (
+    <section className="r-edit" aria-label="Correct this answer" onKeyDown={pressed}>
+      <label htmlFor={ids.field}>What the answer should have been</label>
+      <textarea
+        ref={field}
+        id={ids.field}
+        aria-describedby={ids.help}
+        rows={Math.min(20, Math.max(4, draft.split("\n").length + 1))}
+        value={draft}
+        onChange={(event) => setDraft(event.target.value)}
+      />
+      <Changes before={text} after={draft} />
+      {asking && <Discard onDiscard={onClose} onStay={stay} />}
+      <div className="r-votes">
+        <button
+          type="button"
+          className="r-button r-primary"
+          aria-keyshortcuts="Control+Enter"
+          disabled={hindrance !== null || kept.phase === "saving"}
+          onClick={() => void save()}
+        >
+          Save correction
+        </button>
+        {standing !== null && (
+          <button type="button" className="r-button" onClick={() => void takeBack()}>
+            Take it back
+          </button>
+        )}
+        <button type="button" className="r-link" onClick={leave}>
+          Close
+        </button>
+        <Status standing={kept} saved="Saved: later policies learn from it" />
+      </div>
+      <p id={ids.help} className="r-muted">
+        {hindrance ?? "Ctrl+Enter saves, Esc leaves."}
+      </p>
+    </section>
+  );
+}
+
+/** Why the draft cannot be saved. Length is counted as the server does: by characters, not by halves of them. */
+function hindranceOf(draft: string, text: string, unsaved: boolean): string | null {
+  const length = draft.length > MAX_TEXT ? [...draft].length : draft.length;
+  if (length > MAX_TEXT) return `${length - MAX_TEXT} characters too long: at most ${MAX_TEXT} are taken.`;
+  if (!draft.trim()) return "An empty answer is no correction.";
+  if (draft === text) return "Nothing is changed yet.";
+  return unsaved ? null : "This is what is saved.";
+}
+
+function Discard({ onDiscard, onStay }: { onDiscard: () => void; onStay: () => void }) {
+  const keep = useRef<HTMLButtonElement>(null);
+  useEffect(() => keep.current?.focus(), []);
+  return (
+    <div role="alertdialog" aria-label="Discard your changes?" className="r-ask">
+      <span>Your changes are not saved.</span>
+      <button ref={keep} type="button" className="r-button" onClick={onStay}>
+        Go on editing
+      </button>
+      <button type="button" className="r-button r-danger" onClick={onDiscard}>
+        Discard
+      </button>
+    </div>
+  );
+}
+
+/** Kept up with the typing as far as there is time. */
+function Changes({ before, after }: { before: string; after: string }) {
+  const shown = useDeferredValue(after);
+  const pieces = useMemo(() => wordDiff(before, shown), [before, shown]);
+  if (before === shown) return null;
+  return (
+    <div role="group" aria-label="Changes" className="r-diff">
+      {pieces.map((piece, index) => (
+        <PieceShown key={index} piece={piece} />
+      ))}
+    </div>
+  );
+}
+
+function PieceShown({ piece: { kind, text } }: { piece: Piece }) {
+  if (kind === "same") return <span>{text}</span>;
+  const Tag = kind === "added" ? "ins" : "del";
+  return (
+    <Tag>
+      <span className="r-hidden">{kind === "added" ? "added: " : "removed: "}</span>
+      {text}
+    </Tag>
+  );
+}

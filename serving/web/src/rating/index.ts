@@ -1,0 +1,12 @@
+/** What the chat and the page use of rating. */
+
+import "./rating.css";
+
+export { Comparison, type ComparisonProps, type Decision } from "./Comparison";
+export { EditAnswer, type EditAnswerProps } from "./EditAnswer";
+export { FlagDialog, type FlagDialogProps } from "./FlagDialog";
+export { MyData, type MyDataProps } from "./MyData";
+export { RankingBoard, type Ranked, type RankingBoardProps } from "./RankingBoard";
+export { ReasonChips } from "./ReasonChips";
+export { ThumbBar, type ThumbBarProps } from "./ThumbBar";
+export type { Source } from "./useAnswers";

@@ -1,0 +1,116 @@
+import { useCallback, useEffect, useMemo, useRef, useState } from "react";
+import {
+  ApiError,
+  chats,
+  chunks,
+  comparisons,
+  explain,
+  type ChatRequest,
+  type ComparisonRequest,
+  type NumberedChunk,
+} from "../api/client";
+import { stop } from "../api/feedback";
+import { begun, finished, withChunk, type Answers, type Existing } from "./answers";
+
+/** Two blind answers or more; or one more answer beside one that was there. It must not change while it is shown. */
+export type Source =
+  { kind: "blind"; request: ComparisonRequest } | { kind: "another"; existing: Existing; request: ChatRequest };
+
+export interface Written {
+  answers: Answers;
+  phase: "writing" | "ended" | "failed";
+  problem: string | null;
+  /** When every answer had begun, in seconds since 1970. */
+  shownAt: number;
+  stop: () => void;
+  again: () => void;
+}
+
+const RESUMES = 3;
+
+function asked(source: Source, signal: AbortSignal): AsyncGenerator<NumberedChunk> {
+  return chunks(source.kind === "blind" ? comparisons.ask(source.request, signal) : chats.ask(source.request, signal));
+}
+
+/** The chunks of an answer; a connection that breaks off is taken up again where it was. */
+async function* followed(source: Source, signal: AbortSignal): AsyncGenerator<NumberedChunk> {
+  let from = asked(source, signal);
+  let seen: { responseId: string; id: string } | null = null;
+  for (let left = RESUMES; ; left--) {
+    try {
+      for await (const numbered of from) {
+        if (numbered.id) seen = { responseId: numbered.chunk.id, id: numbered.id };
+        yield numbered;
+      }
+      return;
+    } catch (error) {
+      const broken = error instanceof ApiError && error.code === "stream_broken";
+      if (!broken || !seen || left === 0 || signal.aborted) throw error;
+      from = chunks(chats.resume(seen.responseId, seen.id, signal));
+    }
+  }
+}
+
+const now = (): number => Date.now() / 1000;
+
+/** Asks, and shows what comes at most once a frame. What nobody looks at any more is stopped. */
+export function useAnswers(source: Source): Written {
+  const before = source.kind === "another" ? 1 : 0;
+  const start = useMemo(
+    () => (source.kind === "another" ? begun(1, [source.existing]) : begun(source.request.k)),
+    [], // the source is fixed
+  );
+  const [answers, setAnswers] = useState(start);
+  const [phase, setPhase] = useState<Written["phase"]>("writing");
+  const [problem, setProblem] = useState<string | null>(null);
+  const [attempt, setAttempt] = useState(0);
+  const latest = useRef(start);
+  const shownAt = useRef(now());
+  const first = useRef(source);
+
+  useEffect(() => {
+    const aborter = new AbortController();
+    let frame = 0;
+    const show = () => {
+      frame = 0;
+      setAnswers(latest.current);
+    };
+    const read = async () => {
+      for await (const { chunk } of followed(first.current, aborter.signal)) {
+        const had = latest.current.slots.every(({ text }) => text);
+        latest.current = withChunk(latest.current, chunk, before);
+        if (!had && latest.current.slots.every(({ text }) => text)) shownAt.current = now();
+        frame ||= requestAnimationFrame(show);
+      }
+    };
+    latest.current = start;
+    setAnswers(start);
+    setPhase("writing");
+    setProblem(null);
+    read().then(
+      () => {
+        setAnswers(latest.current);
+        setPhase("ended");
+      },
+      (error: unknown) => {
+        if (aborter.signal.aborted) return;
+        setAnswers(latest.current);
+        setProblem(explain(error));
+        setPhase("failed");
+      },
+    );
+    return () => {
+      cancelAnimationFrame(frame);
+      aborter.abort();
+      const { responseId } = latest.current;
+      if (responseId && !finished(latest.current)) void stop(responseId).catch(() => undefined);
+    };
+  }, [attempt, before, start]);
+
+  const halt = useCallback(() => {
+    const { responseId } = latest.current;
+    if (responseId && !finished(latest.current)) stop(responseId).catch((error: unknown) => setProblem(explain(error)));
+  }, []);
+  const again = useCallback(() => setAttempt((count) => count + 1), []);
+  return { answers, phase, problem, shownAt: shownAt.current, stop: halt, again };
+}

@@ -1,0 +1,28 @@
+import { useEffect, useRef } from "react";
+
+/** Keys that write text, or that a control under the focus needs for itself, are left alone. */
+export function isWriting(target: EventTarget | null): boolean {
+  if (!(target instanceof HTMLElement)) return false;
+  return target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
+}
+
+/** Plain keys on the whole page, by `event.key` in lower case, while nobody writes and no dialog is open. */
+export function useHotkeys(keys: Readonly<Record<string, () => void>>, active: boolean): void {
+  const current = useRef(keys);
+  useEffect(() => {
+    current.current = keys;
+  });
+  useEffect(() => {
+    if (!active) return;
+    const pressed = (event: KeyboardEvent) => {
+      if (event.defaultPrevented || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (isWriting(event.target) || document.querySelector("dialog[open], [aria-modal='true']")) return;
+      const act = current.current[event.key.toLowerCase()];
+      if (!act) return;
+      event.preventDefault();
+      act();
+    };
+    window.addEventListener("keydown", pressed);
+    return () => window.removeEventListener("keydown", pressed);
+  }, [active]);
+}

@@ -1,0 +1,63 @@
+"""The page in a real browser, against the gateway between a scripted engine and a real Valkey."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.pages import DIST
+from tests.serving.conftest import (  # noqa: F401  fixtures
+    engine_process,
+    eventually,
+    fake_engine,
+    settings,
+    shelf,
+    start,
+)
+from tests.serving.live import Live
+
+CHROMIUM = os.environ.get("RATCHET_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+# No word to anybody from a browser that tests run.
+QUIET = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PATIENCE_MS = 30_000
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Any]:
+    playwright = pytest.importorskip("playwright.async_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    async with playwright.async_playwright() as play:
+        browser = await play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def served(start: Callable[..., Awaitable[Live]]) -> Live:  # noqa: F811
+    assert (Path(DIST) / "index.html").is_file(), "the page is not built: .ci/web builds it"
+    return await start()
+
+
+@pytest.fixture
+async def page(browser: Any, served: Live) -> AsyncIterator[Any]:
+    """Signed in as a user; whatever the page complains of fails the test."""
+    context = await browser.new_context(base_url=served.url)
+    context.set_default_timeout(PATIENCE_MS)
+    page = await context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if "Content Security Policy" in said.text else None)
+    await page.goto("/")
+    await page.get_by_label("API key").fill(served.user_key)
+    await page.get_by_role("button", name="Sign in").click()
+    await page.get_by_label("Message").wait_for()
+    yield page
+    await context.close()
+    assert complaints == []

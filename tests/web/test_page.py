@@ -1,0 +1,236 @@
+"""What a person does on the page, by mouse and keys, in Chromium."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from feedback.invites import Invites
+from feedback.keys import KeyRing
+from feedback.sessions import Sessions
+from tests.serving.live import Live
+
+LONG = "".join(f"Line {number} of it.\n\n" for number in range(400))
+
+
+async def ask(page: Any, text: str) -> None:
+    await page.get_by_label("Message").fill(text)
+    await page.keyboard.press("Enter")
+
+
+async def answered(page: Any, text: str) -> None:
+    """The last answer says so, and is finished."""
+    last = page.get_by_role("article", name="Answer").last
+    await last.get_by_text(text).first.wait_for()
+    await page.get_by_role("button", name="Send", exact=True).wait_for()
+
+
+async def test_an_answer_streams_and_the_conversation_is_in_the_list(page: Any, served: Live) -> None:
+    served.engine.set(says={"hello": "Hello **there**, `x`."})
+    await ask(page, "hello")
+    await answered(page, "there")
+    assert await page.locator(".answer strong").inner_text() == "there"
+    await page.get_by_role("link", name="hello").wait_for()
+    assert re.search(r"/chat/web-[0-9a-f]+$", page.url)
+
+
+async def test_stop_by_escape_keeps_what_was_shown(page: Any, served: Live) -> None:
+    served.engine.set(says={"go on": LONG})
+    await ask(page, "go on")
+    await page.get_by_text("Line 1 of it.").wait_for()
+    await page.keyboard.press("Escape")
+    await page.get_by_text("Stopped here.").wait_for()
+    await page.reload()
+    await page.get_by_text("Stopped here.").wait_for()
+    assert await page.get_by_text("Line 399 of it.").count() == 0
+
+
+async def test_a_refresh_in_mid_stream_loses_nothing(page: Any, served: Live) -> None:
+    served.engine.set(says={"go on": LONG}, hold_at=200)
+    await ask(page, "go on")
+    await page.get_by_text("Line 1 of it.").wait_for()
+    await page.reload()
+    await page.get_by_text("Line 1 of it.").wait_for()
+    await page.get_by_role("button", name="Stop (Esc)").wait_for()
+    served.engine.set(hold_at=None, tick=0)
+    await answered(page, "Line 399 of it.")
+    assert await page.get_by_role("article", name="Answer").count() == 1
+    assert served.engine.state()["finished"] == 1
+
+
+async def test_regenerated_and_edited_turns_are_branches(page: Any, served: Live) -> None:
+    served.engine.set(says={"tea?": "Green.", "coffee?": "Black."})
+    await ask(page, "tea?")
+    await answered(page, "Green.")
+    await page.get_by_role("button", name="Another answer in its place").click()
+    await page.get_by_text("2/2").wait_for()
+    await page.locator(".question").hover()
+    await page.get_by_role("button", name="Edit and send again").click()
+    await page.get_by_label("Your question in other words").fill("coffee?")
+    await page.keyboard.press("Enter")
+    await answered(page, "Black.")
+    await page.get_by_role("button", name="Previous wording").click()
+    await answered(page, "Green.")
+    await page.reload()
+    await answered(page, "Green.")
+    await page.get_by_role("button", name="Previous answer").click()
+    await page.get_by_text("1/2").first.wait_for()
+
+
+async def test_rename_search_export_delete(page: Any, served: Live) -> None:
+    served.engine.set(says={"one": "First.", "two": "Second."})
+    await ask(page, "one")
+    await answered(page, "First.")
+    await page.keyboard.press("Control+Shift+O")
+    await ask(page, "two")
+    await answered(page, "Second.")
+    more = page.get_by_role("button", name="More for one")
+    await more.click()
+    await page.get_by_role("button", name="Rename").click()
+    await page.get_by_label("Title", exact=True).fill("The first")
+    await page.keyboard.press("Enter")
+    await page.get_by_role("link", name="The first").wait_for()
+    await page.get_by_label("Search conversations by title").fill("first")
+    assert await page.get_by_role("link", name="two").count() == 0
+    await page.get_by_role("button", name="More for The first").click()
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Export as JSON").click()
+    exported = json.loads(Path(await (await download.value).path()).read_text())
+    assert [node["content"] for node in exported["nodes"]] == ["First."]
+    await page.get_by_role("button", name="More for The first").click()
+    await page.get_by_role("button", name="Delete…").click()
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    await page.get_by_text("No title has these words.").wait_for()
+
+
+async def test_a_draft_outlives_a_refresh_and_a_failure(page: Any, served: Live) -> None:
+    await page.get_by_label("Message").fill("half a thought")
+    await page.reload()
+    assert await page.get_by_label("Message").input_value() == "half a thought"
+    await page.route("**/v1/chat/completions", lambda route: route.abort())
+    await page.get_by_label("Message").press("Enter")
+    await page.get_by_role("alert").get_by_text("cannot be reached").wait_for()
+    assert await page.get_by_label("Message").input_value() == "half a thought"
+    await page.unroute("**/v1/chat/completions")
+    served.engine.set(says={"half a thought": "A whole one."})
+    await page.get_by_role("button", name="Try again").click()
+    await answered(page, "A whole one.")
+    assert await page.get_by_label("Message").input_value() == ""
+
+
+async def test_what_a_model_writes_is_text(page: Any, served: Live) -> None:
+    evil = (
+        "<script>window.hurt=1</script><img src=x onerror='window.hurt=2'> [x](javascript:window.hurt=3) "
+        "![y](https://example.invalid/z.png) $\\href{javascript:window.hurt=4}{x}$"
+    )
+    served.engine.set(says={"<b>be evil</b>": evil})
+    await ask(page, "<b>be evil</b>")
+    await answered(page, "window.hurt=1")
+    assert await page.evaluate("window.hurt") is None
+    assert await page.locator(".answer img, .answer script, .question b").count() == 0
+    assert await page.locator('a[href^="javascript:" i]').count() == 0
+
+
+async def test_a_temporary_chat_leaves_nothing(page: Any, served: Live) -> None:
+    served.engine.set(says={"secret": "Forgotten."})
+    await page.get_by_label("Temporary").check()
+    await ask(page, "secret")
+    await answered(page, "Forgotten.")
+    stored = await served.http.get("/v1/me/export", headers={"authorization": f"Bearer {served.user_key}"})
+    assert stored.text == ""
+    assert await page.get_by_text("No conversations yet.").is_visible()
+    assert await page.evaluate("JSON.stringify({...localStorage, ...sessionStorage})") == "{}"
+
+
+async def test_consent_is_given_per_chat(page: Any, served: Live) -> None:
+    await page.get_by_label("learned from").uncheck()
+    await ask(page, "hi")
+    await page.get_by_role("article", name="Answer").wait_for()
+    await page.get_by_role("button", name="Send", exact=True).wait_for()
+    await page.reload()
+    await page.get_by_role("article", name="Answer").wait_for()
+    assert not await page.get_by_label("learned from").is_checked()
+
+
+async def test_by_keyboard_from_the_help_sheet_to_sign_out(page: Any) -> None:
+    await page.locator("body").click(position={"x": 700, "y": 300})
+    await page.keyboard.press("?")
+    await page.get_by_role("heading", name="Keyboard shortcuts").wait_for()
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("/")
+    assert await page.evaluate("document.activeElement.id") == "composer"
+    await page.get_by_role("button", name="joe").press("Enter")
+    await page.get_by_role("button", name="Sign out").press("Enter")
+    await page.get_by_label("API key").wait_for()
+    await page.reload()
+    await page.get_by_label("API key").wait_for()
+
+
+async def feedback(served: Live) -> list[dict[str, Any]]:
+    listed = await served.http.get("/v1/feedback", headers={"authorization": f"Bearer {served.user_key}"})
+    return list(listed.json()["data"])
+
+
+async def test_a_thumb_by_key_outlives_a_refresh(page: Any, served: Live) -> None:
+    served.engine.set(says={"hello": "Hello."})
+    await ask(page, "hello")
+    await answered(page, "Hello.")
+    await page.get_by_role("button", name="Good answer").focus()
+    await page.keyboard.press("+")
+    await page.get_by_text("Saved").first.wait_for()
+    await page.reload()
+    thumb = page.get_by_role("button", name="Good answer")
+    await thumb.wait_for()
+    assert await thumb.get_attribute("aria-pressed") == "true"
+    assert [kept["judgement"]["value"] for kept in await feedback(served)] == [1]
+
+
+async def test_side_by_side_is_decided_by_one_key_and_the_chat_goes_on(page: Any, served: Live) -> None:
+    served.engine.set(says={"tea?": "Green.", "coffee?": "Black."})
+    await page.get_by_role("radio", name="2 side by side").check(force=True)
+    await ask(page, "tea?")
+    await page.get_by_text("Green.").nth(1).wait_for()
+    await page.keyboard.press("b")
+    await page.get_by_text("policy-v0").first.wait_for()
+    assert [kept["judgement"]["winner"] for kept in await feedback(served)] == ["right"]
+    await page.get_by_role("radio", name="1 answer").check(force=True)
+    await ask(page, "coffee?")
+    await answered(page, "Black.")
+    await page.get_by_text("2/2").wait_for()
+    assert re.search(r"/chat/web-[0-9a-f]+$", page.url)
+
+
+async def test_four_answers_are_ranked_by_keyboard_alone(page: Any, served: Live) -> None:
+    served.engine.set(says={"tea?": "Green."})
+    await page.get_by_role("radio", name="4 to rank").check(force=True)
+    await ask(page, "tea?")
+    await page.get_by_role("button", name=re.compile("Submit")).wait_for()
+    for key in ("1", "ArrowDown", "2", "ArrowDown", "2", "ArrowDown", "4", "Control+Enter"):
+        await page.keyboard.press(key)
+    await page.get_by_text("policy-v0").first.wait_for()
+    [ranked] = await feedback(served)
+    assert [len(group) for group in ranked["judgement"]["ranking"]] == [1, 2, 1]
+
+
+async def test_an_invitation_signs_in_once_and_leaves_the_address(browser: Any, served: Live) -> None:
+    token, _ = Invites(Sessions(KeyRing(served.ledger.redis, "pepper"))).create(name="ann")
+    for first in (True, False):
+        context = await browser.new_context(base_url=served.url)
+        page = await context.new_page()
+        await page.goto(f"/join#{token}")
+        if first:
+            await page.get_by_role("button", name="ann").wait_for()
+        else:
+            await page.get_by_text("This invitation was used already").wait_for()
+        assert token not in page.url
+        await context.close()
+
+
+async def test_a_single_user_is_let_in_without_a_key(browser: Any, start: Any) -> None:
+    live = await start(single_user=True)
+    context = await browser.new_context(base_url=live.url)
+    page = await context.new_page()
+    await page.goto("/")
+    await page.get_by_label("Message").wait_for()
+    await page.get_by_text("on this machine").wait_for()
+    await context.close()
