@@ -1,4 +1,4 @@
-"""How long a rollback takes while people chat: from the command, or the request, to the first answer by the policy before.
+"""How long a rollback takes while people chat: from the command, or the request, to the first answer by the one before.
 
 `ratchet up` with the real engine, a version made on purpose beside the base, and people who chat without pause. Each
 turn promotes the version and rolls it back, by `ratchet rollback` and by `POST /v1/rollback` in turn; a probe asks for
