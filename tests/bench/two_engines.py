@@ -1,8 +1,8 @@
 """What a candidate's engine costs beside the stable one on few cores, and what waiting threads have to do with it.
 
 Tokens a second of one engine alone, of it beside another that starts, that is idle, and of both at work: with threads
-that sleep while they wait for each other, as `ratchet up` starts engines on few cores, and with those that spin, as
-OpenMP has it by default. Sides take turns.
+that sleep while they wait for each other, as `ratchet up` starts engines on few cores, and with those that spin for as
+long as they wait. Sides take turns.
 """
 
 import argparse
