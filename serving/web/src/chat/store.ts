@@ -1,5 +1,5 @@
 /** One conversation as the page shows it, and the answer that is being written in it. */
-import { ApiError, chats, chunks, conversations } from "../api/client";
+import { ApiError, chats, chunks, conversations, explain } from "../api/client";
 import type { ChatRequest, Conversation, Message, RatchetFacts, ServerEvent, TreeNode } from "../api/client";
 import { TextBuffer } from "./buffer";
 import { forgetDraft } from "./drafts";
@@ -67,34 +67,49 @@ export class ChatStore {
     for (const listener of this.listeners) listener();
   }
 
-  /** From the server; what is being written goes on. */
-  async load(): Promise<void> {
-    if (this.state.temporary) return;
+  /** From the server; what is being written goes on. False if it cannot be known now. */
+  async load(): Promise<boolean> {
+    if (this.state.temporary) return true;
     try {
       const [card, tree] = await Promise.all([conversations.get(this.state.id), conversations.tree(this.state.id)]);
       const nodes = new Map(tree.nodes.map((node) => [node.completion_id, node]));
       const head = tree.head !== null && nodes.has(tree.head) ? tree.head : (tree.nodes.at(-1)?.completion_id ?? null);
       this.set({ ...facts(card), status: "ready", nodes, head });
+      return true;
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) {
         const there = this.state.nodes.size ? "ready" : this.state.status === "new" ? "new" : "missing";
         if (!this.state.writing) this.set({ status: there });
-      } else {
-        this.set({ failure: { error, retry: null, draft: null } });
+        return true;
       }
+      this.set({ failure: { error, retry: null, draft: null } });
+      return false;
     }
+  }
+
+  /** As load(), but for a wish that the server may not know of yet: not to be learned from. */
+  private async reload(): Promise<boolean> {
+    const out = !this.state.allowTraining;
+    const loaded = await this.load();
+    if (out) this.set({ allowTraining: false });
+    return loaded;
   }
 
   ask(text: string): Promise<boolean> {
     return this.answer(this.state.head, [{ role: "user", content: text }], text);
   }
 
-  /** What was judged elsewhere on the page is part of it from now on; goes on from `winner` if there is one. */
-  async goOnFrom(winner: string | null): Promise<void> {
-    await this.load();
-    if (winner !== null && this.state.nodes.has(winner)) this.show(winner);
-    if (!this.state.allowTraining) void this.keepOut();
+  /**
+   * What was judged elsewhere on the page is part of it from now on; goes on from `winner` if there is one. False if it
+   * could not, and the next question would go on from another answer.
+   */
+  async goOnFrom(winner: string | null): Promise<boolean> {
+    const loaded = await this.reload();
+    const there = winner === null || this.state.nodes.has(winner);
+    if (winner !== null && there) this.show(winner);
+    await this.keepOut();
     this.changed(this);
+    return loaded && there;
   }
 
   /** What was written for an answer that never came. */
@@ -232,7 +247,7 @@ export class ChatStore {
     const nodes = new Map(this.state.nodes).set(id, node);
     this.set({ nodes, head: id, writing: null, status: "ready" });
     this.changed(this);
-    if (!this.state.temporary && !this.state.allowTraining) void this.keepOut();
+    void this.keepOut();
   }
 
   private async fail(
@@ -243,8 +258,8 @@ export class ChatStore {
     // What was shown is kept by the server, as a partial answer, or finished meanwhile.
     if ((gone || seen.responseId !== null) && !this.state.temporary) {
       this.set({ writing: null });
-      await this.load();
-      if (gone && this.state.status !== "missing") return;
+      await this.reload();
+      if (gone && this.state.status !== "missing") return this.keepOut();
     } else if (text) {
       this.finish(text, { ...seen, facts: { ...seen.facts!, partial: true } }, parent, messages);
     }
@@ -253,6 +268,7 @@ export class ChatStore {
     this.set({ writing: null, failure: { error, retry, draft: answered ? null : this.sent } });
     if (!answered && this.state.nodes.size === 0) this.set({ status: "new" });
     this.changed(this);
+    await this.keepOut();
   }
 
   /** The stream then ends by itself, with what was shown of the answer kept. */
@@ -283,8 +299,19 @@ export class ChatStore {
     }
   }
 
+  /** Tells the server, once there is a conversation of which it can be told. */
   private async keepOut(): Promise<void> {
-    await conversations.change(this.state.id, { allow_training: false }).catch(() => undefined);
+    const { id, status, temporary, allowTraining, nodes } = this.state;
+    if (allowTraining || temporary || status !== "ready" || nodes.size === 0) return;
+    try {
+      await conversations.change(id, { allow_training: false });
+    } catch (cause) {
+      const error = new ApiError(
+        cause instanceof ApiError ? cause.status : 0,
+        `Whether this chat may be learned from could not be changed: it still may. ${explain(cause)}`,
+      );
+      this.set({ failure: { error, retry: null, draft: null } });
+    }
   }
 
   rename(title: string): void {
