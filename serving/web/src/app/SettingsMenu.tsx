@@ -1,5 +1,5 @@
 import { useState } from "react";
-import type { Session } from "../api/client";
+import { explain, type Session } from "../api/client";
 import { Menu } from "./Menu";
 import { chooseTheme, chosenTheme, type Theme } from "./theme";
 
@@ -7,7 +7,7 @@ interface SettingsMenuProps {
   session: Session;
   onHelp: () => void;
   onData: () => void;
-  onSignOut: () => void;
+  onSignOut: () => Promise<void>;
 }
 
 const THEMES: [Theme, string][] = [
@@ -19,6 +19,11 @@ const THEMES: [Theme, string][] = [
 export function SettingsMenu({ session, onHelp, onData, onSignOut }: SettingsMenuProps) {
   const [open, setOpen] = useState(false);
   const [theme, setTheme] = useState(chosenTheme);
+  const [failure, setFailure] = useState<unknown>(null);
+  const signOut = () => {
+    setFailure(null);
+    onSignOut().catch(setFailure);
+  };
   const after = (act: () => void) => () => {
     setOpen(false);
     act();
@@ -50,11 +55,16 @@ export function SettingsMenu({ session, onHelp, onData, onSignOut }: SettingsMen
             My data
           </button>
           {!session.single_user && (
-            <button type="button" onClick={after(onSignOut)}>
+            <button type="button" onClick={after(signOut)}>
               Sign out
             </button>
           )}
         </Menu>
+      )}
+      {failure !== null && (
+        <p className="failure small" role="alert">
+          You are still signed in. {explain(failure)}
+        </p>
       )}
     </footer>
   );

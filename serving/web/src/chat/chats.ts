@@ -2,10 +2,12 @@
 import { ChatStore } from "./store";
 import { pendingStream } from "./pending";
 
+const nobody = (): void => undefined;
+
 export class Chats {
   private readonly known = new Map<string, ChatStore>();
   private next: ChatStore | null = null;
-  changed: (store: ChatStore) => void = () => undefined;
+  changed: (store: ChatStore) => void = nobody;
 
   /** The conversation that begins when something is asked in it. */
   fresh(): ChatStore {
@@ -45,6 +47,12 @@ export class Chats {
   forget(id: string): void {
     this.known.get(id)?.leave();
     this.known.delete(id);
+  }
+
+  /** The page is left: nothing is read any more, and nobody is told. */
+  leave(): void {
+    this.changed = nobody;
+    for (const store of [...this.known.values(), this.next]) store?.leave();
   }
 
   writing(): ReadonlySet<string> {

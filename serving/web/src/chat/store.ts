@@ -2,7 +2,7 @@
 import { ApiError, chats, chunks, conversations, explain } from "../api/client";
 import type { ChatRequest, Conversation, Message, RatchetFacts, ServerEvent, TreeNode } from "../api/client";
 import { TextBuffer } from "./buffer";
-import { forgetDraft } from "./drafts";
+import { forgetDraft, keepDraft, NEW } from "./drafts";
 import { forgetStream, rememberStream, type PendingStream } from "./pending";
 import { messagesTo, newestEnd, type Nodes } from "./tree";
 
@@ -223,7 +223,7 @@ export class ChatStore {
         if (this.state.writing?.stopping) void this.stop();
         this.changed(this);
       }
-      if (!this.state.temporary) {
+      if (!this.state.temporary && !this.reader!.signal.aborted) {
         rememberStream({ conversationId: this.state.id, responseId: chunk.id, lastEventId: seen.lastId, parent, messages });
       }
       const choice = chunk.choices.find((each) => each.index === 0);
@@ -285,7 +285,9 @@ export class ChatStore {
   }
 
   setTemporary(temporary: boolean): void {
-    if (this.state.status === "new") this.set({ temporary });
+    if (this.state.status !== "new") return;
+    if (temporary) keepDraft(NEW, ""); // it leaves nothing behind, not even what was begun before
+    this.set({ temporary });
   }
 
   async allowTrainingOf(allow: boolean): Promise<void> {

@@ -1,0 +1,92 @@
+import { fireEvent, render, screen, waitFor } from "@testing-library/react";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { failure, gateway, json } from "../rating/gateway_double";
+
+const JOE = { name: "joe", role: "user", single_user: false };
+const ANN = { name: "ann", role: "user", single_user: false };
+const PAGE = { object: "list", data: [], has_more: false };
+const TALK = { id: "web-1", title: "Tea", allow_training: true };
+
+beforeEach(() => {
+  vi.resetModules(); // a page arrives once
+  vi.stubGlobal("matchMedia", () => ({ matches: false }));
+  HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
+  HTMLDialogElement.prototype.close ??= vi.fn();
+  localStorage.clear();
+  sessionStorage.clear();
+  history.replaceState(null, "", "/");
+});
+afterEach(() => vi.unstubAllGlobals());
+
+async function arrive(routes: Parameters<typeof gateway>[0]) {
+  const asked = gateway({ "GET /v1/session": () => json(JOE), "GET /v1/conversations": () => json(PAGE), ...routes });
+  const { App } = await import("./App");
+  render(<App />);
+  return asked;
+}
+
+async function signOut() {
+  fireEvent.click(await screen.findByText("joe"));
+  fireEvent.click(screen.getByText("Sign out"));
+}
+
+test("whoever could not be signed out is told so, and stays in", async () => {
+  await arrive({ "DELETE /v1/session": () => failure(503, "Not now.") });
+  await signOut();
+  expect((await screen.findByRole("alert")).textContent).toBe("You are still signed in. Not now.");
+  expect(screen.getByText("joe")).toBeTruthy();
+});
+
+test("signing out leaves no word of what was written", async () => {
+  localStorage.setItem("ratchet.theme", "dark");
+  localStorage.setItem("ratchet.draft.web-1", "Dear diary");
+  sessionStorage.setItem("ratchet.streams", JSON.stringify({ "web-1": { messages: ["secret"] } }));
+  await arrive({ "DELETE /v1/session": () => failure(401, "Signed out.") });
+  await signOut();
+  await screen.findByLabelText("API key");
+  expect([{ ...localStorage }, { ...sessionStorage }]).toEqual([{ "ratchet.theme": "dark" }, {}]);
+});
+
+test("an invitation does not change who is signed in without asking", async () => {
+  history.replaceState(null, "", "/join#inv_1");
+  const asked = await arrive({ "POST /v1/session": () => json(ANN) });
+  await screen.findByText("You are signed in as joe. Join as the invited person?");
+  expect([location.pathname, location.hash]).toEqual(["/", ""]);
+  expect(asked.map(({ method }) => method)).toEqual(["GET"]);
+  fireEvent.click(screen.getByText("Join"));
+  await screen.findByText("ann");
+  expect(asked[1]!.body).toEqual({ invite: "inv_1" });
+});
+
+test("who is invited and signed in can stay who they are", async () => {
+  history.replaceState(null, "", "/join#inv_1");
+  const asked = await arrive({});
+  fireEvent.click(await screen.findByText("Stay joe"));
+  await screen.findByLabelText("Message");
+  expect(asked.some(({ method }) => method === "POST")).toBe(false);
+});
+
+test("a conversation that could not be deleted is still there", async () => {
+  history.replaceState(null, "", "/chat/web-1");
+  localStorage.setItem("ratchet.draft.web-1", "and then");
+  let refused = true;
+  await arrive({
+    "GET /v1/conversations": () => json({ ...PAGE, data: [TALK] }),
+    "GET /v1/conversations/web-1": () => json(TALK),
+    "GET /v1/conversations/web-1/tree": () => json({ head: null, nodes: [] }),
+    "DELETE /v1/conversations/web-1": () => (refused ? failure(503, "Not now.") : json({})),
+  });
+  const remove = () => {
+    fireEvent.click(screen.getByLabelText("More for Tea"));
+    fireEvent.click(screen.getByText("Delete…"));
+    fireEvent.click(screen.getByText("Delete"));
+  };
+  await screen.findByLabelText("More for Tea");
+  remove();
+  await screen.findByText("Not now.");
+  expect([location.pathname, localStorage.getItem("ratchet.draft.web-1")]).toEqual(["/chat/web-1", "and then"]);
+  refused = false;
+  remove();
+  await waitFor(() => expect(location.pathname).toBe("/chat"));
+  expect(localStorage.length).toBe(0);
+});
