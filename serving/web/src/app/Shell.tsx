@@ -4,6 +4,7 @@ import { ChatPane } from "../chat/ChatPane";
 import { Chats } from "../chat/chats";
 import { keepDraft } from "../chat/drafts";
 import { forgetStream } from "../chat/pending";
+import { Boundary } from "./Boundary";
 import { ConversationList } from "./ConversationList";
 import { HelpSheet } from "./HelpSheet";
 import { MenuIcon, PlusIcon } from "./icons";
@@ -109,26 +110,42 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
           onSignOut={onSignOut}
         />
       </aside>
-      <ChatPane
-        key={chat.state.id}
-        store={chat}
-        title={title ?? ""}
-        onSignedOut={onSignedOut}
-        menu={
-          <button
-            type="button"
-            className="icon only-narrow"
-            aria-label="Conversations"
-            aria-expanded={drawer}
-            onClick={() => setDrawer(true)}
-          >
-            <MenuIcon />
-          </button>
-        }
-      />
+      <Boundary key={chat.state.id} of={chat.state.id} fallback={<Broken />}>
+        <ChatPane
+          store={chat}
+          title={title ?? ""}
+          onSignedOut={onSignedOut}
+          menu={
+            <button
+              type="button"
+              className="icon only-narrow"
+              aria-label="Conversations"
+              aria-expanded={drawer}
+              onClick={() => setDrawer(true)}
+            >
+              <MenuIcon />
+            </button>
+          }
+        />
+      </Boundary>
       {open === "help" && <HelpSheet onClose={() => setOpen(null)} />}
       {open === "data" && <MyDataDialog onClose={() => setOpen(null)} onErased={erased} />}
     </div>
+  );
+}
+
+function Broken() {
+  return (
+    <main className="chat">
+      <div className="banner" role="alert">
+        <p>This conversation could not be shown. Nothing of it is lost.</p>
+        <div>
+          <button type="button" onClick={() => location.reload()}>
+            Reload
+          </button>
+        </div>
+      </div>
+    </main>
   );
 }
 

@@ -13,9 +13,11 @@ export const CodeBlock = memo(function CodeBlock({ code, language, open }: CodeB
   useEffect(() => {
     if (open || !language) return;
     let wanted = true;
-    void import("./highlight").then(({ coloured }) => {
-      if (wanted) setColours({ code, node: coloured(code, language.toLowerCase()) });
-    });
+    import("./highlight")
+      .then(({ coloured }) => {
+        if (wanted) setColours({ code, node: coloured(code, language.toLowerCase()) });
+      })
+      .catch(() => undefined); // without colours
     return () => {
       wanted = false;
     };
