@@ -38,8 +38,8 @@ test("mathematics is told from prices and code", () => {
 });
 
 test("many beginnings of formulas without an end are read in no time", () => {
-  const text = "\\[ ".repeat(40_000) + "\\( ".repeat(40_000);
+  const text = "\\[ ".repeat(80_000) + "\\( ".repeat(80_000);
   const began = performance.now();
   expect(withDollars(text)).toBe(text);
-  expect(performance.now() - began).toBeLessThan(5_000);
-});
+  expect(performance.now() - began).toBeLessThan(15_000);
+}, 120_000);
