@@ -125,8 +125,9 @@ async def test_a_draft_outlives_a_refresh_and_a_failure(page: Any, served: Live)
 
 
 async def test_what_a_model_writes_is_text(page: Any, served: Live) -> None:
+    # In paragraphs of their own: in one with HTML no Markdown would be read.
     evil = (
-        "<script>window.hurt=1</script><img src=x onerror='window.hurt=2'> [x](javascript:window.hurt=3) "
+        "<script>window.hurt=1</script>\n\n<img src=x onerror='window.hurt=2'>\n\n[x](javascript:window.hurt=3) "
         "![y](https://example.invalid/z.png) $\\href{javascript:window.hurt=4}{x}$"
     )
     served.engine.set(says={"<b>be evil</b>": evil})
