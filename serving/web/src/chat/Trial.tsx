@@ -95,7 +95,9 @@ function NewRanking({ source, onDecided, onClose }: NewRankingProps) {
   const finished = answers.slots.filter((slot) => slot.finished).length;
   const said = {
     writing: `${answers.slots.length} answers are being written: ${finished} finished.`,
-    ended: answers.stored ? "There are not two answers to rank." : "These answers are not kept, so they cannot be ranked.",
+    ended: answers.stored
+      ? "There are not two answers to rank."
+      : "These answers are not kept, so they cannot be ranked.",
     failed: problem,
   };
   return (

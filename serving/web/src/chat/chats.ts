@@ -1,6 +1,5 @@
 /** The conversations that were opened on this page: an answer goes on being written while one looks at another. */
 import { ChatStore } from "./store";
-import { pendingStream } from "./pending";
 
 const nobody = (): void => undefined;
 
@@ -37,10 +36,7 @@ export class Chats {
     if (known) return known;
     const store = new ChatStore(id, true, (changed) => this.changed(changed));
     this.known.set(id, store);
-    void store.load().then(() => {
-      const pending = pendingStream(id);
-      if (pending) void store.goOn(pending);
-    });
+    void store.open();
     return store;
   }
 

@@ -1,9 +1,10 @@
 /** One conversation as the page shows it, and the answer that is being written in it. */
 import { ApiError, chats, chunks, conversations, explain } from "../api/client";
 import type { ChatRequest, Conversation, Message, RatchetFacts, ServerEvent, TreeNode } from "../api/client";
+import { unbroken } from "../api/unbroken";
 import { TextBuffer } from "./buffer";
 import { forgetDraft, keepDraft, NEW } from "./drafts";
-import { forgetStream, rememberStream, type PendingStream } from "./pending";
+import { forgetStream, pendingStream, rememberStream, type PendingStream } from "./pending";
 import { messagesTo, newestEnd, type Nodes } from "./tree";
 
 /** An answer that is being written: no node yet. */
@@ -38,8 +39,6 @@ export interface ChatState {
   allowTraining: boolean;
   temporary: boolean;
 }
-
-const MAX_RECONNECTS = 6;
 
 export class ChatStore {
   private listeners = new Set<() => void>();
@@ -85,6 +84,13 @@ export class ChatStore {
       this.set({ failure: { error, retry: null, draft: null } });
       return false;
     }
+  }
+
+  /** The first look at it; an answer that was being written goes on. */
+  async open(): Promise<void> {
+    if (!(await this.load())) return;
+    const pending = pendingStream(this.state.id);
+    if (pending) await this.goOn(pending);
   }
 
   /** As load(), but for a wish that the server may not know of yet: not to be learned from. */
@@ -133,6 +139,10 @@ export class ChatStore {
   }
 
   async retry(): Promise<void> {
+    if (this.state.status === "loading") {
+      this.dismiss();
+      return this.open();
+    }
     const again = this.state.failure?.retry;
     if (again) await this.answer(again.parent, again.messages, this.state.failure?.draft);
   }
@@ -189,22 +199,13 @@ export class ChatStore {
     const signal = this.reader!.signal;
     const buffer = new TextBuffer((text) => this.write({ text }));
     const seen: Seen = { facts: null, finish: null, responseId: this.state.writing?.responseId ?? null, lastId: "0" };
-    let events = open(signal);
-    for (let attempt = 0; ; attempt++) {
-      try {
-        await this.read(events, buffer, seen, parent, messages);
-        break;
-      } catch (error) {
-        if (signal.aborted) return seen.facts !== null;
-        const lost = error instanceof ApiError && error.status === 0 && seen.responseId !== null;
-        if (!lost || attempt >= MAX_RECONNECTS) {
-          await this.fail(error, buffer.flush(), seen, parent, messages);
-          return seen.facts !== null;
-        }
-        this.write({ reconnecting: true });
-        await pause(Math.min(8000, 500 * 2 ** attempt), signal);
-        events = chats.resume(seen.responseId!, seen.lastId, signal);
-      }
+    const onLost = () => this.write({ reconnecting: true });
+    try {
+      const events = unbroken(open(signal), { signal, responseId: seen.responseId, onLost });
+      await this.read(events, buffer, seen, parent, messages);
+    } catch (error) {
+      if (!signal.aborted) await this.fail(error, buffer.flush(), seen, parent, messages);
+      return seen.facts !== null;
     }
     this.finish(buffer.flush(), seen, parent, messages);
     return true;
@@ -263,7 +264,8 @@ export class ChatStore {
     } else if (text) {
       this.finish(text, { ...seen, facts: { ...seen.facts!, partial: true } }, parent, messages);
     }
-    const answered = seen.responseId !== null;
+    // Of an answer that broke off so early that nothing is kept, the question is given back.
+    const answered = seen.responseId !== null && this.state.nodes.size > 0;
     const retry = answered ? null : { parent, messages };
     this.set({ writing: null, failure: { error, retry, draft: answered ? null : this.sent } });
     if (!answered && this.state.nodes.size === 0) this.set({ status: "new" });
@@ -329,10 +331,3 @@ interface Seen {
 }
 
 const facts = (card: Conversation) => ({ title: card.title, allowTraining: card.allow_training });
-
-function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
-  });
-}
