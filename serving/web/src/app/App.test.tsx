@@ -90,3 +90,25 @@ test("a conversation that could not be deleted is still there", async () => {
   await waitFor(() => expect(location.pathname).toBe("/chat"));
   expect(localStorage.length).toBe(0);
 });
+
+test("what is opened from a menu gives the focus back to what opened the menu", async () => {
+  await arrive({});
+  const opener = (await screen.findByText("joe")).closest("button")!;
+  fireEvent.click(opener);
+  expect(document.activeElement?.textContent).toBe("Auto");
+  fireEvent.click(screen.getByText("Keyboard shortcuts"));
+  fireEvent.click(await screen.findByLabelText("Close"));
+  expect(document.activeElement).toBe(opener);
+});
+
+test("single-key shortcuts can be turned off, and others still work", async () => {
+  await arrive({});
+  fireEvent.click(await screen.findByText("joe"));
+  fireEvent.click(screen.getByRole("switch", { name: /Single-key/ }));
+  fireEvent.keyDown(document.body, { key: "?" });
+  expect(screen.queryByLabelText("Close")).toBeNull();
+  fireEvent.click(screen.getByRole("switch", { name: /Single-key/ }));
+  expect(localStorage.length).toBe(0);
+  fireEvent.keyDown(document.body, { key: "?" });
+  expect(await screen.findByLabelText("Close")).toBeTruthy();
+});

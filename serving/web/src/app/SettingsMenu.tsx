@@ -1,6 +1,7 @@
 import { useState } from "react";
 import { explain, type Session } from "../api/client";
 import { Menu } from "./Menu";
+import { chooseSingleKeys, singleKeys } from "./single_keys";
 import { chooseTheme, chosenTheme, type Theme } from "./theme";
 
 interface SettingsMenuProps {
@@ -19,6 +20,7 @@ const THEMES: [Theme, string][] = [
 export function SettingsMenu({ session, onHelp, onData, onSignOut }: SettingsMenuProps) {
   const [open, setOpen] = useState(false);
   const [theme, setTheme] = useState(chosenTheme);
+  const [single, setSingle] = useState(singleKeys);
   const [failure, setFailure] = useState<unknown>(null);
   const signOut = () => {
     setFailure(null);
@@ -48,6 +50,14 @@ export function SettingsMenu({ session, onHelp, onData, onSignOut }: SettingsMen
               </button>
             ))}
           </div>
+          <button
+            type="button"
+            role="switch"
+            aria-checked={single}
+            onClick={() => (chooseSingleKeys(!single), setSingle(!single))}
+          >
+            Single-key shortcuts <span className="muted">{single ? "on" : "off"}</span>
+          </button>
           <button type="button" onClick={after(onHelp)}>
             Keyboard shortcuts
           </button>

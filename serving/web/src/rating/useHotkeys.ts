@@ -1,4 +1,5 @@
 import { useEffect, useRef } from "react";
+import { turnedOff } from "../app/single_keys";
 
 /** Keys that write text, or that a control under the focus needs for itself, are left alone. */
 export function isWriting(target: EventTarget | null): boolean {
@@ -16,7 +17,8 @@ export function useHotkeys(keys: Readonly<Record<string, () => void>>, active: b
     if (!active) return;
     const pressed = (event: KeyboardEvent) => {
       if (event.defaultPrevented || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-      if (isWriting(event.target) || document.querySelector("dialog[open], [aria-modal='true']")) return;
+      if (turnedOff(event) || isWriting(event.target)) return;
+      if (document.querySelector("dialog[open], [aria-modal='true']")) return;
       const act = current.current[event.key.toLowerCase()];
       if (!act) return;
       event.preventDefault();
