@@ -116,7 +116,7 @@ describe("two blind answers", () => {
     await waitFor(() => expect(button(/Tie/).disabled).toBe(false));
     fireEvent.click(button(/Tie/));
     await says(/^Saved: Tie/);
-    expect(document.activeElement).toBe(button(/Undo/));
+    await waitFor(() => expect(document.activeElement).toBe(button(/Undo/)));
     fireEvent.keyDown(document.body, { key: "u" });
     await says(/^Taken back$/);
     await waitFor(() => expect(onUndone).toHaveBeenCalledTimes(1));

@@ -1,4 +1,4 @@
-import { useEffect, useRef } from "react";
+import { useEffect, useLayoutEffect, useRef } from "react";
 import { turnedOff } from "../app/single_keys";
 
 /** Keys that write text, or that a control under the focus needs for itself, are left alone. */
@@ -10,7 +10,8 @@ export function isWriting(target: EventTarget | null): boolean {
 /** Plain keys on the whole page, by `event.key` in lower case, while nobody writes and no dialog is open. */
 export function useHotkeys(keys: Readonly<Record<string, () => void>>, active: boolean): void {
   const current = useRef(keys);
-  useEffect(() => {
+  // With what is shown, not after it: a key that is pressed at once means what is on the page.
+  useLayoutEffect(() => {
     current.current = keys;
   });
   useEffect(() => {
