@@ -112,3 +112,36 @@ test("single-key shortcuts can be turned off, and others still work", async () =
   fireEvent.keyDown(document.body, { key: "?" });
   expect(await screen.findByLabelText("Close")).toBeTruthy();
 });
+
+test("after erasing everything nothing of it is shown again, and no draft is left", async () => {
+  history.replaceState(null, "", "/chat/web-1");
+  localStorage.setItem("ratchet.draft.web-1", "and then");
+  const node = { completion_id: "a:0", parent_id: null, new_messages: [], content: "Green.", siblings: [] };
+  const kept = { conversations: 1, completions: 1, feedback: 0, learned: { rounds: [], policies: [] }, restarted: [] };
+  let erased = false;
+  const unless = (body: object) => () => (erased ? failure(404, "No conversation.") : json(body));
+  await arrive({
+    "GET /v1/conversations/web-1": unless(TALK),
+    "GET /v1/conversations/web-1/tree": unless({ head: "a:0", nodes: [node] }),
+    "GET /v1/feedback": () => json(PAGE),
+    "DELETE /v1/me": () => ((erased = true), json(kept)),
+  });
+  await screen.findByText("Green.");
+  fireEvent.click(screen.getByText("joe"));
+  fireEvent.click(screen.getByText("My data"));
+  fireEvent.change(await screen.findByLabelText(/to confirm/), { target: { value: "delete everything" } });
+  fireEvent.click(screen.getByText("Erase everything", { selector: "button" }));
+  await waitFor(() => expect(location.pathname).toBe("/chat"));
+  expect(localStorage.length).toBe(0);
+  history.replaceState(null, "", "/chat/web-1");
+  fireEvent.popState(window);
+  await screen.findByText(/There is no such conversation/);
+  expect(screen.getByLabelText<HTMLButtonElement>("Send").disabled).toBe(true);
+});
+
+test("an expired session leaves what one was writing", async () => {
+  localStorage.setItem("ratchet.draft.new", "half a thought");
+  await arrive({ "GET /v1/conversations": () => failure(401, "Expired.") });
+  await screen.findByText(/what you were writing is kept/);
+  expect(localStorage.getItem("ratchet.draft.new")).toBe("half a thought");
+});
