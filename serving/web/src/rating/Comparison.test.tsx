@@ -10,8 +10,6 @@ const FACTS = { comparison_id: "cmp_1", conversation_id: "conv_1", completion_id
 const VOTED = { continue_from: "cmp_1:1", reveal: { left: "policy-v2", right: "policy-v3" } };
 const VOTE = { type: "comparison", comparison_id: "cmp_1", presented_order: ["cmp_1:0", "cmp_1:1"] };
 
-const PATIENT = { timeout: 10_000 };
-
 const button = (name: RegExp) => screen.getByRole<HTMLButtonElement>("button", { name });
 const answer = (name: string) => screen.getByRole("article", { name });
 const says = (words: RegExp) => waitFor(() => expect(screen.getByRole("status").textContent).toMatch(words));
@@ -165,7 +163,7 @@ describe("two blind answers", () => {
     streamed.text(1, "Be");
     await waitFor(() => expect(answer("Answer B").textContent).toContain("Be"));
     streamed.breakOff();
-    await waitFor(() => expect(asked).toHaveLength(2), PATIENT);
+    await waitFor(() => expect(asked).toHaveLength(2));
     expect(asked[1]!.headers["last-event-id"]).toBe("2");
     rest.text(1, "cause.");
     rest.chunk(
