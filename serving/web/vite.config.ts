@@ -39,5 +39,10 @@ export default defineConfig({
     reportCompressedSize: false,
   },
   server: { proxy: { "/v1": "http://127.0.0.1:8000" } },
-  test: { environment: "jsdom", include: ["src/**/*.test.{ts,tsx}"], setupFiles: ["src/test_setup.ts"] },
+  test: {
+    environment: "jsdom",
+    include: ["src/**/*.test.{ts,tsx}"],
+    setupFiles: ["src/test_setup.ts"],
+    testTimeout: 30_000,
+  },
 });

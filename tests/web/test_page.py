@@ -18,6 +18,11 @@ async def ask(page: Any, text: str) -> None:
     await page.keyboard.press("Enter")
 
 
+def changed(page: Any) -> Any:
+    """The server has taken a change of a conversation: a refresh right after it would race with it."""
+    return page.expect_response(lambda answer: answer.request.method == "PUT" and "/v1/conversations/" in answer.url)
+
+
 async def answered(page: Any, text: str) -> None:
     """The last answer says so, and is finished."""
     last = page.get_by_role("article", name="Answer").last
@@ -69,7 +74,8 @@ async def test_regenerated_and_edited_turns_are_branches(page: Any, served: Live
     await page.get_by_label("Your question in other words").fill("coffee?")
     await page.keyboard.press("Enter")
     await answered(page, "Black.")
-    await page.get_by_role("button", name="Previous wording").click()
+    async with changed(page):
+        await page.get_by_role("button", name="Previous wording").click()
     await answered(page, "Green.")
     await page.reload()
     await answered(page, "Green.")
@@ -119,13 +125,15 @@ async def test_a_draft_outlives_a_refresh_and_a_failure(page: Any, served: Live)
 
 
 async def test_what_a_model_writes_is_text(page: Any, served: Live) -> None:
+    # In paragraphs of their own: in one with HTML no Markdown would be read.
     evil = (
-        "<script>window.hurt=1</script><img src=x onerror='window.hurt=2'> [x](javascript:window.hurt=3) "
+        "<script>window.hurt=1</script>\n\n<img src=x onerror='window.hurt=2'>\n\n[x](javascript:window.hurt=3) "
         "![y](https://example.invalid/z.png) $\\href{javascript:window.hurt=4}{x}$"
     )
     served.engine.set(says={"<b>be evil</b>": evil})
     await ask(page, "<b>be evil</b>")
     await answered(page, "window.hurt=1")
+    await page.locator(".katex").first.wait_for()
     assert await page.evaluate("window.hurt") is None
     assert await page.locator(".answer img, .answer script, .question b").count() == 0
     assert await page.locator('a[href^="javascript:" i]').count() == 0
@@ -144,9 +152,10 @@ async def test_a_temporary_chat_leaves_nothing(page: Any, served: Live) -> None:
 
 async def test_consent_is_given_per_chat(page: Any, served: Live) -> None:
     await page.get_by_label("learned from").uncheck()
-    await ask(page, "hi")
-    await page.get_by_role("article", name="Answer").wait_for()
-    await page.get_by_role("button", name="Send", exact=True).wait_for()
+    async with changed(page):
+        await ask(page, "hi")
+        await page.get_by_role("article", name="Answer").wait_for()
+        await page.get_by_role("button", name="Send", exact=True).wait_for()
     await page.reload()
     await page.get_by_role("article", name="Answer").wait_for()
     assert not await page.get_by_label("learned from").is_checked()

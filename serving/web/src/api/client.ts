@@ -58,6 +58,8 @@ interface Options {
   query?: Record<string, string | number | boolean | undefined>;
   signal?: AbortSignal;
   headers?: Record<string, string>;
+  /** Goes on when the page is left. */
+  keepalive?: boolean;
 }
 
 // No other origin can send it, since the gateway allows none: so a request by cookie is known to be the page's own.
@@ -75,6 +77,7 @@ async function send(method: string, path: string, body: unknown, options: Option
     headers: { ...PAGE, ...(body === undefined ? {} : { "content-type": "application/json" }), ...options.headers },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     ...(options.signal ? { signal: options.signal } : {}),
+    ...(options.keepalive ? { keepalive: true } : {}),
   };
   let response: Response;
   try {
@@ -168,7 +171,7 @@ export const conversations = {
   branch: (id: string, head?: string) =>
     get<{ head: string; data: Message[] }>(`/v1/conversations/${segment(id)}/messages`, { query: { head } }),
   change: (id: string, changes: Partial<Pick<Conversation, "title" | "allow_training" | "head">>) =>
-    put<Conversation>(`/v1/conversations/${segment(id)}`, changes),
+    put<Conversation>(`/v1/conversations/${segment(id)}`, changes, { keepalive: true }),
   delete: (id: string) => del<unknown>(`/v1/conversations/${segment(id)}`),
 };
 

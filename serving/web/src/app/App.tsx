@@ -1,11 +1,19 @@
 import { useEffect, useState } from "react";
+import { flushSync } from "react-dom";
 import { ApiError, explain, session, type Session } from "../api/client";
 import { forgetSaid } from "../chat/said";
+import { invitation, Joining } from "./Joining";
+import { forgetPerson } from "./person";
 import { Shell } from "./Shell";
 import { SignIn } from "./SignIn";
 import { go } from "./route";
 
-type State = { kind: "asking" } | { kind: "out"; problem: string | null } | { kind: "in"; session: Session };
+type State =
+  | { kind: "asking" }
+  | { kind: "out"; problem: string | null }
+  | { kind: "in"; session: Session }
+  /** Signed in, and invited as somebody else. */
+  | { kind: "invited"; session: Session; invite: string };
 
 export function App() {
   const [state, setState] = useState<State>({ kind: "asking" });
@@ -21,16 +29,32 @@ export function App() {
   if (state.kind === "out") {
     return <SignIn problem={state.problem} onSignedIn={(signedIn) => setState({ kind: "in", session: signedIn })} />;
   }
+  const enter = (signedIn: Session) => setState({ kind: "in", session: signedIn });
+  if (state.kind === "invited") return <Joining {...state} onIn={enter} />;
   const signOut = async () => {
-    await session.end().catch(() => undefined);
-    forgetSaid();
+    await ended();
     go("/");
-    setState({ kind: "out", problem: null });
+    // The page goes first, with all that still writes.
+    flushSync(() => setState({ kind: "out", problem: null }));
+    forgetPerson();
   };
-  return <Shell session={state.session} onSignOut={signOut} onSignedOut={() => setState(EXPIRED)} />;
+  const expire = () => {
+    forgetSaid();
+    setState(EXPIRED);
+  };
+  return <Shell session={state.session} onSignOut={signOut} onSignedOut={expire} />;
 }
 
 const EXPIRED: State = { kind: "out", problem: "You were signed out. Sign in again: what you were writing is kept." };
+
+/** Whoever is signed out by now is signed out. */
+async function ended(): Promise<void> {
+  try {
+    await session.end();
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 401) throw error;
+  }
+}
 
 // React asks twice in development, but an invite can be used once.
 let arriving: Promise<State> | null = null;
@@ -41,6 +65,15 @@ async function arrived(): Promise<State> {
   const invite = location.pathname === "/join" ? location.hash.slice(1) : "";
   if (invite) {
     go("/", { replace: true }); // which also takes the invite out of the history
+  }
+  try {
+    const here = await session.current();
+    // Nobody becomes another person by a link alone: what they write then would be that person's to read.
+    return invite ? { kind: "invited", session: here, invite } : { kind: "in", session: here };
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 401) return { kind: "out", problem: explain(error) };
+  }
+  if (invite) {
     try {
       return { kind: "in", session: await session.withInvite(invite) };
     } catch (error) {
@@ -48,18 +81,8 @@ async function arrived(): Promise<State> {
     }
   }
   try {
-    return { kind: "in", session: await session.current() };
-  } catch (error) {
-    if (!(error instanceof ApiError) || error.status !== 401) return { kind: "out", problem: explain(error) };
-  }
-  try {
     return { kind: "in", session: await session.singleUser() };
   } catch {
     return { kind: "out", problem: null };
   }
-}
-
-function invitation(error: unknown): string {
-  if (error instanceof ApiError && error.passing) return explain(error);
-  return "This invitation was used already, or has expired. Ask for a new one, or sign in with an API key.";
 }

@@ -92,8 +92,7 @@ function Item({ item, current, writing, list, onOpen, onDeleted }: ItemProps) {
     void list.guarded(() => exportConversation(item.id, item.title, as));
   };
   const remove = async () => {
-    await list.remove(item.id);
-    onDeleted(item.id);
+    if (await list.remove(item.id)) onDeleted(item.id);
   };
   return (
     <li className={current ? "current" : undefined}>

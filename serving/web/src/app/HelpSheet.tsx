@@ -34,6 +34,7 @@ const KEYS: [string, [string, string][]][] = [
       ["A  B", "This one is better"],
       ["T", "They are equally good"],
       ["N", "Neither is good"],
+      ["U", "Take the vote back"],
     ],
   ],
   [
@@ -43,6 +44,9 @@ const KEYS: [string, [string, string][]][] = [
       ["Space", "Lift, then arrows move it, Space puts it down"],
       ["=", "As good as the one above"],
       ["1 – 8", "Put it at this place"],
+      ["0", "Take it off its place"],
+      ["E", "Open or fold its text"],
+      ["Ctrl Enter", "Submit the ranking"],
     ],
   ],
 ];

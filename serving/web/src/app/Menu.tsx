@@ -1,4 +1,4 @@
-import { useEffect, useRef, type KeyboardEvent, type ReactNode } from "react";
+import { useEffect, useLayoutEffect, useRef, type KeyboardEvent, type ReactNode } from "react";
 
 interface MenuProps {
   onClose: () => void;
@@ -18,10 +18,16 @@ export function Menu({ onClose, children }: MenuProps) {
     document.addEventListener("pointerdown", away);
     return () => document.removeEventListener("pointerdown", away);
   }, []);
+  // Before a dialog that is opened from it takes the focus: the dialog gives it back to what is still there.
+  useLayoutEffect(() => {
+    const closing = menu.current;
+    return () => {
+      if (closing?.contains(document.activeElement)) opener(closing)?.focus();
+    };
+  }, []);
   const move = (event: KeyboardEvent) => {
     if (event.key === "Escape") {
       event.stopPropagation();
-      opener(menu.current)?.focus();
       onClose();
     }
     const step = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;

@@ -1,13 +1,14 @@
 import { useState } from "react";
-import type { Session } from "../api/client";
+import { explain, type Session } from "../api/client";
 import { Menu } from "./Menu";
+import { chooseSingleKeys, singleKeys } from "./single_keys";
 import { chooseTheme, chosenTheme, type Theme } from "./theme";
 
 interface SettingsMenuProps {
   session: Session;
   onHelp: () => void;
   onData: () => void;
-  onSignOut: () => void;
+  onSignOut: () => Promise<void>;
 }
 
 const THEMES: [Theme, string][] = [
@@ -19,6 +20,12 @@ const THEMES: [Theme, string][] = [
 export function SettingsMenu({ session, onHelp, onData, onSignOut }: SettingsMenuProps) {
   const [open, setOpen] = useState(false);
   const [theme, setTheme] = useState(chosenTheme);
+  const [single, setSingle] = useState(singleKeys);
+  const [failure, setFailure] = useState<unknown>(null);
+  const signOut = () => {
+    setFailure(null);
+    onSignOut().catch(setFailure);
+  };
   const after = (act: () => void) => () => {
     setOpen(false);
     act();
@@ -43,6 +50,14 @@ export function SettingsMenu({ session, onHelp, onData, onSignOut }: SettingsMen
               </button>
             ))}
           </div>
+          <button
+            type="button"
+            role="switch"
+            aria-checked={single}
+            onClick={() => (chooseSingleKeys(!single), setSingle(!single))}
+          >
+            Single-key shortcuts <span className="muted">{single ? "on" : "off"}</span>
+          </button>
           <button type="button" onClick={after(onHelp)}>
             Keyboard shortcuts
           </button>
@@ -50,11 +65,16 @@ export function SettingsMenu({ session, onHelp, onData, onSignOut }: SettingsMen
             My data
           </button>
           {!session.single_user && (
-            <button type="button" onClick={after(onSignOut)}>
+            <button type="button" onClick={after(signOut)}>
               Sign out
             </button>
           )}
         </Menu>
+      )}
+      {failure !== null && (
+        <p className="failure small" role="alert">
+          You are still signed in. {explain(failure)}
+        </p>
       )}
     </footer>
   );

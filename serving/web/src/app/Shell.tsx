@@ -2,18 +2,22 @@ import { useCallback, useEffect, useReducer, useRef, useState } from "react";
 import type { Session } from "../api/client";
 import { ChatPane } from "../chat/ChatPane";
 import { Chats } from "../chat/chats";
+import { keepDraft } from "../chat/drafts";
+import { forgetStream } from "../chat/pending";
+import { Boundary } from "./Boundary";
 import { ConversationList } from "./ConversationList";
 import { HelpSheet } from "./HelpSheet";
 import { MenuIcon, PlusIcon } from "./icons";
 import { SettingsMenu } from "./SettingsMenu";
 import { MyDataDialog } from "./MyDataDialog";
+import { forgetPerson } from "./person";
 import { chatPath, conversationIn, go, usePath } from "./route";
 import { useConversations } from "./useConversations";
 import { isTyping, useKeys } from "./useKeys";
 
 interface ShellProps {
   session: Session;
-  onSignOut: () => void;
+  onSignOut: () => Promise<void>;
   onSignedOut: () => void;
 }
 
@@ -26,7 +30,7 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
   const [drawer, setDrawer] = useState(false);
   const search = useRef<HTMLInputElement>(null);
   const list = useConversations(onSignedOut);
-  const [chats] = useState(() => new Chats());
+  const [chats, setChats] = useState(() => new Chats());
   const named = conversationIn(path);
   const chat = named === null ? chats.fresh() : chats.open(named);
 
@@ -35,13 +39,14 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
       repaint();
       if (store.state.temporary) return;
       // It has a name from now on; whoever went elsewhere meanwhile is left there.
-      if (chats.isFresh(store) && conversationIn(location.pathname) === null && store.state.status === "ready") {
+      if (chats.isFresh(store) && store.state.status === "ready") {
         chats.settle(store);
-        go(chatPath(store.state.id), { replace: true });
+        if (conversationIn(location.pathname) === null) go(chatPath(store.state.id), { replace: true });
       }
       void list.refresh();
     };
   }, [chats, list.refresh]);
+  useEffect(() => () => chats.leave(), [chats]);
 
   const start = useCallback(() => {
     chats.discardFresh();
@@ -50,6 +55,14 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
     setDrawer(false);
     requestAnimationFrame(focusComposer);
   }, [chats]);
+
+  const erased = () => {
+    chats.leave();
+    forgetPerson();
+    setChats(new Chats());
+    void list.refresh();
+    start();
+  };
 
   useKeys({
     "?": (event) => !isTyping(event) && (setOpen("help"), true),
@@ -85,6 +98,8 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
           onOpen={() => setDrawer(false)}
           onDeleted={(id) => {
             chats.forget(id);
+            forgetStream(id);
+            keepDraft(id, "");
             if (id === conversationIn(location.pathname)) go("/chat");
           }}
         />
@@ -95,26 +110,42 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
           onSignOut={onSignOut}
         />
       </aside>
-      <ChatPane
-        key={chat.state.id}
-        store={chat}
-        title={title ?? ""}
-        onSignedOut={onSignedOut}
-        menu={
-          <button
-            type="button"
-            className="icon only-narrow"
-            aria-label="Conversations"
-            aria-expanded={drawer}
-            onClick={() => setDrawer(true)}
-          >
-            <MenuIcon />
-          </button>
-        }
-      />
+      <Boundary key={chat.state.id} of={chat.state.id} fallback={<Broken />}>
+        <ChatPane
+          store={chat}
+          title={title ?? ""}
+          onSignedOut={onSignedOut}
+          menu={
+            <button
+              type="button"
+              className="icon only-narrow"
+              aria-label="Conversations"
+              aria-expanded={drawer}
+              onClick={() => setDrawer(true)}
+            >
+              <MenuIcon />
+            </button>
+          }
+        />
+      </Boundary>
       {open === "help" && <HelpSheet onClose={() => setOpen(null)} />}
-      {open === "data" && <MyDataDialog onClose={() => setOpen(null)} onErased={() => (list.refresh(), start())} />}
+      {open === "data" && <MyDataDialog onClose={() => setOpen(null)} onErased={erased} />}
     </div>
+  );
+}
+
+function Broken() {
+  return (
+    <main className="chat">
+      <div className="banner" role="alert">
+        <p>This conversation could not be shown. Nothing of it is lost.</p>
+        <div>
+          <button type="button" onClick={() => location.reload()}>
+            Reload
+          </button>
+        </div>
+      </div>
+    </main>
   );
 }
 

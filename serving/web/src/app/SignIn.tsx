@@ -50,7 +50,7 @@ export function SignIn({ problem, onSignedIn }: SignInProps) {
           {busy ? "Signing in…" : "Sign in"}
         </button>
         <p className="muted small">
-          No key? Whoever runs this service makes one with <code>ratchet key create</code>, or a link to sign in with{" "}
+          No key? Whoever runs this service makes one with <code>ratchet keys create</code>, or a link to sign in with{" "}
           <code>ratchet user invite</code>.
         </p>
       </form>

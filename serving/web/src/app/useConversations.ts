@@ -5,12 +5,13 @@ export interface Conversations {
   items: Conversation[];
   hasMore: boolean;
   problem: unknown;
-  more: () => Promise<void>;
-  refresh: () => Promise<void>;
-  rename: (id: string, title: string) => Promise<void>;
-  remove: (id: string) => Promise<void>;
-  /** Work whose failure is shown above the list. */
-  guarded: (work: () => Promise<void>) => Promise<void>;
+  more: () => Promise<boolean>;
+  refresh: () => Promise<boolean>;
+  rename: (id: string, title: string) => Promise<boolean>;
+  /** Whether it is gone. */
+  remove: (id: string) => Promise<boolean>;
+  /** Work whose failure is shown above the list; whether it was done. */
+  guarded: (work: () => Promise<void>) => Promise<boolean>;
 }
 
 export function useConversations(onSignedOut: () => void): Conversations {
@@ -21,13 +22,15 @@ export function useConversations(onSignedOut: () => void): Conversations {
   loaded.current = items;
 
   const guarded = useCallback(
-    async (work: () => Promise<void>) => {
+    async (work: () => Promise<void>): Promise<boolean> => {
       try {
         await work();
         setProblem(null);
+        return true;
       } catch (error) {
         if (error instanceof ApiError && error.status === 401) onSignedOut();
         else setProblem(error);
+        return false;
       }
     },
     [onSignedOut],

@@ -1,4 +1,5 @@
 import { useEffect, useRef } from "react";
+import { turnedOff } from "./single_keys";
 
 /** What a key does; false leaves it to others. */
 export type Keys = Record<string, (event: KeyboardEvent) => unknown>;
@@ -10,6 +11,7 @@ export function useKeys(keys: Keys): void {
   useEffect(() => {
     const pressed = (event: KeyboardEvent) => {
       if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
+      if (turnedOff(event)) return;
       const act = latest.current[nameOf(event)];
       if (act && act(event)) event.preventDefault();
     };

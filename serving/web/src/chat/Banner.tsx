@@ -5,11 +5,12 @@ import type { ChatStore, Failure } from "./store";
 /** What went wrong and what can be done; a retry waits for as long as the server asked. */
 export function Banner({ failure, store }: { failure: Failure; store: ChatStore }) {
   const left = useCountdown(failure.error);
+  const again = failure.retry !== null || store.state.status === "loading";
   return (
     <div className="banner" role="alert">
       <p>{explain(failure.error)}</p>
       <div>
-        {failure.retry && (
+        {again && (
           <button type="button" disabled={left > 0} onClick={() => void store.retry()}>
             {left > 0 ? `Try again in ${duration(left)}` : "Try again"}
           </button>

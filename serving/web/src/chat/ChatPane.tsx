@@ -25,8 +25,11 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   const { writing, failure, nodes } = chat;
   const [trial, setTrial] = useState<Trial | null>(null);
   const [decided, setDecided] = useState(false);
+  /** What was chosen and could not be loaded. */
+  const [stuck, setStuck] = useState<{ winner: string | null } | null>(null);
   const begin = useCallback((next: Trial | null) => {
     setDecided(false);
+    setStuck(null);
     setTrial(next);
   }, []);
   const asked = trial ?? writing ?? failure?.retry ?? null;
@@ -49,8 +52,14 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   const decide = (winner: string | null) => {
     const question = words(trial!.messages);
     forgetDraft(store.state.id, question);
-    setDecided(true);
-    void store.goOnFrom(winner);
+    setDecided(false);
+    void goOn(winner);
+  };
+  // The next question waits for it: it would follow another answer.
+  const goOn = async (winner: string | null) => {
+    setStuck(null);
+    if (await store.goOnFrom(winner)) setDecided(true);
+    else setStuck({ winner });
   };
   const close = async () => {
     const { messages, asked: fresh } = trial!;
@@ -95,6 +104,14 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
           ))}
           {asked && !writing && <Question text={words(asked.messages)} />}
           {trial && <TrialView trial={trial} onDecided={decide} onClose={() => void close()} />}
+          {trial && stuck && (
+            <p className="muted small" role="alert">
+              The chat could not go on from what you chose.{" "}
+              <button type="button" className="link" onClick={() => void goOn(stuck.winner)}>
+                Try again
+              </button>
+            </p>
+          )}
           {failure && <Banner failure={failure} store={store} />}
         </div>
       </div>

@@ -13,9 +13,11 @@ export const CodeBlock = memo(function CodeBlock({ code, language, open }: CodeB
   useEffect(() => {
     if (open || !language) return;
     let wanted = true;
-    void import("./highlight").then(({ coloured }) => {
-      if (wanted) setColours({ code, node: coloured(code, language.toLowerCase()) });
-    });
+    import("./highlight")
+      .then(({ coloured }) => {
+        if (wanted) setColours({ code, node: coloured(code, language.toLowerCase()) });
+      })
+      .catch(() => undefined); // without colours
     return () => {
       wanted = false;
     };
@@ -28,7 +30,7 @@ export const CodeBlock = memo(function CodeBlock({ code, language, open }: CodeB
         <CopyButton text={code} label="Copy code" />
       </figcaption>
       {/* Wide code scrolls, so it must be reached by keyboard. */}
-      <pre tabIndex={0} aria-label={`${language} code`}>
+      <pre tabIndex={0} role="region" aria-label={`${language} code`}>
         <code>{colours?.code === code ? colours.node : code}</code>
       </pre>
     </figure>

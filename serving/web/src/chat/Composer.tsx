@@ -45,9 +45,10 @@ export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: Com
     if (taken !== null) setText((now) => (now.trim() === taken ? "" : now));
   }, [taken]);
 
+  const waits = trying || chat.status === "loading" || chat.status === "missing";
   const send = () => {
     const said = text.trim();
-    if (!said || chat.writing || trying || chat.status === "loading") return;
+    if (!said || chat.writing || waits) return;
     setText(""); // the draft is kept until the server has begun to answer
     onSent();
     if (mode === "one" || chat.temporary) void store.ask(said);
@@ -89,7 +90,7 @@ export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: Com
             <StopIcon />
           </button>
         ) : (
-          <button type="submit" className="send" aria-label="Send" title="Send (Enter)" disabled={!text.trim() || trying}>
+          <button type="submit" className="send" aria-label="Send" title="Send (Enter)" disabled={!text.trim() || waits}>
             <SendIcon />
           </button>
         )}

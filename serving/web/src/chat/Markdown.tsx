@@ -3,6 +3,7 @@ import { memo, useEffect, useMemo, useState } from "react";
 import ReactMarkdown, { type Components, type Options } from "react-markdown";
 import remarkGfm from "remark-gfm";
 import remarkMath from "remark-math";
+import { Boundary } from "../app/Boundary";
 import { blocksOf } from "./blocks";
 import { CodeBlock } from "./CodeBlock";
 
@@ -14,7 +15,9 @@ export function Markdown({ text }: { text: string }) {
         block.kind === "code" ? (
           <CodeBlock key={index} code={block.source} language={block.language} open={block.open} />
         ) : (
-          <TextBlock key={index} source={block.source} />
+          <Boundary key={index} of={block.source} fallback={<p className="as-written">{block.source}</p>}>
+            <TextBlock source={block.source} />
+          </Boundary>
         ),
       )}
     </div>
@@ -41,10 +44,14 @@ function useMath(wanted: boolean): Rehype | undefined {
   const [plugins, setPlugins] = useState<Rehype | null>(loaded);
   useEffect(() => {
     if (!wanted || plugins) return;
-    void import("./math").then((math) => {
-      loaded = math.plugins;
-      setPlugins(loaded);
-    });
+    // Without them the formula stays as it was written.
+    import("./math").then(
+      (math) => {
+        loaded = math.plugins;
+        setPlugins(loaded);
+      },
+      () => undefined,
+    );
   }, [wanted, plugins]);
   return wanted ? (plugins ?? undefined) : undefined;
 }

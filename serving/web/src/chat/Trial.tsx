@@ -2,6 +2,7 @@
 import { useEffect, useRef, type ReactNode } from "react";
 import type { Message } from "../api/client";
 import { Comparison, RankingBoard, type Source } from "../rating";
+import { begunIn, type Answers } from "../rating/answers";
 import { useAnswers } from "../rating/useAnswers";
 import { Markdown } from "./Markdown";
 
@@ -77,12 +78,14 @@ interface NewRankingProps {
 
 function NewRanking({ source, onDecided, onClose }: NewRankingProps) {
   const { answers, phase, problem, stop, again } = useAnswers(source);
-  if (phase === "ended" && answers.completionIds.length) {
-    const known = answers.slots.map(({ text }, slot) => ({ completionId: answers.completionIds[slot]!, text }));
+  const known = rankable(answers);
+  if (phase === "ended" && known.length >= 2) {
+    // What was offered is ranked as a whole; without those that never began, the answers are named one by one.
+    const whole = known.length === answers.slots.length && answers.comparisonId;
     return (
       <RankingBoard
         answers={known}
-        {...(answers.comparisonId ? { comparisonId: answers.comparisonId } : {})}
+        {...(whole ? { comparisonId: whole } : {})}
         renderText={markdown}
         onRanked={({ winner }) => onDecided(winner)}
         onClose={onClose}
@@ -90,13 +93,18 @@ function NewRanking({ source, onDecided, onClose }: NewRankingProps) {
     );
   }
   const finished = answers.slots.filter((slot) => slot.finished).length;
+  const said = {
+    writing: `${answers.slots.length} answers are being written: ${finished} finished.`,
+    ended: answers.stored
+      ? "There are not two answers to rank."
+      : "These answers are not kept, so they cannot be ranked.",
+    failed: problem,
+  };
   return (
     <section className="ranking-wait" aria-label="Answers to rank">
-      <p role="status">
-        {phase === "failed" ? problem : `${answers.slots.length} answers are being written: ${finished} finished.`}
-      </p>
+      <p role="status">{said[phase]}</p>
       <div>
-        {phase === "failed" ? (
+        {phase !== "writing" ? (
           <button type="button" onClick={again}>
             Try again
           </button>
@@ -117,5 +125,14 @@ function NewRanking({ source, onDecided, onClose }: NewRankingProps) {
         ))}
       </ol>
     </section>
+  );
+}
+
+/** Those that the gateway has and that show something. */
+function rankable({ slots, completionIds, stored }: Answers): { completionId: string; text: string }[] {
+  if (!stored) return [];
+  const all = slots.map((slot, index) => ({ slot, completionId: completionIds[index] }));
+  return all.flatMap(({ slot, completionId }) =>
+    completionId !== undefined && begunIn(slot) ? [{ completionId, text: slot.text }] : [],
   );
 }

@@ -36,3 +36,10 @@ test("mathematics is told from prices and code", () => {
   expect(withDollars("\\(a+b\\) `$y$`")).toBe("$$a+b$$ `$y$`");
   expect(withDollars("\\[\na\n\\]")).toBe("\n$$\na\n$$\n");
 });
+
+test("many beginnings of formulas without an end are read in no time", () => {
+  const text = "\\[ ".repeat(80_000) + "\\( ".repeat(80_000);
+  const began = performance.now();
+  expect(withDollars(text)).toBe(text);
+  expect(performance.now() - began).toBeLessThan(15_000);
+}, 120_000);

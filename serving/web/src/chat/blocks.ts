@@ -66,10 +66,11 @@ export function withDollars(source: string): string {
   return pieces.map((piece, index) => (index % 2 ? piece : converted(piece))).join("");
 }
 
+// Bounded: of many beginnings without an end, each would be searched to the end of the text.
 function converted(text: string): string {
   return text
-    .replace(/\\\[([\s\S]+?)\\\]/g, (_, inner: string) => `\n$$\n${inner.trim()}\n$$\n`)
-    .replace(/\\\((.+?)\\\)/g, (_, inner: string) => `$$${inner.trim()}$$`)
+    .replace(/\\\[([\s\S]{1,2000}?)\\\]/g, (_, inner: string) => `\n$$\n${inner.trim()}\n$$\n`)
+    .replace(/\\\((.{1,2000}?)\\\)/g, (_, inner: string) => `$$${inner.trim()}$$`)
     .replace(/(?<![\\$\w])\$(?![\s$])([^$\n]*?[^\s$\\])\$(?![\d$])/g, (whole, inner: string) =>
       /[A-Za-z\\^_=+]/.test(inner) && !/^\d[\d.,]*\s/.test(inner) ? `$$${inner}$$` : whole,
     );

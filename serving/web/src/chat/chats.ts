@@ -1,11 +1,12 @@
 /** The conversations that were opened on this page: an answer goes on being written while one looks at another. */
 import { ChatStore } from "./store";
-import { pendingStream } from "./pending";
+
+const nobody = (): void => undefined;
 
 export class Chats {
   private readonly known = new Map<string, ChatStore>();
   private next: ChatStore | null = null;
-  changed: (store: ChatStore) => void = () => undefined;
+  changed: (store: ChatStore) => void = nobody;
 
   /** The conversation that begins when something is asked in it. */
   fresh(): ChatStore {
@@ -35,16 +36,19 @@ export class Chats {
     if (known) return known;
     const store = new ChatStore(id, true, (changed) => this.changed(changed));
     this.known.set(id, store);
-    void store.load().then(() => {
-      const pending = pendingStream(id);
-      if (pending) void store.goOn(pending);
-    });
+    void store.open();
     return store;
   }
 
   forget(id: string): void {
     this.known.get(id)?.leave();
     this.known.delete(id);
+  }
+
+  /** The page is left: nothing is read any more, and nobody is told. */
+  leave(): void {
+    this.changed = nobody;
+    for (const store of [...this.known.values(), this.next]) store?.leave();
   }
 
   writing(): ReadonlySet<string> {

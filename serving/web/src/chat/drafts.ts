@@ -23,5 +23,13 @@ export function forgetDraft(id: string, sent: string): void {
   for (const each of [id, NEW]) if (draftOf(each).trim() === sent.trim()) keepDraft(each, "");
 }
 
+export function forgetDrafts(): void {
+  try {
+    for (const key of Object.keys(localStorage)) if (key.startsWith(PREFIX)) localStorage.removeItem(key);
+  } catch {
+    // Storage is forbidden: there are none.
+  }
+}
+
 /** Drafts of a conversation that has no name yet. */
 export const NEW = "new";

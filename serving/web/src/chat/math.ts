@@ -5,5 +5,6 @@ import type { Options } from "react-markdown";
 
 type Plugins = NonNullable<Options["rehypePlugins"]>;
 
-// No \href and the like: what a model writes may not do anything.
-export const plugins: Plugins = [[rehypeKatex, { trust: false, strict: "ignore", throwOnError: false, maxExpand: 200 }]];
+// No \href and the like, and nothing larger than the page: what a model writes may not do anything.
+const SAFE = { trust: false, strict: "ignore", throwOnError: false, maxExpand: 200, maxSize: 20 } as const;
+export const plugins: Plugins = [[rehypeKatex, SAFE]];

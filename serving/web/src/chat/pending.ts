@@ -42,4 +42,6 @@ export function forgetStream(conversationId: string): void {
   keep(others);
 }
 
+export const forgetStreams = (): void => keep({});
+
 export const pendingStream = (conversationId: string): PendingStream | undefined => all()[conversationId];

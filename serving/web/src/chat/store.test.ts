@@ -81,3 +81,75 @@ test("a temporary chat asks for nothing to be kept and remembers nothing", async
   expect([body.store, body.metadata]).toEqual([false, undefined]);
   expect(sessionStorage.length + localStorage.length).toBe(0);
 });
+
+const card = (allow_training: boolean) => () => Response.json({ id: "web-1", title: "", allow_training });
+const tree = (...ids: string[]) => () => {
+  const nodes = ids.map((id) => ({ completion_id: id, parent_id: null, new_messages: [], content: "", siblings: [] }));
+  return Response.json({ head: ids[0] ?? null, nodes });
+};
+const changes = () =>
+  asked.filter(({ init }) => init.method === "PUT").map(({ init }) => JSON.parse(String(init.body)));
+
+test("a chat that may not be learned from stays so after its first answers were judged", async () => {
+  answers = [card(true), tree("a:0", "a:1"), card(true), card(false)];
+  const store = new ChatStore("web-1", false);
+  await store.allowTrainingOf(false);
+  expect(await store.goOnFrom("a:1")).toBe(true);
+  expect([store.state.allowTraining, store.state.head]).toEqual([false, "a:1"]);
+  expect(changes()).toEqual([{ head: "a:1" }, { allow_training: false }]);
+});
+
+test("a chat that may not be learned from stays so after an answer that broke off", async () => {
+  const broken = `data: ${JSON.stringify({ error: { message: "gone", code: "engine_unavailable" } })}\n\n`;
+  answers = [() => sse(event(1, "One ", { ratchet: FACTS }) + broken), card(true), tree("chatcmpl-1:0"), card(false)];
+  const store = new ChatStore("web-1", false);
+  await store.allowTrainingOf(false);
+  await store.ask("count");
+  expect(store.state.allowTraining).toBe(false);
+  expect(changes()).toEqual([{ allow_training: false }]);
+  expect(store.state.failure).toMatchObject({ error: { message: "gone" } });
+});
+
+test("it is said when the server was not told that a chat may not be learned from", async () => {
+  answers = [card(true), tree("a:0"), card(true), () => refusal(503, "ledger_unavailable")];
+  const store = new ChatStore("web-1", false);
+  await store.allowTrainingOf(false);
+  await store.goOnFrom("a:0");
+  const { error } = store.state.failure as { error: Error };
+  expect(error.message).toContain("could not be changed");
+});
+
+test("the chat does not go on from a winner that could not be loaded", async () => {
+  answers = [() => refusal(503, "x"), () => refusal(503, "x")];
+  const store = new ChatStore("web-1", false);
+  expect(await store.goOnFrom("a:0")).toBe(false);
+  answers = [card(true), tree("a:1")];
+  expect(await store.goOnFrom("a:0")).toBe(false);
+  answers = [card(true), tree("a:1", "a:0"), card(true)];
+  expect(await store.goOnFrom("a:0")).toBe(true);
+});
+
+test("a conversation that could not be loaded is loaded again, and goes on with what was being written", async () => {
+  const pending = { conversationId: "web-1", responseId: "chatcmpl-1", lastEventId: "1", parent: null, messages: [] };
+  sessionStorage.setItem("ratchet.streams", JSON.stringify({ "web-1": pending }));
+  answers = [() => refusal(503, "x"), () => refusal(503, "x")];
+  const store = new ChatStore("web-1", true);
+  await store.open();
+  expect([store.state.status, store.state.writing, asked.length]).toEqual(["loading", null, 2]);
+  answers = [card(true), tree("a:0"), () => sse(event(1, "Yes", { ratchet: FACTS }) + "data: [DONE]\n\n")];
+  await store.retry();
+  expect([store.state.status, store.state.failure, [...store.state.nodes.keys()]]).toEqual([
+    "ready",
+    null,
+    ["a:0", "chatcmpl-1:0"],
+  ]);
+});
+
+test("of a first answer of which nothing was kept, the question can be asked again", async () => {
+  const broken = `data: ${JSON.stringify({ error: { message: "gone", code: "engine_unavailable" } })}\n\n`;
+  const missing = () => refusal(404, "conversation_not_found");
+  answers = [() => sse(event(1, "") + broken), missing, missing];
+  const store = new ChatStore("web-1", false);
+  await store.ask("count");
+  expect([store.state.status, store.state.failure?.draft]).toEqual(["new", "count"]);
+});

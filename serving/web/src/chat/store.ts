@@ -1,9 +1,10 @@
 /** One conversation as the page shows it, and the answer that is being written in it. */
-import { ApiError, chats, chunks, conversations } from "../api/client";
+import { ApiError, chats, chunks, conversations, explain } from "../api/client";
 import type { ChatRequest, Conversation, Message, RatchetFacts, ServerEvent, TreeNode } from "../api/client";
+import { unbroken } from "../api/unbroken";
 import { TextBuffer } from "./buffer";
-import { forgetDraft } from "./drafts";
-import { forgetStream, rememberStream, type PendingStream } from "./pending";
+import { forgetDraft, keepDraft, NEW } from "./drafts";
+import { forgetStream, pendingStream, rememberStream, type PendingStream } from "./pending";
 import { messagesTo, newestEnd, type Nodes } from "./tree";
 
 /** An answer that is being written: no node yet. */
@@ -39,8 +40,6 @@ export interface ChatState {
   temporary: boolean;
 }
 
-const MAX_RECONNECTS = 6;
-
 export class ChatStore {
   private listeners = new Set<() => void>();
   private reader: AbortController | null = null;
@@ -67,34 +66,56 @@ export class ChatStore {
     for (const listener of this.listeners) listener();
   }
 
-  /** From the server; what is being written goes on. */
-  async load(): Promise<void> {
-    if (this.state.temporary) return;
+  /** From the server; what is being written goes on. False if it cannot be known now. */
+  async load(): Promise<boolean> {
+    if (this.state.temporary) return true;
     try {
       const [card, tree] = await Promise.all([conversations.get(this.state.id), conversations.tree(this.state.id)]);
       const nodes = new Map(tree.nodes.map((node) => [node.completion_id, node]));
       const head = tree.head !== null && nodes.has(tree.head) ? tree.head : (tree.nodes.at(-1)?.completion_id ?? null);
       this.set({ ...facts(card), status: "ready", nodes, head });
+      return true;
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) {
         const there = this.state.nodes.size ? "ready" : this.state.status === "new" ? "new" : "missing";
         if (!this.state.writing) this.set({ status: there });
-      } else {
-        this.set({ failure: { error, retry: null, draft: null } });
+        return true;
       }
+      this.set({ failure: { error, retry: null, draft: null } });
+      return false;
     }
+  }
+
+  /** The first look at it; an answer that was being written goes on. */
+  async open(): Promise<void> {
+    if (!(await this.load())) return;
+    const pending = pendingStream(this.state.id);
+    if (pending) await this.goOn(pending);
+  }
+
+  /** As load(), but for a wish that the server may not know of yet: not to be learned from. */
+  private async reload(): Promise<boolean> {
+    const out = !this.state.allowTraining;
+    const loaded = await this.load();
+    if (out) this.set({ allowTraining: false });
+    return loaded;
   }
 
   ask(text: string): Promise<boolean> {
     return this.answer(this.state.head, [{ role: "user", content: text }], text);
   }
 
-  /** What was judged elsewhere on the page is part of it from now on; goes on from `winner` if there is one. */
-  async goOnFrom(winner: string | null): Promise<void> {
-    await this.load();
-    if (winner !== null && this.state.nodes.has(winner)) this.show(winner);
-    if (!this.state.allowTraining) void this.keepOut();
+  /**
+   * What was judged elsewhere on the page is part of it from now on; goes on from `winner` if there is one. False if it
+   * could not, and the next question would go on from another answer.
+   */
+  async goOnFrom(winner: string | null): Promise<boolean> {
+    const loaded = await this.reload();
+    const there = winner === null || this.state.nodes.has(winner);
+    if (winner !== null && there) this.show(winner);
+    await this.keepOut();
     this.changed(this);
+    return loaded && there;
   }
 
   /** What was written for an answer that never came. */
@@ -118,6 +139,10 @@ export class ChatStore {
   }
 
   async retry(): Promise<void> {
+    if (this.state.status === "loading") {
+      this.dismiss();
+      return this.open();
+    }
     const again = this.state.failure?.retry;
     if (again) await this.answer(again.parent, again.messages, this.state.failure?.draft);
   }
@@ -174,22 +199,13 @@ export class ChatStore {
     const signal = this.reader!.signal;
     const buffer = new TextBuffer((text) => this.write({ text }));
     const seen: Seen = { facts: null, finish: null, responseId: this.state.writing?.responseId ?? null, lastId: "0" };
-    let events = open(signal);
-    for (let attempt = 0; ; attempt++) {
-      try {
-        await this.read(events, buffer, seen, parent, messages);
-        break;
-      } catch (error) {
-        if (signal.aborted) return seen.facts !== null;
-        const lost = error instanceof ApiError && error.status === 0 && seen.responseId !== null;
-        if (!lost || attempt >= MAX_RECONNECTS) {
-          await this.fail(error, buffer.flush(), seen, parent, messages);
-          return seen.facts !== null;
-        }
-        this.write({ reconnecting: true });
-        await pause(Math.min(8000, 500 * 2 ** attempt), signal);
-        events = chats.resume(seen.responseId!, seen.lastId, signal);
-      }
+    const onLost = () => this.write({ reconnecting: true });
+    try {
+      const events = unbroken(open(signal), { signal, responseId: seen.responseId, onLost });
+      await this.read(events, buffer, seen, parent, messages);
+    } catch (error) {
+      if (!signal.aborted) await this.fail(error, buffer.flush(), seen, parent, messages);
+      return seen.facts !== null;
     }
     this.finish(buffer.flush(), seen, parent, messages);
     return true;
@@ -208,7 +224,7 @@ export class ChatStore {
         if (this.state.writing?.stopping) void this.stop();
         this.changed(this);
       }
-      if (!this.state.temporary) {
+      if (!this.state.temporary && !this.reader!.signal.aborted) {
         rememberStream({ conversationId: this.state.id, responseId: chunk.id, lastEventId: seen.lastId, parent, messages });
       }
       const choice = chunk.choices.find((each) => each.index === 0);
@@ -232,7 +248,7 @@ export class ChatStore {
     const nodes = new Map(this.state.nodes).set(id, node);
     this.set({ nodes, head: id, writing: null, status: "ready" });
     this.changed(this);
-    if (!this.state.temporary && !this.state.allowTraining) void this.keepOut();
+    void this.keepOut();
   }
 
   private async fail(
@@ -243,16 +259,18 @@ export class ChatStore {
     // What was shown is kept by the server, as a partial answer, or finished meanwhile.
     if ((gone || seen.responseId !== null) && !this.state.temporary) {
       this.set({ writing: null });
-      await this.load();
-      if (gone && this.state.status !== "missing") return;
+      await this.reload();
+      if (gone && this.state.status !== "missing") return this.keepOut();
     } else if (text) {
       this.finish(text, { ...seen, facts: { ...seen.facts!, partial: true } }, parent, messages);
     }
-    const answered = seen.responseId !== null;
+    // Of an answer that broke off so early that nothing is kept, the question is given back.
+    const answered = seen.responseId !== null && this.state.nodes.size > 0;
     const retry = answered ? null : { parent, messages };
     this.set({ writing: null, failure: { error, retry, draft: answered ? null : this.sent } });
     if (!answered && this.state.nodes.size === 0) this.set({ status: "new" });
     this.changed(this);
+    await this.keepOut();
   }
 
   /** The stream then ends by itself, with what was shown of the answer kept. */
@@ -269,7 +287,9 @@ export class ChatStore {
   }
 
   setTemporary(temporary: boolean): void {
-    if (this.state.status === "new") this.set({ temporary });
+    if (this.state.status !== "new") return;
+    if (temporary) keepDraft(NEW, ""); // it leaves nothing behind, not even what was begun before
+    this.set({ temporary });
   }
 
   async allowTrainingOf(allow: boolean): Promise<void> {
@@ -283,8 +303,19 @@ export class ChatStore {
     }
   }
 
+  /** Tells the server, once there is a conversation of which it can be told. */
   private async keepOut(): Promise<void> {
-    await conversations.change(this.state.id, { allow_training: false }).catch(() => undefined);
+    const { id, status, temporary, allowTraining, nodes } = this.state;
+    if (allowTraining || temporary || status !== "ready" || nodes.size === 0) return;
+    try {
+      await conversations.change(id, { allow_training: false });
+    } catch (cause) {
+      const error = new ApiError(
+        cause instanceof ApiError ? cause.status : 0,
+        `Whether this chat may be learned from could not be changed: it still may. ${explain(cause)}`,
+      );
+      this.set({ failure: { error, retry: null, draft: null } });
+    }
   }
 
   rename(title: string): void {
@@ -300,10 +331,3 @@ interface Seen {
 }
 
 const facts = (card: Conversation) => ({ title: card.title, allowTraining: card.allow_training });
-
-function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
-  });
-}

@@ -55,7 +55,7 @@ describe("two blind answers", () => {
     expect(answered_at).toBeGreaterThanOrEqual(shown_at);
     expect(within(answer("Answer A")).getByText("policy-v2")).toBeTruthy();
     expect(within(answer("Answer B")).getByText("policy-v3")).toBeTruthy();
-    expect(onDecided).toHaveBeenCalledTimes(1);
+    await waitFor(() => expect(onDecided).toHaveBeenCalledTimes(1));
     expect(onDecided.mock.calls[0]![0]).toMatchObject({
       feedbackId: "fb_1",
       winner: "cmp_1:1",
@@ -101,7 +101,7 @@ describe("two blind answers", () => {
     );
     streamed.end();
     await waitFor(() => expect(within(answer("Answer A")).getByText("stopped early")).toBeTruthy());
-    expect(onDecided).toHaveBeenCalledTimes(1);
+    await waitFor(() => expect(onDecided).toHaveBeenCalledTimes(1));
   });
 
   it("can be undone and voted on again", async () => {
@@ -114,15 +114,15 @@ describe("two blind answers", () => {
     await waitFor(() => expect(button(/Tie/).disabled).toBe(false));
     fireEvent.click(button(/Tie/));
     await says(/^Saved: Tie/);
-    expect(document.activeElement).toBe(button(/Undo/));
+    await waitFor(() => expect(document.activeElement).toBe(button(/Undo/)));
     fireEvent.keyDown(document.body, { key: "u" });
     await says(/^Taken back$/);
-    expect(onUndone).toHaveBeenCalledTimes(1);
+    await waitFor(() => expect(onUndone).toHaveBeenCalledTimes(1));
     expect(document.body.textContent).not.toContain("policy-v");
     fireEvent.click(button(/Both bad/));
     await says(/^Saved: Both bad/);
     expect(asked.map(({ method }) => method)).toEqual(["POST", "POST", "DELETE", "POST"]);
-    expect(onDecided).toHaveBeenCalledTimes(2);
+    await waitFor(() => expect(onDecided).toHaveBeenCalledTimes(2));
   });
 
   it("keep a vote that was not saved for another try, blind until then", async () => {
@@ -216,6 +216,6 @@ describe("another answer beside one that was there", () => {
       },
     ]);
     expect(within(answer("Answer B")).getByText("policy-v3")).toBeTruthy();
-    expect(onDecided.mock.calls[0]![0]).toMatchObject({ winner: "chatcmpl-1:0" });
+    await waitFor(() => expect(onDecided.mock.calls[0]?.[0]).toMatchObject({ winner: "chatcmpl-1:0" }));
   });
 });

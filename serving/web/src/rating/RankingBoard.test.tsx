@@ -42,7 +42,7 @@ describe("a ranking by keys alone", () => {
     expect(bodies(asked)).toEqual([
       ["POST /v1/feedback", { ...RANKING, ranking: [["r:1"], ["r:0"], ["r:3"], ["r:2"]] }],
     ]);
-    expect(onRanked).toHaveBeenCalledTimes(1);
+    await waitFor(() => expect(onRanked).toHaveBeenCalledTimes(1));
     expect(onRanked.mock.calls[0]![0]).toMatchObject({ feedbackId: "fb_1", winner: "r:1", reveal: null });
   });
 
@@ -171,11 +171,11 @@ describe("the board", () => {
     fireEvent.click(screen.getByRole("button", { name: "Undo" }));
     await says(/^Taken back$/);
     expect(document.activeElement).toBe(handle("A"));
-    expect(onUndone).toHaveBeenCalledTimes(1);
+    await waitFor(() => expect(onUndone).toHaveBeenCalledTimes(1));
     expect(document.body.textContent).not.toContain("policy-v");
     fireEvent.click(screen.getByRole("button", { name: "Submit ranking" }));
     await says(/^Saved/);
-    expect(onRanked).toHaveBeenCalledTimes(2);
+    await waitFor(() => expect(onRanked).toHaveBeenCalledTimes(2));
   });
 
   it("keeps a ranking that was not saved", async () => {

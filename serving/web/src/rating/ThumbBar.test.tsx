@@ -39,6 +39,17 @@ describe("a thumb", () => {
     expect(saved.mock.calls).toEqual([[1], [null]]);
   });
 
+  it("is not given by a key where single keys are turned off", () => {
+    localStorage.setItem("ratchet.single_keys", "off");
+    const asked = gateway({ "POST /v1/feedback": accepted("rating") });
+    render(<ThumbBar completionId={ID} hotkeys />);
+    fireEvent.keyDown(document.body, { key: "+" });
+    localStorage.clear();
+    expect(asked).toEqual([]);
+    fireEvent.keyDown(document.body, { key: "+" });
+    expect(asked).toHaveLength(1);
+  });
+
   it("keeps reasons and comment as revisions", async () => {
     const asked = gateway({ "POST /v1/feedback": accepted("rating") });
     render(<ThumbBar completionId={ID} />);

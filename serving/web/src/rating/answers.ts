@@ -70,11 +70,12 @@ function facts(answers: Answers, { ratchet }: ChatChunk, before: number): Partia
   };
 }
 
-/** Each has begun: the gateway takes no vote on an answer that shows nothing, nor keeps one that was cut so early. */
+/** The gateway takes no vote on an answer that shows nothing, nor keeps one that was cut so early. */
+export const begunIn = ({ text, finished, partial }: Slot): boolean => text !== "" || (finished && !partial);
+
+/** Each has begun, and is kept. */
 export const votable = ({ slots, completionIds, stored }: Answers): boolean =>
-  stored &&
-  completionIds.length === slots.length &&
-  slots.every(({ text, finished, partial }) => text !== "" || (finished && !partial));
+  stored && completionIds.length === slots.length && slots.every(begunIn);
 
 export const finished = ({ slots }: Answers): boolean => slots.every((slot) => slot.finished);
 

@@ -1,6 +1,5 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import {
-  ApiError,
   chats,
   chunks,
   comparisons,
@@ -10,6 +9,7 @@ import {
   type NumberedChunk,
 } from "../api/client";
 import { stop } from "../api/feedback";
+import { unbroken } from "../api/unbroken";
 import { begun, finished, withChunk, type Answers, type Existing } from "./answers";
 
 /** Two blind answers or more; or one more answer beside one that was there. It must not change while it is shown. */
@@ -26,29 +26,10 @@ export interface Written {
   again: () => void;
 }
 
-const RESUMES = 3;
-
-function asked(source: Source, signal: AbortSignal): AsyncGenerator<NumberedChunk> {
-  return chunks(source.kind === "blind" ? comparisons.ask(source.request, signal) : chats.ask(source.request, signal));
-}
-
 /** The chunks of an answer; a connection that breaks off is taken up again where it was. */
-async function* followed(source: Source, signal: AbortSignal): AsyncGenerator<NumberedChunk> {
-  let from = asked(source, signal);
-  let seen: { responseId: string; id: string } | null = null;
-  for (let left = RESUMES; ; left--) {
-    try {
-      for await (const numbered of from) {
-        if (numbered.id) seen = { responseId: numbered.chunk.id, id: numbered.id };
-        yield numbered;
-      }
-      return;
-    } catch (error) {
-      const broken = error instanceof ApiError && error.code === "stream_broken";
-      if (!broken || !seen || left === 0 || signal.aborted) throw error;
-      from = chunks(chats.resume(seen.responseId, seen.id, signal));
-    }
-  }
+function followed(source: Source, signal: AbortSignal): AsyncGenerator<NumberedChunk> {
+  const ask = source.kind === "blind" ? comparisons.ask(source.request, signal) : chats.ask(source.request, signal);
+  return chunks(unbroken(ask, { signal }));
 }
 
 const now = (): number => Date.now() / 1000;

@@ -1,4 +1,5 @@
-import { useEffect, useRef } from "react";
+import { useEffect, useLayoutEffect, useRef } from "react";
+import { turnedOff } from "../app/single_keys";
 
 /** Keys that write text, or that a control under the focus needs for itself, are left alone. */
 export function isWriting(target: EventTarget | null): boolean {
@@ -9,14 +10,16 @@ export function isWriting(target: EventTarget | null): boolean {
 /** Plain keys on the whole page, by `event.key` in lower case, while nobody writes and no dialog is open. */
 export function useHotkeys(keys: Readonly<Record<string, () => void>>, active: boolean): void {
   const current = useRef(keys);
-  useEffect(() => {
+  // With what is shown, not after it: a key that is pressed at once means what is on the page.
+  useLayoutEffect(() => {
     current.current = keys;
   });
   useEffect(() => {
     if (!active) return;
     const pressed = (event: KeyboardEvent) => {
       if (event.defaultPrevented || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-      if (isWriting(event.target) || document.querySelector("dialog[open], [aria-modal='true']")) return;
+      if (turnedOff(event) || isWriting(event.target)) return;
+      if (document.querySelector("dialog[open], [aria-modal='true']")) return;
       const act = current.current[event.key.toLowerCase()];
       if (!act) return;
       event.preventDefault();

@@ -1,0 +1,147 @@
+import { fireEvent, render, screen, waitFor } from "@testing-library/react";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { failure, gateway, json } from "../rating/gateway_double";
+
+const JOE = { name: "joe", role: "user", single_user: false };
+const ANN = { name: "ann", role: "user", single_user: false };
+const PAGE = { object: "list", data: [], has_more: false };
+const TALK = { id: "web-1", title: "Tea", allow_training: true };
+
+beforeEach(() => {
+  vi.resetModules(); // a page arrives once
+  vi.stubGlobal("matchMedia", () => ({ matches: false }));
+  HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
+  HTMLDialogElement.prototype.close ??= vi.fn();
+  localStorage.clear();
+  sessionStorage.clear();
+  history.replaceState(null, "", "/");
+});
+afterEach(() => vi.unstubAllGlobals());
+
+async function arrive(routes: Parameters<typeof gateway>[0]) {
+  const asked = gateway({ "GET /v1/session": () => json(JOE), "GET /v1/conversations": () => json(PAGE), ...routes });
+  const { App } = await import("./App");
+  render(<App />);
+  return asked;
+}
+
+async function signOut() {
+  fireEvent.click(await screen.findByText("joe"));
+  fireEvent.click(screen.getByText("Sign out"));
+}
+
+test("whoever could not be signed out is told so, and stays in", async () => {
+  await arrive({ "DELETE /v1/session": () => failure(503, "Not now.") });
+  await signOut();
+  expect((await screen.findByRole("alert")).textContent).toBe("You are still signed in. Not now.");
+  expect(screen.getByText("joe")).toBeTruthy();
+});
+
+test("signing out leaves no word of what was written", async () => {
+  localStorage.setItem("ratchet.theme", "dark");
+  localStorage.setItem("ratchet.draft.web-1", "Dear diary");
+  sessionStorage.setItem("ratchet.streams", JSON.stringify({ "web-1": { messages: ["secret"] } }));
+  await arrive({ "DELETE /v1/session": () => failure(401, "Signed out.") });
+  await signOut();
+  await screen.findByLabelText("API key");
+  expect([{ ...localStorage }, { ...sessionStorage }]).toEqual([{ "ratchet.theme": "dark" }, {}]);
+});
+
+test("an invitation does not change who is signed in without asking", async () => {
+  history.replaceState(null, "", "/join#inv_1");
+  const asked = await arrive({ "POST /v1/session": () => json(ANN) });
+  await screen.findByText("You are signed in as joe. Join as the invited person?");
+  expect([location.pathname, location.hash]).toEqual(["/", ""]);
+  expect(asked.map(({ method }) => method)).toEqual(["GET"]);
+  fireEvent.click(screen.getByText("Join"));
+  await screen.findByText("ann");
+  expect(asked[1]!.body).toEqual({ invite: "inv_1" });
+});
+
+test("who is invited and signed in can stay who they are", async () => {
+  history.replaceState(null, "", "/join#inv_1");
+  const asked = await arrive({});
+  fireEvent.click(await screen.findByText("Stay joe"));
+  await screen.findByLabelText("Message");
+  expect(asked.some(({ method }) => method === "POST")).toBe(false);
+});
+
+test("a conversation that could not be deleted is still there", async () => {
+  history.replaceState(null, "", "/chat/web-1");
+  localStorage.setItem("ratchet.draft.web-1", "and then");
+  let refused = true;
+  await arrive({
+    "GET /v1/conversations": () => json({ ...PAGE, data: [TALK] }),
+    "GET /v1/conversations/web-1": () => json(TALK),
+    "GET /v1/conversations/web-1/tree": () => json({ head: null, nodes: [] }),
+    "DELETE /v1/conversations/web-1": () => (refused ? failure(503, "Not now.") : json({})),
+  });
+  const remove = () => {
+    fireEvent.click(screen.getByLabelText("More for Tea"));
+    fireEvent.click(screen.getByText("Delete…"));
+    fireEvent.click(screen.getByText("Delete"));
+  };
+  await screen.findByLabelText("More for Tea");
+  remove();
+  await screen.findByText("Not now.");
+  expect([location.pathname, localStorage.getItem("ratchet.draft.web-1")]).toEqual(["/chat/web-1", "and then"]);
+  refused = false;
+  remove();
+  await waitFor(() => expect(location.pathname).toBe("/chat"));
+  expect(localStorage.length).toBe(0);
+});
+
+test("what is opened from a menu gives the focus back to what opened the menu", async () => {
+  await arrive({});
+  const opener = (await screen.findByText("joe")).closest("button")!;
+  fireEvent.click(opener);
+  expect(document.activeElement?.textContent).toBe("Auto");
+  fireEvent.click(screen.getByText("Keyboard shortcuts"));
+  fireEvent.click(await screen.findByLabelText("Close"));
+  expect(document.activeElement).toBe(opener);
+});
+
+test("single-key shortcuts can be turned off, and others still work", async () => {
+  await arrive({});
+  fireEvent.click(await screen.findByText("joe"));
+  fireEvent.click(screen.getByRole("switch", { name: /Single-key/ }));
+  fireEvent.keyDown(document.body, { key: "?" });
+  expect(screen.queryByLabelText("Close")).toBeNull();
+  fireEvent.click(screen.getByRole("switch", { name: /Single-key/ }));
+  expect(localStorage.length).toBe(0);
+  fireEvent.keyDown(document.body, { key: "?" });
+  expect(await screen.findByLabelText("Close")).toBeTruthy();
+});
+
+test("after erasing everything nothing of it is shown again, and no draft is left", async () => {
+  history.replaceState(null, "", "/chat/web-1");
+  localStorage.setItem("ratchet.draft.web-1", "and then");
+  const node = { completion_id: "a:0", parent_id: null, new_messages: [], content: "Green.", siblings: [] };
+  const kept = { conversations: 1, completions: 1, feedback: 0, learned: { rounds: [], policies: [] }, restarted: [] };
+  let erased = false;
+  const unless = (body: object) => () => (erased ? failure(404, "No conversation.") : json(body));
+  await arrive({
+    "GET /v1/conversations/web-1": unless(TALK),
+    "GET /v1/conversations/web-1/tree": unless({ head: "a:0", nodes: [node] }),
+    "GET /v1/feedback": () => json(PAGE),
+    "DELETE /v1/me": () => ((erased = true), json(kept)),
+  });
+  await screen.findByText("Green.");
+  fireEvent.click(screen.getByText("joe"));
+  fireEvent.click(screen.getByText("My data"));
+  fireEvent.change(await screen.findByLabelText(/to confirm/), { target: { value: "delete everything" } });
+  fireEvent.click(screen.getByText("Erase everything", { selector: "button" }));
+  await waitFor(() => expect(location.pathname).toBe("/chat"));
+  expect(localStorage.length).toBe(0);
+  history.replaceState(null, "", "/chat/web-1");
+  fireEvent.popState(window);
+  await screen.findByText(/There is no such conversation/);
+  expect(screen.getByLabelText<HTMLButtonElement>("Send").disabled).toBe(true);
+});
+
+test("an expired session leaves what one was writing", async () => {
+  localStorage.setItem("ratchet.draft.new", "half a thought");
+  await arrive({ "GET /v1/conversations": () => failure(401, "Expired.") });
+  await screen.findByText(/what you were writing is kept/);
+  expect(localStorage.getItem("ratchet.draft.new")).toBe("half a thought");
+});

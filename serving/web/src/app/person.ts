@@ -1,0 +1,10 @@
+import { forgetDrafts } from "../chat/drafts";
+import { forgetStreams } from "../chat/pending";
+import { forgetSaid } from "../chat/said";
+
+/** Somebody else uses this browser from now on: nothing of what was written or said stays in it. */
+export function forgetPerson(): void {
+  forgetSaid();
+  forgetDrafts();
+  forgetStreams();
+}

@@ -1,0 +1,55 @@
+import { fireEvent, render, screen, waitFor } from "@testing-library/react";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { accepted, failure, gateway, json, Streamed } from "../rating/gateway_double";
+import { ChatPane } from "./ChatPane";
+import { ChatStore } from "./store";
+
+const FACTS = { comparison_id: "cmp_1", conversation_id: "web-1", completion_ids: ["cmp_1:0", "cmp_1:1"], stored: true };
+const node = (completion_id: string, content: string) => ({
+  completion_id, response_id: "cmp_1", choice: 0, parent_id: null, content, policy_version: 3, created: 0,
+  new_messages: [{ role: "user", content: "tea?" }], finish_reason: "stop", partial: false, siblings: [],
+});
+const TREE = { head: "cmp_1:0", nodes: [node("cmp_1:0", "Green."), node("cmp_1:1", "Black.")] };
+const CARD = { id: "web-1", title: "tea?", allow_training: true };
+
+beforeEach(() => {
+  localStorage.clear();
+  vi.stubGlobal("matchMedia", () => ({ matches: false }));
+  Element.prototype.scrollIntoView = vi.fn(); // jsdom has no layout
+});
+afterEach(() => vi.unstubAllGlobals());
+
+const field = () => screen.getByLabelText<HTMLTextAreaElement>("Message");
+const write = (value: string) => fireEvent.change(field(), { target: { value } });
+const send = () => screen.getByLabelText<HTMLButtonElement>("Send");
+
+test("the next question waits until the chat goes on from the answer that was chosen", async () => {
+  const streamed = new Streamed();
+  const cards = [failure(503, "Not now."), json(CARD)];
+  gateway({
+    "POST /v1/comparisons": streamed.response,
+    "POST /v1/feedback": accepted("comparison", "fb_1", { continue_from: "cmp_1:1", reveal: {} }),
+    "GET /v1/conversations/web-1": cards,
+    "GET /v1/conversations/web-1/tree": () => json(TREE),
+    "PUT /v1/conversations/web-1": () => json(CARD),
+    "GET /v1/feedback": () => json({ object: "list", data: [], has_more: false }),
+  });
+  const store = new ChatStore("web-1", false);
+  render(<ChatPane store={store} title="" menu={null} onSignedOut={vi.fn()} />);
+  fireEvent.click(screen.getByLabelText("2 side by side"));
+  write("tea?");
+  fireEvent.keyDown(field(), { key: "Enter" });
+  streamed.chunk(
+    [0, 1].map((index) => ({ index, delta: { content: "x" }, finish_reason: "stop" })),
+    FACTS,
+  );
+  streamed.end();
+  await screen.findByText("The answers are complete.");
+  fireEvent.keyDown(document.body, { key: "b" });
+  await screen.findByText(/could not go on from what you chose/);
+  write("coffee?");
+  expect(send().disabled).toBe(true);
+  fireEvent.click(screen.getByText("Try again"));
+  await waitFor(() => expect(send().disabled).toBe(false));
+  expect(store.state.head).toBe("cmp_1:1");
+});
