@@ -210,7 +210,8 @@ def list_feedback(
     while (page := gateway.ledger.feedback_page(rater, after)) and len(found) <= limit:
         found += [kept for kept in page.kept if _wanted(kept, type, completion_id)]
         after = page.last
-    data = [card(kept, oversees=caller.role in OPERATORS) for kept in found[:limit]]
+    gateway.learned.refresh()
+    data = [told(gateway, kept, caller) for kept in found[:limit]]
     edges = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
     return {"object": "list", "data": data, **edges, "has_more": len(found) > limit}
 
@@ -230,7 +231,8 @@ def get_feedback(id: str, gateway: GatewayDep, caller: CallerDep, user: User = N
     while earlier.replaces and (before := gateway.ledger.kept([earlier.replaces])):
         earlier = before[0]
         history.append(card(earlier, oversees=oversees))
-    return {**card(kept, oversees=oversees), "history": history}
+    gateway.learned.refresh()
+    return {**told(gateway, kept, caller), "history": history}
 
 
 @router.delete("/v1/feedback/{id}", **docs.TAKE_BACK)
@@ -248,6 +250,11 @@ def _own(gateway: Gateway, caller: ApiKey, id: str, user: str | None) -> Kept:
     if not kept or not (kept[0].feedback.rater in gateway.raters(caller, user) or caller.role in OPERATORS):
         raise ApiError(404, f"No feedback {id}.", code="feedback_not_found", param="id")
     return kept[0]
+
+
+def told(gateway: Gateway, kept: Kept, caller: ApiKey) -> dict[str, Any]:
+    """A judgement, with what became of it."""
+    return card(kept, oversees=caller.role in OPERATORS) | {"learned": gateway.learned.by(kept.feedback.id)}
 
 
 def card(kept: Kept, *, oversees: bool = False) -> dict[str, Any]:
