@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from feedback.judgements import Comparison, Feedback, Judgement, Ranking
 from feedback.keys import ApiKey
 from feedback.records import Offer, new_id, prompt_digest
-from feedback.store import Appended, Kept
+from feedback.store import Appended, Kept, Ledger
 from serving import api_docs as docs
 from serving.comparisons import COMPARED, reveal
 from serving.errors import ApiError, invalid, unavailable
@@ -207,19 +207,25 @@ def list_feedback(
         raise ApiError(403, f"A key of role {caller.role} may not do this.", code="insufficient_role")
     rater = None if everybody else gateway.rater(caller, user)
     found: list[Kept] = []
-    while (page := gateway.ledger.feedback_page(rater, after)) and len(found) <= limit:
-        found += [kept for kept in page.kept if _wanted(kept, type, completion_id)]
-        after = page.last
+    for kept in _said(gateway.ledger, rater, after or "", completion_id):
+        found += [kept] if kept.stands and type in (None, kept.feedback.judgement.type) else []
+        if len(found) > limit:
+            break
     gateway.learned.refresh()
     data = [told(gateway, kept, caller) for kept in found[:limit]]
     edges = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
     return {"object": "list", "data": data, **edges, "has_more": len(found) > limit}
 
 
-def _wanted(kept: Kept, type: str | None, completion_id: str | None) -> bool:
-    judgement = kept.feedback.judgement
-    about = completion_id is None or completion_id in judgement.targets
-    return kept.stands and about and type in (None, judgement.type)
+def _said(ledger: Ledger, rater: str | None, after: str, completion_id: str | None) -> Iterator[Kept]:
+    """Oldest first, after one of them, by one rater or all; of one completion there are few, however many in all."""
+    if completion_id is not None:
+        about = ledger.about(completion_id)
+        yield from (kept for kept in about if kept.feedback.id > after and rater in (None, kept.feedback.rater))
+        return
+    while page := ledger.feedback_page(rater, after):
+        yield from page.kept
+        after = page.last
 
 
 @router.get("/v1/feedback/{id}", **docs.FEEDBACK)
