@@ -62,6 +62,14 @@ async def test_a_key_begins_a_session_in_a_cookie_that_no_script_sees(live: Any,
     assert (await browser.get("/v1/me")).json()["rater"] == rater
 
 
+async def test_whoever_signs_in_again_leaves_no_session_behind(live: Any, browser: Any) -> None:
+    await sign_in(browser, key=live.user_key)
+    first = browser.cookies[COOKIE]
+    await sign_in(browser, key=live.admin_key)
+    assert len(live.ledger.redis.keys("session:*")) == 1
+    assert code(await live.http.get("/v1/me", headers={"authorization": "", "cookie": f"{COOKIE}={first}"}))[0] == 401
+
+
 async def test_the_cookie_is_for_https_alone_where_the_page_is(live: Any, browser: Any) -> None:
     headers = {"origin": "https://chat.example.org", "host": "chat.example.org"}
     answer = await browser.post("/v1/session", json={"key": live.user_key}, headers=headers)
