@@ -148,6 +148,7 @@ _KEPT = {
     "split": "train", "circumstances": {"presented_order": [], "tags": {}}, "created": 1767225600.5, "revision": 1,
     "status": "accepted",
 }  # fmt: skip
+_TOLD = _KEPT | {"learned": ["policy-v8"]}
 
 
 class KeptFeedback(Feedback):
@@ -160,21 +161,27 @@ class KeptFeedback(Feedback):
     model_config = example(_KEPT)
 
 
-class FeedbackWithHistory(KeptFeedback):
+class ToldFeedback(KeptFeedback):
+    learned: list[str] = Field(description="the policies that were trained on it, oldest first")
+
+    model_config = example(_TOLD)
+
+
+class FeedbackWithHistory(ToldFeedback):
     history: list[KeptFeedback] = Field(description="what it replaced, latest first")
 
-    model_config = example(_KEPT | {"history": []})
+    model_config = example(_TOLD | {"history": []})
 
 
 class FeedbackList(BaseModel):
     object: Literal["list"]
-    data: list[KeptFeedback]
+    data: list[ToldFeedback]
     first_id: str | None
     last_id: str | None
     has_more: bool
 
     model_config = example({
-        "object": "list", "data": [_KEPT], "first_id": "fb_0199c2", "last_id": "fb_0199c2", "has_more": False,
+        "object": "list", "data": [_TOLD], "first_id": "fb_0199c2", "last_id": "fb_0199c2", "has_more": False,
     })  # fmt: skip
 
 

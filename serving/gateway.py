@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from feedback.archive import Archive
 from feedback.keys import ApiKey, KeyRing
+from feedback.learned import Learned
 from feedback.registry import PolicyRegistry
 from feedback.releases import ReleaseBook
 from feedback.rounds import RoundBook
@@ -71,6 +72,10 @@ class Gateway:
     controller: Controller | None = None  # of the process that leads
     running: Running = field(default_factory=Running)
     replays: Replays = field(default_factory=Replays)
+    learned: Learned = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.learned = Learned(self.registry)
 
     @property
     def engine(self) -> Engine:

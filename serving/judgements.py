@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from feedback.judgements import Comparison, Feedback, Judgement, Ranking
 from feedback.keys import ApiKey
 from feedback.records import Offer, new_id, prompt_digest
-from feedback.store import Appended, Kept
+from feedback.store import Appended, Kept, Ledger
 from serving import api_docs as docs
 from serving.comparisons import COMPARED, reveal
 from serving.errors import ApiError, invalid, unavailable
@@ -207,18 +207,25 @@ def list_feedback(
         raise ApiError(403, f"A key of role {caller.role} may not do this.", code="insufficient_role")
     rater = None if everybody else gateway.rater(caller, user)
     found: list[Kept] = []
-    while (page := gateway.ledger.feedback_page(rater, after)) and len(found) <= limit:
-        found += [kept for kept in page.kept if _wanted(kept, type, completion_id)]
-        after = page.last
-    data = [card(kept, oversees=caller.role in OPERATORS) for kept in found[:limit]]
+    for kept in _said(gateway.ledger, rater, after or "", completion_id):
+        found += [kept] if kept.stands and type in (None, kept.feedback.judgement.type) else []
+        if len(found) > limit:
+            break
+    gateway.learned.refresh()
+    data = [told(gateway, kept, caller) for kept in found[:limit]]
     edges = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
     return {"object": "list", "data": data, **edges, "has_more": len(found) > limit}
 
 
-def _wanted(kept: Kept, type: str | None, completion_id: str | None) -> bool:
-    judgement = kept.feedback.judgement
-    about = completion_id is None or completion_id in judgement.targets
-    return kept.stands and about and type in (None, judgement.type)
+def _said(ledger: Ledger, rater: str | None, after: str, completion_id: str | None) -> Iterator[Kept]:
+    """Oldest first, after one of them, by one rater or all; of one completion there are few, however many in all."""
+    if completion_id is not None:
+        about = ledger.about(completion_id)
+        yield from (kept for kept in about if kept.feedback.id > after and rater in (None, kept.feedback.rater))
+        return
+    while page := ledger.feedback_page(rater, after):
+        yield from page.kept
+        after = page.last
 
 
 @router.get("/v1/feedback/{id}", **docs.FEEDBACK)
@@ -230,7 +237,8 @@ def get_feedback(id: str, gateway: GatewayDep, caller: CallerDep, user: User = N
     while earlier.replaces and (before := gateway.ledger.kept([earlier.replaces])):
         earlier = before[0]
         history.append(card(earlier, oversees=oversees))
-    return {**card(kept, oversees=oversees), "history": history}
+    gateway.learned.refresh()
+    return {**told(gateway, kept, caller), "history": history}
 
 
 @router.delete("/v1/feedback/{id}", **docs.TAKE_BACK)
@@ -248,6 +256,11 @@ def _own(gateway: Gateway, caller: ApiKey, id: str, user: str | None) -> Kept:
     if not kept or not (kept[0].feedback.rater in gateway.raters(caller, user) or caller.role in OPERATORS):
         raise ApiError(404, f"No feedback {id}.", code="feedback_not_found", param="id")
     return kept[0]
+
+
+def told(gateway: Gateway, kept: Kept, caller: ApiKey) -> dict[str, Any]:
+    """A judgement, with what became of it."""
+    return card(kept, oversees=caller.role in OPERATORS) | {"learned": gateway.learned.by(kept.feedback.id)}
 
 
 def card(kept: Kept, *, oversees: bool = False) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -33,12 +34,24 @@ HEADERS = {
 NOT_BUILT = "The web page is not built here: `make run` builds it. The API answers as ever, at /v1.\n"
 
 
+class Body(NamedTuple):
+    """What is sent, and its name for caches."""
+
+    data: bytes
+    etag: str
+
+    @classmethod
+    def of(cls, file: Path) -> Self:
+        data = file.read_bytes()
+        return cls(data, f'"{hashlib.sha256(data).hexdigest()[:32]}"')
+
+
 @dataclass(frozen=True)
 class Page:
     """A file and, if there is one, its compressed form; a name under ASSETS tells what is in it, for good."""
 
-    body: bytes
-    zipped: bytes | None
+    body: Body
+    zipped: Body | None
     media_type: str
     hashed: bool
 
@@ -47,7 +60,7 @@ class Page:
         body = self.body if zipped is None else zipped
         told = HEADERS | {
             "cache-control": "public, max-age=31536000, immutable" if self.hashed else "no-cache",
-            "etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
+            "etag": body.etag,
         }
         if self.zipped is not None:
             told["vary"] = "accept-encoding"
@@ -55,16 +68,17 @@ class Page:
             return Response(status_code=304, headers=told)
         if zipped is not None:
             told["content-encoding"] = "gzip"
-        return Response(body, headers=told | {"content-type": self.media_type})
+        return Response(body.data, headers=told | {"content-type": self.media_type})
 
 
 class Pages:
-    """All files of a build, by path. They are read when first asked for, so a build may come after the start; one
-    that replaces another does not, so that what is served fits together."""
+    """All files of a build, by path. They are read at the start, or when first asked for if the build comes later; one
+    that replaces another is not, so that what is served fits together, in all processes of one start."""
 
     def __init__(self, dist: Path) -> None:
         self._dist = dist
         self._files: dict[str, Page] = {}
+        self._built()
 
     def has(self, path: str) -> bool:
         return is_view(path) or path in self._built()
@@ -114,9 +128,9 @@ def read_all(dist: Path) -> dict[str, Page]:
         if not file.is_file() or file.is_symlink() or file.suffix == ".gz" or place.parts[-1].startswith("."):
             continue
         path, zipped = f"/{place.as_posix()}", file.with_name(f"{file.name}.gz")
-        compressed = zipped.read_bytes() if zipped.is_file() else None
+        compressed = Body.of(zipped) if zipped.is_file() else None
         media_type = TYPES.get(file.suffix, "application/octet-stream")
-        found[path] = Page(file.read_bytes(), compressed, media_type, hashed=path.startswith(ASSETS))
+        found[path] = Page(Body.of(file), compressed, media_type, hashed=path.startswith(ASSETS))
     return found
 
 

@@ -36,7 +36,8 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", facts.request_id.encode())]
+                named = (b"x-request-id", facts.request_id.encode())
+                message["headers"] = [*message["headers"], named, *kept_out_of_caches(scope, message)]
             await send(message)
 
         try:
@@ -54,6 +55,14 @@ class RequestLog:
         access = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4)}
         access |= {name: value for name, value in vars(facts).items() if value is not None}
         log.log(level, "%s", " ".join([f"{name}={value}" for name, value in access.items()]), extra={"access": access})
+
+
+def kept_out_of_caches(scope: Scope, answer: Message) -> list[tuple[bytes, bytes]]:
+    """The API's answers are one person's: caches are told so unless the route tells them something. An Authorization
+    header would keep the shared ones away, a cookie does not."""
+    if not scope["path"].startswith("/v1/") or any(name == b"cache-control" for name, _ in answer["headers"]):
+        return []
+    return [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
 
 def route_of(scope: Scope) -> str:

@@ -30,6 +30,8 @@ async def sign_in(request: Request, response: Response, gateway: GatewayDep) -> 
     else:
         new = await alone(request, gateway)
     note_key(new.key.id)
+    if (before := request.cookies.get(COOKIE, new.token)) != new.token:
+        await end(gateway, before)
     lasts = int(new.session.expires - gateway.keys.clock())
     set_cookie(response, new.token, seconds=lasts, secure=is_https(request))
     return card(gateway, new.key.model_copy(update={"expires": new.session.expires}))
@@ -44,11 +46,16 @@ def get_session(gateway: GatewayDep, caller: CallerDep) -> dict[str, Any]:
 @router.delete("/v1/session", **docs.SIGN_OUT)
 async def sign_out(request: Request, response: Response, gateway: GatewayDep, _: CallerDep) -> dict[str, Any]:
     """End the session in the cookie, in other processes within seconds."""
-    token = request.cookies.get(COOKIE, "")
-    ended = await run_in_threadpool(gateway.auth.sessions.end, token)
-    gateway.auth.forget_session(token)
+    ended = await end(gateway, request.cookies.get(COOKIE, ""))
     clear_cookie(response)
     return {"object": "session.deleted", "deleted": ended}
+
+
+async def end(gateway: Gateway, token: str) -> bool:
+    """False when there was none."""
+    ended = await run_in_threadpool(gateway.auth.sessions.end, token)
+    gateway.auth.forget_session(token)
+    return ended
 
 
 async def by_key(request: Request, gateway: Gateway, plain: str) -> SignedIn:

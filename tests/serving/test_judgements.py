@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from feedback.judgements import Ranking
 from serving.errors import ApiError
 from serving.said import parse
+from tests.feedback.test_erasure import publish
 
 
 async def post(live: Any, key: str | None = None, **body: Any) -> Any:
@@ -39,6 +40,19 @@ async def test_each_kind_of_judgement_is_kept(live: Any) -> None:
         kept = await live.http.get(f"/v1/feedback/{answer['id']}")
         assert kept.json()["judgement"]["type"] == body["type"]
     assert [feedback.judgement.type for feedback in current(live)] == [body["type"] for body in bodies]
+
+
+async def test_a_judgement_tells_which_policies_learned_from_it(live: Any) -> None:
+    [completion] = await live.completion_ids()
+    [id, other] = [
+        (await live.http.post("/v1/feedback", json=said)).json()["id"]
+        for said in ({"type": "rating", "completion_id": completion, "value": 1},
+                     {"type": "comment", "completion_id": completion, "content": "well"})
+    ]  # fmt: skip
+    publish(live.shelf.registry, 7, 0, feedback_ids=[id])
+    listed = (await live.http.get("/v1/feedback")).json()["data"]
+    assert {each["id"]: each["learned"] for each in listed} == {id: ["policy-v7"], other: []}
+    assert (await live.http.get(f"/v1/feedback/{id}")).json()["learned"] == ["policy-v7"]
 
 
 async def test_shorthands(live: Any) -> None:

@@ -41,6 +41,12 @@ async def get(live: Any, path: str, method: str = "GET", **headers: str) -> http
     return await live.http.request(method, path, headers={name.replace("_", "-"): v for name, v in everything.items()})
 
 
+async def test_answers_of_the_api_are_kept_by_no_cache(live: Any) -> None:
+    for path in ("/v1/me", "/v1/me/export", "/v1/none"):
+        answer = await live.http.get(path)
+        assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff")
+
+
 async def test_every_view_is_the_index(dist: Path, live: Any) -> None:
     write(dist)
     for path in ("/", "/chat", "/chat/", "/chat/conv_01", "/chat/a/b", "/console", "/console/rounds/4", "/join"):

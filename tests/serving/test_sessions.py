@@ -62,6 +62,14 @@ async def test_a_key_begins_a_session_in_a_cookie_that_no_script_sees(live: Any,
     assert (await browser.get("/v1/me")).json()["rater"] == rater
 
 
+async def test_whoever_signs_in_again_leaves_no_session_behind(live: Any, browser: Any) -> None:
+    await sign_in(browser, key=live.user_key)
+    first = browser.cookies[COOKIE]
+    await sign_in(browser, key=live.admin_key)
+    assert len(live.ledger.redis.keys("session:*")) == 1
+    assert code(await live.http.get("/v1/me", headers={"authorization": "", "cookie": f"{COOKIE}={first}"}))[0] == 401
+
+
 async def test_the_cookie_is_for_https_alone_where_the_page_is(live: Any, browser: Any) -> None:
     headers = {"origin": "https://chat.example.org", "host": "chat.example.org"}
     answer = await browser.post("/v1/session", json={"key": live.user_key}, headers=headers)
@@ -245,7 +253,7 @@ async def test_no_token_ever_reaches_a_log(live: Any, browser: Any, caplog: pyte
     assert await status(browser) == 200
     for body in ({"invite": invite}, {"key": "rk-wrong"}, {"invite": "inv_wrong"}):
         assert (await browser.post("/v1/session", json=body)).status_code == 401
-    ours = [record for record in caplog.records if not record.name.startswith(("httpcore", "hpack"))]
+    ours = [record for record in caplog.records if not record.name.startswith(("httpcore", "httpx", "hpack"))]
     text = "\n".join(record.getMessage() + (record.exc_text or "") for record in ours)
     assert "/v1/session" in text
     assert [secret for secret in secrets if secret in text] == []

@@ -140,6 +140,8 @@ export interface KeptFeedback {
   revision: number;
   replaces: string | null;
   status: "accepted" | "retracted" | "replaced";
+  /** The policies that were trained on it. */
+  learned: string[];
   [field: string]: unknown;
 }
 

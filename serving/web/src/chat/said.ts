@@ -1,39 +1,22 @@
-/** What one has said of answers so far: read once in all, and anew for an answer that one has judged since. */
+/** What one has said of answers so far: asked once for each answer, and again when one has judged it since. */
 import { useEffect, useState } from "react";
 import type { KeptFeedback } from "../api/client";
-import { said, saidOf } from "../api/feedback";
+import { saidOf } from "../api/feedback";
 
-let all: Promise<Map<string, KeptFeedback[]>> | null = null;
-const stale = new Set<string>();
+const known = new Map<string, Promise<KeptFeedback[]>>();
 
-async function everything(): Promise<Map<string, KeptFeedback[]>> {
-  const about = new Map<string, KeptFeedback[]>();
-  for await (const page of said()) {
-    for (const kept of page) {
-      const id = kept.judgement["completion_id"];
-      if (typeof id === "string") about.set(id, [...(about.get(id) ?? []), kept]);
-    }
-  }
-  return about;
-}
-
-async function about(id: string): Promise<KeptFeedback[]> {
-  if (stale.has(id)) return saidOf(id);
-  all ??= everything().catch((error: unknown) => {
-    all = null;
-    throw error;
-  });
-  return (await all).get(id) ?? [];
+function about(id: string): Promise<KeptFeedback[]> {
+  const asked = known.get(id) ?? saidOf(id);
+  known.set(id, asked);
+  asked.catch(() => known.get(id) === asked && known.delete(id));
+  return asked;
 }
 
 /** Somebody judged this answer just now. */
-export const judged = (id: string): void => void stale.add(id);
+export const judged = (id: string): void => void known.delete(id);
 
 /** Somebody else uses the page from now on. */
-export function forgetSaid(): void {
-  all = null;
-  stale.clear();
-}
+export const forgetSaid = (): void => known.clear();
 
 /** Undefined until it is known; if it cannot be known, nothing was said. */
 export function useSaid(id: string, wanted: boolean): KeptFeedback[] | undefined {

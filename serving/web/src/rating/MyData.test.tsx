@@ -14,6 +14,7 @@ const kept = (id: string, judgement: Record<string, unknown> & { type: KeptFeedb
   revision: 1,
   replaces: null,
   status: "accepted",
+  learned: id === "fb_1" ? ["policy-v8", "policy-v9"] : [],
 });
 const UP = kept("fb_1", {
   type: "rating",
@@ -56,6 +57,9 @@ describe("what I said", () => {
     render(<MyData />);
     await screen.findByText("Report");
     await screen.findByText("Thumb up");
+    expect(screen.getAllByText(/Helped to train/).map((told) => told.textContent)).toEqual([
+      "Helped to train policy-v8, policy-v9.",
+    ]);
     const items = screen.getAllByRole("listitem");
     expect(items.map((item) => item.querySelector("strong")!.textContent)).toEqual([
       "Report",

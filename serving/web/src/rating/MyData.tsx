@@ -118,6 +118,7 @@ function SaidItem({ kept }: { kept: KeptFeedback }) {
         )}
         <span role="status">{phase === "gone" ? "Taken back" : (problem ?? "")}</span>
       </div>
+      {kept.learned.length > 0 && <p className="r-detail">Helped to train {kept.learned.join(", ")}.</p>}
       {detailsOf(kept).map((line, index) => (
         <p key={index} className="r-detail">
           {line}

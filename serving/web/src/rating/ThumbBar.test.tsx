@@ -152,6 +152,7 @@ describe("a thumb that stands already", () => {
     revision: 1,
     replaces: null,
     status: "accepted",
+    learned: [],
   } as KeptFeedback;
 
   it("is shown with its words and can be taken back", async () => {
