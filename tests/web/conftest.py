@@ -46,6 +46,13 @@ async def served(start: Callable[..., Awaitable[Live]]) -> Live:  # noqa: F811
     return await start()
 
 
+async def sign_in(page: Any, key: str) -> None:
+    await page.goto("/")
+    await page.get_by_label("API key").fill(key)
+    await page.get_by_role("button", name="Sign in").click()
+    await page.get_by_label("Message").wait_for()
+
+
 @pytest.fixture
 async def page(browser: Any, served: Live) -> AsyncIterator[Any]:
     """Signed in as a user; whatever the page complains of fails the test."""
@@ -55,10 +62,7 @@ async def page(browser: Any, served: Live) -> AsyncIterator[Any]:
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if "Content Security Policy" in said.text else None)
-    await page.goto("/")
-    await page.get_by_label("API key").fill(served.user_key)
-    await page.get_by_role("button", name="Sign in").click()
-    await page.get_by_label("Message").wait_for()
+    await sign_in(page, served.user_key)
     yield page
     await context.close()
     assert complaints == []

@@ -1,5 +1,6 @@
 """What a person does on the page, by mouse and keys, in Chromium."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from feedback.invites import Invites
 from feedback.keys import KeyRing
 from feedback.sessions import Sessions
 from tests.serving.live import Live
+from tests.web.conftest import sign_in
 
 LONG = "".join(f"Line {number} of it.\n\n" for number in range(400))
 
@@ -178,6 +180,36 @@ async def test_by_keyboard_from_the_help_sheet_to_sign_out(page: Any) -> None:
 async def feedback(served: Live) -> list[dict[str, Any]]:
     listed = await served.http.get("/v1/feedback", headers={"authorization": f"Bearer {served.user_key}"})
     return list(listed.json()["data"])
+
+
+async def test_a_swap_in_mid_stream_is_not_noticed(page: Any, served: Live, eventually: Any) -> None:
+    served.engine.set(says={"go on": LONG, "and now?": "New."}, hold_at=200)
+    await ask(page, "go on")
+    await page.get_by_text("Line 1 of it.").wait_for()
+    served.shelf.publish(1, move=0.4)
+    await eventually(lambda: served.served == 1)
+    served.engine.set(hold_at=None, tick=0)
+    await answered(page, "Line 399 of it.")
+    await ask(page, "and now?")
+    await answered(page, "New.")
+    await page.get_by_text("policy-v1").first.wait_for()
+    assert await page.get_by_role("alert").count() == 0
+
+
+async def test_two_browsers_at_once(page: Any, browser: Any, served: Live) -> None:
+    served.engine.set(says={"tea?": "Green.", "coffee?": "Black."})
+    context = await browser.new_context(base_url=served.url)
+    other = await context.new_page()
+    await sign_in(other, served.user_key)
+    await asyncio.gather(ask(page, "tea?"), ask(other, "coffee?"))
+    await asyncio.gather(answered(page, "Green."), answered(other, "Black."))
+    for each in (page, other):
+        await each.reload()
+        for title in ("tea?", "coffee?"):
+            await each.get_by_role("link", name=title).wait_for()
+    await page.get_by_role("link", name="coffee?").click()
+    await answered(page, "Black.")
+    await context.close()
 
 
 async def test_a_thumb_by_key_outlives_a_refresh(page: Any, served: Live) -> None:

@@ -1,0 +1,56 @@
+"""What axe has to say of each view, in light and dark, wide and narrow: nothing serious."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.live import Live
+from tests.web.test_page import answered, ask
+
+AXE = Path(__file__).parents[2] / "serving/web/node_modules/axe-core/axe.min.js"
+GRAVE = ("serious", "critical")
+ANSWER = (
+    "# Tea\n\nUse **fresh** water, `x`, $x^2$:\n\n```python\nprint(1)\n```\n\n"
+    "| a | b |\n|---|---|\n| 1 | [2](https://example.org) |"
+)
+
+
+async def complaints(page: Any) -> list[str]:
+    """By rule and element."""
+    await page.evaluate(AXE.read_text())
+    found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    grave = [rule for rule in found["violations"] if rule["impact"] in GRAVE]
+    return [f"{rule['id']}: {node['html'][:200]}" for rule in grave for node in rule["nodes"]]
+
+
+async def test_axe_notices_what_is_wrong(page: Any) -> None:
+    await page.evaluate("document.body.append(document.createElement('button'))")
+    assert [said.partition(":")[0] for said in await complaints(page)] == ["button-name"]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)])
+async def test_each_view_is_for_everybody(page: Any, served: Live, scheme: str, width: int) -> None:
+    await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    await page.set_viewport_size({"width": width, "height": 844})
+    served.engine.set(says={"tea?": ANSWER, "milk?": "No."})
+    seen = {"empty": await complaints(page)}
+    await ask(page, "tea?")
+    await answered(page, "Tea")
+    await page.locator(".katex").first.wait_for()
+    seen["chat"] = await complaints(page)
+    await page.get_by_role("button", name="Bad answer").click()
+    await page.get_by_text("Saved").first.wait_for()
+    seen["reasons"] = await complaints(page)
+    await page.get_by_role("radio", name="2 side by side").check(force=True)
+    await ask(page, "milk?")
+    await page.get_by_text("No.").nth(1).wait_for()
+    seen["side by side"] = await complaints(page)
+    await page.get_by_role("button", name="B is better").click()
+    await page.get_by_text("policy-v0").first.wait_for()
+    seen["reveal"] = await complaints(page)
+    await page.get_by_role("radio", name="4 to rank").check(force=True)
+    await ask(page, "milk?")
+    await page.get_by_role("button", name="Submit").wait_for()
+    seen["ranking"] = await complaints(page)
+    assert {view: said for view, said in seen.items() if said} == {}
