@@ -29,11 +29,16 @@ QUIET = [
 PATIENCE_MS = 30_000
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Any]:
+def find_chromium() -> None:
+    """Skips the test where there is none, except in CI."""
     if CHROMIUM is None:
         assert "CI" not in os.environ, "CI has a browser: .ci/run installs it"
         pytest.skip("no Chromium on this machine")
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Any]:
+    find_chromium()
     async with async_playwright() as play:
         browser = await play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield browser

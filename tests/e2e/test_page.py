@@ -1,0 +1,38 @@
+"""The page in a real browser before the real engine."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.e2e.conftest import Service
+from tests.web.conftest import CHROMIUM, QUIET, find_chromium
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def page(service: Service) -> Iterator[Any]:
+    find_chromium()
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        page = browser.new_page(base_url=service.url)
+        page.set_default_timeout(120_000)
+        yield page
+        browser.close()
+
+
+def test_a_person_signs_in_chats_and_rates(service: Service, page: Any) -> None:
+    page.goto("/")
+    page.get_by_label("API key").fill(service.key)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_label("Message").fill("What is the capital of France?")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Good answer").click()
+    page.get_by_text("Saved").first.wait_for()
+    [newest] = [kept for kept in service.get("/v1/feedback?limit=100")["data"] if kept["type"] == "rating"][-1:]
+    told = service.get(f"/v1/chat/completions/{newest['judgement']['completion_id'].partition(':')[0]}")
+    answer = page.get_by_role("article", name="Answer").inner_text()
+    assert newest["judgement"]["value"] == 1 and answer.strip()
+    assert told["choices"][0]["message"]["content"].split()[0] in answer
