@@ -1,10 +1,11 @@
-"""Somebody who asks and is answered, straight into the ledger."""
+"""Somebody who asks and is answered, straight into the ledger; and a key ring by a clock of its own."""
 
 import time
 
 import pytest
 
 from feedback.archive import Archive
+from feedback.keys import KeyRing
 from feedback.records import Completion, Message, Response, new_id
 from feedback.store import Ledger, connect
 
@@ -42,3 +43,23 @@ class Shop:
 @pytest.fixture
 def shop(valkey_url: str) -> Shop:
     return Shop(valkey_url)
+
+
+class Clock:
+    """Time that passes when it is told to. It begins now: Redis forgets by its own clock."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def keys(valkey_url: str, clock: Clock) -> KeyRing:
+    return KeyRing(connect(valkey_url), "pepper", clock)

@@ -1,6 +1,5 @@
 """Invites: each makes one key, whoever comes at once, and none is kept as it was sent."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -11,27 +10,7 @@ from pydantic import ValidationError
 from feedback.invites import INVITES, LASTS_S, Invites, link
 from feedback.keys import KeyRing
 from feedback.sessions import Sessions
-from feedback.store import connect
-
-
-class Clock:
-    """Time that passes when it is told to. It begins now: Redis forgets by its own clock."""
-
-    def __init__(self) -> None:
-        self.now = time.time()
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def keys(valkey_url: str, clock: Clock) -> KeyRing:
-    return KeyRing(connect(valkey_url), "pepper", clock)
+from tests.feedback.conftest import Clock
 
 
 @pytest.fixture

@@ -1,32 +1,8 @@
 """Sessions: each ends with its key, however that ends, and no token is kept."""
 
-import time
-
-import pytest
-
 from feedback.keys import KeyChange, KeyRing
 from feedback.sessions import LASTS_S, Sessions, SignedIn
-from feedback.store import connect
-
-
-class Clock:
-    """Time that passes when it is told to. It begins now: Redis forgets by its own clock."""
-
-    def __init__(self) -> None:
-        self.now = time.time()
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def keys(valkey_url: str, clock: Clock) -> KeyRing:
-    return KeyRing(connect(valkey_url), "pepper", clock)
+from tests.feedback.conftest import Clock
 
 
 def signed_in(keys: KeyRing, *, expires: float | None = None) -> SignedIn:
