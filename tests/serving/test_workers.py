@@ -210,12 +210,7 @@ async def test_a_candidate_is_let_in_and_lost_in_every_process(
     assert payloads[-1] == "[DONE]" and set(w.split("-")[0] for w in text_of(payloads).split()) == {"w1"}
     await eventually(lambda: not shelf.registry.redis.exists("engine:candidate"), 120)  # kept warm a while
     assert await fleet.versions() == {0}
-    if (said := await answers_of(fleet, "policy")) != {"w0-0 "}:
-        # Seen in whole runs of the tests alone, never in a hundred of this one: the gates say v0, the words are w1's.
-        states = [engine.state() for engine in (fleet.engine, second_engine)]
-        known = [(s["weights"], s["label"], s["calls"], s["adapters"], s["bodies"][-3:]) for s in states]
-        served = shelf.registry.stable(), [line.release.state for line in book.history()]
-        pytest.xfail(f"not understood: {said}, {served}, {fleet.engine.url}, {second_engine.url}, {known}")
+    assert await answers_of(fleet, "policy") == {"w0-0 "}
     assert len(set(workers) & set(fleet.workers())) == WORKERS - 1, "a process ended for the candidate's sake"
 
 
