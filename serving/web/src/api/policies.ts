@@ -125,16 +125,18 @@ export interface BoardQuery {
 export const nameOf = (version: number): string => `policy-v${version}`;
 
 export const policies = {
-  list: () => get<PolicyList>("/v1/policies"),
-  get: (version: number) => get<PolicyFacts>(`/v1/policies/${nameOf(version)}`),
-  diff: (version: number, other: number) =>
-    get<PolicyDiff>(`/v1/policies/${nameOf(version)}/diff`, { query: { with: nameOf(other) } }),
+  list: (signal?: AbortSignal) => get<PolicyList>("/v1/policies", signal && { signal }),
+  get: (version: number, signal?: AbortSignal) =>
+    get<PolicyFacts>(`/v1/policies/${nameOf(version)}`, signal && { signal }),
+  diff: (left: number, right: number, signal?: AbortSignal) =>
+    get<PolicyDiff>(`/v1/policies/${nameOf(left)}/diff`, { query: { with: nameOf(right) }, ...(signal && { signal }) }),
   /** It serves at once; `expected` is the version believed to serve. */
   promote: (version: number, told: { reason: string; expected: number | null }) =>
     post<{ version: number }>(`/v1/policies/${nameOf(version)}/promote`, named(told)),
   rollBack: (told: { reason: string; expected: number | null; to?: number }) =>
     post<{ version: number }>("/v1/rollback", { ...named(told), ...(told.to === undefined ? {} : { to: nameOf(told.to) }) }),
-  leaderboard: (query: BoardQuery) => get<Leaderboard>("/v1/leaderboard", { query: { ...query } }),
+  leaderboard: (query: BoardQuery, signal?: AbortSignal) =>
+    get<Leaderboard>("/v1/leaderboard", { query: { ...query }, ...(signal && { signal }) }),
 };
 
 const named = ({ reason, expected }: { reason: string; expected: number | null }) => ({

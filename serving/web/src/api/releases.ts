@@ -94,6 +94,10 @@ export interface ReleaseLine {
   weight: number;
 }
 
+export interface ReleaseInFull extends Release {
+  history: ReleaseLine[];
+}
+
 export interface ReleaseList {
   data: Release[];
   open: number | null;
@@ -133,7 +137,8 @@ export interface NewRelease {
 export type Order = "promote" | "pause" | "resume" | "abort" | "rollback";
 
 export interface Told {
-  reason: string;
+  /** Without one the record says that it was asked for over the API. */
+  reason?: string;
   /** Refused with 409 if it is no longer this one. */
   revision?: number;
   /** With promote: leave out all steps to come. */
@@ -141,9 +146,11 @@ export interface Told {
 }
 
 export const releases = {
-  list: (limit = 50) => get<ReleaseList>("/v1/releases", { query: { limit } }),
-  get: (id: number | "current") => get<Release & { history: ReleaseLine[] }>(`/v1/releases/${id}`),
-  evidence: (id: number) => get<ReleaseEvidence>(`/v1/releases/${id}/evidence`),
+  list: (signal?: AbortSignal, limit = 50) =>
+    get<ReleaseList>("/v1/releases", { query: { limit }, ...(signal && { signal }) }),
+  get: (id: string, signal?: AbortSignal) => get<ReleaseInFull>(`/v1/releases/${id}`, signal && { signal }),
+  evidence: (id: number, signal?: AbortSignal) =>
+    get<ReleaseEvidence>(`/v1/releases/${id}/evidence`, signal && { signal }),
   start: (wish: NewRelease) => post<Release>("/v1/releases", wish),
   order: (id: number, order: Order, told: Told) => post<Release>(`/v1/releases/${id}/${order}`, told),
 };
