@@ -7,7 +7,7 @@ export function Orders({ release, onDone }: { release: Release; onDone: () => vo
   const held = release.state !== "pending";
   const give = { release, onDone };
   return (
-    <div className="c-acts" role="group" aria-label={`Orders for release ${release.id}`}>
+    <div className="c-row" role="group" aria-label={`Orders for release ${release.id}`}>
       {held && !release.proposed && <Give {...give} order="promote" />}
       <Give {...give} order="promote" full primary={release.proposed} />
       {release.paused ? <Give {...give} order="resume" /> : <Give {...give} order="pause" />}

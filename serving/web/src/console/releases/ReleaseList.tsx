@@ -23,7 +23,7 @@ export function ReleaseList() {
         <>
           <Standing listed={listed} />
           {known.value && (
-            <div className="c-acts">
+            <div className="c-row">
               <StartRelease policies={known.value} open={openOf(listed)} onDone={() => void polled.refresh()} />
             </div>
           )}
