@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from feedback.manifest import BrokenPolicy, read_manifest
 from feedback.rounds import RoundRecord
 from serving import api_docs as docs
+from serving import api_learning as learning
 from serving.errors import ApiError, invalid
 from serving.gateway import Gateway, GatewayDep, OperatorDep, read_json
 from serving.watcher import LAST_SWAP
@@ -113,6 +114,13 @@ async def freeze(request: Request, gateway: GatewayDep, _: OperatorDep) -> dict[
 @router.get("/v1/rounds/{id}", **docs.ROUND)
 def get_round(id: int, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
     return round_card(gateway.rounds.get(id), id)
+
+
+@router.get("/v1/rounds/{id}/course", **learning.COURSE)
+def get_course(id: int, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
+    round_card(gateway.rounds.get(id), id)
+    points = [point.model_dump(mode="json") for point in gateway.rounds.course(id)]
+    return {"object": "round.course", "round": id, "data": points}
 
 
 def round_card(round: RoundRecord | None, id: int) -> dict[str, Any]:
