@@ -1,4 +1,4 @@
-"""An installation that learns: a round in the middle of PPO, one that the gate refused, reward models of two versions."""
+"""An installation that learns: a round in the middle of PPO, one that was refused, reward models of two versions."""
 
 import math
 from collections.abc import Callable
