@@ -14,6 +14,7 @@ from serving import api_docs as docs
 from serving import api_learning as learning
 from serving.errors import ApiError, invalid
 from serving.gateway import Gateway, GatewayDep, OperatorDep, read_json
+from serving.policy_view import in_full, side_by_side
 from serving.watcher import LAST_SWAP
 
 router = APIRouter()
@@ -48,6 +49,20 @@ def policy_card(gateway: Gateway, version: int, state: str) -> dict[str, Any]:
         return {**card, "broken": str(error)}
     names = ("parent", "kind", "base_model", "created", "metrics", "lineage")
     return {**card, **{name: getattr(manifest, name) for name in names}}
+
+
+@router.get("/v1/policies/{id}", **learning.POLICY)
+def get_policy(id: str, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
+    version, registry = version_of(id, "id"), gateway.registry
+    told = in_full(registry, version)
+    card = policy_card(gateway, version, registry.states()[version])
+    return {**card, "pinned": version in registry.pinned(), **told}
+
+
+@router.get("/v1/policies/{id}/diff", **learning.DIFF)
+def diff_policies(id: str, gateway: GatewayDep, _: OperatorDep, other: learning.With) -> dict[str, Any]:
+    left, right = version_of(id, "id"), version_of(other, "with")
+    return {"object": "policy.diff", **side_by_side(gateway.registry, left, right)}
 
 
 @router.post("/v1/rollback", **docs.ROLLBACK)

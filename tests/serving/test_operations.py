@@ -92,6 +92,7 @@ async def test_the_course_of_a_round_is_there_whole_whenever_it_is_asked_for(liv
     [
         ("GET", "/v1/policies"), ("POST", "/v1/rollback"), ("POST", "/v1/policies/0/promote"), ("POST", "/v1/rounds"),
         ("GET", "/v1/rounds"), ("GET", "/v1/rounds/1"), ("POST", "/v1/rounds/freeze"), ("GET", "/v1/rounds/1/course"),
+        ("GET", "/v1/policies/0"), ("GET", "/v1/policies/0/diff?with=0"),
     ],
 )  # fmt: skip
 async def test_operations_are_for_operators(live: Any, method: str, path: str) -> None:

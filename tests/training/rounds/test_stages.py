@@ -14,8 +14,8 @@ from feedback.archive import Archive
 from feedback.curves import Curves
 from feedback.erasure import Eraser
 from feedback.fit import Change, Fit
-from feedback.judgements import Comparison
 from feedback.fixed_answers import read_answers
+from feedback.judgements import Comparison
 from feedback.manifest import sha256_of, verify_files
 from feedback.raters import Raters
 from feedback.records import Completion, Message
