@@ -47,9 +47,9 @@ def lines(page: Any, title: str) -> Any:
 async def numbers(page: Any, title: str) -> list[str]:
     """A plot in numbers, by row."""
     await page.get_by_text(f"{title} in numbers").click()
-    return [
-        " ".join(row.split()) for row in await page.get_by_label(f"{title} in numbers").locator("tr").all_inner_texts()
-    ]
+    table = page.get_by_label(f"{title} in numbers").get_by_role("table")
+    await table.wait_for()
+    return [" ".join(row.split()) for row in await table.locator("tr").all_inner_texts()]
 
 
 async def test_the_curves_of_a_round_come_live_and_outlive_a_reload(console: Any, served: Live) -> None:
