@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from feedback.audit import Entry
 from feedback.raters import RaterLine
 from feedback.records import Record
+from serving.api_releases import ShownFigure
 from serving.api_schema import Schema, example
 from serving.openapi import documented
 
@@ -83,3 +84,35 @@ AUDIT = documented(
     "Who did what to policies, releases, raters and freezes, newest first",
     tag="operation", returns=AuditList, errors=(403,),
 )  # fmt: skip
+
+
+class EvidencePoint(BaseModel):
+    """After `vote` votes that counted. Evidence is the log of an e-value; `log_e` is what a plot of a few could not
+    have made, and decides at the threshold, for whoever is ahead."""
+
+    vote: int
+    time: float
+    wins: int
+    losses: int
+    ties: int
+    log_e: float
+    log_e_better: float
+    log_e_worse: float
+    win_rate: ShownFigure
+
+
+class ReleaseEvidence(BaseModel):
+    object: Literal["release.evidence"]
+    release: int
+    threshold: float
+    data: list[EvidencePoint] = Field(description="oldest first, at most 500, the first and the last always")
+
+    model_config = example({
+        "object": "release.evidence", "release": 3, "threshold": 3.689, "data": [{
+            "vote": 12, "time": 1767225600.5, "wins": 7, "losses": 4, "ties": 1, "log_e": 0.1, "log_e_better": 0.4,
+            "log_e_worse": -1.2, "win_rate": {"value": 0.64, "low": 0.24, "high": 0.92},
+        }],
+    })  # fmt: skip
+
+
+EVIDENCE = documented("How the votes on a release added up", tag="releases", returns=ReleaseEvidence, errors=(403, 404))
