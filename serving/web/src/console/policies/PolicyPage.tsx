@@ -25,7 +25,9 @@ export function PolicyPage({ version }: { version: number }) {
         <Link to={consolePath("policies")}>All versions</Link>
       </p>
       <Loaded polled={list}>
-        {(known) => <Loaded polled={polled}>{(policy) => <Whole policy={policy} list={known} onDone={refresh} />}</Loaded>}
+        {(known) => (
+          <Loaded polled={polled}>{(policy) => <Whole policy={policy} list={known} onDone={refresh} />}</Loaded>
+        )}
       </Loaded>
     </>
   );
@@ -45,7 +47,13 @@ function Whole({ policy, list, onDone }: { policy: PolicyFacts; list: PolicyList
       </section>
       <section>
         <h2>Gate</h2>
-        <Table label="What the gate asked" columns={CHECKS} rows={gate ?? []} id={({ name }) => name} empty="The gate asked nothing of this version." />
+        <Table
+          label="What the gate asked"
+          columns={CHECKS}
+          rows={gate ?? []}
+          id={({ name }) => name}
+          empty="The gate asked nothing of this version."
+        />
       </section>
       <Trained judgements={judgements ?? {}} lineage={lineage ?? {}} fit={reward_fit ?? null} />
       {curves && (
@@ -54,7 +62,9 @@ function Whole({ policy, list, onDone }: { policy: PolicyFacts; list: PolicyList
           <Training curves={curves} />
         </section>
       )}
-      {others.length > 1 && <Compare versions={others} at={[policy.parent ?? others.find((each) => each !== version)!, version]} />}
+      {others.length > 1 && (
+        <Compare versions={others} at={[policy.parent ?? others.find((each) => each !== version)!, version]} />
+      )}
       <Config config={config ?? {}} />
     </>
   );
@@ -84,9 +94,16 @@ function Heading({ policy, list }: { policy: PolicyFacts; list: PolicyList }) {
 
 const CHECKS: Column<GateCheck>[] = [
   { name: "Check", cell: ({ name }) => name.replace("gate/", "").replaceAll("_", " ") },
-  { name: "Verdict", cell: ({ passed }) => <Badge tone={passed ? "good" : "bad"}>{passed ? "passed" : "failed"}</Badge> },
+  {
+    name: "Verdict",
+    cell: ({ passed }) => <Badge tone={passed ? "good" : "bad"}>{passed ? "passed" : "failed"}</Badge>,
+  },
   { name: "Found", numeric: true, cell: ({ value }) => (value === null ? "–" : figure(value)) },
-  { name: "Asked", numeric: true, cell: ({ sign, threshold }) => (threshold === null ? "–" : `${sign} ${figure(threshold)}`) },
+  {
+    name: "Asked",
+    numeric: true,
+    cell: ({ sign, threshold }) => (threshold === null ? "–" : `${sign} ${figure(threshold)}`),
+  },
 ];
 
 type Trains = Pick<PolicyFacts, "judgements"> & { lineage: Record<string, unknown>; fit: PolicyFacts["reward_fit"] };
@@ -104,8 +121,16 @@ function Trained({ judgements, fit }: Trains) {
         ))}
         {fit && (
           <>
-            <Figure name="Reward model’s accuracy" value={share(fit.accuracy.mean)} note={`${share(fit.accuracy.low)} to ${share(fit.accuracy.high)}, on ${fit.pairs} pairs it never saw`} />
-            <Figure name="Its calibration error" value={share(fit.ece.mean)} note={<Link to={consolePath("reward-model")}>Reliability</Link>} />
+            <Figure
+              name="Reward model’s accuracy"
+              value={share(fit.accuracy.mean)}
+              note={`${share(fit.accuracy.low)} to ${share(fit.accuracy.high)}, on ${fit.pairs} pairs it never saw`}
+            />
+            <Figure
+              name="Its calibration error"
+              value={share(fit.ece.mean)}
+              note={<Link to={consolePath("reward-model")}>Reliability</Link>}
+            />
           </>
         )}
       </Figures>

@@ -7,13 +7,7 @@ const TONES: Record<Guardrail["verdict"], Tone> = { ok: "good", breached: "bad",
 
 /** Whatever the votes say, a breached one rolls back. */
 export const Guardrails = ({ guardrails }: { guardrails: Guardrail[] }) => (
-  <Table
-    label="Guardrails"
-    columns={COLUMNS}
-    rows={guardrails}
-    id={({ name }) => name}
-    empty="None measured yet."
-  />
+  <Table label="Guardrails" columns={COLUMNS} rows={guardrails} id={({ name }) => name} empty="None measured yet." />
 );
 
 const COLUMNS: Column<Guardrail>[] = [

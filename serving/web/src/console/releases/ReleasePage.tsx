@@ -24,9 +24,7 @@ export function ReleasePage({ id }: { id: string }) {
       <p className="small">
         <Link to={consolePath("releases")}>All releases</Link>
       </p>
-      <Loaded polled={polled}>
-        {(release) => <Whole release={release} onDone={() => void polled.refresh()} />}
-      </Loaded>
+      <Loaded polled={polled}>{(release) => <Whole release={release} onDone={() => void polled.refresh()} />}</Loaded>
     </>
   );
 }
@@ -88,7 +86,13 @@ function Measured({ release }: { release: ReleaseInFull }) {
           value={votes && votes.won + votes.lost + votes.tied}
           note={tally ?? `none counted yet, of ${whoseVotes(release.whose)}`}
         />
-        {open && <Figure name="Votes still needed" value={still_needed === null ? null : `about ${still_needed}`} note={forecast} />}
+        {open && (
+          <Figure
+            name="Votes still needed"
+            value={still_needed === null ? null : `about ${still_needed}`}
+            note={forecast}
+          />
+        )}
         <Figure
           name="Win rate of the candidate"
           value={win_rate && percent(win_rate.value)}
@@ -96,7 +100,11 @@ function Measured({ release }: { release: ReleaseInFull }) {
         />
         <Figure name="Evidence" value={release.evidence && <Progress release={release} />} />
         <Figure name="Thumbs up, beside stable" value={thumbs && points(thumbs)} />
-        <Figure name="Left answer preferred" value={left_wins && percent(left_wins.value)} note={left_wins && shareWithin(left_wins)} />
+        <Figure
+          name="Left answer preferred"
+          value={left_wins && percent(left_wins.value)}
+          note={left_wins && shareWithin(left_wins)}
+        />
       </Figures>
     </section>
   );
