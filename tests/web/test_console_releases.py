@@ -137,7 +137,7 @@ VIEWS = {
     "releases": ("/console/releases", "Release 1 is open"),
     "release": ("/console/releases/1", "Win rate of the candidate, with its confidence band"),
     "policies": ("/console/policies", "all 2 passed"),
-    "policy": ("/console/policies/2", "What the gate asked"),
+    "policy": ("/console/policies/2", "Comes from"),
     "diff": ("/console/policies/1-2", "Configuration"),
     "leaderboard": ("/console/leaderboard", "40 votes by 7 raters"),
 }
