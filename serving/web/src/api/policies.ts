@@ -49,12 +49,37 @@ export interface Curves {
   explained_variance: number[];
 }
 
+/** A mean with its interval. */
+export interface Bounds {
+  mean: number;
+  low: number;
+  high: number;
+}
+
+/** Pairs of like confidence: how sure the scores were of a winner, and how often that one was preferred. */
+export interface Bin {
+  predicted: number;
+  observed: number;
+  pairs: number;
+}
+
+/** How well a reward model's scores fit what people said of prompts that it never saw. */
 export interface Fit {
   prompts: number;
+  rankings: number;
   pairs: number;
-  accuracy: { mean: number; low: number; high: number };
-  ece: { mean: number; low: number; high: number };
-  [field: string]: unknown;
+  ties: number;
+  confidence: number;
+  accuracy: Bounds;
+  log_loss: Bounds;
+  brier: Bounds;
+  ece: Bounds;
+  kendall_tau: Bounds | null;
+  length_slope: Bounds | null;
+  agreement: Bounds | null;
+  agreement_pairs: number;
+  bins: Bin[];
+  lengths: { name: string; pairs: number; accuracy: number }[];
 }
 
 export interface PolicyFacts extends Policy {

@@ -150,7 +150,7 @@ function told(point: Point | undefined): string {
 /** A number for people: four figures, and no more. */
 export function figure(value: number): string {
   if (!Number.isFinite(value)) return String(value);
-  if (Number.isInteger(value) && Math.abs(value) < 1e6) return value.toLocaleString("en");
+  if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en");
   const shown = value.toPrecision(4);
   return shown.includes("e") ? shown : String(Number(shown));
 }
