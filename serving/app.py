@@ -32,6 +32,7 @@ from serving import (
     me,
     openapi,
     operations,
+    raters,
     releases,
     sessions,
     sockets,
@@ -105,7 +106,7 @@ def create_app(
     app.include_router(chat.hot)
     app.include_router(judgements.hot)
     often = (chat, exchange, judgements, feedback_alias, comparisons, conversations, history)
-    for module in (*often, key_routes, sessions, me, operations, releases, leaderboard, health):
+    for module in (*often, key_routes, sessions, me, operations, releases, raters, leaderboard, health):
         app.include_router(module.router)
     app.router.routes.append(PageRoute(Pages(DIST)))
     errors.install(app)

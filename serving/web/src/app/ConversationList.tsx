@@ -3,8 +3,9 @@ import { explain, type Conversation } from "../api/client";
 import { Confirm } from "./Dialog";
 import { exportConversation } from "./exporting";
 import { MoreIcon } from "./icons";
+import { Link } from "./Link";
 import { Menu } from "./Menu";
-import { chatPath, go } from "./route";
+import { chatPath } from "./route";
 import type { Conversations } from "./useConversations";
 
 interface ConversationListProps {
@@ -96,19 +97,10 @@ function Item({ item, current, writing, list, onOpen, onDeleted }: ItemProps) {
   };
   return (
     <li className={current ? "current" : undefined}>
-      <a
-        href={chatPath(item.id)}
-        aria-current={current ? "page" : undefined}
-        onClick={(event) => {
-          if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-          event.preventDefault();
-          go(chatPath(item.id));
-          onOpen();
-        }}
-      >
+      <Link to={chatPath(item.id)} aria-current={current ? "page" : undefined} onOpen={onOpen}>
         {writing && <span className="dot" role="img" aria-label="answering" />}
         <span className="title">{item.title || "Untitled"}</span>
-      </a>
+      </Link>
       <button
         type="button"
         className="icon"

@@ -1,19 +1,24 @@
-import { useCallback, useEffect, useReducer, useRef, useState } from "react";
+import { lazy, Suspense, useCallback, useEffect, useReducer, useRef, useState, type ReactNode } from "react";
 import type { Session } from "../api/client";
 import { ChatPane } from "../chat/ChatPane";
 import { Chats } from "../chat/chats";
 import { keepDraft } from "../chat/drafts";
 import { forgetStream } from "../chat/pending";
+import { mayUse, Navigation } from "../console/navigation";
 import { Boundary } from "./Boundary";
 import { ConversationList } from "./ConversationList";
 import { HelpSheet } from "./HelpSheet";
 import { MenuIcon, PlusIcon } from "./icons";
+import { Link } from "./Link";
 import { SettingsMenu } from "./SettingsMenu";
 import { MyDataDialog } from "./MyDataDialog";
 import { forgetPerson } from "./person";
-import { chatPath, conversationIn, go, usePath } from "./route";
+import { chatPath, consoleIn, consolePath, conversationIn, go, usePath } from "./route";
 import { useConversations } from "./useConversations";
 import { isTyping, useKeys } from "./useKeys";
+
+// The chat is there first: most people never see the console.
+const Console = lazy(() => import("../console/Console"));
 
 interface ShellProps {
   session: Session;
@@ -32,6 +37,7 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
   const list = useConversations(onSignedOut);
   const [chats, setChats] = useState(() => new Chats());
   const named = conversationIn(path);
+  const inConsole = consoleIn(path);
   const chat = named === null ? chats.fresh() : chats.open(named);
 
   useEffect(() => {
@@ -74,13 +80,24 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
 
   const title = list.items.find((item) => item.id === chat.state.id)?.title;
   useEffect(() => {
-    document.title = title ? `${title} · Ratchet` : "Ratchet";
-  }, [title]);
+    if (inConsole === null) document.title = title ? `${title} · Ratchet` : "Ratchet";
+  }, [title, inConsole === null]);
+  const menu = (
+    <button
+      type="button"
+      className="icon only-narrow"
+      aria-label={inConsole ? "Views" : "Conversations"}
+      aria-expanded={drawer}
+      onClick={() => setDrawer(true)}
+    >
+      <MenuIcon />
+    </button>
+  );
 
   return (
     <div className={drawer ? "shell drawer-open" : "shell"}>
-      <a className="skip" href="#composer">
-        Skip to the chat
+      <a className="skip" href={inConsole ? "#console" : "#composer"}>
+        {inConsole ? "Skip to the console" : "Skip to the chat"}
       </a>
       <div className="scrim" onClick={() => setDrawer(false)} />
       <aside className="sidebar" aria-label="Conversations and settings">
@@ -90,19 +107,28 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
             <PlusIcon /> New
           </button>
         </header>
-        <ConversationList
-          list={list}
-          current={named}
-          writing={chats.writing()}
-          searchField={search}
-          onOpen={() => setDrawer(false)}
-          onDeleted={(id) => {
-            chats.forget(id);
-            forgetStream(id);
-            keepDraft(id, "");
-            if (id === conversationIn(location.pathname)) go("/chat");
-          }}
-        />
+        {inConsole ? (
+          <Navigation session={session} current={inConsole.view} onOpen={() => setDrawer(false)} />
+        ) : (
+          <ConversationList
+            list={list}
+            current={named}
+            writing={chats.writing()}
+            searchField={search}
+            onOpen={() => setDrawer(false)}
+            onDeleted={(id) => {
+              chats.forget(id);
+              forgetStream(id);
+              keepDraft(id, "");
+              if (id === conversationIn(location.pathname)) go("/chat");
+            }}
+          />
+        )}
+        {mayUse(session) && (
+          <Link className="elsewhere" to={inConsole ? "/chat" : consolePath("overview")} onOpen={() => setDrawer(false)}>
+            {inConsole ? "Back to the chat" : "Console"}
+          </Link>
+        )}
         <SettingsMenu
           session={session}
           onHelp={() => setOpen("help")}
@@ -110,35 +136,32 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
           onSignOut={onSignOut}
         />
       </aside>
-      <Boundary key={chat.state.id} of={chat.state.id} fallback={<Broken />}>
-        <ChatPane
-          store={chat}
-          title={title ?? ""}
-          onSignedOut={onSignedOut}
-          menu={
-            <button
-              type="button"
-              className="icon only-narrow"
-              aria-label="Conversations"
-              aria-expanded={drawer}
-              onClick={() => setDrawer(true)}
-            >
-              <MenuIcon />
-            </button>
-          }
-        />
-      </Boundary>
+      {inConsole ? (
+        <Boundary of="console" fallback={<Broken>The console could not be loaded.</Broken>}>
+          <Suspense fallback={<p className="arriving">Loading…</p>}>
+            <Console session={session} at={inConsole} menu={menu} onSignedOut={onSignedOut} />
+          </Suspense>
+        </Boundary>
+      ) : (
+        <Boundary
+          key={chat.state.id}
+          of={chat.state.id}
+          fallback={<Broken>This conversation could not be shown. Nothing of it is lost.</Broken>}
+        >
+          <ChatPane store={chat} title={title ?? ""} onSignedOut={onSignedOut} menu={menu} />
+        </Boundary>
+      )}
       {open === "help" && <HelpSheet onClose={() => setOpen(null)} />}
       {open === "data" && <MyDataDialog onClose={() => setOpen(null)} onErased={erased} />}
     </div>
   );
 }
 
-function Broken() {
+function Broken({ children }: { children: ReactNode }) {
   return (
     <main className="chat">
       <div className="banner" role="alert">
-        <p>This conversation could not be shown. Nothing of it is lost.</p>
+        <p>{children}</p>
         <div>
           <button type="button" onClick={() => location.reload()}>
             Reload

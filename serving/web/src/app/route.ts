@@ -1,4 +1,4 @@
-/** Where the page is: /chat for a new conversation, /chat/ID for one that is there. */
+/** Where the page is: /chat for a new conversation, /chat/ID for one that is there, /console/VIEW[/ID] beside them. */
 import { useSyncExternalStore } from "react";
 
 const MOVED = "ratchet:moved";
@@ -26,10 +26,27 @@ export const chatPath = (id: string): string => `/chat/${encodeURIComponent(id)}
 
 /** The conversation that a path names, null for a new one. */
 export function conversationIn(path: string): string | null {
-  const named = /^\/chat\/(.+)$/.exec(path)?.[1];
-  if (!named) return null;
+  return decoded(/^\/chat\/(.+)$/.exec(path)?.[1]);
+}
+
+export const consolePath = (view: string, id?: string | number): string =>
+  `/console/${view}` + (id === undefined ? "" : `/${encodeURIComponent(id)}`);
+
+export interface InConsole {
+  view: string;
+  id: string | null;
+}
+
+/** The view of the console that a path names, and the one thing shown in it; null for a path outside the console. */
+export function consoleIn(path: string): InConsole | null {
+  const parts = /^\/console(?:\/([^/]*)(?:\/(.+))?)?$/.exec(path);
+  return parts && { view: parts[1] || "overview", id: decoded(parts[2]) };
+}
+
+function decoded(segment: string | undefined): string | null {
+  if (!segment) return null;
   try {
-    return decodeURIComponent(named);
+    return decodeURIComponent(segment);
   } catch {
     return null;
   }

@@ -1,0 +1,82 @@
+import { useEffect, type ComponentType, type ReactNode } from "react";
+import type { Session } from "../api/client";
+import { Boundary } from "../app/Boundary";
+import type { InConsole } from "../app/route";
+import "./console.css";
+import { isView, mayUse, NAMES, type ViewName } from "./navigation";
+import { SignedOut } from "./parts/usePolled";
+import { Audit } from "./views/Audit";
+import { Feedback } from "./views/Feedback";
+import { Keys } from "./views/Keys";
+import { Leaderboard } from "./views/Leaderboard";
+import { Overview } from "./views/Overview";
+import { Policies } from "./views/Policies";
+import { Raters } from "./views/Raters";
+import { Releases } from "./views/Releases";
+import { RewardModel } from "./views/RewardModel";
+import { Rounds } from "./views/Rounds";
+
+export interface ViewProps {
+  session: Session;
+  /** What the address names beside the view, such as a round's number. Another one mounts the view anew. */
+  id: string | null;
+}
+
+const VIEWS: Record<ViewName, ComponentType<ViewProps>> = {
+  overview: Overview,
+  rounds: Rounds,
+  policies: Policies,
+  releases: Releases,
+  leaderboard: Leaderboard,
+  "reward-model": RewardModel,
+  feedback: Feedback,
+  raters: Raters,
+  keys: Keys,
+  audit: Audit,
+};
+
+interface ConsoleProps {
+  session: Session;
+  at: InConsole;
+  menu: ReactNode;
+  onSignedOut: () => void;
+}
+
+export default function Console({ session, at, menu, onSignedOut }: ConsoleProps) {
+  const title = isView(at.view) ? NAMES[at.view] : "Console";
+  useEffect(() => {
+    document.title = `${title}${at.id === null ? "" : ` ${at.id}`} · Ratchet`;
+  }, [title, at.id]);
+  return (
+    <main className="console" id="console" tabIndex={-1}>
+      <header>
+        {menu}
+        <h1>{title}</h1>
+      </header>
+      <SignedOut value={onSignedOut}>
+        <div className="c-view">
+          <Shown session={session} at={at} />
+        </div>
+      </SignedOut>
+    </main>
+  );
+}
+
+function Shown({ session, at: { view, id } }: Pick<ConsoleProps, "session" | "at">) {
+  if (!isView(view)) return <p>There is no such view.</p>;
+  if (!mayUse(session, view)) {
+    const who = mayUse(session) ? "admins" : "operators and admins";
+    return (
+      <p>
+        This is for {who}; you are signed in as {session.name || "you"}, {session.role}.
+      </p>
+    );
+  }
+  const View = VIEWS[view];
+  const place = `${view}/${id}`;
+  return (
+    <Boundary key={place} of={place} fallback={<p role="alert">This view could not be shown.</p>}>
+      <View session={session} id={id} />
+    </Boundary>
+  );
+}

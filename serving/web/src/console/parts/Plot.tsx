@@ -1,0 +1,156 @@
+import { useEffect, useRef, useState } from "react";
+import type { draw } from "./drawing";
+
+export interface Point {
+  x: number;
+  y: number;
+  /** Of its interval, where it has one. */
+  low?: number | null;
+  high?: number | null;
+}
+
+export interface Series {
+  name: string;
+  points: readonly Point[];
+  /** A line has a band for its interval, a step holds until the next point, a dot has a bar. */
+  as?: "line" | "step" | "dots" | "dotted line";
+}
+
+export interface Axis {
+  name: string;
+  /** Of a number; `time` is seconds since 1970, `whole` has no ticks between whole numbers. */
+  kind?: "number" | "whole" | "time";
+  /** Shown at least; without it what the points need. */
+  domain?: [number, number];
+}
+
+/** A line that something is measured against, across the plot. */
+export type Rule = { name: string } & ({ x: number } | { y: number });
+
+export interface PlotProps {
+  title: string;
+  series: readonly Series[];
+  x: Axis;
+  y: Axis;
+  rules?: readonly Rule[];
+  /** Where x and y are equal. */
+  diagonal?: string;
+  height?: number;
+  /** Said in place of an empty plot. */
+  empty?: string;
+}
+
+/** Few series over one axis. The table below it says the same in words and numbers. */
+export function Plot(props: PlotProps) {
+  const { title, series, empty = "Nothing yet." } = props;
+  const shown = series.filter(({ points }) => points.length > 0);
+  const legend = [...series.map(({ name }) => name)];
+  return (
+    <figure className="c-plot">
+      <figcaption>
+        <strong>{title}</strong>
+        {legend.length > 1 && (
+          <span className="c-legend">
+            {legend.map((name, at) => (
+              <span key={name} className={`c-key c-series-${at}`}>
+                {name}
+              </span>
+            ))}
+          </span>
+        )}
+      </figcaption>
+      {shown.length === 0 ? <p className="muted small">{empty}</p> : <Drawn {...props} />}
+      {shown.length > 0 && <Numbers {...props} />}
+    </figure>
+  );
+}
+
+type Drawing = { draw: typeof draw };
+
+function Drawn(props: PlotProps) {
+  const box = useRef<HTMLDivElement>(null);
+  const [width, setWidth] = useState(0);
+  const [drawing, setDrawing] = useState<Drawing | "missing" | null>(null);
+  useEffect(() => {
+    let wanted = true;
+    import("./drawing").then(
+      (loaded) => wanted && setDrawing(loaded),
+      () => wanted && setDrawing("missing"),
+    );
+    const watch = new ResizeObserver(([entry]) => setWidth(Math.round(entry!.contentRect.width)));
+    watch.observe(box.current!);
+    return () => {
+      wanted = false;
+      watch.disconnect();
+    };
+  }, []);
+  const height = props.height ?? 220;
+  useEffect(() => {
+    if (drawing === null || drawing === "missing" || width === 0) return;
+    box.current!.replaceChildren(drawing.draw({ ...props, height }, width));
+  });
+  return (
+    <>
+      <div ref={box} className="c-drawn" style={{ minHeight: height }} />
+      {drawing === "missing" && <p className="muted small">The plot could not be loaded: the numbers are below.</p>}
+    </>
+  );
+}
+
+function Numbers({ title, series, x, rules = [] }: PlotProps) {
+  const [open, setOpen] = useState(false);
+  const places = [...new Set(series.flatMap(({ points }) => points.map((point) => point.x)))].sort((a, b) => a - b);
+  const at = series.map(({ points }) => new Map(points.map((point) => [point.x, point])));
+  return (
+    <details onToggle={(event) => setOpen(event.currentTarget.open)}>
+      <summary>{title} in numbers</summary>
+      {open && (
+        <div className="c-table" role="region" aria-label={`${title} in numbers`} tabIndex={0}>
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">{x.name}</th>
+                {series.map(({ name }) => (
+                  <th key={name} scope="col" className="c-number">
+                    {name}
+                  </th>
+                ))}
+              </tr>
+            </thead>
+            <tbody>
+              {places.map((place) => (
+                <tr key={place}>
+                  <th scope="row">{x.kind === "time" ? new Date(place * 1000).toLocaleString() : figure(place)}</th>
+                  {at.map((points, which) => (
+                    <td key={series[which]!.name} className="c-number">
+                      {told(points.get(place))}
+                    </td>
+                  ))}
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+      {rules.map((rule) => (
+        <p key={rule.name} className="small">
+          {rule.name}: {figure("x" in rule ? rule.x : rule.y)}
+        </p>
+      ))}
+    </details>
+  );
+}
+
+function told(point: Point | undefined): string {
+  if (!point) return "";
+  const { y, low, high } = point;
+  return low == null || high == null ? figure(y) : `${figure(y)} (${figure(low)} to ${figure(high)})`;
+}
+
+/** A number for people: four figures, and no more. */
+export function figure(value: number): string {
+  if (!Number.isFinite(value)) return String(value);
+  if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en");
+  const shown = value.toPrecision(4);
+  return shown.includes("e") ? shown : String(Number(shown));
+}

@@ -1,0 +1,116 @@
+/** The one file that knows the library of plots: it is fetched when the first plot is shown. */
+import { areaY, axisX, axisY, dot, gridY, lineY, link, plot, ruleX, ruleY, text, tip, pointerX } from "@observablehq/plot";
+import type { Axis, PlotProps, Point, Rule, Series } from "./Plot";
+
+type Marks = NonNullable<NonNullable<Parameters<typeof plot>[0]>["marks"]>;
+
+const colour = (at: number) => `var(--series-${at})`;
+const QUIET = "var(--muted)";
+
+/** An SVG element that follows the theme, since its colours are the page's own. */
+export function draw({ title, series, x, y, rules = [], diagonal, height }: PlotProps, width: number): Element {
+  return plot({
+    width,
+    height: height ?? 220,
+    marginLeft: 48,
+    marginBottom: 34,
+    marginTop: 22,
+    style: { background: "none", color: "inherit", fontFamily: "inherit", fontSize: "12px", overflow: "visible" },
+    ariaLabel: title,
+    x: { type: x.kind === "time" ? "time" : "linear", ...extent(x, series, (point) => [point.x], ruled(rules, "x")) },
+    y: { ...extent(y, series, (point) => [point.y, point.low, point.high], ruled(rules, "y")), nice: !y.domain },
+    marks: [
+      gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: 5 }),
+      axisX({ label: x.name, labelAnchor: "center", labelArrow: "none", color: QUIET, ...ticks(x, width) }),
+      axisY({ label: y.name, labelArrow: "none", color: QUIET, tickSize: 0, ...ticks(y, height ?? 220) }),
+      ...(diagonal ? [slope(x, y)] : []),
+      ...rules.flatMap(ruleOf),
+      ...series.flatMap((each, at) => marksOf(each, at, x)),
+      ...series.map((each) => tipOf(each, x, y)),
+    ],
+  });
+}
+
+const placed = (x: Axis) => (point: Point) => (x.kind === "time" ? new Date(point.x * 1000) : point.x);
+
+function marksOf({ points, as = "line" }: Series, at: number, x: Axis): Marks {
+  const place = placed(x);
+  const ranged = points.filter(({ low, high }) => low != null && high != null);
+  const curve = as === "step" ? "step-after" : "linear";
+  const marks: Marks = [];
+  if (as === "dots" || as === "dotted line") {
+    marks.push(ruleX(ranged, { x: place, y1: "low", y2: "high", stroke: colour(at), strokeWidth: 1.5 }));
+  } else {
+    marks.push(areaY(ranged, { x: place, y1: "low", y2: "high", fill: colour(at), fillOpacity: 0.16, curve }));
+  }
+  if (as !== "dots") marks.push(lineY(points, { x: place, y: "y", stroke: colour(at), strokeWidth: 1.8, curve }));
+  // A line of one point would not be seen.
+  if (as === "dots" || as === "dotted line" || points.length === 1) {
+    marks.push(dot(points, { x: place, y: "y", r: 3.5, fill: colour(at), stroke: "var(--raised)" }));
+  }
+  return marks;
+}
+
+const tipOf = ({ points, name }: Series, x: Axis, y: Axis) =>
+  tip(
+    points,
+    pointerX({
+      x: placed(x),
+      y: "y",
+      title: (point: Point) => `${name}\n${x.name}: ${shownAt(point, x)}\n${y.name}: ${shown(point)}`,
+      fill: "var(--raised)",
+      stroke: "var(--line)",
+    }),
+  );
+
+const shownAt = (point: Point, x: Axis) =>
+  x.kind === "time" ? new Date(point.x * 1000).toLocaleString() : Number(point.x.toPrecision(4));
+
+const shown = ({ y, low, high }: Point) =>
+  low == null || high == null ? `${short(y)}` : `${short(y)} (${short(low)} to ${short(high)})`;
+
+const short = (value: number) => Number(value.toPrecision(4));
+
+function ruleOf(rule: Rule): Marks {
+  const look = { stroke: QUIET, strokeDasharray: "5 4" };
+  const words = { text: [rule.name], fill: QUIET, stroke: "var(--bg)", strokeWidth: 4 };
+  if ("y" in rule) {
+    return [
+      ruleY([rule.y], look),
+      text([rule.y], { ...words, y: [rule.y], frameAnchor: "right", textAnchor: "end", dy: -8 }),
+    ];
+  }
+  return [
+    ruleX([rule.x], look),
+    text([rule.x], { ...words, x: [rule.x], frameAnchor: "top", textAnchor: "start", dx: 5 }),
+  ];
+}
+
+function slope(x: Axis, y: Axis) {
+  const [from, to] = x.domain ?? y.domain ?? [0, 1];
+  return link([0], { x1: from, y1: from, x2: to, y2: to, stroke: QUIET, strokeDasharray: "5 4" });
+}
+
+const ruled = (rules: readonly Rule[], axis: "x" | "y"): number[] =>
+  rules.flatMap((rule) => (axis === "x" ? ("x" in rule ? [rule.x] : []) : "y" in rule ? [rule.y] : []));
+
+/** What the points need, widened to what the axis shows at least and to the rules. */
+function extent(axis: Axis, series: readonly Series[], of: (point: Point) => (number | null | undefined)[], at: number[]) {
+  const values = [
+    ...series.flatMap(({ points }) => points.flatMap(of)).filter((value) => value != null && Number.isFinite(value)),
+    ...(axis.domain ?? []),
+    ...at,
+  ] as number[];
+  const low = Math.min(...values);
+  const high = Math.max(...values);
+  const room = low === high ? Math.abs(low) || 1 : 0;
+  const ends = [low - room / 2, high + room / 2];
+  return { domain: axis.kind === "time" ? ends.map((end) => new Date(end * 1000)) : ends };
+}
+
+/** As many as there is room for; of whole numbers none between. */
+function ticks(axis: Axis, room: number) {
+  const most = Math.max(2, Math.floor(room / (axis.kind === "time" ? 110 : 64)));
+  if (axis.kind !== "whole") return { ticks: most };
+  return { ticks: most, tickFormat: (value: number) => (Number.isInteger(value) ? value.toLocaleString("en") : "") };
+}

@@ -1,0 +1,163 @@
+import { act, fireEvent, render, screen, waitFor } from "@testing-library/react";
+import { beforeEach, expect, test, vi } from "vitest";
+import { ApiError } from "../../api/client";
+import { Act } from "./Act";
+import { Loaded } from "./Loaded";
+import { figure, Plot } from "./Plot";
+import { Table } from "./Table";
+import { SignedOut, usePolled } from "./usePolled";
+import { since } from "./When";
+
+beforeEach(() => {
+  HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
+  HTMLDialogElement.prototype.close ??= vi.fn();
+  vi.useRealTimers();
+});
+
+function Shown({ load, of }: { load: () => Promise<string>; of?: string }) {
+  const polled = usePolled(load, 1000, of);
+  return <Loaded polled={polled}>{(value) => <p>{value}</p>}</Loaded>;
+}
+
+const passing = async (ms: number) => act(() => vi.advanceTimersByTimeAsync(ms));
+const away = () => Promise.reject(new ApiError(0, "gone", "unreachable"));
+
+test("what is polled is renewed, kept while the server is away, and marked as old", async () => {
+  vi.useFakeTimers();
+  const load = vi.fn().mockResolvedValueOnce("one").mockImplementationOnce(away).mockResolvedValueOnce("three");
+  render(<Shown load={load} />);
+  await passing(0);
+  expect(screen.getByText("one")).toBeTruthy();
+  await passing(1000);
+  expect(screen.getByText("one")).toBeTruthy();
+  expect(screen.getByRole("alert").textContent).toMatch(/^This is from before\. The server cannot be reached/);
+  await passing(1999); // after a failure it waits longer
+  expect(load).toHaveBeenCalledTimes(2);
+  await passing(1);
+  expect(screen.getByText("three")).toBeTruthy();
+  expect(screen.queryByRole("alert")).toBeNull();
+});
+
+test("a first try that fails says so and can be repeated", async () => {
+  const load = vi.fn().mockImplementationOnce(away).mockResolvedValue("there");
+  render(<Shown load={load} />);
+  fireEvent.click(await screen.findByText("Try again"));
+  await screen.findByText("there");
+});
+
+test("an answer about something else is never shown in its place", async () => {
+  let tell = (_: string) => {};
+  const slow = () => new Promise<string>((resolve) => (tell = resolve));
+  const { rerender } = render(<Shown load={slow} of="1" />);
+  const first = tell;
+  rerender(<Shown load={() => Promise.resolve("of two")} of="2" />);
+  first("of one");
+  await screen.findByText("of two");
+  expect(screen.queryByText("of one")).toBeNull();
+});
+
+test("who is no longer signed in is told at once", async () => {
+  const out = vi.fn();
+  const load = () => Promise.reject(new ApiError(401, "Expired."));
+  render(<SignedOut value={out}>{<Shown load={load} />}</SignedOut>);
+  await waitFor(() => expect(out).toHaveBeenCalledTimes(1));
+});
+
+function deed(doing: (reason: string) => Promise<unknown>, reason?: "required") {
+  const done = vi.fn();
+  render(
+    <Act name="Promote" title="Promote policy-v2?" act={doing} onDone={done} {...(reason ? { reason } : {})}>
+      <p>It serves everybody.</p>
+    </Act>,
+  );
+  fireEvent.click(screen.getByText("Promote"));
+  return done;
+}
+
+const confirm = () => fireEvent.submit(screen.getByText("It serves everybody.").closest("form")!);
+
+test("a deed is done with its reason, once confirmed", async () => {
+  const doing = vi.fn(() => Promise.resolve());
+  const done = deed(doing);
+  expect(doing).not.toHaveBeenCalled();
+  fireEvent.change(screen.getByLabelText(/Reason/), { target: { value: " better " } });
+  confirm();
+  await waitFor(() => expect(done).toHaveBeenCalledTimes(1));
+  expect(doing).toHaveBeenCalledWith("better");
+  expect(screen.queryByText("It serves everybody.")).toBeNull();
+  expect(screen.getByRole("status").textContent).toBe("Promote: done.");
+});
+
+test("a deed that needs a reason waits for one", () => {
+  deed(() => Promise.resolve(), "required");
+  const confirming = () => screen.getByText("Promote", { selector: "[type=submit]" }) as HTMLButtonElement;
+  expect(confirming().disabled).toBe(true);
+  fireEvent.change(screen.getByLabelText(/Reason/), { target: { value: "x" } });
+  expect(confirming().disabled).toBe(false);
+});
+
+test("a conflict says that somebody was quicker, and what is shown is renewed", async () => {
+  const done = deed(() => Promise.reject(new ApiError(409, "policy-v3 serves.")));
+  confirm();
+  expect((await screen.findByRole("alert", { hidden: true })).textContent).toBe(
+    "Somebody else was quicker, and this was not done: policy-v3 serves.",
+  );
+  expect(done).toHaveBeenCalledTimes(1);
+});
+
+test("another failure stays in the dialog", async () => {
+  const done = deed(() => Promise.reject(new ApiError(503, "Not now.")));
+  confirm();
+  expect((await screen.findByRole("alert", { hidden: true })).textContent).toBe("Not now.");
+  expect(done).not.toHaveBeenCalled();
+});
+
+test("a plot is drawn, and told in numbers", async () => {
+  const points = [
+    { x: 1, y: 0.25, low: 0.125, high: 0.5 },
+    { x: 2, y: 0.5 },
+  ];
+  const series = [
+    { name: "KL", points },
+    { name: "score", points: [{ x: 2, y: -1 }] },
+  ];
+  const { container } = render(<Plot title="Curves" series={series} x={{ name: "step" }} y={{ name: "nats" }} />);
+  await waitFor(() => expect(container.querySelector("svg [aria-label=line] path")).toBeTruthy());
+  const details = container.querySelector("details")!;
+  details.open = true;
+  fireEvent(details, new Event("toggle"));
+  const rows = [...(await screen.findByRole("table")).querySelectorAll("tr")];
+  expect(rows.map((row) => [...row.children].map((cell) => cell.textContent))).toEqual([
+    ["step", "KL", "score"],
+    ["1", "0.25 (0.125 to 0.5)", ""],
+    ["2", "0.5", "-1"],
+  ]);
+});
+
+test("a table names its rows, or says why there are none", () => {
+  const columns = [{ name: "round", cell: (row: number) => `round ${row}` }];
+  const table = (rows: number[]) => (
+    <Table label="Rounds" columns={columns} rows={rows} id={(row) => row} empty="No round yet." />
+  );
+  const { rerender } = render(table([7]));
+  expect(screen.getByRole("rowheader", { name: "round 7" })).toBeTruthy();
+  rerender(table([]));
+  expect(screen.getByText("No round yet.")).toBeTruthy();
+});
+
+test.each([
+  [-2, "just now"],
+  [-59, "59 seconds ago"],
+  [-60, "1 minute ago"],
+  [-3599.9, "1 hour ago"],
+  [-86400 * 50, "2 months ago"],
+  [120, "in 2 minutes"],
+])("%d seconds are %s", (seconds, words) => expect(since(seconds)).toBe(words));
+
+test.each([
+  [1234567, "1,234,567"],
+  [12345, "12,345"],
+  [0.123456, "0.1235"],
+  [0.5, "0.5"],
+  [1e-9, "1.000e-9"],
+])("%d is shown as %s", (value, shown) => expect(figure(value)).toBe(shown));

@@ -1,0 +1,92 @@
+import { createContext, useCallback, useContext, useEffect, useRef, useState } from "react";
+import { ApiError } from "../../api/client";
+
+/** What to do once the gateway no longer knows who asks. */
+export const SignedOut = createContext<() => void>(() => undefined);
+
+export interface Polled<T> {
+  /** The newest there is: that of before while the server is away. */
+  value: T | undefined;
+  /** Why the last try failed. */
+  problem: unknown;
+  /** There is a value, but the last try to renew it failed. */
+  stale: boolean;
+  /** Asks at once, and again after the usual time. */
+  refresh: () => Promise<void>;
+}
+
+const SLOWEST_MS = 30_000;
+
+/**
+ * Asks again `everyMs` after each answer, or only once for null; less often while that fails, not at all while the
+ * page is hidden. When `of` changes it is about something else, and begins anew; `load` may be another each time.
+ */
+export function usePolled<T>(load: (signal: AbortSignal) => Promise<T>, everyMs: number | null, of = ""): Polled<T> {
+  const [state, setState] = useState<{ of: string; value?: T; problem: unknown }>({ of, problem: null });
+  const latest = useRef({ load, everyMs });
+  latest.current = { load, everyMs };
+  const ask = useRef<() => Promise<void>>(async () => undefined);
+  const signedOut = useContext(SignedOut);
+
+  useEffect(() => {
+    const polling = new Polling(
+      (signal) => latest.current.load(signal),
+      () => latest.current.everyMs,
+      (value) => setState({ of, value, problem: null }),
+      (problem) => {
+        if (problem instanceof ApiError && problem.status === 401) signedOut();
+        setState((before) => (before.of === of ? { ...before, problem } : { of, problem }));
+      },
+    );
+    ask.current = () => polling.ask();
+    void polling.ask();
+    const seen = () => document.hidden || void polling.ask();
+    document.addEventListener("visibilitychange", seen);
+    return () => {
+      document.removeEventListener("visibilitychange", seen);
+      polling.end();
+    };
+  }, [of, everyMs === null, signedOut]);
+
+  const refresh = useCallback(() => ask.current(), []);
+  const { value, problem } = state.of === of ? state : { value: undefined, problem: null };
+  return { value, problem, stale: value !== undefined && problem !== null, refresh };
+}
+
+/** One question at a time: a newer one takes the place of one under way. */
+class Polling<T> {
+  private timer: number | undefined;
+  private asking = new AbortController();
+  private failures = 0;
+
+  constructor(
+    private readonly load: (signal: AbortSignal) => Promise<T>,
+    private readonly everyMs: () => number | null,
+    private readonly onValue: (value: T) => void,
+    private readonly onProblem: (problem: unknown) => void,
+  ) {}
+
+  async ask(): Promise<void> {
+    this.end();
+    const { signal } = (this.asking = new AbortController());
+    try {
+      const value = await this.load(signal);
+      if (signal.aborted) return;
+      this.failures = 0;
+      this.onValue(value);
+    } catch (problem) {
+      if (signal.aborted) return;
+      this.failures += 1;
+      this.onProblem(problem);
+    }
+    const every = this.everyMs();
+    if (every === null) return;
+    const wait = Math.max(every, Math.min(every * 2 ** this.failures, SLOWEST_MS));
+    this.timer = window.setTimeout(() => document.hidden || void this.ask(), wait);
+  }
+
+  end(): void {
+    window.clearTimeout(this.timer);
+    this.asking.abort();
+  }
+}

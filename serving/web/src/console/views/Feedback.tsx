@@ -1,0 +1,1 @@
+export const Feedback = () => <p>Not built yet.</p>;

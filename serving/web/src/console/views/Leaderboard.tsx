@@ -1,0 +1,1 @@
+export const Leaderboard = () => <p>Not built yet.</p>;

@@ -1,0 +1,1 @@
+export const Policies = () => <p>Not built yet.</p>;

@@ -1,0 +1,1 @@
+export const Raters = () => <p>Not built yet.</p>;

@@ -1,0 +1,1 @@
+export const Releases = () => <p>Not built yet.</p>;

@@ -1,0 +1,1 @@
+export const RewardModel = () => <p>Not built yet.</p>;

@@ -1,0 +1,1 @@
+export const Rounds = () => <p>Not built yet.</p>;
