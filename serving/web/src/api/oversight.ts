@@ -210,6 +210,6 @@ export interface AuditLine {
 }
 
 export const audit = {
-  page: (before?: string, limit = 50) =>
-    get<{ data: AuditLine[]; has_more: boolean }>("/v1/audit", { query: { limit, before } }),
+  page: (kind?: AuditLine["kind"], before?: string, limit = 50) =>
+    get<{ data: AuditLine[]; has_more: boolean }>("/v1/audit", { query: { limit, kind, before } }),
 };
