@@ -19,9 +19,9 @@ interface JudgementsProps {
 /** Newest first; each opens into the whole where it stands, so that one reads on from there. */
 export function Judgements({ label, wanted, limit = 50 }: JudgementsProps) {
   const pages = usePages<Overseen>(
-    async (last) => {
-      const page = await judgements.page(wanted, last?.id, limit);
-      return { items: page.data, hasMore: page.has_more };
+    async (after) => {
+      const page = await judgements.page(wanted, after, limit);
+      return { items: page.data, next: page.has_more ? page.last_id : null };
     },
     JSON.stringify(wanted),
   );

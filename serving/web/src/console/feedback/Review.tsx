@@ -9,7 +9,7 @@ import { Judgements } from "./Judgements";
 
 const SHOWN = 5;
 
-/** Whoever is suspected or aside, each with what they said last: read it, and decide. Those still to be decided first. */
+/** Whoever is suspected or aside, each with what they said last: read it, and decide. */
 export function Review() {
   const polled = usePolled(raters.list, null);
   return (
@@ -17,7 +17,8 @@ export function Review() {
       {(rows) => {
         const looked = rows
           .filter((row) => row.suspected.length > 0 || row.quarantined !== null)
-          .sort((one, other) => Number(one.quarantined !== null) - Number(other.quarantined !== null));
+          // Suspects first, aside or not: nobody moves when they are put aside, so the focus stays where it was.
+          .sort((one, other) => Number(other.suspected.length > 0) - Number(one.suspected.length > 0));
         if (looked.length === 0) return <p>Nobody is suspected, and nobody is aside.</p>;
         return looked.map((row) => <Case key={row.rater} row={row} onDone={() => void polled.refresh()} />);
       }}

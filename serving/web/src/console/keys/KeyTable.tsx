@@ -1,3 +1,4 @@
+import { session } from "../../api/client";
 import { type Key, keys } from "../../api/oversight";
 import { Act } from "../parts/Act";
 import { Badge } from "../parts/Badge";
@@ -22,7 +23,7 @@ export function KeyTable({ rows, own, onDone, onRotated }: KeyTableProps) {
     { name: "Expires", cell: ({ expires }) => (expires === null ? "never" : <When time={expires} />) },
     { name: "Limits", cell: (key) => limitsIn(key).map((words) => <div key={words}>{words}</div>) },
     { name: "Today", cell: (key) => <span className="c-today">{usedToday(key)}</span> },
-    { name: "Renewed", cell: ({ last_rotated }) => last_rotated !== null && <When time={last_rotated} /> },
+    { name: "Rotated", cell: ({ last_rotated }) => last_rotated !== null && <When time={last_rotated} /> },
     {
       name: "Act",
       cell: (key) => (
@@ -57,11 +58,13 @@ interface Done extends OneKey {
 function Rotate({ row, isOwn, onDone, onRotated }: Done & { onRotated: (shown: Shown) => void }) {
   return (
     <Act
-      name="Renew"
-      title={`Renew the key of ${row.name}?`}
+      name="Rotate"
+      title={`Rotate the key of ${row.name}?`}
       reason="none"
       act={async () => {
         const { name, key } = await keys.rotate(row.id);
+        // The session ended with the old text: before anything else finds that out, and the new one is lost unseen.
+        if (isOwn) await session.withKey(key).catch(() => undefined);
         onRotated({ what: "key", name, text: key });
       }}
       onDone={onDone}
@@ -70,7 +73,7 @@ function Rotate({ row, isOwn, onDone, onRotated }: Done & { onRotated: (shown: S
         It gets a new text, which is shown once. The old one is useless at once, and browsers signed in by it are signed
         out. Name, role, limits and all that was said by it stay.
       </p>
-      {isOwn && <Own />}
+      {isOwn && <p>It is your own: this browser stays signed in, others have to sign in again.</p>}
     </Act>
   );
 }
@@ -91,4 +94,4 @@ function Revoke({ row, isOwn, onDone }: Done) {
   );
 }
 
-const Own = () => <p className="failure">It is the key by which you are signed in: you will have to sign in again.</p>;
+const Own = () => <p className="failure">It is the key by which you are signed in: you will be signed out.</p>;

@@ -11,12 +11,13 @@ interface PagedProps<T> {
 
 /** What is there of a long list, with a way to more of it. */
 export function Paged<T>({ pages, empty, children }: PagedProps<T>) {
-  const { items, hasMore, loading, problem, more, refresh } = pages;
+  const { items, next, loading, problem, more, refresh } = pages;
   const nothing = items.length === 0;
+  const ready = !loading && problem === null;
   return (
     <div className="c-stack" aria-busy={loading}>
       {!nothing && children(items)}
-      {nothing && !loading && problem === null && <p className="muted">{empty}</p>}
+      {nothing && ready && <p className="muted">{next === null ? empty : "None among those looked at so far."}</p>}
       {problem !== null && (
         <p className="c-problem" role="alert">
           {explain(problem)}{" "}
@@ -26,10 +27,10 @@ export function Paged<T>({ pages, empty, children }: PagedProps<T>) {
         </p>
       )}
       {loading && <p className="muted">Loading…</p>}
-      {hasMore && !loading && problem === null && (
+      {ready && next !== null && (
         <div>
           <button type="button" onClick={() => void more()}>
-            Show more
+            {nothing ? "Look further" : "Show more"}
           </button>
         </div>
       )}

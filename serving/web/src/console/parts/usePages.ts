@@ -4,7 +4,8 @@ import { SignedOut } from "./usePolled";
 
 export interface Paged<T> {
   items: T[];
-  hasMore: boolean;
+  /** Where the next page begins, which need not be the last item; null when there is none. */
+  next: string | null;
 }
 
 export interface Pages<T> extends Paged<T> {
@@ -22,24 +23,24 @@ interface State<T> extends Paged<T> {
   problem: unknown;
 }
 
-/** A long list page by page; `load` gets the last item that is there. When `of` changes it is about something else. */
-export function usePages<T>(load: (last: T | undefined) => Promise<Paged<T>>, of = ""): Pages<T> {
+type Load<T> = (after: string | undefined) => Promise<Paged<T>>;
+
+/** A long list page by page. When `of` changes it is about something else, and begins anew. */
+export function usePages<T>(load: Load<T>, of = ""): Pages<T> {
   const [state, setState] = useState<State<T>>(() => begun(of));
-  const latest = useRef(load);
-  latest.current = load;
-  const items = useRef<T[]>([]);
+  const latest = useRef({ load, state });
+  latest.current = { load, state };
   const asking = useRef<object>({});
   const signedOut = useContext(SignedOut);
 
   const ask = useCallback(
-    async (before: T[]) => {
+    async (before: Paged<T>) => {
       const mine = (asking.current = {}); // a newer question takes the place of this one
       const told = (change: (had: State<T>) => State<T>) => mine === asking.current && setState(change);
       told((had) => ({ ...(had.of === of ? had : begun<T>(of)), loading: true, problem: null }));
       try {
-        const page = await latest.current(before.at(-1));
-        if (mine === asking.current) items.current = [...before, ...page.items];
-        told(() => ({ of, items: items.current, hasMore: page.hasMore, loading: false, problem: null }));
+        const { items, next } = await latest.current.load(before.next ?? undefined);
+        told(() => ({ of, items: [...before.items, ...items], next, loading: false, problem: null }));
       } catch (problem) {
         if (problem instanceof ApiError && problem.status === 401) signedOut();
         told((had) => ({ ...had, loading: false, problem }));
@@ -48,16 +49,17 @@ export function usePages<T>(load: (last: T | undefined) => Promise<Paged<T>>, of
     [of, signedOut],
   );
   useEffect(() => {
-    items.current = [];
-    void ask([]);
+    void ask(NOTHING);
     return () => {
       asking.current = {};
     };
   }, [ask]);
 
-  const more = useCallback(() => ask(items.current), [ask]);
-  const refresh = useCallback(() => ask([]), [ask]);
+  const more = useCallback(() => ask(latest.current.state), [ask]);
+  const refresh = useCallback(() => ask(NOTHING), [ask]);
   return { ...(state.of === of ? state : begun<T>(of)), more, refresh };
 }
 
-const begun = <T>(of: string): State<T> => ({ of, items: [], hasMore: false, loading: true, problem: null });
+const NOTHING = { items: [], next: null };
+
+const begun = <T>(of: string): State<T> => ({ of, ...NOTHING, loading: true, problem: null });

@@ -31,9 +31,9 @@ const COLUMNS: Column<AuditLine>[] = [
 export function Audit(_: ViewProps) {
   const [kind, setKind] = useState<AuditLine["kind"] | "">("");
   const pages = usePages<AuditLine>(
-    async (last) => {
-      const page = await audit.page(kind || undefined, last?.id);
-      return { items: page.data, hasMore: page.has_more };
+    async (before) => {
+      const page = await audit.page(kind || undefined, before);
+      return { items: page.data, next: page.has_more ? (page.data.at(-1)?.id ?? null) : null };
     },
     kind,
   );
