@@ -5,6 +5,7 @@ A Celery message is only a hint to look here: lost and repeated messages change 
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from redis import Redis
@@ -55,6 +56,17 @@ if ARGV[3] == 'final' then redis.call('DEL', KEYS[2], KEYS[3]) end
 return 1
 """
 
+# What comes after `ARGV[2]` in a stage was made by an attempt before this one, and is made again.
+_COURSE = """
+local round = redis.call('HMGET', KEYS[1], 'state', 'token')
+if round[1] ~= 'running' or round[2] ~= ARGV[1] then return 0 end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '(' .. ARGV[2], '(' .. ARGV[3])
+for i = 4, #ARGV, 2 do redis.call('ZADD', KEYS[2], ARGV[i], ARGV[i + 1]) end
+return 1
+"""
+# Places in a course are numbers that both Redis and Lua hold exactly.
+_STAGE = 2**32
+
 
 class LeaseLost(RuntimeError):
     """Another worker owns the round now, or it was ended, or starts again."""
@@ -90,6 +102,16 @@ class RoundRecord(Record):
         return self.state not in FINAL
 
 
+class CoursePoint(Record):
+    """The figures of one step of a stage, and when they came (Unix seconds)."""
+
+    stage: str
+    step: int
+    total: int
+    time: float
+    metrics: dict[str, Any]
+
+
 class RoundBook:
     """All rounds of one installation; at most one is open."""
 
@@ -98,6 +120,7 @@ class RoundBook:
         self._open = redis.register_script(_OPEN)
         self._claim = redis.register_script(_CLAIM)
         self._write = redis.register_script(_WRITE)
+        self._course = redis.register_script(_COURSE)
 
     def request(self, *, trigger: str, actor: str) -> tuple[int, bool]:
         """(id of the open round, whether this call opened it)."""
@@ -112,6 +135,18 @@ class RoundBook:
     def write(self, id: int, token: int, *, lease_s: float | None = None, **fields: Any) -> None:
         """Renew the lease and set fields; raises LeaseLost when the token is no longer the newest."""
         self._guarded(id, token, "", lease_s, fields)
+
+    def go_on(self, id: int, token: int, stage: str, *, after: int, points: Sequence[CoursePoint]) -> None:
+        """Let a stage go on with these after a step, whatever stood there; raises LeaseLost as `write` does."""
+        own = STAGES.index(stage) * _STAGE
+        flat = [item for point in points for item in (own + point.step, point.model_dump_json())]
+        keys = [key(id), course_key(id)]
+        if not self._course(keys=keys, args=[token, f"{own + after}", f"{own + _STAGE}", *flat]):
+            raise _lost(id, token)
+
+    def course(self, id: int) -> list[CoursePoint]:
+        """The figures of a round's steps, oldest first; those of a stage that was begun anew as they came last."""
+        return [CoursePoint.model_validate_json(point) for point in self.redis.zrange(course_key(id), 0, -1)]
 
     def finish(self, id: int, token: int, state: State, **fields: Any) -> None:
         """End the round; raises LeaseLost when the token is no longer the newest."""
@@ -157,12 +192,21 @@ class RoundBook:
         flat = [item for name, value in fields.items() for item in (name, _encode(value))]
         lease = -1 if lease_s is None else int(lease_s * 1000)
         if not self._write(keys=[key(id), OPEN, SOURCES], args=[token, lease, mode, *flat]):
-            raise LeaseLost(f"round {id}: token {token} is no longer the newest")
+            raise _lost(id, token)
 
 
 def key(id: int) -> str:
     """The Redis key of a round."""
     return f"round:{id}"
+
+
+def course_key(id: int) -> str:
+    """The Redis key of a round's course: a sorted set, by stage and step."""
+    return f"{key(id)}:course"
+
+
+def _lost(id: int, token: int) -> LeaseLost:
+    return LeaseLost(f"round {id}: token {token} is no longer the newest")
 
 
 def _encode(value: Any) -> Any:

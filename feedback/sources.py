@@ -42,6 +42,7 @@ local function recall(source)
   redis.call('HSET', round, 'state', 'queued', 'stage', 'collect', 'lease_until', 0, 'attempts', 0,
     'reason', 'data was erased; the round starts again')
   redis.call('HDEL', round, 'policy_version', 'progress', 'metrics')
+  redis.call('DEL', round .. ':course')
   if version then redis.call('HSET', round, 'abandoned', version) end
   return tonumber(id)
 end

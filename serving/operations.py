@@ -11,8 +11,10 @@ from starlette.responses import JSONResponse
 from feedback.manifest import BrokenPolicy, read_manifest
 from feedback.rounds import RoundRecord
 from serving import api_docs as docs
+from serving import api_learning as learning
 from serving.errors import ApiError, invalid
 from serving.gateway import Gateway, GatewayDep, OperatorDep, read_json
+from serving.policy_view import in_full, side_by_side
 from serving.watcher import LAST_SWAP
 
 router = APIRouter()
@@ -47,6 +49,20 @@ def policy_card(gateway: Gateway, version: int, state: str) -> dict[str, Any]:
         return {**card, "broken": str(error)}
     names = ("parent", "kind", "base_model", "created", "metrics", "lineage")
     return {**card, **{name: getattr(manifest, name) for name in names}}
+
+
+@router.get("/v1/policies/{id}", **learning.POLICY)
+def get_policy(id: str, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
+    version, registry = version_of(id, "id"), gateway.registry
+    told = in_full(registry, version)
+    card = policy_card(gateway, version, registry.states()[version])
+    return {**card, "pinned": version in registry.pinned(), **told}
+
+
+@router.get("/v1/policies/{id}/diff", **learning.DIFF)
+def diff_policies(id: str, gateway: GatewayDep, _: OperatorDep, other: learning.With) -> dict[str, Any]:
+    left, right = version_of(id, "id"), version_of(other, "with")
+    return {"object": "policy.diff", **side_by_side(gateway.registry, left, right)}
 
 
 @router.post("/v1/rollback", **docs.ROLLBACK)
@@ -113,6 +129,13 @@ async def freeze(request: Request, gateway: GatewayDep, _: OperatorDep) -> dict[
 @router.get("/v1/rounds/{id}", **docs.ROUND)
 def get_round(id: int, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
     return round_card(gateway.rounds.get(id), id)
+
+
+@router.get("/v1/rounds/{id}/course", **learning.COURSE)
+def get_course(id: int, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
+    round_card(gateway.rounds.get(id), id)
+    points = [point.model_dump(mode="json") for point in gateway.rounds.course(id)]
+    return {"object": "round.course", "round": id, "data": points}
 
 
 def round_card(round: RoundRecord | None, id: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from feedback.fixed_answers import write_answers
 from feedback.manifest import Manifest, describe_files, read_manifest
 from feedback.reconcile import reconcile
 from feedback.registry import BASE, PolicyRegistry
@@ -71,10 +72,12 @@ def _describe(settings: Settings) -> Callable[[Path, int], Manifest]:
         raise FileNotFoundError(f"{directory} is missing: fetch the base model first")
 
     def build(target: Path, version: int) -> Manifest:
-        from training.version import describe_base
+        from training.version import base_answers, describe_base
 
         dtype = settings.resolved_engine_dtype()
         golden, logprobs, weights = describe_base(directory, GOLDEN_CHATS, dtype)
+        if (answers := base_answers(directory)) is not None:
+            write_answers(target, answers)
         return Manifest(
             version=version,
             parent=None,

@@ -52,6 +52,20 @@ class Rollout:
     finished: Tensor  # (B,) bool: ended by a stop token
 
 
+#: Tokens (B,) from logits (B, V), those of `rows` of the prompts, at a step.
+Choose = Callable[[Tensor, Sequence[int], int], Tensor]
+
+
+def _by_noise(noise: Tensor, temperature: float) -> Choose:
+    """Pure sampling; row i meets noise[i] (max_new_tokens, 1), uniform in [0, 1)."""
+
+    def choose(logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
+        probs = logits.div(temperature).softmax(-1)  # (B, V)
+        return _draw(probs, noise[rows, step].to(probs.device))
+
+    return choose
+
+
 def _draw(probs: Tensor, noise: Tensor) -> Tensor:
     """Tokens (B,) by inverting the distribution function of probs (B, V) at noise (B, 1), uniform in [0, 1).
 
@@ -63,23 +77,20 @@ def _draw(probs: Tensor, noise: Tensor) -> Tensor:
     return tokens.squeeze(-1).clamp(max=probs.shape[-1] - 1)
 
 
-def _sample_batch(
+def _write_batch(
     trunk: Trunk,
     prompts: Sequence[Sequence[int]],
     *,
     role: Role | None,
     eos_ids: frozenset[int],
     max_new_tokens: int,
-    temperature: float,
-    noise: Tensor,
+    choose: Choose,
 ) -> list[tuple[int, ...]]:
-    """Pure sampling; row i meets noise[i] (max_new_tokens, 1), uniform in [0, 1)."""
     writer = decoder(trunk, prompts, role, max_new_tokens)
     completions: list[list[int]] = [[] for _ in prompts]
     ended: set[int] = set()
     for step in range(max_new_tokens):
-        probs = writer.logits().float().div(temperature).softmax(-1)  # (B, V)
-        tokens = _draw(probs, noise[writer.rows, step].to(probs.device))
+        tokens = choose(writer.logits().float(), writer.rows, step)
         for row, token in zip(writer.rows, tokens.tolist(), strict=True):
             if row not in ended:
                 completions[row].append(token)
@@ -117,19 +128,37 @@ def sample_completions(
     for start in range(0, len(places), size):
         chosen = places[start : start + size]
         indices = [order[place] for place in chosen]
-        batch = _sample_batch(
+        batch = _write_batch(
             trunk,
             [prompts[i] for i in indices],
             role=role,
             eos_ids=eos_ids,
             max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            noise=noise[chosen],
+            choose=_by_noise(noise[chosen], temperature),
         )
         completions |= dict(zip(indices, batch, strict=True))
         alive()
     known = dict(gathered(list(completions.items())))
     return [known[i] for i in range(len(prompts))]
+
+
+@torch.no_grad()
+def likeliest_completions(
+    trunk: Trunk,
+    prompts: Sequence[Sequence[int]],
+    *,
+    role: Role | None,
+    eos_ids: frozenset[int],
+    max_new_tokens: int,
+    alive: Callable[[int], None] = lambda _: None,
+) -> list[tuple[int, ...]]:
+    """One completion of each of a few prompts, the likeliest token at every step; `alive` hears of each."""
+
+    def likeliest(logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
+        alive(step)
+        return logits.argmax(-1)
+
+    return _write_batch(trunk, prompts, role=role, eos_ids=eos_ids, max_new_tokens=max_new_tokens, choose=likeliest)
 
 
 @torch.no_grad()

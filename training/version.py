@@ -1,26 +1,32 @@
 """What a policy version holds: the policy's adapter and merged weights, and what the next round starts from."""
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
-from transformers.utils import logging
+from transformers.utils.logging import disable_progress_bar
 
+from feedback.fixed_answers import FixedAnswers, write_answers
 from feedback.hardware import Dtype
 from feedback.manifest import Manifest, describe_files, sha256_of
 from feedback.rounds import STAGES, RoundBook
 from feedback.store import Ledger
+from training.config import AdapterConfig
 from training.data import encode_demonstration
 from training.export import export_policy, golden_log_probs, weight_digests
+from training.fixed_answers import MAX_TOKENS, answers_of
 from training.live import learnt_from
 from training.models import Trunk
 from training.own_layers import weights_file
 from training.publish import promotes, publish_round, release_round
 from training.stages import Job
+
+log = logging.getLogger(__name__)
 
 POLICY, REWARD, REF = "adapter", "reward", "ref"
 
@@ -37,6 +43,7 @@ def publish(job: Job, trunk: Trunk, *, has_ref: bool) -> dict[str, Any]:
         trunk.save_adapter("reward", directory / REWARD)
         if has_ref:
             trunk.save_adapter("ref", directory / REF)
+        write_answers(directory, answers_of(trunk, "policy", job.base_directory, stop_tokens(trunk), writing(job)))
         return Manifest(
             version=version,
             parent=job.data.parent,
@@ -71,6 +78,11 @@ def publish(job: Job, trunk: Trunk, *, has_ref: bool) -> dict[str, Any]:
     return {"version": version, "note": note}
 
 
+def writing(job: Job) -> Callable[[int], None]:
+    """Tells of each token that a new version writes to the fixed prompts."""
+    return lambda token: job.progress("publish", token, MAX_TOKENS, {})
+
+
 def stop_tokens(trunk: Trunk) -> frozenset[int]:
     """The ids that end a completion, from the model's generation config."""
     ids = trunk.model.generation_config.eos_token_id
@@ -81,7 +93,7 @@ def describe_base(
     directory: Path, chats: Sequence[tuple[str, str]], dtype: Dtype
 ) -> tuple[Golden, LogProbs, dict[str, str]]:
     """(golden sequences, the base model's log-probs of them, digests of its weights in `dtype`)."""
-    logging.disable_progress_bar()
+    disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(directory)
     samples = [encode_demonstration(tokenizer, [{"role": "user", "content": q}], a) for q, a in chats]
     golden = tuple(sample.prompt_ids + sample.completion_ids for sample in samples)
@@ -91,6 +103,19 @@ def describe_base(
     if AutoConfig.from_pretrained(directory).tie_word_embeddings:
         weights.pop("lm_head.weight", None)  # engines hold it once, under the embedding's name
     return golden, logprobs, weight_digests({n: w.to(stored) for n, w in weights.items()})
+
+
+def base_answers(directory: Path) -> FixedAnswers | None:
+    """What the base model says to the fixed prompts, by the same arithmetic as what is trained from it.
+
+    None of a model that cannot be trained: it may serve all the same, and nothing descends from it to hold against it.
+    """
+    try:
+        trunk = Trunk.load(directory, AdapterConfig())
+    except (AttributeError, ValueError) as error:
+        log.warning("the base model's answers to the fixed prompts are left out: %s", error)
+        return None
+    return answers_of(trunk, None, directory, stop_tokens(trunk), lambda _: None)
 
 
 def _metrics(job: Job) -> dict[str, Any]:

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from feedback.rounds import LeaseLost, RoundBook
+from feedback.rounds import CoursePoint, LeaseLost, RoundBook
 from feedback.store import connect
 from tests.conftest import wait_for
 
@@ -94,3 +94,28 @@ def test_freezing(rounds: RoundBook) -> None:
     assert rounds.is_frozen()
     rounds.freeze(False)
     assert not rounds.is_frozen()
+
+
+def point(stage: str, step: int, loss: float = 0.5) -> CoursePoint:
+    return CoursePoint(stage=stage, step=step, total=9, time=float(step), metrics={"loss": loss})
+
+
+def test_a_course_goes_on_where_an_attempt_begins_and_only_for_the_newest(rounds: RoundBook) -> None:
+    id, _ = rounds.request(trigger="t", actor="a")
+    old = rounds.claim(id, owner="w", lease_s=0)
+    assert old is not None
+    rounds.go_on(id, old, "ppo", after=0, points=[point("ppo", step) for step in (1, 2, 3)])
+    rounds.go_on(id, old, "sft", after=0, points=[point("sft", 1)])
+    rounds.go_on(id, old, "gate", after=0, points=[point("gate", 7)])
+    new = rounds.claim(id, owner="v", lease_s=60)
+    assert new is not None
+    rounds.go_on(id, new, "ppo", after=1, points=[])
+    rounds.go_on(id, new, "ppo", after=1, points=[point("ppo", 2, loss=0.25)])
+    with pytest.raises(LeaseLost, match="token 1 is no longer the newest"):
+        rounds.go_on(id, old, "ppo", after=3, points=[point("ppo", 4)])
+    expected = [point("sft", 1), point("ppo", 1), point("ppo", 2, loss=0.25), point("gate", 7)]
+    assert rounds.course(id) == expected
+    rounds.finish(id, new, "refused")
+    with pytest.raises(LeaseLost):
+        rounds.go_on(id, new, "ppo", after=2, points=[point("ppo", 3)])
+    assert rounds.course(id) == expected and rounds.course(id + 1) == []

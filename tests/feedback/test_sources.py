@@ -9,7 +9,7 @@ from feedback.erasure import Eraser
 from feedback.judgements import Rating
 from feedback.manifest import Manifest, write_manifest
 from feedback.registry import PolicyRegistry, StaleToken
-from feedback.rounds import SOURCES, LeaseLost, RoundBook, RoundRecord, key
+from feedback.rounds import SOURCES, CoursePoint, LeaseLost, RoundBook, RoundRecord, key
 from feedback.sources import note_sources
 from tests.feedback.test_erasure import say
 
@@ -30,6 +30,7 @@ def begin(book: RoundBook, **sources: Any) -> tuple[int, int]:
     token = book.claim(id, owner="w", lease_s=60)
     assert token is not None
     book.write(id, token, watermark="9-0", stage="ppo", progress={"step": 3}, metrics={"sft": {}}, policy_version=7)
+    book.go_on(id, token, "sft", after=0, points=[CoursePoint(stage="sft", step=1, total=1, time=1.0, metrics={})])
     assert note_sources(book.redis, id, token, **{"responses": [], "feedback": [], **sources})
     return id, token
 
@@ -52,7 +53,7 @@ def test_a_response_in_the_data_starts_the_round_again_once(shop: Any, book: Rou
     assert (again.state, again.stage, again.token, again.attempts, again.restarts) == ("queued", "collect", 2, 0, 1)
     assert again.reason == "data was erased; the round starts again"
     assert (again.policy_version, again.abandoned, again.watermark) == (None, 7, "9-0")
-    assert (again.progress, again.metrics) == ({}, {})
+    assert (again.progress, again.metrics, book.course(id)) == ({}, {}, [])
     assert book.is_expired(again), "nobody need wait for the lease of who was at it"
     assert eraser.response(held).restarted == eraser.response(second).restarted == ()
     assert record(book, id) == again

@@ -146,7 +146,7 @@ async def test_what_exists_is_shown_as_documented(
 
     for method, path, _ in operations(document):
         if method == "get" and path not in ("/v1/feedback/export", "/v1/chat/completions/{id}/stream"):
-            await check(method, path)
+            await check(method, path, params={"with": "policy-v1"} if path.endswith("/diff") else None)
     await check("GET", "/v1/feedback/export", params={"format": "ratchet"})
     await check("POST", "/v1/chat/completions/{id}", json={"metadata": {"feedback": "up"}})
     await check("PUT", "/v1/conversations/{id}", json={"title": "The sky", "allow_training": False})

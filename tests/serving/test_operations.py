@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from feedback.rounds import CoursePoint
 from feedback.store import LedgerNotDurable
 
 
@@ -70,11 +71,28 @@ async def test_rounds_are_opened_once_listed_and_frozen(live: Any) -> None:
     assert (len(listing["data"]), listing["frozen"]) == (1, True)
 
 
+async def test_the_course_of_a_round_is_there_whole_whenever_it_is_asked_for(live: Any) -> None:
+    assert (await live.http.get("/v1/rounds/1/course")).json()["error"]["code"] == "round_not_found"
+    id, _ = live.gateway.rounds.request(trigger="operator", actor="ann")
+    assert (await live.http.get("/v1/rounds/1/course")).json() == {"object": "round.course", "round": 1, "data": []}
+    token = live.gateway.rounds.claim(id, owner="w", lease_s=60)
+    points = [
+        {"stage": stage, "step": step, "total": 2, "time": 5.5 + step, "metrics": {"loss": 0.5, "kl": None}}
+        for stage in ("sft", "ppo") for step in (1, 2)
+    ]  # fmt: skip
+    for point in points:
+        kept = CoursePoint.model_validate(point)
+        live.gateway.rounds.go_on(id, token, kept.stage, after=kept.step - 1, points=[kept])
+    assert (await live.http.get("/v1/rounds/1/course")).json()["data"] == points
+    assert (await live.http.get("/v1/rounds/x/course")).json()["error"]["param"] == "id"
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
         ("GET", "/v1/policies"), ("POST", "/v1/rollback"), ("POST", "/v1/policies/0/promote"), ("POST", "/v1/rounds"),
-        ("GET", "/v1/rounds"), ("GET", "/v1/rounds/1"), ("POST", "/v1/rounds/freeze"),
+        ("GET", "/v1/rounds"), ("GET", "/v1/rounds/1"), ("POST", "/v1/rounds/freeze"), ("GET", "/v1/rounds/1/course"),
+        ("GET", "/v1/policies/0"), ("GET", "/v1/policies/0/diff?with=0"),
     ],
 )  # fmt: skip
 async def test_operations_are_for_operators(live: Any, method: str, path: str) -> None:

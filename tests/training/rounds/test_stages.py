@@ -14,8 +14,9 @@ from feedback.archive import Archive
 from feedback.curves import Curves
 from feedback.erasure import Eraser
 from feedback.fit import Change, Fit
+from feedback.fixed_answers import read_answers
 from feedback.judgements import Comparison
-from feedback.manifest import sha256_of
+from feedback.manifest import sha256_of, verify_files
 from feedback.raters import Raters
 from feedback.records import Completion, Message
 from feedback.rounds import STAGES, LeaseLost
@@ -24,6 +25,7 @@ from feedback.store import Ledger
 from training.collect import TrainingData, collect
 from training.config import RewardConfig, RoundConfig
 from training.data import Sample
+from training.fixed_answers import PROMPTS
 from training.metrics_log import LINES
 from training.models import Role, Trunk
 from training.progress import Progress
@@ -90,11 +92,25 @@ def with_a_first_version(rounds: Rounds) -> "Installation":
     return rounds.installation
 
 
+def require_answers(installation: "Installation", *versions: int) -> None:
+    """Each has answered the fixed prompts, and its manifest vouches for that."""
+    for version in versions:
+        directory = installation.registry.directory(version)
+        answers = read_answers(directory)
+        assert answers is not None and answers.keys() == set(PROMPTS)
+        verify_files(directory, manifest := installation.registry.manifest(version))
+        assert "answers.json" in manifest.files
+
+
 def test_next_round_goes_on_from_the_stable_version(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
     installation = rounds.installation
     installation.speak(24, demonstrations=4)
     first, outcomes = rounds.run()
     assert outcomes["publish"].metrics == {"version": 1, "note": "policy-v1 is stable"}
+    require_answers(installation, 0, 1)
+    done = [(point.stage, point.step) for point in installation.book.course(first)]
+    assert done == [*(("sft", n + 1) for n in range(20)), *(("reward", n + 1) for n in range(len(done) - 27)),
+                    *(("ppo", n + 1) for n in range(6)), ("gate", 6)]  # fmt: skip
     rounds.end(first, "published")
     installation.speak(24, seed=1)
     loaded: list[str] = []

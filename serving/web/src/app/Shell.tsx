@@ -107,7 +107,7 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
             <PlusIcon /> New
           </button>
         </header>
-        {inConsole ? (
+        {inConsole && mayUse(session) ? (
           <Navigation session={session} current={inConsole.view} onOpen={() => setDrawer(false)} />
         ) : (
           <ConversationList

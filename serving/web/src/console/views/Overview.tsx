@@ -1,1 +1,92 @@
-export const Overview = () => <p>Not built yet.</p>;
+import { releases } from "../../api/releases";
+import type { Round } from "../../api/rounds";
+import { status } from "../../api/status";
+import { Link } from "../../app/Link";
+import { consolePath } from "../../app/route";
+import { Health } from "../overview/Health";
+import "../overview/overview.css";
+import { Switches } from "../overview/Switches";
+import { Badge } from "../parts/Badge";
+import { Loaded } from "../parts/Loaded";
+import { usePolled } from "../parts/usePolled";
+import { StartRound } from "../rounds/RoundList";
+import "../rounds/rounds.css";
+import { Stages } from "../rounds/Stages";
+import { TONES } from "../rounds/words";
+
+/** At a glance: does it serve, does it learn, is something being released, and may it do so by itself. */
+export function Overview() {
+  const polled = usePolled((signal) => status.get(signal), 2000);
+  return (
+    <Loaded polled={polled}>
+      {(facts) => (
+        <>
+          <Health facts={facts} />
+          <div className="c-columns">
+            <OpenRound round={facts.round} />
+            <div className="c-stack">
+              <OpenRelease id={facts.release} />
+              <Switches facts={facts} onDone={() => void polled.refresh()} />
+            </div>
+          </div>
+          <p className="muted small">Ratchet {facts.version}</p>
+        </>
+      )}
+    </Loaded>
+  );
+}
+
+function OpenRound({ round }: { round: Round | null }) {
+  return (
+    <section className="c-card" aria-labelledby="learning">
+      <h2 id="learning">Learning</h2>
+      {round === null ? (
+        <>
+          <p>No round is open.</p>
+          <div className="c-row">
+            <StartRound />
+            <Link to={consolePath("rounds")}>Past rounds</Link>
+          </div>
+        </>
+      ) : (
+        <>
+          <p className="c-row">
+            <Link to={consolePath("rounds", round.id)}>Round {round.id}</Link>
+            <Badge tone={TONES[round.state]}>{round.state}</Badge>
+            {round.reason && <span className="small">{round.reason}</span>}
+          </p>
+          <Stages round={round} />
+        </>
+      )}
+    </section>
+  );
+}
+
+function OpenRelease({ id }: { id: number | null }) {
+  return (
+    <section className="c-card" aria-labelledby="releasing">
+      <h2 id="releasing">Release</h2>
+      {id === null ? (
+        <p>
+          No release is open. <Link to={consolePath("releases")}>Past releases</Link>
+        </p>
+      ) : (
+        <ReleaseLine id={id} />
+      )}
+    </section>
+  );
+}
+
+function ReleaseLine({ id }: { id: number }) {
+  const polled = usePolled((signal) => releases.get(String(id), signal), 5000, String(id));
+  return (
+    <Loaded polled={polled}>
+      {({ candidate, stable, is, says }) => (
+        <p>
+          <Link to={consolePath("releases", id)}>Release {id}</Link>: policy-v{candidate} beside policy-v{stable}, {is}.
+          {says && <span className="muted"> {says}</span>}
+        </p>
+      )}
+    </Loaded>
+  );
+}

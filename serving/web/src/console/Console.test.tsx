@@ -1,0 +1,192 @@
+import { fireEvent, render, screen, waitFor } from "@testing-library/react";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import type { Role } from "../api/client";
+import { failure, gateway, json, type Route } from "../rating/gateway_double";
+
+const LIST = { object: "list", data: [], has_more: false, frozen: false };
+const FACTS = {
+  object: "status",
+  engines: [
+    { arm: "stable", policy_version: 3, reason: null },
+    { arm: "candidate", policy_version: null, reason: "the engine starts" },
+  ],
+  last_swap: null,
+  ledger: { writable: true, reason: null, completions: 1234, judgements: 56, memory_bytes: 1572864 },
+  workers: { alive: null, queued: 2, oldest_wait_s: 75, reason: "the broker does not answer" },
+  round: null,
+  learning_frozen: false,
+  releases_frozen: true,
+  release: null,
+  self_test: { alarm: true, says: "stable beats itself" },
+  version: "0.1",
+};
+const RUNNING = {
+  object: "round", id: 4, state: "running", stage: "ppo", attempts: 1, trigger: "operator", actor: "root",
+  created: 1767225600, finished: null, policy_version: null, restarts: 0, reason: null,
+  progress: { stage: "ppo", step: 3, total: 40, eta_s: 62 },
+  metrics: { collect: { rankings: 5 }, sft: { skipped: "3 new demonstrations, 16 are needed" }, reward: {} },
+}; // prettier-ignore
+const step = (at: number) => ({
+  stage: "ppo", step: at, total: 40, time: at, metrics: { "objective/score": at / 8, "objective/kl": null },
+}); // prettier-ignore
+
+beforeEach(() => {
+  vi.resetModules();
+  vi.stubGlobal("matchMedia", () => ({ matches: false }));
+  HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
+  HTMLDialogElement.prototype.close ??= vi.fn();
+});
+afterEach(() => vi.unstubAllGlobals());
+
+async function arrive(path: string, role: Role, routes: Record<string, Route> = {}) {
+  history.replaceState(null, "", path);
+  const asked = gateway({
+    "GET /v1/session": () => json({ name: "ann", role, single_user: false }),
+    "GET /v1/conversations": () => json(LIST),
+    "GET /v1/status": () => json(FACTS),
+    ...routes,
+  });
+  const fresh = await import("../app/App"); // a page arrives once
+  render(<fresh.App />);
+  return asked;
+}
+
+const figureOf = async (name: string) => (await screen.findByText(name)).parentElement!.textContent;
+
+test("operators find the console in the sidebar, and the chat again", async () => {
+  await arrive("/chat", "operator");
+  fireEvent.click(await screen.findByText("Console"));
+  await screen.findByRole("heading", { name: "Overview" });
+  const views = screen.getByRole("navigation", { name: "Console" });
+  expect(views.textContent).toContain("Rounds");
+  expect(views.textContent).not.toContain("Keys"); // an admin's
+  expect(location.pathname).toBe("/console/overview");
+  expect(document.title).toBe("Overview · Ratchet");
+  fireEvent.click(screen.getByText("Back to the chat"));
+  await screen.findByLabelText("Message");
+});
+
+test("users find no console, and are told so where they type its address", async () => {
+  const asked = await arrive("/console/rounds", "rater");
+  await screen.findByText("This is for operators and admins; you are signed in as ann, rater.");
+  expect(screen.getByRole("navigation", { name: "Conversations" })).toBeTruthy();
+  expect(asked.some(({ path }) => path.startsWith("/v1/rounds"))).toBe(false);
+  expect(screen.queryByText("Console")).toBeNull();
+});
+
+test("keys are for admins alone", async () => {
+  await arrive("/console/keys", "operator");
+  await screen.findByText("This is for admins; you are signed in as ann, operator.");
+});
+
+test("a view that is not there says so", async () => {
+  await arrive("/console/nonsense", "admin");
+  await screen.findByText("There is no such view.");
+});
+
+test("the overview says what serves, what does not, and what cannot be known", async () => {
+  await arrive("/console/overview", "admin");
+  expect(await figureOf("engine, stable")).toContain("policy-v3");
+  expect(await figureOf("engine, candidate")).toBe("engine, candidatedoes not servethe engine starts");
+  expect(await figureOf("workers")).toBe("workersunknownthe broker does not answer");
+  expect(await figureOf("ledger")).toContain("1.5 MiB of memory");
+  expect(await figureOf("answers kept")).toContain("1,234");
+  expect(await figureOf("votes' self-test")).toBe("votes' self-testalarmstable beats itself");
+  await screen.findByText("No round is open.");
+});
+
+test("learning is frozen for a reason, after a confirmation", async () => {
+  const asked = await arrive("/console/overview", "operator", { "POST /v1/rounds/freeze": () => json({ frozen: true }) });
+  fireEvent.click(await screen.findByRole("button", { name: "Freeze learning" }));
+  expect(asked.some(({ method }) => method === "POST")).toBe(false);
+  fireEvent.change(screen.getByLabelText(/Reason/), { target: { value: "an audit" } });
+  fireEvent.submit(screen.getByLabelText(/Reason/).closest("form")!);
+  await waitFor(() => expect(screen.queryByLabelText(/Reason/)).toBeNull());
+  const [said] = asked.filter(({ method }) => method === "POST");
+  expect([said!.path, said!.body]).toEqual(["/v1/rounds/freeze", { frozen: true, reason: "an audit" }]);
+  expect(screen.getByRole("button", { name: "Unfreeze releases" })).toBeTruthy();
+});
+
+test("a round is shown while it runs, with the curve so far", async () => {
+  await arrive("/console/rounds/4", "operator", {
+    "GET /v1/rounds/4": () => json(RUNNING),
+    "GET /v1/rounds/4/course": () => json({ data: [step(1), step(2), step(3)] }),
+  });
+  expect((await screen.findByRole("progressbar")).getAttribute("aria-label")).toBe("PPO: step 3 of 40, 1:02 to go");
+  expect(screen.getAllByRole("listitem").find((item) => item.getAttribute("aria-current") === "step")!.textContent).toBe(
+    "●PPOunder way",
+  );
+  const score = screen.getByText("Score").closest("figure")!;
+  await waitFor(() => expect(score.querySelector("svg [aria-label=line] path")).toBeTruthy());
+  expect(screen.getByText("KL to the reference").closest("figure")!.textContent).toContain("Comes with the first steps.");
+  expect(screen.getByText(/^SFT was skipped: 3 new demonstrations/)).toBeTruthy();
+});
+
+test("a round that ended shows what the gate asked, and is asked for no more", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"], shouldAdvanceTime: true });
+  const checks = [{ name: "KL to the reference", value: null, sign: "<=", threshold: 12, passed: false }];
+  const ended = { ...RUNNING, state: "refused", stage: "gate", finished: 1767225700, reason: "KL is too high",
+    metrics: { ...RUNNING.metrics, ppo: {}, gate: { checks } } }; // prettier-ignore
+  const asked = await arrive("/console/rounds/4", "operator", {
+    "GET /v1/rounds/4": () => json(ended),
+    "GET /v1/rounds/4/course": () => json({ data: [] }),
+  });
+  const row = (await screen.findByRole("rowheader", { name: "KL to the reference" })).closest("tr")!;
+  expect([...row.children].map((cell) => cell.textContent)).toEqual(["KL to the reference", "no number", "<= 12", "failed"]);
+  const before = asked.length;
+  await vi.advanceTimersByTimeAsync(10_000);
+  vi.useRealTimers();
+  expect(asked.length - before).toBeLessThanOrEqual(2);
+});
+
+test("a round that is started is shown, also one that was open already", async () => {
+  await arrive("/console/rounds", "operator", {
+    "GET /v1/rounds": () => json({ ...LIST, frozen: true }),
+    "POST /v1/rounds": () => json(RUNNING),
+    "GET /v1/rounds/4": () => json(RUNNING),
+    "GET /v1/rounds/4/course": () => json({ data: [] }),
+  });
+  await screen.findByText("No round has been run yet.");
+  expect(screen.getByText(/learning is frozen/)).toBeTruthy();
+  fireEvent.click(screen.getByRole("button", { name: "Start a round" }));
+  fireEvent.submit(screen.getByText(/It trains on what has been said/).closest("form")!);
+  await screen.findByRole("heading", { name: "Rounds" });
+  await waitFor(() => expect(location.pathname).toBe("/console/rounds/4"));
+});
+
+const bounds = (mean: number) => ({ mean, low: mean - 0.125, high: mean + 0.125 });
+const FIT = {
+  prompts: 18, rankings: 21, pairs: 57, ties: 4, confidence: 0.95, accuracy: bounds(0.75), log_loss: bounds(0.5),
+  brier: bounds(0.25), ece: bounds(0.125), kendall_tau: null, length_slope: null, agreement: null, agreement_pairs: 0,
+  bins: [{ predicted: 0.625, observed: 0.5, pairs: 30 }, { predicted: 0.875, observed: 0.75, pairs: 27 }], lengths: [],
+}; // prettier-ignore
+
+test("the newest reward model is shown in full, and all of them beside each other", async () => {
+  const policy = (version: number, metrics: object) => ({ id: `policy-v${version}`, version, created: 1, metrics });
+  const data = [policy(0, {}), policy(1, { reward: { held_out: FIT } }), policy(2, { reward: { held_out: FIT } })];
+  const asked = await arrive("/console/reward-model", "operator", {
+    "GET /v1/policies": () => json({ data }),
+    "GET /v1/policies/policy-v2": () => json({ reward_fit: FIT }),
+    "GET /v1/policies/policy-v0": () => json({ reward_fit: null }),
+  });
+  await screen.findByRole("heading", { name: "policy-v2" });
+  expect(screen.getByText("0.375 to 0.625 nats per pair; knowing nothing: 0.693")).toBeTruthy();
+  expect(screen.getAllByRole("link", { name: /policy-v/ }).map((link) => link.textContent)).toEqual(["policy-v2", "policy-v1"]);
+  const figure = screen.getByText("Reliability").closest("figure")!;
+  await waitFor(() => expect(figure.querySelector("svg [aria-label=dot]")?.childElementCount).toBe(2));
+  expect(figure.querySelector("svg [aria-label=link]")).toBeTruthy();
+  expect(asked.filter(({ path }) => path.startsWith("/v1/policies/")).length).toBe(1);
+});
+
+test("a version without a reward model says so", async () => {
+  await arrive("/console/reward-model/policy-v0", "operator", {
+    "GET /v1/policies": () => json({ data: [] }),
+    "GET /v1/policies/policy-v0": () => json({ reward_fit: null }),
+  });
+  await screen.findByText("policy-v0 has no reward model of its own.");
+});
+
+test("a session that ended leads to signing in", async () => {
+  await arrive("/console/overview", "operator", { "GET /v1/status": () => failure(401, "Expired.") });
+  await screen.findByLabelText("API key");
+});

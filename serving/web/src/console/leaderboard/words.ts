@@ -1,0 +1,43 @@
+/** What a leaderboard's table does not say, one sentence each. */
+
+import { nameOf, type BoardFigure, type Leaderboard, type Standing } from "../../api/policies";
+
+export const within = ({ low, high }: BoardFigure, show: (value: number) => string): string =>
+  low === null || high === null ? "unknown" : `${show(low)} to ${show(high)}`;
+
+export const share = (value: number): string => `${(100 * value).toFixed(1)}%`;
+export const elo = (value: number): string => value.toFixed(0);
+
+export function remarks(board: Leaderboard): string[] {
+  const { votes, raters, ties, confidence, anchor, standings } = board;
+  if (votes === 0) return ["No votes on different versions yet: lay answers of two versions side by side, and vote."];
+  const alone = standings.some(({ strength }) => strength !== null && strength.low === null);
+  return [
+    `${votes} votes by ${raters} raters, ${ties} of them ties. Intervals are ${share(confidence).replace(".0", "")}, with raters as what is independent; 1000 is ${nameOf(anchor)}.`,
+    ...sided(board.left_wins, "The left one of two equal answers is preferred in"),
+    ...sided(board.longer_wins, "One that is twice as long is preferred in"),
+    ...fragile(board),
+    ...(alone ? ["An interval is unknown where fewer than two raters stand behind it."] : []),
+    ...standings.flatMap((standing) => unranked(standing, anchor)),
+  ];
+}
+
+const sided = (figure: BoardFigure | null, what: string): string[] =>
+  figure === null ? [] : [`${what} ${share(figure.value)} (${within(figure, share)}): taken out of Elo.`];
+
+function fragile({ fragility, votes }: Leaderboard): string[] {
+  if (fragility === null) return [];
+  const leader = nameOf(fragility.leader);
+  if (fragility.dropped === null || fragility.rival === null) {
+    return [`${leader} stays first whichever half of the votes is dropped, as far as was tried.`];
+  }
+  const part = share(fragility.dropped / votes);
+  return [`Without ${fragility.dropped} votes (${part}) ${nameOf(fragility.rival)} would be ahead of ${leader}.`];
+}
+
+function unranked({ version, status }: Standing, anchor: number): string[] {
+  const name = `${nameOf(version)} cannot be ranked:`;
+  if (status === "unlinked") return [`${name} nothing links it by votes with ${nameOf(anchor)}, not even by way of others.`];
+  if (status === "one_sided") return [`${name} it won all votes that link it with ${nameOf(anchor)}, or lost all.`];
+  return [];
+}

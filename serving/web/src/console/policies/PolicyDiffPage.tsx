@@ -1,0 +1,112 @@
+import { nameOf, policies, type Pairs, type PolicyDiff } from "../../api/policies";
+import { Link } from "../../app/Link";
+import { consolePath } from "../../app/route";
+import { Figure, Figures } from "../parts/Figure";
+import { Loaded } from "../parts/Loaded";
+import { Table } from "../parts/Table";
+import { usePolled } from "../parts/usePolled";
+import { Compare, diffPath } from "./Compare";
+import { PolicyLink } from "./PolicyLink";
+import { told } from "./words";
+
+export function PolicyDiffPage({ left, right }: { left: number; right: number }) {
+  const list = usePolled(policies.list, null);
+  const polled = usePolled((signal) => policies.diff(left, right, signal), null, `${left}-${right}`);
+  return (
+    <>
+      <p className="small c-row">
+        <Link to={consolePath("policies")}>All versions</Link>
+        <Link to={diffPath(right, left)}>Swap sides</Link>
+      </p>
+      <h2>
+        <PolicyLink version={left} /> beside <PolicyLink version={right} />
+      </h2>
+      {list.value && <Compare versions={list.value.data.map(({ version }) => version)} at={[left, right]} />}
+      <Loaded polled={polled}>{(diff) => <Whole diff={diff} />}</Loaded>
+    </>
+  );
+}
+
+function Whole({ diff }: { diff: PolicyDiff }) {
+  const { common_ancestor: common, judgements, versions } = diff;
+  const [left, right] = versions.map(nameOf) as [string, string];
+  const gate = Object.fromEntries(
+    Object.entries(diff.gate).map(([name, pair]) => [name, pair.map((side) => side && `${told(side.value)}, ${side.verdict}`)]),
+  ) as Pairs;
+  return (
+    <>
+      <Answers diff={diff} />
+      <section>
+        <h2>Where they part</h2>
+        <Figures>
+          <Figure name="Nearest common version" value={common === null ? "none" : <PolicyLink version={common} />} />
+          <Figure name={`Judgements that trained only ${left}`} value={judgements.left.toLocaleString("en")} />
+          <Figure name="Both" value={judgements.both.toLocaleString("en")} />
+          <Figure name={`Only ${right}`} value={judgements.right.toLocaleString("en")} />
+        </Figures>
+      </section>
+      <Beside name="Gate" pairs={gate} versions={versions} empty="The gate asked nothing of either." />
+      <Beside name="Configuration" pairs={diff.config} versions={versions} empty="They were trained alike." />
+      <Beside name="Lineage" pairs={diff.lineage} versions={versions} empty="Nothing differs." />
+      <Beside name="Figures" pairs={diff.metrics} versions={versions} empty="Nothing differs." />
+    </>
+  );
+}
+
+/** To the same fixed prompts, as each wrote when it was made. */
+function Answers({ diff: { answers = [], answers_missing = [], versions } }: { diff: PolicyDiff }) {
+  return (
+    <section>
+      <h2>Answers to the same prompts</h2>
+      {answers_missing.length > 0 && (
+        <p className="muted">No answers were written down when {answers_missing.map(nameOf).join(" and ")} came to be.</p>
+      )}
+      {answers.map(({ prompt, left, right }) => (
+        <article key={prompt} className="c-card">
+          <h3>{prompt}</h3>
+          {left === right ? (
+            <Said by="both" text={left} />
+          ) : (
+            <div className="c-columns">
+              <Said by={nameOf(versions[0])} text={left} />
+              <Said by={nameOf(versions[1])} text={right} />
+            </div>
+          )}
+        </article>
+      ))}
+    </section>
+  );
+}
+
+const Said = ({ by, text }: { by: string; text: string }) => (
+  <div className="c-stack">
+    <p className="muted small">{by}</p>
+    <p className="c-said">{text || <span className="muted">(nothing)</span>}</p>
+  </div>
+);
+
+interface BesideProps {
+  name: string;
+  pairs: Pairs;
+  versions: [number, number];
+  empty: string;
+}
+
+function Beside({ name, pairs, versions, empty }: BesideProps) {
+  return (
+    <section>
+      <h2>{name}</h2>
+      <Table
+        label={`${name}: what differs`}
+        columns={[
+          { name: "Name", cell: ([field]) => field },
+          { name: nameOf(versions[0]), cell: ([, [left]]) => told(left) },
+          { name: nameOf(versions[1]), cell: ([, [, right]]) => told(right) },
+        ]}
+        rows={Object.entries(pairs)}
+        id={([field]) => field}
+        empty={empty}
+      />
+    </section>
+  );
+}

@@ -1,0 +1,161 @@
+import { policies, type Curves, type GateCheck, type PolicyFacts, type PolicyList } from "../../api/policies";
+import { Link } from "../../app/Link";
+import { consolePath } from "../../app/route";
+import { Badge } from "../parts/Badge";
+import { Figure, Figures } from "../parts/Figure";
+import { Loaded } from "../parts/Loaded";
+import { Plot, figure } from "../parts/Plot";
+import { Table, type Column } from "../parts/Table";
+import { usePolled } from "../parts/usePolled";
+import { When } from "../parts/When";
+import { Compare } from "./Compare";
+import { Lineage } from "./Lineage";
+import { PolicyOrders } from "./PolicyOrders";
+import { flat, marksOf, toneOf, told } from "./words";
+
+const EVERY_MS = 10_000;
+
+export function PolicyPage({ version }: { version: number }) {
+  const list = usePolled(policies.list, EVERY_MS);
+  const polled = usePolled((signal) => policies.get(version, signal), EVERY_MS * 3, String(version));
+  const refresh = () => void Promise.all([list.refresh(), polled.refresh()]);
+  return (
+    <>
+      <p className="small">
+        <Link to={consolePath("policies")}>All versions</Link>
+      </p>
+      <Loaded polled={list}>
+        {(known) => <Loaded polled={polled}>{(policy) => <Whole policy={policy} list={known} onDone={refresh} />}</Loaded>}
+      </Loaded>
+    </>
+  );
+}
+
+function Whole({ policy, list, onDone }: { policy: PolicyFacts; list: PolicyList; onDone: () => void }) {
+  const { version, broken, gate, curves, judgements, config, reward_fit, lineage } = policy;
+  const others = list.data.map((each) => each.version);
+  return (
+    <>
+      <Heading policy={policy} list={list} />
+      {broken !== undefined && <p className="c-problem">{broken}</p>}
+      <PolicyOrders policy={policy} list={list} onDone={onDone} />
+      <section>
+        <h2>Lineage</h2>
+        <Lineage policy={policy} />
+      </section>
+      <section>
+        <h2>Gate</h2>
+        <Table label="What the gate asked" columns={CHECKS} rows={gate ?? []} id={({ name }) => name} empty="The gate asked nothing of this version." />
+      </section>
+      <Trained judgements={judgements ?? {}} lineage={lineage ?? {}} fit={reward_fit ?? null} />
+      {curves && (
+        <section>
+          <h2>Training</h2>
+          <Training curves={curves} />
+        </section>
+      )}
+      {others.length > 1 && <Compare versions={others} at={[policy.parent ?? others.find((each) => each !== version)!, version]} />}
+      <Config config={config ?? {}} />
+    </>
+  );
+}
+
+function Heading({ policy, list }: { policy: PolicyFacts; list: PolicyList }) {
+  return (
+    <header className="c-heading">
+      <h2 className="c-row">
+        {policy.id} <Badge tone={toneOf(policy.state)}>{policy.state.replace("_", " ")}</Badge>
+        {marksOf(policy, list).map((mark) => (
+          <Badge key={mark}>{mark}</Badge>
+        ))}
+      </h2>
+      <p className="muted small">
+        {policy.kind === "base" ? "The base model" : "Trained"}
+        {policy.created !== undefined && (
+          <>
+            , made <When time={policy.created} />
+          </>
+        )}
+        {policy.base_model && `, on ${policy.base_model}`}.
+      </p>
+    </header>
+  );
+}
+
+const CHECKS: Column<GateCheck>[] = [
+  { name: "Check", cell: ({ name }) => name.replace("gate/", "").replaceAll("_", " ") },
+  { name: "Verdict", cell: ({ passed }) => <Badge tone={passed ? "good" : "bad"}>{passed ? "passed" : "failed"}</Badge> },
+  { name: "Found", numeric: true, cell: ({ value }) => (value === null ? "–" : figure(value)) },
+  { name: "Asked", numeric: true, cell: ({ sign, threshold }) => (threshold === null ? "–" : `${sign} ${figure(threshold)}`) },
+];
+
+type Trains = Pick<PolicyFacts, "judgements"> & { lineage: Record<string, unknown>; fit: PolicyFacts["reward_fit"] };
+
+/** What people said that it learned from, and how well the reward model understood them. */
+function Trained({ judgements, fit }: Trains) {
+  const counts = Object.entries(judgements);
+  if (counts.length === 0 && fit === null) return null;
+  return (
+    <section>
+      <h2>Learned from</h2>
+      <Figures>
+        {counts.map(([kind, count]) => (
+          <Figure key={kind} name={kind.replaceAll("_", " ")} value={count.toLocaleString("en")} />
+        ))}
+        {fit && (
+          <>
+            <Figure name="Reward model’s accuracy" value={share(fit.accuracy.mean)} note={`${share(fit.accuracy.low)} to ${share(fit.accuracy.high)}, on ${fit.pairs} pairs it never saw`} />
+            <Figure name="Its calibration error" value={share(fit.ece.mean)} note={<Link to={consolePath("reward-model")}>Reliability</Link>} />
+          </>
+        )}
+      </Figures>
+    </section>
+  );
+}
+
+const share = (value: number) => `${(100 * value).toFixed(1)}%`;
+
+const CURVES: [keyof Curves, string, string][] = [
+  ["score", "Score", "mean score of the reward model"],
+  ["kl", "KL from the reference policy", "nats per completion"],
+  ["length", "Length", "tokens per completion"],
+  ["entropy", "Entropy", "nats per token"],
+  ["clip_fraction", "Clip fraction", "share of tokens"],
+  ["explained_variance", "Explained variance", "of the returns by the values"],
+];
+
+function Training({ curves }: { curves: Curves }) {
+  return (
+    <div className="c-columns">
+      {CURVES.map(([name, title, unit]) => (
+        <Plot
+          key={name}
+          title={title}
+          height={160}
+          series={[{ name: title, points: curves.iterations.map((x, at) => ({ x, y: curves[name][at]! })) }]}
+          x={{ name: "iteration", kind: "whole" }}
+          y={{ name: unit }}
+        />
+      ))}
+    </div>
+  );
+}
+
+function Config({ config }: { config: Record<string, unknown> }) {
+  const rows = flat(config);
+  return (
+    <details className="c-stack">
+      <summary>Configuration it was trained with</summary>
+      <Table
+        label="Configuration"
+        columns={[
+          { name: "Name", cell: ([name]) => <code>{name}</code> },
+          { name: "Value", cell: ([, value]) => told(value) },
+        ]}
+        rows={rows}
+        id={([name]) => name}
+        empty="None is known."
+      />
+    </details>
+  );
+}

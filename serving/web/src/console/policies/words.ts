@@ -1,0 +1,64 @@
+/** What is told of policy versions, in words. */
+
+import type { GateCheck, Policy, PolicyList, PolicyState } from "../../api/policies";
+import type { Tone } from "../parts/Badge";
+import { figure } from "../parts/Plot";
+
+const TONES: Record<string, Tone> = { stable: "good", canary: "busy", rejected: "bad", rolled_back: "bad", broken: "bad" };
+
+export const toneOf = (state: PolicyState): Tone => TONES[state] ?? "plain";
+
+/** States whose version may serve at once. */
+export const MAY_SERVE: readonly PolicyState[] = ["candidate", "canary", "retired", "rolled_back"];
+
+/** What else is to say of a version in one word each. */
+export function marksOf(policy: Policy, list: PolicyList): string[] {
+  return [
+    ...(policy.served ? ["serves"] : []),
+    ...(policy.version === list.candidate_served ? ["serves as candidate"] : []),
+    ...(policy.pinned ? ["pinned"] : []),
+    ...(policy.broken !== undefined ? ["broken"] : []),
+  ];
+}
+
+const stage = (policy: Policy, name: string): Record<string, unknown> => {
+  const found = policy.metrics?.[name];
+  return typeof found === "object" && found !== null ? (found as Record<string, unknown>) : {};
+};
+
+/** All that the gate asked of a version in the list. */
+export function checksOf(policy: Policy): GateCheck[] {
+  const asked = stage(policy, "gate").checks;
+  return Array.isArray(asked) ? (asked as GateCheck[]) : [];
+}
+
+export function gateInShort(policy: Policy): string {
+  const asked = checksOf(policy);
+  if (asked.length === 0) return policy.kind === "base" ? "not asked" : "–";
+  const passed = asked.filter((check) => check.passed).length;
+  return passed === asked.length ? `all ${asked.length} passed` : `${asked.length - passed} of ${asked.length} failed`;
+}
+
+/** A number of the gate's, null where that stage told none. */
+export function gateFigure(policy: Policy, name: string): number | null {
+  const found = stage(policy, "gate")[`gate/${name}`];
+  return typeof found === "number" ? found : null;
+}
+
+/** Anything of a configuration or of metrics on one line. */
+export function told(value: unknown): string {
+  if (value === null || value === undefined) return "–";
+  if (typeof value === "number") return figure(value);
+  if (typeof value === "string") return value;
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  return JSON.stringify(value);
+}
+
+/** The numbers and texts in a tree, by dotted name. */
+export function flat(tree: Record<string, unknown>, prefix = ""): [string, unknown][] {
+  return Object.entries(tree).flatMap(([name, value]) =>
+    typeof value === "object" && value !== null && !Array.isArray(value)
+      ? flat(value as Record<string, unknown>, `${prefix}${name}.`)
+      : [[`${prefix}${name}`, value] as [string, unknown]],
+  );
+}

@@ -1,0 +1,78 @@
+import { policies } from "../../api/policies";
+import { releases, type Release, type ReleaseList as Listed } from "../../api/releases";
+import { Link } from "../../app/Link";
+import { consolePath } from "../../app/route";
+import { Loaded } from "../parts/Loaded";
+import { Table, type Column } from "../parts/Table";
+import { usePolled } from "../parts/usePolled";
+import { When } from "../parts/When";
+import { PolicyLink } from "../policies/PolicyLink";
+import { Progress } from "./Evidence";
+import { ReleaseBadge } from "./ReleaseBadge";
+import { StartRelease } from "./StartRelease";
+import { shareWithin } from "./words";
+
+const EVERY_MS = 5_000;
+
+export function ReleaseList() {
+  const polled = usePolled(releases.list, EVERY_MS);
+  const known = usePolled(policies.list, EVERY_MS * 6);
+  return (
+    <Loaded polled={polled}>
+      {(listed) => (
+        <>
+          <Standing listed={listed} />
+          {known.value && (
+            <div className="c-row">
+              <StartRelease policies={known.value} open={openOf(listed)} onDone={() => void polled.refresh()} />
+            </div>
+          )}
+          <Table
+            label="Releases, newest first"
+            columns={COLUMNS}
+            rows={listed.data}
+            id={({ id }) => id}
+            empty="Nothing was ever released: whatever serves was put there directly."
+          />
+        </>
+      )}
+    </Loaded>
+  );
+}
+
+const openOf = ({ data, open }: Listed): Release | null => data.find(({ id }) => id === open) ?? null;
+
+function Standing({ listed }: { listed: Listed }) {
+  const release = openOf(listed);
+  return (
+    <>
+      {listed.frozen && (
+        <p className="c-remark">
+          Releases are frozen: nothing is released or promoted by itself. What is worse is still rolled back.
+        </p>
+      )}
+      <p>
+        {release === null ? (
+          "No release is open."
+        ) : (
+          <>
+            <Link to={consolePath("releases", release.id)}>Release {release.id}</Link> is open: {release.is}.
+          </>
+        )}
+      </p>
+    </>
+  );
+}
+
+const COLUMNS: Column<Release>[] = [
+  { name: "Release", cell: ({ id }) => <Link to={consolePath("releases", id)}>{id}</Link> },
+  { name: "State", cell: (release) => <ReleaseBadge release={release} /> },
+  { name: "Candidate", cell: ({ candidate }) => <PolicyLink version={candidate} /> },
+  { name: "Beside", cell: ({ stable }) => <PolicyLink version={stable} /> },
+  { name: "Votes", numeric: true, cell: ({ votes }) => (votes === null ? "–" : votes.won + votes.lost + votes.tied) },
+  { name: "Win rate", cell: ({ win_rate }) => (win_rate === null ? "–" : shareWithin(win_rate)) },
+  { name: "Evidence", cell: (release) => <Progress release={release} /> },
+  { name: "Began", cell: ({ created }) => <When time={created} /> },
+  { name: "By", cell: ({ actor }) => actor },
+  { name: "Why", cell: ({ open, why, reason }) => (open ? reason : why || reason) },
+];

@@ -1,0 +1,60 @@
+import { expect, test } from "vitest";
+import { consequence, guardrailFigure, percent, points, shareOfEvidence, shareWithin } from "./words";
+import { BadStep, stepsOf } from "./steps";
+import { CANARY } from "./release_double";
+
+test("shares and points read as percent, with their intervals", () => {
+  expect(percent(0.5)).toBe("50%");
+  expect(percent(0.1234)).toBe("12.3%");
+  expect(shareWithin({ value: 0.62, low: 0.41, high: 0.79 })).toBe("62% (41% to 79%)");
+  expect(points({ value: 0.02, low: -0.05, high: 0.09 })).toBe("+2.0 points (−5.0 to +9.0)");
+});
+
+test("evidence never shows more than all or less than none of what is needed", () => {
+  expect(shareOfEvidence({ for: "candidate", log_e: 0.9, threshold: 3.6 })).toBeCloseTo(0.25, 10);
+  expect(shareOfEvidence({ for: "stable", log_e: -2, threshold: 3.6 })).toBe(0);
+  expect(shareOfEvidence({ for: "stable", log_e: 9, threshold: 3.6 })).toBe(1);
+});
+
+test("a guardrail's figure is a ratio, but the score's is a distance", () => {
+  const [errors] = CANARY.guardrails;
+  expect(guardrailFigure(errors!, 1.5)).toBe("1.50 × stable");
+  expect(guardrailFigure({ ...errors!, name: "score" }, 0.5)).toBe("0.50 lower");
+});
+
+test("promoting a step says which it passes and what comes next", () => {
+  const passed = consequence(CANARY, "promote");
+  expect(passed.action).toBe("Pass the step");
+  expect(passed.says).toBe("“wait for the votes” counts as taken, whatever it still waits for. Next comes “25% of conversations”.");
+  const last = { ...CANARY, step: 3, steps: CANARY.steps.map((each) => ({ ...each, state: "taken" as const })) };
+  expect(consequence(last, "promote").says).toContain("waits for an operator");
+  expect(consequence({ ...last, mode: "automatic" }, "promote").says).toContain("policy-v7 serves everybody");
+});
+
+test("promoting in full, or what is proposed, says who serves from then on", () => {
+  expect(consequence(CANARY, "promote", true).says).toBe(
+    "3 steps are left out. policy-v7 becomes the stable policy in place of policy-v5, and this release ends.",
+  );
+  const proposed = { ...CANARY, proposed: true, steps: CANARY.steps.map((each) => ({ ...each, state: "taken" as const })) };
+  expect(consequence(proposed, "promote").says).toMatch(/^policy-v7 becomes the stable policy/);
+  expect(consequence({ ...CANARY, state: "pending" }, "promote", true).says).toContain("proven before it serves");
+});
+
+test("pause, resume, abort and roll back say what becomes of the candidate", () => {
+  expect(consequence(CANARY, "pause").says).toContain("policy-v7 keeps 10% of the conversations");
+  expect(consequence(CANARY, "resume").says).toContain("goes on with “wait for the votes”");
+  expect(consequence(CANARY, "abort").says).toContain("may be released again");
+  expect(consequence(CANARY, "rollback").says).toContain("counts as worse");
+});
+
+test("steps are read as the command line reads them", () => {
+  expect(stepsOf("5%, 30m,25%,Pause, analysis")).toEqual([
+    { set_weight: 5 },
+    { pause: "30m" },
+    { set_weight: 25 },
+    { pause: null },
+    { analysis: true },
+  ]);
+  expect(() => stepsOf("5%,soon")).toThrow(BadStep);
+  expect(() => stepsOf("5%,")).toThrow("A step is empty.");
+});

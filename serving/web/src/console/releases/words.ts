@@ -1,0 +1,120 @@
+/** What is told of a release, in words. */
+
+import type { Estimated, Guardrail, Mode, Order, Release } from "../../api/releases";
+import { nameOf } from "../../api/policies";
+
+export const percent = (share: number, digits = 1): string => `${(100 * share).toFixed(digits).replace(/\.0$/, "")}%`;
+
+export const shareWithin = ({ value, low, high }: Estimated): string =>
+  `${percent(value)} (${percent(low)} to ${percent(high)})`;
+
+const signed = (points: number): string => `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(1)}`;
+
+/** A difference of shares, in points of a percent. */
+export const points = ({ value, low, high }: Estimated): string =>
+  `${signed(100 * value)} points (${signed(100 * low)} to ${signed(100 * high)})`;
+
+export const MODES: Record<Mode, string> = {
+  manual: "manual: an operator takes the last step",
+  assisted: "assisted: proposed by the votes, confirmed by an operator",
+  automatic: "automatic: promoted by the votes alone",
+};
+
+export const whoseVotes = (whose: Release["whose"]): string =>
+  whose === "evaluation" ? "raters who never train" : "all raters";
+
+export const evidenceFor = ({ evidence, candidate, stable }: Release): string =>
+  evidence === null ? "" : nameOf(evidence.for === "candidate" ? candidate : stable);
+
+/** Of the evidence that a decision needs, what share is there. */
+export const shareOfEvidence = (evidence: NonNullable<Release["evidence"]>): number =>
+  Math.min(Math.max(evidence.log_e / evidence.threshold, 0), 1);
+
+const GUARDRAILS: Record<string, string> = {
+  errors: "Failed answers",
+  refusals: "Refusals",
+  first_token: "Time to the first token",
+  length: "Length of answers",
+  score: "Mean score",
+};
+
+export const guardrailName = (name: string): string => GUARDRAILS[name] ?? name.replaceAll("_", " ");
+
+/** All are ratios to stable's figure, but for the score, which may be lower by so much. */
+export const guardrailFigure = ({ name }: Guardrail, value: number): string =>
+  name === "score" ? `${value.toFixed(2)} lower` : `${value.toFixed(2)} × stable`;
+
+export interface Consequence {
+  title: string;
+  action: string;
+  says: string;
+}
+
+/** What an order does to the release as it is shown, told before it is given. */
+export function consequence(release: Release, order: Order, full = false): Consequence {
+  const [candidate, stable] = [nameOf(release.candidate), nameOf(release.stable)];
+  const alone = `${candidate} gets no more conversations: ${stable} answers all of them.`;
+  switch (order) {
+    case "promote":
+      return full || release.proposed ? serving(release) : passing(release);
+    case "pause":
+      return {
+        title: `Pause release ${release.id}?`,
+        action: "Pause",
+        says:
+          `No step is taken until somebody resumes it. ${candidate} keeps ${percent(release.weight)} of the ` +
+          "conversations, votes are counted on, and if it proves worse it is still rolled back.",
+      };
+    case "resume":
+      return { title: `Resume release ${release.id}?`, action: "Resume", says: resuming(release) };
+    case "abort":
+      return {
+        title: `Abort release ${release.id}?`,
+        action: "Abort",
+        says: `${alone} Nothing is held against ${candidate}: it is what it was before, and may be released again.`,
+      };
+    case "rollback":
+      return {
+        title: `Roll back release ${release.id}?`,
+        action: "Roll back",
+        says: `${alone} ${candidate} counts as worse from now on.`,
+      };
+  }
+}
+
+function serving(release: Release): Consequence {
+  const [candidate, stable] = [nameOf(release.candidate), nameOf(release.stable)];
+  const left = release.steps.filter((step) => step.state !== "taken").length;
+  const skipped = left === 0 ? "" : left === 1 ? "The last step is left out. " : `${left} steps are left out. `;
+  const proof = release.state === "pending" ? " No engine holds it yet: it is proven before it serves." : "";
+  return {
+    title: `Let ${candidate} serve everybody?`,
+    action: "Promote",
+    says: `${skipped}${candidate} becomes the stable policy in place of ${stable}, and this release ends.${proof}`,
+  };
+}
+
+function passing(release: Release): Consequence {
+  const under = release.steps[release.step];
+  const next = release.steps[release.step + 1];
+  const then =
+    next !== undefined
+      ? `Next comes “${next.says}”.`
+      : release.mode === "automatic"
+        ? `It is the last one: then ${nameOf(release.candidate)} serves everybody.`
+        : "It is the last one: then the release is proposed, and waits for an operator to promote it.";
+  return {
+    title: `Pass the step under way of release ${release.id}?`,
+    action: "Pass the step",
+    says: `“${under?.says ?? "The step under way"}” counts as taken, whatever it still waits for. ${then}`,
+  };
+}
+
+function resuming(release: Release): string {
+  const under = release.steps[release.step];
+  if (under?.says === "wait for an operator") {
+    const next = release.steps[release.step + 1];
+    return `The wait for an operator is over. ${next ? `Next comes “${next.says}”.` : "It was the last step."}`;
+  }
+  return `It goes on with “${under?.says ?? "its last step"}”; the time it was paused does not count as waiting.`;
+}

@@ -1,0 +1,89 @@
+import { nameOf, policies, type Bin, type Fit } from "../../api/policies";
+import { Figure, Figures } from "../parts/Figure";
+import { Loaded } from "../parts/Loaded";
+import { figure, Plot } from "../parts/Plot";
+import { Table, type Column } from "../parts/Table";
+import { usePolled } from "../parts/usePolled";
+import { ranged } from "../parts/words";
+
+/** How sure one version's reward model is, and how often it is right. */
+export function Reliability({ version }: { version: number }) {
+  const polled = usePolled((signal) => policies.get(version, signal), null, nameOf(version));
+  return (
+    <Loaded polled={polled}>
+      {({ reward_fit: fit }) =>
+        fit === null ? (
+          <p className="muted">{nameOf(version)} has no reward model of its own.</p>
+        ) : (
+          <Shown fit={fit} version={version} />
+        )
+      }
+    </Loaded>
+  );
+}
+
+function Shown({ fit, version }: { fit: Fit; version: number }) {
+  const points = fit.bins.map(({ predicted, observed }) => ({ x: predicted, y: observed }));
+  const least = Math.min(0.5, ...points.map(({ y }) => y));
+  return (
+    <section aria-label={`Reward model of ${nameOf(version)}`}>
+      <h2>{nameOf(version)}</h2>
+      <p className="muted">
+        On {figure(fit.pairs)} pairs of answers to {figure(fit.prompts)} prompts that it never saw; intervals of{" "}
+        {figure(fit.confidence * 100)} % by prompt.
+      </p>
+      <FitFigures fit={fit} />
+      <div className="c-columns">
+        <div className="c-card">
+          <Plot
+            title="Reliability"
+            series={[{ name: "people agreed", points, as: "dotted line" }]}
+            x={{ name: "how sure the scores are of a winner", domain: [0.5, 1] }}
+            y={{ name: "how often people preferred it", domain: [least, 1] }}
+            diagonal="as sure as right"
+            height={320}
+          />
+          <p className="muted small">On the dashed line it is as sure as it is right; below it, too sure.</p>
+        </div>
+        <div className="c-stack">
+          <Table label="Pairs by confidence" columns={BINS} rows={fit.bins} id={(bin) => bin.predicted} empty="No bins." />
+          {fit.lengths.length > 0 && (
+            <Table label="By length" columns={LENGTHS} rows={fit.lengths} id={({ name }) => name} empty="" />
+          )}
+        </div>
+      </div>
+    </section>
+  );
+}
+
+const BINS: Column<Bin>[] = [
+  { name: "sure", cell: ({ predicted }) => figure(predicted), numeric: true },
+  { name: "right", cell: ({ observed }) => figure(observed), numeric: true },
+  { name: "pairs", cell: ({ pairs }) => figure(pairs), numeric: true },
+];
+
+const LENGTHS: Column<Fit["lengths"][number]>[] = [
+  { name: "preferred is longer by, tokens", cell: ({ name }) => name },
+  { name: "accuracy", cell: ({ accuracy }) => figure(accuracy), numeric: true },
+  { name: "pairs", cell: ({ pairs }) => figure(pairs), numeric: true },
+];
+
+function FitFigures({ fit }: { fit: Fit }) {
+  const { accuracy, ece, log_loss, agreement } = fit;
+  return (
+    <Figures>
+      <Figure name="accuracy" value={figure(accuracy.mean)} note={ranged(accuracy)} />
+      <Figure name="calibration error (ECE)" value={figure(ece.mean)} note={ranged(ece)} />
+      <Figure
+        name="negative log-likelihood"
+        value={figure(log_loss.mean)}
+        note={`${ranged(log_loss)} nats per pair; knowing nothing: 0.693`}
+      />
+      <Figure
+        name="two people agree"
+        value={agreement && figure(agreement.mean)}
+        note={agreement ? `${ranged(agreement)}: what accuracy can come to` : "no pair was judged twice"}
+      />
+    </Figures>
+  );
+}

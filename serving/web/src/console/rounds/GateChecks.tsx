@@ -1,0 +1,28 @@
+import type { GateCheck } from "../../api/policies";
+import { Badge } from "../parts/Badge";
+import { figure } from "../parts/Plot";
+import { Table, type Column } from "../parts/Table";
+
+const shown = (value: number | null) => (value === null ? "no number" : figure(value));
+
+const COLUMNS: Column<GateCheck>[] = [
+  { name: "check", cell: ({ name }) => name },
+  { name: "value", cell: ({ value }) => shown(value), numeric: true },
+  { name: "must be", cell: ({ sign, threshold }) => `${sign} ${shown(threshold)}`, numeric: true },
+  {
+    name: "verdict",
+    cell: ({ passed }) => <Badge tone={passed ? "good" : "bad"}>{passed ? "passed" : "failed"}</Badge>,
+  },
+];
+
+/** All that the gate asked of the candidate; nothing where it was not reached. */
+export function GateChecks({ metrics }: { metrics: Record<string, unknown> | undefined }) {
+  const checks = metrics?.["checks"] as GateCheck[] | undefined;
+  if (!checks?.length) return null;
+  return (
+    <section aria-label="Gate">
+      <h2>Gate</h2>
+      <Table label="Gate checks" columns={COLUMNS} rows={checks} id={({ name }) => name} empty="" />
+    </section>
+  );
+}

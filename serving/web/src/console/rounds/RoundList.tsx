@@ -1,0 +1,63 @@
+import { useRef } from "react";
+import { rounds, type Round } from "../../api/rounds";
+import { Link } from "../../app/Link";
+import { consolePath, go } from "../../app/route";
+import { Act } from "../parts/Act";
+import { Badge } from "../parts/Badge";
+import { Loaded } from "../parts/Loaded";
+import { Table, type Column } from "../parts/Table";
+import { usePolled } from "../parts/usePolled";
+import { When } from "../parts/When";
+import { STAGE_NAMES, stepsOf, took, TONES } from "./words";
+
+const COLUMNS: Column<Round>[] = [
+  { name: "round", cell: ({ id }) => <Link to={consolePath("rounds", id)}>round {id}</Link> },
+  { name: "state", cell: ({ state }) => <Badge tone={TONES[state]}>{state}</Badge> },
+  { name: "stage", cell: (round) => [STAGE_NAMES[round.stage], stepsOf(round.progress)].filter(Boolean).join(", ") },
+  { name: "began", cell: ({ created }) => <When time={created} /> },
+  { name: "took", cell: took, numeric: true },
+  { name: "policy", cell: ({ policy_version }) => policy_version !== null && <Made version={policy_version} /> },
+  { name: "begun by", cell: ({ trigger, actor }) => (actor && actor !== trigger ? `${trigger} (${actor})` : trigger) },
+  { name: "what became of it", cell: ({ reason }) => reason },
+];
+
+export function RoundList() {
+  const polled = usePolled((signal) => rounds.list(signal), 2000);
+  return (
+    <Loaded polled={polled}>
+      {({ data, frozen }) => (
+        <section>
+          <div className="c-row">
+            <StartRound />
+            {frozen && <Badge tone="bad">learning is frozen: no round starts by itself</Badge>}
+          </div>
+          <Table label="Rounds" columns={COLUMNS} rows={data} id={({ id }) => id} empty="No round has been run yet." />
+        </section>
+      )}
+    </Loaded>
+  );
+}
+
+/** Leads to the round, which may be one that was open already. */
+export function StartRound() {
+  const begun = useRef<number>(0);
+  return (
+    <Act
+      name="Start a round"
+      title="Start a round now?"
+      reason="none"
+      primary
+      act={async () => (begun.current = (await rounds.start()).id)}
+      onDone={() => begun.current && go(consolePath("rounds", begun.current))}
+    >
+      <p>
+        It trains on what has been said up to now: SFT, reward model, PPO, gate. What passes the gate is published, and
+        released as the installation's settings say. If a round is open already, nothing is started.
+      </p>
+    </Act>
+  );
+}
+
+const Made = ({ version }: { version: number }) => (
+  <Link to={consolePath("policies", version)}>policy-v{version}</Link>
+);

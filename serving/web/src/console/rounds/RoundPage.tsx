@@ -1,0 +1,66 @@
+import { useState } from "react";
+import { isOpen, rounds, type Round } from "../../api/rounds";
+import { Link } from "../../app/Link";
+import { consolePath } from "../../app/route";
+import { Badge } from "../parts/Badge";
+import { Figure, Figures } from "../parts/Figure";
+import { Loaded } from "../parts/Loaded";
+import { usePolled } from "../parts/usePolled";
+import { When } from "../parts/When";
+import { Course } from "./Course";
+import { GateChecks } from "./GateChecks";
+import { Measured } from "./Measured";
+import { Stages } from "./Stages";
+import { took, TONES } from "./words";
+
+const LIVE_MS = 1000;
+
+export function RoundPage({ id }: { id: number }) {
+  const [open, setOpen] = useState(true);
+  const polled = usePolled(
+    async (signal) => {
+      const [round, course] = await Promise.all([rounds.get(id, signal), rounds.course(id, signal)]);
+      setOpen(isOpen(round));
+      return { round, course: course.data };
+    },
+    open ? LIVE_MS : null,
+  );
+  return (
+    <Loaded polled={polled}>
+      {({ round, course }) => (
+        <>
+          <section>
+            <p className="c-row">
+              <Badge tone={TONES[round.state]}>{round.state}</Badge>
+              {round.reason && <span>{round.reason}</span>}
+            </p>
+            <Stages round={round} />
+          </section>
+          <Facts round={round} />
+          <Course course={course} live={isOpen(round)} />
+          <GateChecks metrics={round.metrics["gate"]} />
+          <Measured round={round} />
+          <p>
+            <Link to={consolePath("rounds")}>All rounds</Link>
+          </p>
+        </>
+      )}
+    </Loaded>
+  );
+}
+
+function Facts({ round }: { round: Round }) {
+  const made = round.policy_version;
+  return (
+    <Figures>
+      <Figure name="began" value={<When time={round.created} />} note={`by ${round.trigger}, ${round.actor}`} />
+      <Figure name={round.finished === null ? "has taken" : "took"} value={took(round)} />
+      <Figure
+        name="policy"
+        value={made === null ? "none yet" : <Link to={consolePath("policies", made)}>policy-v{made}</Link>}
+      />
+      {round.attempts > 1 && <Figure name="attempts at this stage" value={round.attempts} />}
+      {round.restarts > 0 && <Figure name="begun anew" value={round.restarts} note="because data was erased" />}
+    </Figures>
+  );
+}

@@ -1,0 +1,92 @@
+import { expect, test } from "vitest";
+import type { CoursePoint, Round } from "../../api/rounds";
+import { bytes, clock, ranged } from "../parts/words";
+import { boundsAt, curve, numberAt, stageStates, stepsOf } from "./words";
+
+const ROUND: Round = {
+  id: 4,
+  state: "running",
+  stage: "ppo",
+  attempts: 1,
+  trigger: "count",
+  actor: "beat",
+  created: 0,
+  finished: null,
+  policy_version: null,
+  restarts: 0,
+  reason: null,
+  progress: {},
+  metrics: { collect: { rankings: 5 }, sft: { skipped: "3 new" }, reward: { loss: 1 } },
+};
+const states = (changes: Partial<Round>) => stageStates({ ...ROUND, ...changes }).map(({ state }) => state);
+
+test("a round that runs is done with what it measured, and has the rest to come", () =>
+  expect(states({})).toEqual(["done", "skipped", "done", "under way", "to come", "to come"]));
+
+test("a queued round has begun nothing", () =>
+  expect(states({ state: "queued", stage: "collect", metrics: {} })).toEqual(Array(6).fill("to come")));
+
+test("a refused round ended at a stage, although that measured something", () =>
+  expect(states({ state: "refused", stage: "gate", metrics: { ...ROUND.metrics, ppo: {}, gate: {} } })).toEqual([
+    "done",
+    "skipped",
+    "done",
+    "done",
+    "ended here",
+    "not reached",
+  ]));
+
+test("a published round did everything", () =>
+  expect(states({ state: "published", stage: "publish", metrics: { ...ROUND.metrics, ppo: {}, gate: {}, publish: {} } })).toEqual([
+    "done",
+    "skipped",
+    "done",
+    "done",
+    "done",
+    "done",
+  ]));
+
+test.each([
+  [{}, ""],
+  [{ step: 0, total: 0 }, ""],
+  [{ step: 0, total: 40, eta_s: null }, "step 0 of 40"],
+  [{ step: 3, total: 1200, eta_s: 62.4 }, "step 3 of 1,200, 1:02 to go"],
+])("progress %j is told as %s", (progress, words) => expect(stepsOf(progress)).toBe(words));
+
+test("a curve is of one stage, without what was no number", () => {
+  const point = (stage: string, step: number, value: unknown): CoursePoint => ({
+    stage,
+    step,
+    total: 9,
+    time: 1,
+    metrics: { "objective/kl": value },
+  });
+  const course = [point("sft", 1, 9), point("ppo", 1, 0.5), point("ppo", 2, null), point("ppo", 3, 0.75)];
+  expect(curve(course, "ppo", "objective/kl")).toEqual([
+    { x: 1, y: 0.5 },
+    { x: 3, y: 0.75 },
+  ]);
+});
+
+test("figures are found in metrics, and missed quietly", () => {
+  const metrics = { held_out: { accuracy: { mean: 0.89474, low: 0.8113, high: 0.9672 }, ece: { mean: 1 } } };
+  expect(boundsAt(metrics, "held_out", "accuracy")).toEqual({ value: "0.8947", note: "0.8113 to 0.9672" });
+  expect(boundsAt(metrics, "held_out", "ece")).toBeNull();
+  expect(numberAt(undefined, "held_out")).toBeNull();
+});
+
+test.each([
+  [0, "0:00"],
+  [59.6, "1:00"],
+  [725, "12:05"],
+  [3723, "1:02:03"],
+])("%d seconds are %s", (seconds, shown) => expect(clock(seconds)).toBe(shown));
+
+test.each([
+  [0, "0 B"],
+  [1023, "1020 B"],
+  [1536, "1.5 KiB"],
+  [3 * 2 ** 30, "3 GiB"],
+])("%d bytes are %s", (amount, shown) => expect(bytes(amount)).toBe(shown));
+
+test("an interval is told from low to high", () => expect(ranged({ low: -0.5, high: 2 })).toBe("-0.5 to 2"));

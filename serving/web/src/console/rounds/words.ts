@@ -1,0 +1,73 @@
+import { STAGES, type CoursePoint, type Progress, type Round, type RoundState, type Stage } from "../../api/rounds";
+import type { Tone } from "../parts/Badge";
+import { figure, type Point } from "../parts/Plot";
+import { clock, ranged } from "../parts/words";
+
+export const STAGE_NAMES: Record<Stage, string> = {
+  collect: "Collect",
+  sft: "SFT",
+  reward: "Reward model",
+  ppo: "PPO",
+  gate: "Gate",
+  publish: "Publish",
+};
+
+export const TONES: Record<RoundState, Tone> = {
+  queued: "busy",
+  running: "busy",
+  published: "good",
+  refused: "bad",
+  failed: "bad",
+  cancelled: "plain",
+};
+
+export type StageState = "done" | "skipped" | "under way" | "ended here" | "to come" | "not reached";
+
+/** Where each stage stands: what has metrics is done, and of a round that ended the rest was not reached. */
+export function stageStates(round: Round): { stage: Stage; state: StageState }[] {
+  const at = STAGES.indexOf(round.stage);
+  const state = (stage: Stage, index: number): StageState => {
+    if (index === at && round.state === "running") return round.metrics[stage] ? "done" : "under way";
+    if (index === at && (round.state === "failed" || round.state === "refused")) return "ended here";
+    const metrics = round.metrics[stage];
+    if (metrics) return "skipped" in metrics ? "skipped" : "done";
+    return round.state === "queued" || round.state === "running" ? "to come" : "not reached";
+  };
+  return STAGES.map((stage, index) => ({ stage, state: state(stage, index) }));
+}
+
+/** "step 3 of 40, 0:42 to go"; empty before there are steps. */
+export function stepsOf({ step, total, eta_s }: Progress): string {
+  if (!total || step === undefined) return "";
+  return `step ${figure(step)} of ${figure(total)}` + (eta_s == null ? "" : `, ${clock(eta_s)} to go`);
+}
+
+export function took({ created, finished }: Round): string {
+  return clock((finished ?? Date.now() / 1000) - created);
+}
+
+/** One figure of a stage over its steps; what was no number leaves a gap. */
+export function curve(course: readonly CoursePoint[], stage: Stage, name: string): Point[] {
+  return course.flatMap((point) => {
+    const value = point.metrics[name];
+    return point.stage === stage && typeof value === "number" ? [{ x: point.step, y: value }] : [];
+  });
+}
+
+export const numberAt = (tree: unknown, ...path: string[]): number | null => {
+  const found = at(tree, path);
+  return typeof found === "number" ? found : null;
+};
+
+/** A mean with its interval in a stage's metrics. */
+export function boundsAt(tree: unknown, ...path: string[]): { value: string; note: string } | null {
+  const [mean, low, high] = ["mean", "low", "high"].map((name) => numberAt(tree, ...path, name));
+  if (mean == null || low == null || high == null) return null;
+  return { value: figure(mean), note: ranged({ low, high }) };
+}
+
+function at(tree: unknown, path: string[]): unknown {
+  return path.reduce<unknown>((found, name) => (isRecord(found) ? found[name] : undefined), tree);
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;
