@@ -126,7 +126,7 @@ async def keep_one_of_each(live: Any) -> dict[str, str]:
     kept = {
         "chat/completions": chat["id"], "conversations": chat["ratchet"]["conversation_id"], "comparisons": offer,
         "feedback": said, "keys": key, "rounds": str(round), "models": "policy", "policies": "policy-v0",
-        "releases": str(release),
+        "releases": str(release), "raters": live.ledger.kept([said])[0].feedback.rater,
     }  # fmt: skip
     return {f"/v1/{place}/": id for place, id in kept.items()}
 
@@ -156,6 +156,8 @@ async def test_what_exists_is_shown_as_documented(
     await check("POST", "/v1/releases/{id}/pause", json={"reason": "lunch"})
     await check("POST", "/v1/releases", 201, json={"candidate": 1, "strategy": {"steps": [{"set_weight": 5}]}})
     await check("POST", "/v1/session", json={"key": live.user_key})
+    await check("POST", "/v1/raters/{id}/quarantine", json={"reason": "a try"})
+    await check("POST", "/v1/raters/{id}/release")
     for path in ("/v1/feedback/{id}", "/v1/keys/{id}", "/v1/chat/completions/{id}", "/v1/session", "/v1/me"):
         await check("DELETE", path)
 

@@ -1,0 +1,64 @@
+"""What operators see and order beside rounds and releases, as the API takes and shows it, for its document."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from feedback.raters import RaterLine
+from feedback.records import Record
+from serving.api_schema import Schema, example
+from serving.openapi import documented
+
+Text = Annotated[str, Field(max_length=1024)]
+
+
+class Reasoned(Record):
+    reason: Text = Field(default="asked for over the API", description="for the audit")
+
+
+_RATER: Schema = {
+    "rater": "rater_5e884898", "source": "live", "split": "train", "judgements": 31, "agreement": 0.9,
+    "reliability": 0.8, "share": 0.12, "capped": False, "checks": {"passed": 3, "failed": 0, "log_e_careless": -0.5},
+    "side": 0.55, "suspected": [], "quarantined": None,
+}  # fmt: skip
+
+
+class ShownRater(BaseModel):
+    """What stands of somebody. What the last round made of them is null for who was not in it."""
+
+    rater: str
+    source: Literal["live", "operator", "import"]
+    split: Literal["train", "eval", ""]
+    judgements: int = Field(description="that stand; checks are none")
+    agreement: float | None = Field(description="with others who judged the same")
+    reliability: float | None = Field(description="the weight, 0 to 1, that follows from it")
+    share: float | None = Field(description="of all that trains the reward model")
+    capped: bool
+    checks: dict[str, float] = Field(description="counts of decoys, repeats and sides, and what they prove: log e")
+    side: float | None = Field(description="how often left, of what they chose blind; null before they chose")
+    suspected: list[str] = Field(description="why to put them aside")
+    quarantined: RaterLine | None = Field(description="since when, by whom and why they are aside")
+
+    model_config = example(_RATER)
+
+
+class RaterList(BaseModel):
+    object: Literal["list"]
+    data: list[ShownRater]
+
+    model_config = example({"object": "list", "data": [_RATER]})
+
+
+RATERS = documented("Raters, most judgements first", tag="raters", returns=RaterList, errors=(403,))
+
+
+def _move(summary: str, reason: str) -> dict[str, Any]:
+    examples: dict[str, Schema] = {"with a reason": {"reason": reason}}
+    return documented(
+        summary, tag="raters", returns=ShownRater, body=Reasoned, examples=examples, optional=True,
+        errors=(403, 404, 409),
+    )  # fmt: skip
+
+
+QUARANTINE = _move("Put a rater aside: nothing of theirs trains or decides", "votes for a trigger")
+RELEASE_RATER = _move("Let a rater train again", "it was a misunderstanding")
