@@ -90,6 +90,9 @@ const Said = ({ by, text }: { by: string; text: string }) => (
   </div>
 );
 
+/** Figures are kept by stage under names that begin with it once more: gate.gate/kl. */
+const plain = (field: string): string => field.replace(/(\w+)\.\1\//, "$1.");
+
 interface BesideProps {
   name: string;
   pairs: Pairs;
@@ -104,7 +107,7 @@ function Beside({ name, pairs, versions, empty }: BesideProps) {
       <Table
         label={`${name}: what differs`}
         columns={[
-          { name: "Name", cell: ([field]) => field },
+          { name: "Name", cell: ([field]) => plain(field) },
           { name: nameOf(versions[0]), cell: ([, [left]]) => told(left) },
           { name: nameOf(versions[1]), cell: ([, [, right]]) => told(right) },
         ]}

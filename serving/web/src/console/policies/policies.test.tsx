@@ -43,9 +43,9 @@ const FACTS: PolicyFacts = {
   descendants: [4, 5],
   gate: CHECKS,
   round: 9,
-  reward_fit: { prompts: 40, pairs: 80, accuracy: bounds(0.7), ece: bounds(0.04) },
+  reward_fit: { pairs: 80, accuracy: bounds(0.7), ece: bounds(0.04) } as PolicyFacts["reward_fit"],
   curves: null,
-  judgements: { comparisons: 120, demonstrations: 3 },
+  judgements: { all: 123, rankings: 120, ratings: 0, demonstrations: 3, raters: 9, live: 0 },
 };
 const DIFF: PolicyDiff = {
   versions: [1, 2],
@@ -102,9 +102,10 @@ test("a version shows its lineage both ways, the gate's checks and what it learn
   expect(from.nextElementSibling!.textContent).toBe("policy-v0 → policy-v1");
   expect(screen.getByText("Went on as").nextElementSibling!.textContent).toBe("policy-v4, policy-v5");
   expect(screen.getByText("round 9").getAttribute("href")).toBe("/console/rounds/9");
-  const gate = within(screen.getByRole("region", { name: "What the gate asked" }));
-  expect(gate.getByText("score gain").closest("tr")!.textContent).toBe("score gainfailed0.1> 0.2");
-  expect(screen.getByText("comparisons").nextElementSibling!.textContent).toBe("120");
+  const gate = within(screen.getByRole("region", { name: "Gate checks" }));
+  expect(gate.getByText("score_gain").closest("tr")!.textContent).toContain("> 0.2");
+  expect(screen.getByText("Rankings and comparisons").nextElementSibling!.textContent).toBe("120");
+  expect(screen.queryByText("Ratings")).toBeNull();
   expect(screen.getByText("68.0% to 72.0%, on 80 pairs it never saw")).toBeTruthy();
   expect(screen.getByText("ppo.kl_coef").closest("tr")!.textContent).toBe("ppo.kl_coef0.05");
 });

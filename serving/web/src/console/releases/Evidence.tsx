@@ -23,9 +23,10 @@ export function Evidence({ release }: { release: Release }) {
             <Plot
               title="Evidence, as the log of an e-value"
               series={[
-                { name: "counts towards the decision", points: over(data, ({ log_e }) => log_e) },
                 { name: "better, by all votes", points: over(data, ({ log_e_better }) => log_e_better) },
                 { name: "worse, by all votes", points: over(data, ({ log_e_worse }) => log_e_worse) },
+                // Last, and so on top: where no vote is taken off it runs along one of the others.
+                { name: "what counts, for whoever is ahead", points: over(data, ({ log_e }) => log_e) },
               ]}
               x={VOTES}
               y={{ name: "log e" }}

@@ -16,6 +16,6 @@ const COLUMNS: Column<Guardrail>[] = [
   { name: "Found", cell: (each) => (each.value === null ? "–" : guardrailFigure(each, each.value)) },
   { name: "Interval", cell: ({ interval }) => interval && `${interval.low.toFixed(2)} to ${interval.high.toFixed(2)}` },
   { name: "At most", cell: (each) => guardrailFigure(each, each.limit) },
-  { name: "Of the candidate", numeric: true, cell: ({ units }) => units.candidate.toLocaleString("en") },
-  { name: "Of stable", numeric: true, cell: ({ units }) => units.stable.toLocaleString("en") },
+  { name: "Conversations", numeric: true, cell: ({ units }) => units.candidate.toLocaleString("en") },
+  { name: "Stable’s", numeric: true, cell: ({ units }) => units.stable.toLocaleString("en") },
 ];

@@ -70,7 +70,7 @@ const COLUMNS: Column<Release>[] = [
   { name: "Candidate", cell: ({ candidate }) => <PolicyLink version={candidate} /> },
   { name: "Beside", cell: ({ stable }) => <PolicyLink version={stable} /> },
   { name: "Votes", numeric: true, cell: ({ votes }) => (votes === null ? "–" : votes.won + votes.lost + votes.tied) },
-  { name: "Win rate", cell: ({ win_rate }) => (win_rate === null ? "–" : shareWithin(win_rate)) },
+  { name: "Win rate", cell: ({ win_rate }) => win_rate && <span className="c-name">{shareWithin(win_rate)}</span> },
   { name: "Evidence", cell: (release) => <Progress release={release} /> },
   { name: "Began", cell: ({ created }) => <When time={created} /> },
   { name: "By", cell: ({ actor }) => actor },

@@ -12,7 +12,7 @@ import { History } from "./History";
 import { Orders } from "./Orders";
 import { ReleaseBadge } from "./ReleaseBadge";
 import { Steps } from "./Steps";
-import { MODES, percent, points, shareWithin, whoseVotes } from "./words";
+import { MODES, percent, points, whereOf, whoseVotes } from "./words";
 
 const EVERY_MS = 3_000;
 
@@ -61,10 +61,10 @@ function Heading({ release }: { release: ReleaseInFull }) {
         Release {release.id}: <PolicyLink version={candidate} /> beside <PolicyLink version={stable} />
       </h2>
       <p>
-        <ReleaseBadge release={release} /> {open ? release.is : why}
+        <ReleaseBadge release={release} /> {open ? whereOf(release) : why}
       </p>
       <p className="muted small">
-        Begun <When time={created} /> by {actor}: {reason}. {MODES[release.mode]}.
+        Begun <When time={created} /> by {actor}, {MODES[release.mode]}. Why: {reason}
       </p>
     </header>
   );
@@ -90,7 +90,7 @@ function Measured({ release }: { release: ReleaseInFull }) {
           <Figure
             name="Votes still needed"
             value={still_needed === null ? null : `about ${still_needed}`}
-            note={forecast}
+            note={still_needed === null ? forecast : "as votes go so far"}
           />
         )}
         <Figure
@@ -103,7 +103,7 @@ function Measured({ release }: { release: ReleaseInFull }) {
         <Figure
           name="Left answer preferred"
           value={left_wins && percent(left_wins.value)}
-          note={left_wins && shareWithin(left_wins)}
+          note={left_wins && `${percent(left_wins.low)} to ${percent(left_wins.high)}`}
         />
       </Figures>
     </section>

@@ -15,10 +15,13 @@ export const points = ({ value, low, high }: Estimated): string =>
   `${signed(100 * value)} points (${signed(100 * low)} to ${signed(100 * high)})`;
 
 export const MODES: Record<Mode, string> = {
-  manual: "manual: an operator takes the last step",
-  assisted: "assisted: proposed by the votes, confirmed by an operator",
-  automatic: "automatic: promoted by the votes alone",
+  manual: "manual (it proposes, an operator promotes)",
+  assisted: "assisted (it proposes, an operator promotes)",
+  automatic: "automatic (it promotes by itself)",
 };
+
+/** Where it is, without the word that its badge shows. */
+export const whereOf = (release: Release): string => release.is.replace(/^\w+, /, "");
 
 export const whoseVotes = (whose: Release["whose"]): string =>
   whose === "evaluation" ? "raters who never train" : "all raters";
