@@ -13,11 +13,14 @@ export interface Overseen extends KeptFeedback {
   release: number | null;
   circumstances: { shown_at: number | null; answered_at: number | null; presented_order: string[] };
   quarantined: boolean;
-  policy_versions: (number | null)[];
+  /** Who wrote what it judges, each once; null while that is compared blind. */
+  policy_versions: number[] | null;
 }
 
 export interface OverseenWhole extends Overseen {
   history: Overseen[];
+  /** By completion who wrote it, null for no policy of ours; null as a whole while it is compared blind. */
+  written: Record<string, number | null> | null;
 }
 
 /** Filters of the list; what is undefined does not filter. Times are Unix seconds. */
@@ -52,31 +55,27 @@ export function exportUrl(format: string, { split, since, until }: Wanted): stri
 /** What was judged: what was asked, and each answer under its completion's id, in the order of the targets. */
 export interface Judged {
   messages: Message[];
-  answers: { id: string; text: string; policyVersion: number | null }[];
+  answers: { id: string; text: string }[];
 }
 
 interface StoredAnswer {
   id: string;
   choices: { index: number; message: { content: string | null } }[];
-  ratchet: { policy_version: number | null; completion_ids: string[] };
+  ratchet: { completion_ids: string[] };
 }
 
 /** Of answers that were erased nothing is found. */
-export async function judged(targets: readonly string[], versions: readonly (number | null)[] = []): Promise<Judged> {
+export async function judged(targets: readonly string[]): Promise<Judged> {
   const responses = [...new Set(targets.map((id) => id.split(":")[0]!))];
   const found = (await Promise.all(responses.map(stored))).filter((each) => each !== null);
   const texts = new Map<string, string>();
-  const writers = new Map<string, number | null>();
   for (const { choices, ratchet } of found) {
-    ratchet.completion_ids.forEach((id, place) => {
-      texts.set(id, choices[place]?.message.content ?? "");
-      writers.set(id, ratchet.policy_version);
-    });
+    ratchet.completion_ids.forEach((id, place) => texts.set(id, choices[place]?.message.content ?? ""));
   }
   const messages = found[0] ? await asked(found[0].id) : [];
-  const answers = targets.flatMap((id, place) => {
+  const answers = targets.flatMap((id) => {
     const text = texts.get(id);
-    return text === undefined ? [] : [{ id, text, policyVersion: versions[place] ?? writers.get(id) ?? null }];
+    return text === undefined ? [] : [{ id, text }];
   });
   return { messages, answers };
 }

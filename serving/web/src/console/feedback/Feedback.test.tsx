@@ -54,7 +54,7 @@ const stored = (id: string, texts: string[]) =>
   json({
     id,
     choices: texts.map((content, index) => ({ index, message: { content } })),
-    ratchet: { policy_version: texts.length > 1 ? null : 3, completion_ids: texts.map((_, at) => `${id}:${at}`) },
+    ratchet: { completion_ids: texts.map((_, at) => `${id}:${at}`) },
   });
 
 const STORED = {
@@ -120,7 +120,7 @@ describe("the browser of judgements", () => {
     gateway({
       ...STORED,
       "GET /v1/feedback?": page([DUEL]),
-      "GET /v1/feedback/fb_2": json({ ...DUEL, history: [] }),
+      "GET /v1/feedback/fb_2": json({ ...DUEL, history: [], written: { "cmp_1:0": 3, "cmp_1:1": 4 } }),
     });
     render(<Feedback session={SESSION} id={null} />);
     fireEvent.click(await screen.findByRole("button", { expanded: false, name: /right answer is better/ }));
@@ -139,6 +139,7 @@ describe("the browser of judgements", () => {
       "GET /v1/feedback?": page([THUMB]),
       "GET /v1/feedback/fb_1": json({
         ...THUMB,
+        written: { "chatcmpl-1:0": 3 },
         history: [overseen("fb_0", { type: "rating", completion_id: "chatcmpl-1:0", value: 1, comment: EVIL })],
       }),
     });
@@ -152,16 +153,17 @@ describe("the browser of judgements", () => {
   });
 
   it("shows a correction by what it changed", async () => {
-    gateway({ ...STORED, "GET /v1/feedback/fb_3": json({ ...EDIT, history: [] }) });
+    gateway({ ...STORED, "GET /v1/feedback/fb_3": json({ ...EDIT, history: [], written: null }) });
     const { container } = render(<Feedback session={SESSION} id="fb_3" />);
     await screen.findByRole("group", { name: "Changes" });
     expect(container.querySelector("del")!.textContent).toBe("removed: red");
     expect(container.querySelector("ins")!.textContent).toBe("added: blue");
+    expect(screen.getByText("compared blind")).toBeTruthy();
   });
 
   it("says so where what was judged is erased", async () => {
     gateway({
-      "GET /v1/feedback/fb_1": json({ ...THUMB, history: [] }),
+      "GET /v1/feedback/fb_1": json({ ...THUMB, history: [], written: {} }),
       "GET /v1/chat/completions": json({ error: { message: "No completion.", code: "completion_not_found" } }, 404),
     });
     render(<Feedback session={SESSION} id="fb_1" />);

@@ -89,7 +89,7 @@ const LANES: Record<string, string> = {
 };
 
 function factsOf({ rater, policy_versions, learned }: Overseen): string {
-  const versions = [...new Set(policy_versions)].flatMap((version) => (version === null ? [] : [`policy-v${version}`]));
+  const versions = policy_versions?.map((version) => `policy-v${version}`) ?? ["compared blind"];
   const taught = learned.length > 0 ? [`taught ${learned.join(", ")}`] : [];
   return [shortRater(rater), versions.join(", "), ...taught].filter(Boolean).join(" · ");
 }

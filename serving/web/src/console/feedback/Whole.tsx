@@ -103,7 +103,7 @@ interface AnswerProps {
   answer: Judged["answers"][number];
 }
 
-function Answer({ judgement, answer: { id, text, policyVersion } }: AnswerProps) {
+function Answer({ judgement, answer: { id, text } }: AnswerProps) {
   const { name, said, best } = standingOf(judgement.judgement, id);
   const { type, content } = judgement.judgement;
   return (
@@ -112,7 +112,11 @@ function Answer({ judgement, answer: { id, text, policyVersion } }: AnswerProps)
         {name}
         {said && <span className={best ? "c-standing" : "muted"}>{said}</span>}
         <span className="c-writer">
-          <Policy version={policyVersion} />
+          {judgement.written === null ? (
+            <span className="muted">compared blind</span>
+          ) : (
+            <Policy version={judgement.written[id] ?? null} />
+          )}
         </span>
       </h4>
       {type === "demonstration" ? (
