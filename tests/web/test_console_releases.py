@@ -111,7 +111,7 @@ async def test_versions_are_read_compared_promoted_and_rolled_back(console: Any,
     await console.goto("/console/policies")
     await console.get_by_role("rowheader", name="policy-v2").get_by_role("link").click()
     await console.get_by_text("policy-v0 → policy-v1").wait_for()
-    await console.get_by_role("region", name="What the gate asked").get_by_text("score gain").wait_for()
+    await console.get_by_role("region", name="Gate checks").get_by_text("score_gain").wait_for()
     await confirm(console, "Promote", "We are sure.")
     await console.get_by_role("button", name="Roll back", exact=True).wait_for()
     await eventually(lambda: served.served == 2)

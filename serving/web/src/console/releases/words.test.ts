@@ -1,12 +1,11 @@
 import { expect, test } from "vitest";
-import { consequence, guardrailFigure, percent, points, shareOfEvidence, shareWithin } from "./words";
+import { consequence, guardrailFigure, percent, points, shareOfEvidence } from "./words";
 import { BadStep, stepsOf } from "./steps";
 import { CANARY } from "./release_double";
 
 test("shares and points read as percent, with their intervals", () => {
   expect(percent(0.5)).toBe("50%");
   expect(percent(0.1234)).toBe("12.3%");
-  expect(shareWithin({ value: 0.62, low: 0.41, high: 0.79 })).toBe("62% (41% to 79%)");
   expect(points({ value: 0.02, low: -0.05, high: 0.09 })).toBe("+2.0 points (−5.0 to +9.0)");
 });
 

@@ -5,9 +5,6 @@ import { nameOf } from "../../api/policies";
 
 export const percent = (share: number, digits = 1): string => `${(100 * share).toFixed(digits).replace(/\.0$/, "")}%`;
 
-export const shareWithin = ({ value, low, high }: Estimated): string =>
-  `${percent(value)} (${percent(low)} to ${percent(high)})`;
-
 const signed = (points: number): string => `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(1)}`;
 
 /** A difference of shares, in points of a percent. */

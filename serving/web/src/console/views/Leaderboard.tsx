@@ -32,8 +32,8 @@ interface FiltersProps {
 
 function Filters({ query, versions, onChange }: FiltersProps) {
   return (
-    <div className="c-row" role="group" aria-label="Whose votes, and on what">
-      <label className="c-row">
+    <div className="c-row c-pick" role="group" aria-label="Whose votes, and on what">
+      <label>
         Votes of
         <select
           value={query.raters}
@@ -44,7 +44,7 @@ function Filters({ query, versions, onChange }: FiltersProps) {
           <option value="training">raters who train</option>
         </select>
       </label>
-      <label className="c-row">
+      <label>
         Measured from
         <select value={query.anchor} onChange={(event) => onChange({ ...query, anchor: Number(event.target.value) })}>
           {versions.map((version) => (
@@ -54,7 +54,7 @@ function Filters({ query, versions, onChange }: FiltersProps) {
           ))}
         </select>
       </label>
-      <label className="c-row">
+      <label>
         <input
           type="checkbox"
           checked={query.blind}
