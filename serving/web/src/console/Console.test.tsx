@@ -1,7 +1,7 @@
 import { fireEvent, render, screen, waitFor } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Role } from "../api/client";
-import { failure, gateway, json, type Route } from "../rating/gateway_double";
+import { failure, gateway, json, Streamed, type Route } from "../rating/gateway_double";
 
 const LIST = { object: "list", data: [], has_more: false, frozen: false };
 const FACTS = {
@@ -64,6 +64,23 @@ test("operators find the console in the sidebar, and the chat again", async () =
   expect(document.title).toBe("Overview · Ratchet");
   fireEvent.click(screen.getByText("Back to the chat"));
   await screen.findByLabelText("Message");
+});
+
+test("a chat that goes on meanwhile leaves an operator in the console", async () => {
+  const answer = new Streamed();
+  const asked = await arrive("/chat", "operator", { "POST /v1/chat/completions": () => answer.response });
+  fireEvent.change(await screen.findByLabelText("Message"), { target: { value: "tea?" } });
+  fireEvent.click(screen.getByLabelText("Send"));
+  await waitFor(() => expect(asked.some(({ method }) => method === "POST")).toBe(true));
+  fireEvent.click(screen.getByText("Console"));
+  await screen.findByRole("heading", { name: "Overview" });
+  const listed = () => asked.filter(({ path }) => path.startsWith("/v1/conversations")).length;
+  const before = listed();
+  answer.text(0, "Green.", { conversation_id: "web-1", completion_ids: ["cmp_1:0"] });
+  answer.finish(0, { conversation_id: "web-1", completion_ids: ["cmp_1:0"], stored: true });
+  answer.end();
+  await waitFor(() => expect(listed()).toBeGreaterThan(before));
+  expect(location.pathname).toBe("/console/overview");
 });
 
 test("users find no console, and are told so where they type its address", async () => {

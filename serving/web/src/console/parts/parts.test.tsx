@@ -46,6 +46,17 @@ test("a first try that fails says so and can be repeated", async () => {
   await screen.findByText("there");
 });
 
+test("an answer that was overtaken is not shown", async () => {
+  let tell = (_: string) => {};
+  const slow = () => new Promise<string>((resolve) => (tell = resolve));
+  const load = vi.fn().mockImplementationOnce(slow).mockResolvedValue("new");
+  render(<Shown load={load} />);
+  document.dispatchEvent(new Event("visibilitychange")); // the page is seen again
+  await screen.findByText("new");
+  await act(async () => tell("old"));
+  expect(screen.queryByText("old")).toBeNull();
+});
+
 test("an answer about something else is never shown in its place", async () => {
   let tell = (_: string) => {};
   const slow = () => new Promise<string>((resolve) => (tell = resolve));
