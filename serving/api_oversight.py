@@ -4,8 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from feedback.audit import Entry
 from feedback.raters import RaterLine
 from feedback.records import Record
+from serving.api_releases import ShownFigure
 from serving.api_schema import Schema, example
 from serving.openapi import documented
 
@@ -62,3 +64,55 @@ def _move(summary: str, reason: str) -> dict[str, Any]:
 
 QUARANTINE = _move("Put a rater aside: nothing of theirs trains or decides", "votes for a trigger")
 RELEASE_RATER = _move("Let a rater train again", "it was a misunderstanding")
+
+
+_ENTRY: Schema = {
+    "id": "1767225600500-0-policy", "time": 1767225600.5, "kind": "policy", "what": "policy-v3", "action": "promote",
+    "actor": "ann", "reason": "people like it", "became": None,
+}  # fmt: skip
+
+
+class AuditList(BaseModel):
+    object: Literal["list"]
+    data: list[Entry]
+    has_more: bool
+
+    model_config = example({"object": "list", "data": [_ENTRY], "has_more": False})
+
+
+AUDIT = documented(
+    "Who did what to policies, releases, raters and freezes, newest first",
+    tag="operation", returns=AuditList, errors=(403,),
+)  # fmt: skip
+
+
+class EvidencePoint(BaseModel):
+    """After `vote` votes that counted. Evidence is the log of an e-value; `log_e` is what a plot of a few could not
+    have made, and decides at the threshold, for whoever is ahead."""
+
+    vote: int
+    time: float
+    wins: int
+    losses: int
+    ties: int
+    log_e: float
+    log_e_better: float
+    log_e_worse: float
+    win_rate: ShownFigure
+
+
+class ReleaseEvidence(BaseModel):
+    object: Literal["release.evidence"]
+    release: int
+    threshold: float
+    data: list[EvidencePoint] = Field(description="oldest first, at most 500, the first and the last always")
+
+    model_config = example({
+        "object": "release.evidence", "release": 3, "threshold": 3.689, "data": [{
+            "vote": 12, "time": 1767225600.5, "wins": 7, "losses": 4, "ties": 1, "log_e": 0.1, "log_e_better": 0.4,
+            "log_e_worse": -1.2, "win_rate": {"value": 0.64, "low": 0.24, "high": 0.92},
+        }],
+    })  # fmt: skip
+
+
+EVIDENCE = documented("How the votes on a release added up", tag="releases", returns=ReleaseEvidence, errors=(403, 404))
