@@ -173,8 +173,11 @@ class ToldFeedback(KeptFeedback):
 
 class FeedbackWithHistory(ToldFeedback):
     history: list[KeptFeedback] = Field(description="what it replaced, latest first")
+    written: dict[str, int | None] | None = Field(
+        default=None, description="for operators: by completion who wrote it, where that is not compared blind any more"
+    )
 
-    model_config = example(_TOLD | {"history": []})
+    model_config = example(_TOLD | {"history": [], "written": {FIRST: 7}})
 
 
 class FeedbackList(BaseModel):

@@ -14,6 +14,7 @@ from feedback.keys import ApiKey
 from feedback.listing import policies_of
 from feedback.raters import Raters
 from feedback.records import Offer, new_id, prompt_digest
+from feedback.release_votes import written_of
 from feedback.store import Appended, Kept
 from serving import api_docs as docs
 from serving.comparisons import COMPARED, reveal
@@ -208,7 +209,8 @@ def get_feedback(id: str, gateway: GatewayDep, caller: CallerDep, user: User = N
     while earlier.replaces and (before := gateway.ledger.kept([earlier.replaces])):
         earlier = before[0]
         history.append(card(earlier, oversees=oversees))
-    return {**told(gateway, [kept], caller)[0], "history": history}
+    more = {"written": written(gateway, kept.feedback)} if oversees else {}
+    return {**told(gateway, [kept], caller)[0], **more, "history": history}
 
 
 @router.delete("/v1/feedback/{id}", **docs.TAKE_BACK)
@@ -246,6 +248,14 @@ def overseen(gateway: Gateway, items: Sequence[Kept]) -> list[dict[str, Any]]:
         for kept in items
         for id in (kept.feedback.id,)
     ]
+
+
+def written(gateway: Gateway, said: Feedback) -> dict[str, int | None] | None:
+    """Which policy wrote each answer that is judged and still there; None while that is told to nobody."""
+    if blind(gateway, [said]):
+        return None
+    found = written_of(gateway.ledger, said.judgement.targets)
+    return {id: answer.policy_version for id, answer in found.items()}
 
 
 def blind(gateway: Gateway, items: Sequence[Feedback]) -> set[str]:

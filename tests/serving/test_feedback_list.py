@@ -45,11 +45,13 @@ async def test_operators_are_told_who_is_aside_and_whose_answers_were_judged(liv
     assert [(row["id"], row["quarantined"], row["policy_versions"]) for row in rows] == [
         (mine, False, [0]), (his, True, [0]),
     ]  # fmt: skip
-    assert (await live.http.get(f"/v1/feedback/{his}")).json()["quarantined"] is True
+    whole = (await live.http.get(f"/v1/feedback/{his}")).json()
+    [target] = live.ledger.kept([his])[0].feedback.judgement.targets
+    assert (whole["quarantined"], whole["written"]) == (True, {target: 0})
     own = {"authorization": f"Bearer {live.user_key}"}
     for path in ("/v1/feedback", f"/v1/feedback/{his}"):
         told = (await live.http.get(path, headers=own)).text
-        assert "quarantined" not in told and "policy_versions" not in told
+        assert not [name for name in ("quarantined", "policy_versions", "written") if name in told]
 
 
 async def test_nobody_is_told_who_wrote_what_is_still_compared_blind(live: Any) -> None:
@@ -58,9 +60,13 @@ async def test_nobody_is_told_who_wrote_what_is_still_compared_blind(live: Any) 
     await live.http.post("/v1/feedback", json=thumb)
     [row] = (await live.http.get("/v1/feedback?everybody=true")).json()["data"]
     assert row["policy_versions"] is None
+    assert (await live.http.get(f"/v1/feedback/{row['id']}")).json()["written"] is None
     await live.http.post("/v1/feedback", json={"type": "comparison", "comparison_id": offer, "winner": "left"})
     rows = (await live.http.get("/v1/feedback?everybody=true")).json()["data"]
     assert [each["policy_versions"] for each in rows] == [[0], [0]]
+    for each in rows:
+        written = (await live.http.get(f"/v1/feedback/{each['id']}")).json()["written"]
+        assert written == {f"{offer}:{slot}": 0 for slot in range(2 if each["type"] == "comparison" else 1)}
 
 
 @pytest.mark.parametrize(

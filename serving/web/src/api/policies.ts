@@ -102,7 +102,10 @@ export interface PolicyDiff {
   judgements: { left: number; both: number; right: number };
   config: Pairs;
   metrics: Pairs;
-  gate: Record<string, [{ value: number | null; verdict: string } | null, { value: number | null; verdict: string } | null]>;
+  gate: Record<
+    string,
+    [{ value: number | null; verdict: string } | null, { value: number | null; verdict: string } | null]
+  >;
   answers: { prompt: string; left: string; right: string }[];
   /** Versions whose answers were never written down. */
   answers_missing?: number[];
@@ -159,7 +162,10 @@ export const policies = {
   promote: (version: number, told: { reason: string; expected: number | null }) =>
     post<{ version: number }>(`/v1/policies/${nameOf(version)}/promote`, named(told)),
   rollBack: (told: { reason: string; expected: number | null; to?: number }) =>
-    post<{ version: number }>("/v1/rollback", { ...named(told), ...(told.to === undefined ? {} : { to: nameOf(told.to) }) }),
+    post<{ version: number }>("/v1/rollback", {
+      ...named(told),
+      ...(told.to === undefined ? {} : { to: nameOf(told.to) }),
+    }),
   leaderboard: (query: BoardQuery, signal?: AbortSignal) =>
     get<Leaderboard>("/v1/leaderboard", { query: { ...query }, ...(signal && { signal }) }),
 };

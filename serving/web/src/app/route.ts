@@ -16,9 +16,14 @@ export function usePath(): string {
   return useSyncExternalStore(subscribe, () => location.pathname);
 }
 
+/** What follows the path, "?" included, or "". */
+export function useSearch(): string {
+  return useSyncExternalStore(subscribe, () => location.search);
+}
+
 export function go(path: string, { replace = false } = {}): void {
   if (replace) history.replaceState(null, "", path);
-  else if (path !== location.pathname) history.pushState(null, "", path);
+  else if (path !== location.pathname + location.search) history.pushState(null, "", path);
   window.dispatchEvent(new Event(MOVED));
 }
 

@@ -1,6 +1,6 @@
-import { useDeferredValue, useEffect, useId, useMemo, useRef, useState, type KeyboardEvent } from "react";
+import { useDeferredValue, useEffect, useId, useRef, useState, type KeyboardEvent } from "react";
 import { MAX_TEXT } from "../api/feedback";
-import { wordDiff, type Piece } from "./diff";
+import { Changes } from "./Changes";
 import { Status } from "./Status";
 import { useStanding } from "./useStanding";
 
@@ -66,7 +66,7 @@ export function EditAnswer({ completionId, text, saved = null, onSaved, onClose 
         value={draft}
         onChange={(event) => setDraft(event.target.value)}
       />
-      <Changes before={text} after={draft} />
+      <ChangesSoFar before={text} after={draft} />
       {asking && <Discard onDiscard={onClose} onStay={stay} />}
       <div className="r-votes">
         <button
@@ -121,26 +121,7 @@ function Discard({ onDiscard, onStay }: { onDiscard: () => void; onStay: () => v
 }
 
 /** Kept up with the typing as far as there is time. */
-function Changes({ before, after }: { before: string; after: string }) {
+function ChangesSoFar({ before, after }: { before: string; after: string }) {
   const shown = useDeferredValue(after);
-  const pieces = useMemo(() => wordDiff(before, shown), [before, shown]);
-  if (before === shown) return null;
-  return (
-    <div role="group" aria-label="Changes" className="r-diff">
-      {pieces.map((piece, index) => (
-        <PieceShown key={index} piece={piece} />
-      ))}
-    </div>
-  );
-}
-
-function PieceShown({ piece: { kind, text } }: { piece: Piece }) {
-  if (kind === "same") return <span>{text}</span>;
-  const Tag = kind === "added" ? "ins" : "del";
-  return (
-    <Tag>
-      <span className="r-hidden">{kind === "added" ? "added: " : "removed: "}</span>
-      {text}
-    </Tag>
-  );
+  return before === shown ? null : <Changes before={before} after={shown} />;
 }

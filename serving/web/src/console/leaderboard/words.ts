@@ -37,7 +37,8 @@ function fragile({ fragility, votes }: Leaderboard): string[] {
 
 function unranked({ version, status }: Standing, anchor: number): string[] {
   const name = `${nameOf(version)} cannot be ranked:`;
-  if (status === "unlinked") return [`${name} nothing links it by votes with ${nameOf(anchor)}, not even by way of others.`];
+  if (status === "unlinked")
+    return [`${name} nothing links it by votes with ${nameOf(anchor)}, not even by way of others.`];
   if (status === "one_sided") return [`${name} it won all votes that link it with ${nameOf(anchor)}, or lost all.`];
   return [];
 }

@@ -81,7 +81,7 @@ function Deed({ name, title, look, reason = "optional", act, onDone, onClose, ch
         {children}
         {reason !== "none" && (
           <label htmlFor={field}>
-            Reason {reason === "optional" && <span className="muted">(optional)</span>}
+            <span>Reason {reason === "optional" && <span className="muted">(optional)</span>}</span>
             <input
               id={field}
               type="text"

@@ -20,7 +20,7 @@ export function Compare({ versions, at }: { versions: number[]; at?: [number, nu
     </select>
   );
   return (
-    <div className="c-row" role="group" aria-label="Compare two versions">
+    <div className="c-row c-pick" role="group" aria-label="Compare two versions">
       Compare {side("Left version", left, setLeft)} with {side("Right version", right, setRight)}
       {left === right ? (
         <span className="muted">Choose two that differ.</span>

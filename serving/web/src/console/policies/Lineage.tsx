@@ -17,7 +17,11 @@ export function Lineage({ policy }: { policy: PolicyFacts }) {
       <dd>{round == null ? "no round" : <Link to={consolePath("rounds", round)}>round {round}</Link>}</dd>
       <dt>Went on as</dt>
       <dd>
-        <Chain versions={descendants ?? []} separator=", " empty={`nothing yet: no version was trained from policy-v${version}`} />
+        <Chain
+          versions={descendants ?? []}
+          separator=", "
+          empty={`nothing yet: no version was trained from policy-v${version}`}
+        />
       </dd>
     </dl>
   );

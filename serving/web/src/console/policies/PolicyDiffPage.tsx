@@ -31,7 +31,10 @@ function Whole({ diff }: { diff: PolicyDiff }) {
   const { common_ancestor: common, judgements, versions } = diff;
   const [left, right] = versions.map(nameOf) as [string, string];
   const gate = Object.fromEntries(
-    Object.entries(diff.gate).map(([name, pair]) => [name, pair.map((side) => side && `${told(side.value)}, ${side.verdict}`)]),
+    Object.entries(diff.gate).map(([name, pair]) => [
+      name,
+      pair.map((side) => side && `${told(side.value)}, ${side.verdict}`),
+    ]),
   ) as Pairs;
   return (
     <>
@@ -59,7 +62,9 @@ function Answers({ diff: { answers = [], answers_missing = [], versions } }: { d
     <section>
       <h2>Answers to the same prompts</h2>
       {answers_missing.length > 0 && (
-        <p className="muted">No answers were written down when {answers_missing.map(nameOf).join(" and ")} came to be.</p>
+        <p className="muted">
+          No answers were written down when {answers_missing.map(nameOf).join(" and ")} came to be.
+        </p>
       )}
       {answers.map(({ prompt, left, right }) => (
         <article key={prompt} className="c-card">
@@ -85,6 +90,9 @@ const Said = ({ by, text }: { by: string; text: string }) => (
   </div>
 );
 
+/** Figures are kept by stage under names that begin with it once more: gate.gate/kl. */
+const plain = (field: string): string => field.replace(/(\w+)\.\1\//, "$1.");
+
 interface BesideProps {
   name: string;
   pairs: Pairs;
@@ -99,7 +107,7 @@ function Beside({ name, pairs, versions, empty }: BesideProps) {
       <Table
         label={`${name}: what differs`}
         columns={[
-          { name: "Name", cell: ([field]) => field },
+          { name: "Name", cell: ([field]) => plain(field) },
           { name: nameOf(versions[0]), cell: ([, [left]]) => told(left) },
           { name: nameOf(versions[1]), cell: ([, [, right]]) => told(right) },
         ]}

@@ -35,7 +35,13 @@ export function PolicyList() {
 function Serving({ list: { stable, served, candidate_served } }: { list: Listed }) {
   return (
     <p>
-      {served === null ? "No policy serves" : <>This gateway serves <PolicyLink version={served} /></>}
+      {served === null ? (
+        "No policy serves"
+      ) : (
+        <>
+          This gateway serves <PolicyLink version={served} />
+        </>
+      )}
       {candidate_served !== null && (
         <>
           , and <PolicyLink version={candidate_served} /> as a release’s candidate

@@ -23,8 +23,8 @@ export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
           onDone={onDone}
         >
           <p>
-            {id} stops serving, and the version that was stable before it answers everybody again. Answers that are being
-            written are finished.
+            {id} stops serving, and the version that was stable before it answers everybody again. Answers that are
+            being written are finished.
           </p>
         </Act>
       </div>
@@ -40,8 +40,8 @@ export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
         onDone={onDone}
       >
         <p>
-          {id} becomes the stable policy{expected === null ? "" : ` in place of ${nameOf(expected)}`} at once, whatever the
-          votes would say. To let it in step by step and be judged, start a release of it instead.
+          {id} becomes the stable policy{expected === null ? "" : ` in place of ${nameOf(expected)}`} at once, whatever
+          the votes would say. To let it in step by step and be judged, start a release of it instead.
         </p>
       </Act>
     </div>

@@ -1,13 +1,14 @@
-import { policies, type Curves, type GateCheck, type PolicyFacts, type PolicyList } from "../../api/policies";
+import { policies, type Curves, type PolicyFacts, type PolicyList } from "../../api/policies";
 import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import { Badge } from "../parts/Badge";
 import { Figure, Figures } from "../parts/Figure";
 import { Loaded } from "../parts/Loaded";
-import { Plot, figure } from "../parts/Plot";
-import { Table, type Column } from "../parts/Table";
+import { Plot } from "../parts/Plot";
+import { Table } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
+import { GateChecks } from "../rounds/GateChecks";
 import { Compare } from "./Compare";
 import { Lineage } from "./Lineage";
 import { PolicyOrders } from "./PolicyOrders";
@@ -25,14 +26,16 @@ export function PolicyPage({ version }: { version: number }) {
         <Link to={consolePath("policies")}>All versions</Link>
       </p>
       <Loaded polled={list}>
-        {(known) => <Loaded polled={polled}>{(policy) => <Whole policy={policy} list={known} onDone={refresh} />}</Loaded>}
+        {(known) => (
+          <Loaded polled={polled}>{(policy) => <Whole policy={policy} list={known} onDone={refresh} />}</Loaded>
+        )}
       </Loaded>
     </>
   );
 }
 
 function Whole({ policy, list, onDone }: { policy: PolicyFacts; list: PolicyList; onDone: () => void }) {
-  const { version, broken, gate, curves, judgements, config, reward_fit, lineage } = policy;
+  const { version, broken, gate, curves, judgements, config, reward_fit } = policy;
   const others = list.data.map((each) => each.version);
   return (
     <>
@@ -43,19 +46,18 @@ function Whole({ policy, list, onDone }: { policy: PolicyFacts; list: PolicyList
         <h2>Lineage</h2>
         <Lineage policy={policy} />
       </section>
-      <section>
-        <h2>Gate</h2>
-        <Table label="What the gate asked" columns={CHECKS} rows={gate ?? []} id={({ name }) => name} empty="The gate asked nothing of this version." />
-      </section>
-      <Trained judgements={judgements ?? {}} lineage={lineage ?? {}} fit={reward_fit ?? null} />
+      <GateChecks metrics={{ checks: gate }} />
+      <Trained judgements={judgements} fit={reward_fit} />
       {curves && (
         <section>
           <h2>Training</h2>
           <Training curves={curves} />
         </section>
       )}
-      {others.length > 1 && <Compare versions={others} at={[policy.parent ?? others.find((each) => each !== version)!, version]} />}
-      <Config config={config ?? {}} />
+      {others.length > 1 && (
+        <Compare versions={others} at={[policy.parent ?? others.find((each) => each !== version)!, version]} />
+      )}
+      <Config config={config} />
     </>
   );
 }
@@ -82,30 +84,40 @@ function Heading({ policy, list }: { policy: PolicyFacts; list: PolicyList }) {
   );
 }
 
-const CHECKS: Column<GateCheck>[] = [
-  { name: "Check", cell: ({ name }) => name.replace("gate/", "").replaceAll("_", " ") },
-  { name: "Verdict", cell: ({ passed }) => <Badge tone={passed ? "good" : "bad"}>{passed ? "passed" : "failed"}</Badge> },
-  { name: "Found", numeric: true, cell: ({ value }) => (value === null ? "–" : figure(value)) },
-  { name: "Asked", numeric: true, cell: ({ sign, threshold }) => (threshold === null ? "–" : `${sign} ${figure(threshold)}`) },
-];
+const COUNTED: Record<string, string> = {
+  all: "Judgements",
+  rankings: "Rankings and comparisons",
+  ratings: "Ratings",
+  demonstrations: "Demonstrations",
+  raters: "People behind them",
+  live: "Answers to people that PPO used",
+};
 
-type Trains = Pick<PolicyFacts, "judgements"> & { lineage: Record<string, unknown>; fit: PolicyFacts["reward_fit"] };
+type Trains = Pick<PolicyFacts, "judgements"> & { fit: PolicyFacts["reward_fit"] };
 
 /** What people said that it learned from, and how well the reward model understood them. */
 function Trained({ judgements, fit }: Trains) {
-  const counts = Object.entries(judgements);
+  const counts = Object.entries(judgements).filter(([, count]) => count > 0);
   if (counts.length === 0 && fit === null) return null;
   return (
     <section>
       <h2>Learned from</h2>
       <Figures>
         {counts.map(([kind, count]) => (
-          <Figure key={kind} name={kind.replaceAll("_", " ")} value={count.toLocaleString("en")} />
+          <Figure key={kind} name={COUNTED[kind] ?? kind} value={count.toLocaleString("en")} />
         ))}
         {fit && (
           <>
-            <Figure name="Reward model’s accuracy" value={share(fit.accuracy.mean)} note={`${share(fit.accuracy.low)} to ${share(fit.accuracy.high)}, on ${fit.pairs} pairs it never saw`} />
-            <Figure name="Its calibration error" value={share(fit.ece.mean)} note={<Link to={consolePath("reward-model")}>Reliability</Link>} />
+            <Figure
+              name="Reward model’s accuracy"
+              value={share(fit.accuracy.mean)}
+              note={`${share(fit.accuracy.low)} to ${share(fit.accuracy.high)}, on ${fit.pairs} pairs it never saw`}
+            />
+            <Figure
+              name="Its calibration error"
+              value={share(fit.ece.mean)}
+              note={<Link to={consolePath("reward-model")}>Reliability</Link>}
+            />
           </>
         )}
       </Figures>

@@ -4,7 +4,13 @@ import type { GateCheck, Policy, PolicyList, PolicyState } from "../../api/polic
 import type { Tone } from "../parts/Badge";
 import { figure } from "../parts/Plot";
 
-const TONES: Record<string, Tone> = { stable: "good", canary: "busy", rejected: "bad", rolled_back: "bad", broken: "bad" };
+const TONES: Record<string, Tone> = {
+  stable: "good",
+  canary: "busy",
+  rejected: "bad",
+  rolled_back: "bad",
+  broken: "bad",
+};
 
 export const toneOf = (state: PolicyState): Tone => TONES[state] ?? "plain";
 

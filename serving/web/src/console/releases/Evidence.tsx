@@ -14,8 +14,8 @@ export function Evidence({ release }: { release: Release }) {
       <h2>Evidence</h2>
       <p className="muted small">
         An e-process: read at any time, it reaches the threshold by chance in at most{" "}
-        {((100 * release.plan.alpha) / 2).toFixed(1)}% of releases that it should not decide so. What counts is only
-        what a plot of a few raters could not have made of the votes.
+        {((100 * release.plan.alpha) / 2).toFixed(1)}% of releases that it should not decide so. What counts is for
+        whoever is ahead, and only what a plot of a few raters could not have made of the votes.
       </p>
       <Loaded polled={polled}>
         {({ data, threshold }) => (
@@ -23,9 +23,10 @@ export function Evidence({ release }: { release: Release }) {
             <Plot
               title="Evidence, as the log of an e-value"
               series={[
-                { name: "counts towards the decision", points: over(data, ({ log_e }) => log_e) },
-                { name: "better, by all votes", points: over(data, ({ log_e_better }) => log_e_better) },
-                { name: "worse, by all votes", points: over(data, ({ log_e_worse }) => log_e_worse) },
+                { name: "better", points: over(data, ({ log_e_better }) => log_e_better) },
+                { name: "worse", points: over(data, ({ log_e_worse }) => log_e_worse) },
+                // Last, and so on top: where no vote is taken off it runs along one of the others.
+                { name: "what counts", points: over(data, ({ log_e }) => log_e) },
               ]}
               x={VOTES}
               y={{ name: "log e" }}

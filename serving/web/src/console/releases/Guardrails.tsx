@@ -7,13 +7,7 @@ const TONES: Record<Guardrail["verdict"], Tone> = { ok: "good", breached: "bad",
 
 /** Whatever the votes say, a breached one rolls back. */
 export const Guardrails = ({ guardrails }: { guardrails: Guardrail[] }) => (
-  <Table
-    label="Guardrails"
-    columns={COLUMNS}
-    rows={guardrails}
-    id={({ name }) => name}
-    empty="None measured yet."
-  />
+  <Table label="Guardrails" columns={COLUMNS} rows={guardrails} id={({ name }) => name} empty="None measured yet." />
 );
 
 const COLUMNS: Column<Guardrail>[] = [
@@ -22,6 +16,6 @@ const COLUMNS: Column<Guardrail>[] = [
   { name: "Found", cell: (each) => (each.value === null ? "–" : guardrailFigure(each, each.value)) },
   { name: "Interval", cell: ({ interval }) => interval && `${interval.low.toFixed(2)} to ${interval.high.toFixed(2)}` },
   { name: "At most", cell: (each) => guardrailFigure(each, each.limit) },
-  { name: "Of the candidate", numeric: true, cell: ({ units }) => units.candidate.toLocaleString("en") },
-  { name: "Of stable", numeric: true, cell: ({ units }) => units.stable.toLocaleString("en") },
+  { name: "Conversations", numeric: true, cell: ({ units }) => units.candidate.toLocaleString("en") },
+  { name: "Stable’s", numeric: true, cell: ({ units }) => units.stable.toLocaleString("en") },
 ];

@@ -4,7 +4,13 @@ import { When } from "../parts/When";
 
 /** Newest first: what became of it, by whose hand, and why. */
 export const History = ({ lines }: { lines: ReleaseLine[] }) => (
-  <Table label="History, newest first" columns={COLUMNS} rows={[...lines].reverse()} id={({ revision }) => revision} empty="Nothing yet." />
+  <Table
+    label="History, newest first"
+    columns={COLUMNS}
+    rows={[...lines].reverse()}
+    id={({ revision }) => revision}
+    empty="Nothing yet."
+  />
 );
 
 const COLUMNS: Column<ReleaseLine>[] = [

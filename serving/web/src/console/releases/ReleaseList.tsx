@@ -1,5 +1,6 @@
+import type { ReactNode } from "react";
 import { policies } from "../../api/policies";
-import { releases, type Release, type ReleaseList as Listed } from "../../api/releases";
+import { releases, type Estimated, type Release, type ReleaseList as Listed } from "../../api/releases";
 import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import { Loaded } from "../parts/Loaded";
@@ -10,7 +11,7 @@ import { PolicyLink } from "../policies/PolicyLink";
 import { Progress } from "./Evidence";
 import { ReleaseBadge } from "./ReleaseBadge";
 import { StartRelease } from "./StartRelease";
-import { shareWithin } from "./words";
+import { percent } from "./words";
 
 const EVERY_MS = 5_000;
 
@@ -67,12 +68,33 @@ function Standing({ listed }: { listed: Listed }) {
 const COLUMNS: Column<Release>[] = [
   { name: "Release", cell: ({ id }) => <Link to={consolePath("releases", id)}>{id}</Link> },
   { name: "State", cell: (release) => <ReleaseBadge release={release} /> },
-  { name: "Candidate", cell: ({ candidate }) => <PolicyLink version={candidate} /> },
-  { name: "Beside", cell: ({ stable }) => <PolicyLink version={stable} /> },
+  { name: "Candidate", cell: (release) => <Pair release={release} /> },
   { name: "Votes", numeric: true, cell: ({ votes }) => (votes === null ? "–" : votes.won + votes.lost + votes.tied) },
-  { name: "Win rate", cell: ({ win_rate }) => (win_rate === null ? "–" : shareWithin(win_rate)) },
+  { name: "Win rate", cell: ({ win_rate }) => (win_rate === null ? "–" : <Rate rate={win_rate} />) },
   { name: "Evidence", cell: (release) => <Progress release={release} /> },
-  { name: "Began", cell: ({ created }) => <When time={created} /> },
-  { name: "By", cell: ({ actor }) => actor },
+  { name: "Began", cell: ({ created, actor }) => <Lines first={<When time={created} />} second={`by ${actor}`} /> },
   { name: "Why", cell: ({ open, why, reason }) => (open ? reason : why || reason) },
 ];
+
+const Pair = ({ release: { candidate, stable } }: { release: Release }) => (
+  <Lines
+    first={<PolicyLink version={candidate} />}
+    second={
+      <>
+        beside <PolicyLink version={stable} />
+      </>
+    }
+  />
+);
+
+const Rate = ({ rate: { value, low, high } }: { rate: Estimated }) => (
+  <Lines first={percent(value)} second={`${percent(low)} to ${percent(high)}`} />
+);
+
+const Lines = ({ first, second }: { first: ReactNode; second: ReactNode }) => (
+  <>
+    {first}
+    <br />
+    <span className="muted small">{second}</span>
+  </>
+);

@@ -12,7 +12,7 @@ import { History } from "./History";
 import { Orders } from "./Orders";
 import { ReleaseBadge } from "./ReleaseBadge";
 import { Steps } from "./Steps";
-import { MODES, percent, points, shareWithin, whoseVotes } from "./words";
+import { MODES, percent, points, whereOf, whoseVotes } from "./words";
 
 const EVERY_MS = 3_000;
 
@@ -24,9 +24,7 @@ export function ReleasePage({ id }: { id: string }) {
       <p className="small">
         <Link to={consolePath("releases")}>All releases</Link>
       </p>
-      <Loaded polled={polled}>
-        {(release) => <Whole release={release} onDone={() => void polled.refresh()} />}
-      </Loaded>
+      <Loaded polled={polled}>{(release) => <Whole release={release} onDone={() => void polled.refresh()} />}</Loaded>
     </>
   );
 }
@@ -63,10 +61,10 @@ function Heading({ release }: { release: ReleaseInFull }) {
         Release {release.id}: <PolicyLink version={candidate} /> beside <PolicyLink version={stable} />
       </h2>
       <p>
-        <ReleaseBadge release={release} /> {open ? release.is : why}
+        <ReleaseBadge release={release} /> {open ? whereOf(release) : why}
       </p>
       <p className="muted small">
-        Begun <When time={created} /> by {actor}: {reason}. {MODES[release.mode]}.
+        Begun <When time={created} /> by {actor}, {MODES[release.mode]}. Why: {reason}
       </p>
     </header>
   );
@@ -88,7 +86,13 @@ function Measured({ release }: { release: ReleaseInFull }) {
           value={votes && votes.won + votes.lost + votes.tied}
           note={tally ?? `none counted yet, of ${whoseVotes(release.whose)}`}
         />
-        {open && <Figure name="Votes still needed" value={still_needed === null ? null : `about ${still_needed}`} note={forecast} />}
+        {open && (
+          <Figure
+            name="Votes still needed"
+            value={still_needed === null ? null : `about ${still_needed}`}
+            note={still_needed === null ? forecast : "as votes go so far"}
+          />
+        )}
         <Figure
           name="Win rate of the candidate"
           value={win_rate && percent(win_rate.value)}
@@ -96,7 +100,11 @@ function Measured({ release }: { release: ReleaseInFull }) {
         />
         <Figure name="Evidence" value={release.evidence && <Progress release={release} />} />
         <Figure name="Thumbs up, beside stable" value={thumbs && points(thumbs)} />
-        <Figure name="Left answer preferred" value={left_wins && percent(left_wins.value)} note={left_wins && shareWithin(left_wins)} />
+        <Figure
+          name="Left answer preferred"
+          value={left_wins && percent(left_wins.value)}
+          note={left_wins && `${percent(left_wins.low)} to ${percent(left_wins.high)}`}
+        />
       </Figures>
     </section>
   );

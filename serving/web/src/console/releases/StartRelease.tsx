@@ -44,7 +44,8 @@ export function StartRelease({ policies, open, onDone }: StartProps) {
       <p>
         The candidate answers a growing share of conversations beside the stable policy, step by step, until the votes
         or you decide.
-        {open && ` It takes the place of release ${open.id}, which ends: policy-v${open.candidate} is what it was before.`}
+        {open &&
+          ` It takes the place of release ${open.id}, which ends: policy-v${open.candidate} is what it was before.`}
       </p>
       <Choice name="Candidate" value={chosen} onChange={setCandidate}>
         {releasable.map(({ id, state }) => (
@@ -72,7 +73,8 @@ export function StartRelease({ policies, open, onDone }: StartProps) {
   );
 }
 
-const newestOf = (listed: Policy[]): Policy => listed.reduce((one, other) => (other.version > one.version ? other : one));
+const newestOf = (listed: Policy[]): Policy =>
+  listed.reduce((one, other) => (other.version > one.version ? other : one));
 
 interface ChoiceProps {
   name: string;

@@ -1,12 +1,11 @@
 import { expect, test } from "vitest";
-import { consequence, guardrailFigure, percent, points, shareOfEvidence, shareWithin } from "./words";
+import { consequence, guardrailFigure, percent, points, shareOfEvidence } from "./words";
 import { BadStep, stepsOf } from "./steps";
 import { CANARY } from "./release_double";
 
 test("shares and points read as percent, with their intervals", () => {
   expect(percent(0.5)).toBe("50%");
   expect(percent(0.1234)).toBe("12.3%");
-  expect(shareWithin({ value: 0.62, low: 0.41, high: 0.79 })).toBe("62% (41% to 79%)");
   expect(points({ value: 0.02, low: -0.05, high: 0.09 })).toBe("+2.0 points (−5.0 to +9.0)");
 });
 
@@ -25,7 +24,9 @@ test("a guardrail's figure is a ratio, but the score's is a distance", () => {
 test("promoting a step says which it passes and what comes next", () => {
   const passed = consequence(CANARY, "promote");
   expect(passed.action).toBe("Pass the step");
-  expect(passed.says).toBe("“wait for the votes” counts as taken, whatever it still waits for. Next comes “25% of conversations”.");
+  expect(passed.says).toBe(
+    "“wait for the votes” counts as taken, whatever it still waits for. Next comes “25% of conversations”.",
+  );
   const last = { ...CANARY, step: 3, steps: CANARY.steps.map((each) => ({ ...each, state: "taken" as const })) };
   expect(consequence(last, "promote").says).toContain("waits for an operator");
   expect(consequence({ ...last, mode: "automatic" }, "promote").says).toContain("policy-v7 serves everybody");
@@ -35,7 +36,11 @@ test("promoting in full, or what is proposed, says who serves from then on", () 
   expect(consequence(CANARY, "promote", true).says).toBe(
     "3 steps are left out. policy-v7 becomes the stable policy in place of policy-v5, and this release ends.",
   );
-  const proposed = { ...CANARY, proposed: true, steps: CANARY.steps.map((each) => ({ ...each, state: "taken" as const })) };
+  const proposed = {
+    ...CANARY,
+    proposed: true,
+    steps: CANARY.steps.map((each) => ({ ...each, state: "taken" as const })),
+  };
   expect(consequence(proposed, "promote").says).toMatch(/^policy-v7 becomes the stable policy/);
   expect(consequence({ ...CANARY, state: "pending" }, "promote", true).says).toContain("proven before it serves");
 });

@@ -5,9 +5,6 @@ import { nameOf } from "../../api/policies";
 
 export const percent = (share: number, digits = 1): string => `${(100 * share).toFixed(digits).replace(/\.0$/, "")}%`;
 
-export const shareWithin = ({ value, low, high }: Estimated): string =>
-  `${percent(value)} (${percent(low)} to ${percent(high)})`;
-
 const signed = (points: number): string => `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(1)}`;
 
 /** A difference of shares, in points of a percent. */
@@ -15,10 +12,13 @@ export const points = ({ value, low, high }: Estimated): string =>
   `${signed(100 * value)} points (${signed(100 * low)} to ${signed(100 * high)})`;
 
 export const MODES: Record<Mode, string> = {
-  manual: "manual: an operator takes the last step",
-  assisted: "assisted: proposed by the votes, confirmed by an operator",
-  automatic: "automatic: promoted by the votes alone",
+  manual: "manual (it proposes, an operator promotes)",
+  assisted: "assisted (it proposes, an operator promotes)",
+  automatic: "automatic (it promotes by itself)",
 };
+
+/** Where it is, without the word that its badge shows. */
+export const whereOf = (release: Release): string => release.is.replace(/^\w+, /, "");
 
 export const whoseVotes = (whose: Release["whose"]): string =>
   whose === "evaluation" ? "raters who never train" : "all raters";

@@ -1,1 +1,66 @@
-export const Audit = () => <p>Not built yet.</p>;
+import { useState } from "react";
+import { audit, type AuditLine } from "../../api/oversight";
+import { Link } from "../../app/Link";
+import { consolePath } from "../../app/route";
+import type { ViewProps } from "../Console";
+import "../people.css";
+import { Paged } from "../parts/Paged";
+import { Rater } from "../parts/Rater";
+import { type Column, Table } from "../parts/Table";
+import { usePages } from "../parts/usePages";
+import { When } from "../parts/When";
+
+const KINDS: [AuditLine["kind"] | "", string][] = [
+  ["", "Everything"],
+  ["policy", "Policies"],
+  ["release", "Releases"],
+  ["rater", "Raters"],
+  ["freeze", "Freezes"],
+  ["key", "Keys and invites"],
+];
+
+const COLUMNS: Column<AuditLine>[] = [
+  { name: "When", cell: ({ time }) => <When time={time} /> },
+  { name: "What", cell: (line) => <What line={line} /> },
+  { name: "Deed", cell: ({ action }) => action.replaceAll("_", " ") },
+  { name: "By", cell: ({ actor }) => actor },
+  { name: "Why", cell: ({ reason }) => <span className="c-why">{reason}</span> },
+];
+
+/** Who changed what that others see, newest first. */
+export function Audit(_: ViewProps) {
+  const [kind, setKind] = useState<AuditLine["kind"] | "">("");
+  const pages = usePages<AuditLine>(
+    async (before) => {
+      const page = await audit.page(kind || undefined, before);
+      return { items: page.data, next: page.has_more ? (page.data.at(-1)?.id ?? null) : null };
+    },
+    kind,
+  );
+  return (
+    <>
+      <div className="c-row">
+        <div className="c-tabs" role="group" aria-label="Of what">
+          {KINDS.map(([value, words]) => (
+            <button key={value} type="button" aria-pressed={kind === value} onClick={() => setKind(value)}>
+              {words}
+            </button>
+          ))}
+        </div>
+        <button type="button" className="c-end" onClick={() => void pages.refresh()}>
+          Refresh
+        </button>
+      </div>
+      <Paged pages={pages} empty="Nothing of this kind was done yet.">
+        {(lines) => <Table label="Audit trail" columns={COLUMNS} rows={lines} id={({ id }) => id} empty="" />}
+      </Paged>
+    </>
+  );
+}
+
+function What({ line: { kind, what } }: { line: AuditLine }) {
+  if (kind === "rater") return <Rater rater={what} />;
+  const number = /(\d+)$/.exec(what)?.[1];
+  const view = kind === "policy" ? "policies" : kind === "release" ? "releases" : null;
+  return view && number ? <Link to={consolePath(view, number)}>{what}</Link> : what;
+}

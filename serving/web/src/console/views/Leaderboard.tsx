@@ -32,16 +32,19 @@ interface FiltersProps {
 
 function Filters({ query, versions, onChange }: FiltersProps) {
   return (
-    <div className="c-row" role="group" aria-label="Whose votes, and on what">
-      <label className="c-row">
+    <div className="c-row c-pick" role="group" aria-label="Whose votes, and on what">
+      <label>
         Votes of
-        <select value={query.raters} onChange={(event) => onChange({ ...query, raters: event.target.value as BoardQuery["raters"] })}>
+        <select
+          value={query.raters}
+          onChange={(event) => onChange({ ...query, raters: event.target.value as BoardQuery["raters"] })}
+        >
           <option value="all">everybody</option>
           <option value="evaluation">raters who never train</option>
           <option value="training">raters who train</option>
         </select>
       </label>
-      <label className="c-row">
+      <label>
         Measured from
         <select value={query.anchor} onChange={(event) => onChange({ ...query, anchor: Number(event.target.value) })}>
           {versions.map((version) => (
@@ -51,8 +54,12 @@ function Filters({ query, versions, onChange }: FiltersProps) {
           ))}
         </select>
       </label>
-      <label className="c-row">
-        <input type="checkbox" checked={query.blind} onChange={(event) => onChange({ ...query, blind: event.target.checked })} />
+      <label>
+        <input
+          type="checkbox"
+          checked={query.blind}
+          onChange={(event) => onChange({ ...query, blind: event.target.checked })}
+        />
         Only blind votes
       </label>
     </div>
@@ -60,7 +67,9 @@ function Filters({ query, versions, onChange }: FiltersProps) {
 }
 
 function Whole({ board }: { board: Board }) {
-  const ranked = board.standings.flatMap(({ version, elo }) => (elo === null ? [] : [{ x: version, y: elo.value, low: elo.low, high: elo.high }]));
+  const ranked = board.standings.flatMap(({ version, elo }) =>
+    elo === null ? [] : [{ x: version, y: elo.value, low: elo.low, high: elo.high }],
+  );
   return (
     <>
       <Table
@@ -95,11 +104,13 @@ const columnsOf = (board: Board): Column<Standing>[] => [
   {
     name: "Wins over stable",
     numeric: true,
-    cell: (row) => (row.against_stable === null || row.version === board.stable ? "–" : share(row.against_stable.value)),
+    cell: (row) =>
+      row.against_stable === null || row.version === board.stable ? "–" : share(row.against_stable.value),
   },
   {
     name: "Its interval",
-    cell: (row) => (row.against_stable === null || row.version === board.stable ? "–" : within(row.against_stable, share)),
+    cell: (row) =>
+      row.against_stable === null || row.version === board.stable ? "–" : within(row.against_stable, share),
   },
   { name: "Votes", numeric: true, cell: ({ votes }) => votes },
   { name: "Won", numeric: true, cell: ({ wins }) => wins },

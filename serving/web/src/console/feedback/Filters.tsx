@@ -1,0 +1,156 @@
+import { useEffect, useId, useState, type FormEvent } from "react";
+import { type Chosen, type Filter, isFiltered } from "./filters";
+
+interface FiltersProps {
+  chosen: Chosen;
+  onChoose: (chosen: Chosen) => void;
+}
+
+type Options = [value: string, label: string][];
+
+const CHOICES: [Filter, string, Options][] = [
+  [
+    "type",
+    "Kind",
+    [
+      ["", "All"],
+      ["rating", "Thumbs and marks"],
+      ["comparison", "Comparisons"],
+      ["ranking", "Rankings"],
+      ["demonstration", "Corrections"],
+      ["comment", "Comments"],
+      ["flag", "Reports"],
+    ],
+  ],
+  [
+    "split",
+    "Split",
+    [
+      ["", "Both"],
+      ["train", "Trains"],
+      ["eval", "Decides releases"],
+    ],
+  ],
+  [
+    "lane",
+    "Drawn for",
+    [
+      ["", "Anything"],
+      ["release", "A release"],
+      ["aa", "One policy twice"],
+      ["gold", "A decoy"],
+      ["repeat", "A pair again"],
+    ],
+  ],
+  [
+    "aside",
+    "Raters aside",
+    [
+      ["", "With the others"],
+      ["only", "Only they"],
+      ["without", "Without them"],
+    ],
+  ],
+];
+
+const NONE: Chosen = { type: "", rater: "", policy: "", split: "", lane: "", aside: "", since: "", until: "" };
+
+/** What is chosen from holds at once; what is typed when the field is left, or by Enter. */
+export function Filters({ chosen, onChoose }: FiltersProps) {
+  const [draft, setDraft] = useState(chosen);
+  const told = JSON.stringify(chosen);
+  useEffect(() => setDraft(JSON.parse(told) as Chosen), [told]);
+  const apply = (next: Chosen) => JSON.stringify(next) !== told && onChoose(next);
+  const choose = (name: Filter) => (value: string) => {
+    setDraft({ ...draft, [name]: value });
+    apply({ ...draft, [name]: value });
+  };
+  const typed = (name: Filter) => ({
+    value: draft[name],
+    onType: (value: string) => setDraft({ ...draft, [name]: value }),
+    onLeave: () => apply(draft),
+  });
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    apply(draft);
+  };
+  return (
+    <form className="c-filters" role="search" aria-label="Filter judgements" onSubmit={submit}>
+      {CHOICES.map(([name, label, options]) => (
+        <Choice key={name} label={label} options={options} value={draft[name]} onChoose={choose(name)} />
+      ))}
+      <Typed label="Rater" {...typed("rater")} />
+      <Typed label="Policy" hint="such as 3" {...typed("policy")} />
+      <Day label="From" value={draft.since} onChoose={choose("since")} />
+      <Day label="To" value={draft.until} onChoose={choose("until")} />
+      {/* Enter in a field needs a button to press. */}
+      <button type="submit" className="quiet" tabIndex={-1}>
+        Filter
+      </button>
+      {isFiltered(chosen) && (
+        <button type="button" className="link c-reset" onClick={() => onChoose(NONE)}>
+          Show all
+        </button>
+      )}
+    </form>
+  );
+}
+
+interface ChoiceProps {
+  label: string;
+  value: string;
+  onChoose: (value: string) => void;
+}
+
+function Choice({ label, options, value, onChoose }: ChoiceProps & { options: Options }) {
+  const field = useId();
+  return (
+    <label htmlFor={field}>
+      {label}
+      <select id={field} value={value} onChange={(event) => onChoose(event.target.value)}>
+        {options.map(([option, words]) => (
+          <option key={option} value={option}>
+            {words}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
+function Day({ label, value, onChoose }: ChoiceProps) {
+  const field = useId();
+  return (
+    <label htmlFor={field}>
+      {label}
+      <input id={field} type="date" value={value} onChange={(event) => onChoose(event.target.value)} />
+    </label>
+  );
+}
+
+interface TypedProps {
+  label: string;
+  hint?: string;
+  value: string;
+  onType: (value: string) => void;
+  onLeave: () => void;
+}
+
+function Typed({ label, hint, value, onType, onLeave }: TypedProps) {
+  const field = useId();
+  return (
+    <label htmlFor={field}>
+      {label}
+      <input
+        id={field}
+        type="text"
+        autoComplete="off"
+        spellCheck={false}
+        placeholder={hint}
+        value={value}
+        onChange={(event) => onType(event.target.value)}
+        onBlur={onLeave}
+      />
+    </label>
+  );
+}

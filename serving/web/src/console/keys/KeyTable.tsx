@@ -1,0 +1,97 @@
+import { session } from "../../api/client";
+import { type Key, keys } from "../../api/oversight";
+import { Act } from "../parts/Act";
+import { Badge } from "../parts/Badge";
+import { type Column, Table } from "../parts/Table";
+import { When } from "../parts/When";
+import { limitsIn, usedToday } from "./limits";
+import type { Shown } from "./Secret";
+
+interface KeyTableProps {
+  rows: readonly Key[];
+  /** The key of whoever looks. */
+  own: string | undefined;
+  onDone: () => void;
+  onRotated: (shown: Shown) => void;
+}
+
+export function KeyTable({ rows, own, onDone, onRotated }: KeyTableProps) {
+  const columns: Column<Key>[] = [
+    { name: "Name", cell: (key) => <Named row={key} isOwn={key.id === own} /> },
+    { name: "Role", cell: ({ role }) => role },
+    { name: "Made", cell: ({ created }) => <When time={created} /> },
+    { name: "Expires", cell: ({ expires }) => (expires === null ? "never" : <When time={expires} />) },
+    { name: "Limits", cell: (key) => limitsIn(key).map((words) => <div key={words}>{words}</div>) },
+    { name: "Today", cell: (key) => <span className="c-today">{usedToday(key)}</span> },
+    { name: "Rotated", cell: ({ last_rotated }) => last_rotated !== null && <When time={last_rotated} /> },
+    {
+      name: "Act",
+      cell: (key) => (
+        <span className="c-acts">
+          <Rotate row={key} isOwn={key.id === own} onDone={onDone} onRotated={onRotated} />
+          <Revoke row={key} isOwn={key.id === own} onDone={onDone} />
+        </span>
+      ),
+    },
+  ];
+  return <Table label="Keys" columns={columns} rows={rows} id={({ id }) => id} empty="There is no key." />;
+}
+
+interface OneKey {
+  row: Key;
+  isOwn: boolean;
+}
+
+function Named({ row: { name, id, expires }, isOwn }: OneKey) {
+  const over = expires !== null && expires <= Date.now() / 1000;
+  return (
+    <span className="c-named" title={id}>
+      {name} {isOwn && <Badge tone="good">yours</Badge>} {over && <Badge tone="bad">expired</Badge>}
+    </span>
+  );
+}
+
+interface Done extends OneKey {
+  onDone: () => void;
+}
+
+function Rotate({ row, isOwn, onDone, onRotated }: Done & { onRotated: (shown: Shown) => void }) {
+  return (
+    <Act
+      name="Rotate"
+      title={`Rotate the key of ${row.name}?`}
+      reason="none"
+      act={async () => {
+        const { name, key } = await keys.rotate(row.id);
+        // The session ended with the old text: before anything else finds that out, and the new one is lost unseen.
+        if (isOwn) await session.withKey(key).catch(() => undefined);
+        onRotated({ what: "key", name, text: key });
+      }}
+      onDone={onDone}
+    >
+      <p>
+        It gets a new text, which is shown once. The old one is useless at once, and browsers signed in by it are signed
+        out. Name, role, limits and all that was said by it stay.
+      </p>
+      {isOwn && <p>It is your own: this browser stays signed in, others have to sign in again.</p>}
+    </Act>
+  );
+}
+
+function Revoke({ row, isOwn, onDone }: Done) {
+  return (
+    <Act
+      name="Revoke"
+      title={`Revoke the key of ${row.name}?`}
+      reason="none"
+      danger
+      act={() => keys.revoke(row.id)}
+      onDone={onDone}
+    >
+      <p>Nobody can use it from now on, and it cannot be brought back. What was said by it stays.</p>
+      {isOwn && <Own />}
+    </Act>
+  );
+}
+
+const Own = () => <p className="failure">It is the key by which you are signed in: you will be signed out.</p>;

@@ -1,0 +1,36 @@
+import { useState, type FormEvent } from "react";
+import { explain, type Role } from "../../api/client";
+import { invites } from "../../api/oversight";
+import { Choice, DAYS, endOf, ROLES, Text } from "./fields";
+import type { Shown } from "./Secret";
+import { useMaking } from "./useMaking";
+
+export function NewInvite({ onMade }: { onMade: (shown: Shown) => void }) {
+  const [name, setName] = useState("");
+  const [role, setRole] = useState("user");
+  const [days, setDays] = useState("7");
+  const { making, problem, make } = useMaking();
+  const submit = async (event: FormEvent) => {
+    event.preventDefault();
+    const done = await make(async () => {
+      const made = await invites.create({ name: name.trim(), role: role as Role, ...endOf(days) });
+      onMade({ what: "link", name: made.name, text: made.link });
+    });
+    if (done) setName("");
+  };
+  return (
+    <form className="c-fields" aria-label="New invite" onSubmit={(event) => void submit(event)}>
+      <Text label="Whom it is for" value={name} onChange={setName} />
+      <Choice label="Role" value={role} onChange={setRole} options={ROLES} />
+      <Choice label="The link ends" value={days} onChange={setDays} options={DAYS.slice(0, 3)} />
+      <button type="submit" disabled={making || !name.trim()}>
+        {making ? "Inviting…" : "Invite"}
+      </button>
+      {problem !== null && (
+        <p className="failure c-whole-line" role="alert">
+          {explain(problem)}
+        </p>
+      )}
+    </form>
+  );
+}

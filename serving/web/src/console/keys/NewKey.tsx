@@ -1,0 +1,62 @@
+import { useState, type FormEvent } from "react";
+import { explain, type Role } from "../../api/client";
+import { keys, type Limits } from "../../api/oversight";
+import { Bound, Choice, DAYS, endOf, ROLES, Text } from "./fields";
+import { LIMITS } from "./limits";
+import type { Shown } from "./Secret";
+import { useMaking } from "./useMaking";
+
+type Typed = Partial<Record<keyof Limits, string>>;
+
+export function NewKey({ onMade }: { onMade: (shown: Shown) => void }) {
+  const [name, setName] = useState("");
+  const [role, setRole] = useState("user");
+  const [days, setDays] = useState("");
+  const [typed, setTyped] = useState<Typed>({});
+  const { making, problem, make } = useMaking();
+  const submit = async (event: FormEvent) => {
+    event.preventDefault();
+    const done = await make(async () => {
+      const wish = { name: name.trim(), role: role as Role, ...endOf(days), limits: limitsOf(typed) };
+      const made = await keys.create(wish);
+      onMade({ what: "key", name: made.name, text: made.key });
+    });
+    if (!done) return;
+    setName("");
+    setTyped({});
+  };
+  return (
+    <form className="c-stack" aria-label="New key" onSubmit={(event) => void submit(event)}>
+      <div className="c-fields">
+        <Text label="Name" value={name} onChange={setName} />
+        <Choice label="Role" value={role} onChange={setRole} options={ROLES} />
+        <Choice label="Expires" value={days} onChange={setDays} options={[["", "never"], ...DAYS]} />
+        <button type="submit" disabled={making || !name.trim()}>
+          {making ? "Making…" : "Make a key"}
+        </button>
+      </div>
+      <details>
+        <summary className="muted small">Limits</summary>
+        <div className="c-fields">
+          {LIMITS.map(([limit, words]) => (
+            <Bound
+              key={limit}
+              label={words}
+              value={typed[limit] ?? ""}
+              onChange={(value) => setTyped({ ...typed, [limit]: value })}
+            />
+          ))}
+        </div>
+      </details>
+      {problem !== null && (
+        <p className="failure" role="alert">
+          {explain(problem)}
+        </p>
+      )}
+    </form>
+  );
+}
+
+function limitsOf(typed: Typed): Partial<Limits> {
+  return Object.fromEntries(Object.entries(typed).flatMap(([limit, text]) => (text ? [[limit, Number(text)]] : [])));
+}

@@ -1,0 +1,34 @@
+/** What bounds a key, in words. */
+
+import type { Key, Limits } from "../../api/oversight";
+
+export const LIMITS: [keyof Limits, string][] = [
+  ["requests_per_minute", "Requests a minute"],
+  ["tokens_per_day", "Tokens a day"],
+  ["streams", "Answers at once"],
+  ["feedback_per_day", "Judgements a day"],
+];
+
+const UNITS: Record<keyof Limits, string> = {
+  requests_per_minute: "requests/min",
+  tokens_per_day: "tokens/day",
+  streams: "at once",
+  feedback_per_day: "judgements/day",
+};
+
+export function limitsIn({ limits }: Pick<Key, "limits">): string[] {
+  return LIMITS.flatMap(([limit]) => {
+    const bound = limits[limit];
+    return bound === null ? [] : [`${bound.toLocaleString("en")} ${UNITS[limit]}`];
+  });
+}
+
+/** Of today; a key without limits is not counted. */
+export function usedToday({ usage }: Pick<Key, "usage">): string {
+  if (!usage) return "not counted";
+  const { requests, tokens, feedback } = usage;
+  return [counted(requests, "request"), counted(tokens, "token"), counted(feedback, "judgement")].join(", ");
+}
+
+const counted = (count: number, one: string): string =>
+  `${count.toLocaleString("en")} ${count === 1 ? one : `${one}s`}`;

@@ -1,0 +1,78 @@
+import type { RaterRow } from "../../api/oversight";
+import { Link } from "../../app/Link";
+import { consolePath } from "../../app/route";
+import { searchOf } from "../feedback/filters";
+import { Badge } from "../parts/Badge";
+import { Rater } from "../parts/Rater";
+import { type Column, Table } from "../parts/Table";
+import { When } from "../parts/When";
+import { Move } from "./Move";
+import { decoys, repeats, share, side, SOURCES, SPLITS } from "./words";
+
+interface RaterTableProps {
+  rows: readonly RaterRow[];
+  onDone: () => void;
+}
+
+export function RaterTable({ rows, onDone }: RaterTableProps) {
+  const columns: Column<RaterRow>[] = [
+    { name: "Rater", cell: ({ rater }) => <Rater rater={rater} /> },
+    {
+      name: "Judgements",
+      numeric: true,
+      cell: ({ rater, judgements }) => (
+        <Link to={consolePath("feedback") + searchOf({ rater })} aria-label={`${judgements} judgements of ${rater}`}>
+          {judgements.toLocaleString("en")}
+        </Link>
+      ),
+    },
+    { name: "State", cell: (row) => <State row={row} /> },
+    { name: "Source", cell: ({ source }) => SOURCES[source] },
+    { name: "Split", cell: ({ split }) => SPLITS[split] },
+    { name: "Agreement", numeric: true, cell: ({ agreement }) => share(agreement) },
+    { name: "Reliability", numeric: true, cell: ({ reliability }) => share(reliability) },
+    {
+      name: "Share",
+      numeric: true,
+      cell: (row) => `${share(row.share)}${row.capped ? " (capped)" : ""}`,
+    },
+    { name: "Decoys passed over", numeric: true, cell: ({ checks }) => decoys(checks) },
+    { name: "Same again", numeric: true, cell: ({ checks }) => repeats(checks) },
+    { name: "Side", cell: (row) => <Side row={row} /> },
+    { name: "Act", cell: (row) => <Move row={row} onDone={onDone} /> },
+  ];
+  return <Table label="Raters" columns={columns} rows={rows} id={({ rater }) => rater} empty="Nobody has judged yet." />;
+}
+
+/** What is known against somebody stands beside the word: an operator decides by that. */
+function State({ row: { quarantined, suspected } }: { row: RaterRow }) {
+  if (quarantined !== null) {
+    return (
+      <div className="c-state">
+        <Badge tone="bad">aside</Badge>{" "}
+        <span className="small">
+          <When time={quarantined.time} />, by {quarantined.actor}: {quarantined.reason}
+        </span>
+      </div>
+    );
+  }
+  if (suspected.length === 0) return null;
+  return (
+    <div className="c-state">
+      <Badge tone="busy">suspected</Badge> <span className="small">{suspected.join("; ")}</span>
+    </div>
+  );
+}
+
+/** The words say it; the bar shows at a glance which way. */
+export function Side({ row }: { row: Pick<RaterRow, "side" | "checks"> }) {
+  if (row.side === null) return null;
+  return (
+    <span className="c-side">
+      {side(row)}
+      <span className="c-bar" aria-hidden="true">
+        <span style={{ width: `${row.side * 100}%` }} />
+      </span>
+    </span>
+  );
+}

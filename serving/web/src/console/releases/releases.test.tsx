@@ -1,0 +1,169 @@
+import { fireEvent, render, screen, waitFor, within } from "@testing-library/react";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import type { Session } from "../../api/client";
+import type { Release } from "../../api/releases";
+import { failure, gateway, json, type Asked, type Route } from "../../rating/gateway_double";
+import { Releases } from "../views/Releases";
+import { CANARY } from "./release_double";
+
+const ROOT: Session = {
+  object: "session",
+  role: "admin",
+  name: "root",
+  rater: null,
+  single_user: false,
+  expires: null,
+};
+const LINE = { time: 1767225600, actor: "root", reason: "fewer words", is: "pending, step 1 of 4", state: "pending" };
+const POINT = {
+  vote: 1,
+  time: 1767225600,
+  log_e: 0.1,
+  log_e_better: 0.3,
+  log_e_worse: -0.5,
+  wins: 1,
+  losses: 0,
+  ties: 0,
+};
+const EVIDENCE = { threshold: 3.69, data: [{ ...POINT, win_rate: { value: 1, low: 0.1, high: 1 } }] };
+const POLICIES = {
+  data: [
+    { id: "policy-v5", version: 5, state: "stable" },
+    { id: "policy-v6", version: 6, state: "retired" },
+    { id: "policy-v7", version: 7, state: "candidate" },
+    { id: "policy-v8", version: 8, state: "rejected" },
+  ],
+  stable: 5,
+};
+
+beforeEach(() => {
+  HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
+  HTMLDialogElement.prototype.close ??= vi.fn();
+});
+afterEach(() => vi.unstubAllGlobals());
+
+function one(release: Release, routes: Record<string, Route> = {}): Asked[] {
+  const asked = gateway({
+    "GET /v1/releases/3": () => json({ ...release, history: [{ ...LINE, revision: 0 }] }),
+    "GET /v1/releases/3/evidence": () => json(EVIDENCE),
+    ...routes,
+  });
+  render(<Releases session={ROOT} id="3" />);
+  return asked;
+}
+
+function list(open: Release | null, routes: Record<string, Route> = {}): Asked[] {
+  const listed = { data: open === null ? [] : [open], open: open?.id ?? null, frozen: true };
+  const asked = gateway({
+    "GET /v1/releases": () => json(listed),
+    "GET /v1/policies": () => json(POLICIES),
+    ...routes,
+  });
+  render(<Releases session={ROOT} id={null} />);
+  return asked;
+}
+
+const posted = (asked: Asked[]) =>
+  asked.filter(({ method }) => method === "POST").map(({ path, body }) => [path, body]);
+
+async function confirm(name: string, reason = ""): Promise<void> {
+  fireEvent.click(await screen.findByText(name, { selector: ".c-row button" }));
+  if (reason) fireEvent.change(screen.getByLabelText(/^Reason/), { target: { value: reason } });
+  fireEvent.click(screen.getByText(name, { selector: "footer button" }));
+}
+
+test("a release shows its steps, votes, evidence, guardrails and history", async () => {
+  one(CANARY);
+  const steps = await screen.findAllByRole("listitem");
+  expect(steps.map(({ textContent }) => textContent)).toEqual([
+    "✓10% of conversationstaken",
+    "▸wait for the votesunder way",
+    "·25% of conversationsto come",
+    "·wait for the votesto come",
+  ]);
+  expect(screen.getByText("31 won, 19 lost, 4 tied, 2 beyond what one rater may say")).toBeTruthy();
+  expect(screen.getByText("about 120")).toBeTruthy();
+  expect(screen.getAllByText("0.40 of 3.70 for policy-v7").length).toBe(1);
+  const guardrails = within(screen.getByRole("region", { name: "Guardrails" }));
+  expect(guardrails.getByText("Failed answers").closest("tr")!.textContent).toContain("ok0.90 × stable1.50 × stable");
+  expect(guardrails.getByText("0.50 to 4.00")).toBeTruthy();
+  expect(within(screen.getByRole("region", { name: /History/ })).getByText("fewer words")).toBeTruthy();
+  await screen.findByText(/Win rate of the candidate, with its confidence band in numbers/);
+});
+
+test("an order says what it does, takes a reason, and is of what was seen", async () => {
+  const asked = one(CANARY, { "POST /v1/releases/3/promote": () => json(CANARY) });
+  fireEvent.click(await screen.findByText("Pass the step", { selector: ".c-row button" }));
+  expect(screen.getByText(/“wait for the votes” counts as taken/)).toBeTruthy();
+  fireEvent.click(screen.getByText("Cancel"));
+  await confirm("Promote", "we need it now");
+  await waitFor(() =>
+    expect(posted(asked)).toEqual([["/v1/releases/3/promote", { reason: "we need it now", revision: 2, full: true }]]),
+  );
+});
+
+test("to stop a release is meant at whichever step it is", async () => {
+  const asked = one(CANARY, { "POST /v1/releases/3": () => json(CANARY) });
+  await confirm("Pause");
+  await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases/3/pause", {}]]));
+});
+
+test("after a conflict the release is shown as it is now", async () => {
+  let now: Release = CANARY;
+  const refused = () => {
+    now = { ...CANARY, state: "aborted", open: false, is: "aborted", why: "people complain", revision: 3 };
+    return failure(409, "release 3 is over: aborted", "conflict");
+  };
+  gateway({
+    "GET /v1/releases/3": () => json({ ...now, history: [] }),
+    "GET /v1/releases/3/evidence": () => json(EVIDENCE),
+    "POST /v1/releases/3/rollback": refused,
+  });
+  render(<Releases session={ROOT} id="3" />);
+  await confirm("Roll back");
+  await screen.findByText("people complain");
+  expect(screen.queryByText("Pause")).toBeNull();
+});
+
+test("what is over takes no orders, and tells which steps were never taken", async () => {
+  one({ ...CANARY, state: "rolled_back", open: false, is: "rolled back", why: "It is worse." });
+  await screen.findByText("It is worse.");
+  expect(screen.queryByText("Pause")).toBeNull();
+  expect(screen.getAllByText("not taken")).toHaveLength(3);
+  expect(screen.queryByText("Votes still needed")).toBeNull();
+});
+
+test("one that no engine holds yet can be promoted in full, paused and aborted alone", async () => {
+  one({ ...CANARY, state: "pending", step: 0 });
+  const orders = within(await screen.findByRole("group", { name: "Orders for release 3" }));
+  expect(orders.getAllByRole("button").map(({ textContent }) => textContent)).toEqual(["Promote", "Pause", "Abort"]);
+});
+
+test("a release is started in place of the open one, with the steps that were written", async () => {
+  const asked = list(CANARY, { "POST /v1/releases": () => json(CANARY, 201) });
+  fireEvent.click(await screen.findByText("Start a release"));
+  expect(screen.getByText(/takes the place of release 3/)).toBeTruthy();
+  const candidate = screen.getByLabelText<HTMLSelectElement>("Candidate");
+  expect([...candidate.options].map(({ value }) => value)).toEqual(["policy-v6", "policy-v7"]);
+  expect(candidate.value).toBe("policy-v7");
+  fireEvent.change(screen.getByLabelText("Mode"), { target: { value: "assisted" } });
+  fireEvent.change(screen.getByLabelText("Whose votes decide"), { target: { value: "all" } });
+  fireEvent.change(screen.getByLabelText(/^Steps/), { target: { value: "5%, soon" } });
+  const submit = screen.getByText("Start a release", { selector: "footer button" });
+  fireEvent.click(submit);
+  await screen.findByText("“soon” is no step."); // not by its role: jsdom opens no dialog
+  fireEvent.change(screen.getByLabelText(/^Steps/), { target: { value: "5%, 30m, analysis" } });
+  fireEvent.click(submit);
+  const steps = [{ set_weight: 5 }, { pause: "30m" }, { analysis: true }];
+  const wish = { candidate: "policy-v7", replaces: 3, mode: "assisted", strategy: { steps }, plan: { raters: "all" } };
+  await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases", wish]]));
+});
+
+test("where nothing is open that is said, and a start names that", async () => {
+  const asked = list(null, { "POST /v1/releases": () => json(CANARY, 201) });
+  await screen.findByText("No release is open.");
+  expect(screen.getByText(/^Releases are frozen/)).toBeTruthy();
+  fireEvent.click(await screen.findByText("Start a release"));
+  fireEvent.click(screen.getByText("Start a release", { selector: "footer button" }));
+  await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases", { candidate: "policy-v7", replaces: null }]]));
+});

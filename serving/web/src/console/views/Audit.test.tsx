@@ -1,0 +1,43 @@
+import { fireEvent, render, screen, within } from "@testing-library/react";
+import { afterEach, expect, it, vi } from "vitest";
+import type { Session } from "../../api/client";
+import type { AuditLine } from "../../api/oversight";
+import { gateway, json } from "../../rating/gateway_double";
+import { Audit } from "./Audit";
+
+const line = (id: string, kind: AuditLine["kind"], what: string, action: string): AuditLine => ({
+  id,
+  time: 1767225600,
+  kind,
+  what,
+  action,
+  actor: "ann",
+  reason: "<i>why</i>",
+});
+
+afterEach(() => vi.unstubAllGlobals());
+
+it("lists deeds newest first, goes on after the last, and asks for one kind", async () => {
+  const asked = gateway({
+    "GET /v1/audit": [
+      json({ data: [line("3", "policy", "policy-v3", "promote"), line("2", "rater", "rater_x", "quarantine")], has_more: true }),
+      json({ data: [line("1", "release", "release 7", "abort")], has_more: false }),
+      json({ data: [line("2", "rater", "rater_x", "quarantine")], has_more: false }),
+    ],
+  });
+  const { container } = render(<Audit session={{ role: "operator" } as Session} id={null} />);
+  expect((await screen.findByRole("link", { name: "policy-v3" })).getAttribute("href")).toBe("/console/policies/3");
+  fireEvent.click(screen.getByRole("button", { name: "Show more" }));
+  expect((await screen.findByRole("link", { name: "release 7" })).getAttribute("href")).toBe("/console/releases/7");
+  const deeds = () => screen.getAllByRole("row").slice(1).map((row) => within(row).getAllByRole("cell")[1]!.textContent);
+  expect(deeds()).toEqual(["promote", "quarantine", "abort"]);
+  expect(container.querySelector("i")).toBeNull();
+  fireEvent.click(screen.getByRole("button", { name: "Raters" }));
+  await screen.findByText("Raters", { selector: "[aria-pressed=true]" });
+  await vi.waitFor(() => expect(deeds()).toEqual(["quarantine"]));
+  expect(asked.map(({ path }) => path)).toEqual([
+    "/v1/audit?limit=50",
+    "/v1/audit?limit=50&before=2",
+    "/v1/audit?limit=50&kind=rater",
+  ]);
+});

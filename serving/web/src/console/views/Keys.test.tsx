@@ -1,0 +1,126 @@
+import { fireEvent, render, screen, waitFor, within } from "@testing-library/react";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import type { Session } from "../../api/client";
+import type { Key } from "../../api/oversight";
+import { failure, gateway, json } from "../../rating/gateway_double";
+import { Keys } from "./Keys";
+
+const EVIL = "<b onclick=x>Mallory</b>";
+const NO_LIMITS = { requests_per_minute: null, tokens_per_day: null, streams: null, feedback_per_day: null };
+const key = (id: string, name: string, more: Partial<Key> = {}): Key => ({
+  object: "key",
+  id,
+  name,
+  role: "user",
+  created: 1767225600,
+  expires: null,
+  limits: NO_LIMITS,
+  last_rotated: null,
+  usage: null,
+  ...more,
+});
+const OWN = key("key_1", "root", { role: "admin" });
+const OTHER = key("key_2", EVIL, {
+  expires: 1767225601,
+  limits: { ...NO_LIMITS, tokens_per_day: 100_000 },
+  usage: { day: "2026-01-01", requests: 1, tokens: 240, feedback: 0, streams: 0 },
+});
+const SESSION = { role: "admin", name: "root" } as Session;
+
+const page = (data: unknown[]) => json({ object: "list", data, first_id: null, last_id: null, has_more: false });
+const ROUTES = {
+  "GET /v1/keys": () => page([OWN, OTHER]),
+  "GET /v1/invites": () => page([{ id: "invite_1", name: "Kim", role: "rater", created: 1767225600, expires: 4e9 }]),
+  "GET /v1/me": json({ id: "key_1" }),
+};
+
+beforeEach(() => {
+  HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
+  HTMLDialogElement.prototype.close ??= vi.fn();
+});
+afterEach(() => vi.unstubAllGlobals());
+
+const act = (row: HTMLElement, name: string) => {
+  fireEvent.click(within(row).getByRole("button", { name }));
+  fireEvent.click(within(within(row).getByRole("dialog", { hidden: true })).getByRole("button", { name, hidden: true }));
+};
+
+it("lists keys with limits and use, names as text, and marks one's own", async () => {
+  gateway(ROUTES);
+  const { container } = render(<Keys session={SESSION} id={null} />);
+  const own = (await screen.findByText("yours")).closest("tr")!;
+  expect(own.textContent).toContain("root");
+  const other = screen.getByText(EVIL).closest("tr")!;
+  expect(other.textContent).toContain("100,000 tokens/day");
+  expect(other.textContent).toContain("1 request, 240 tokens, 0 judgements");
+  expect(within(other).getByText("expired")).toBeTruthy();
+  expect(container.querySelector("b")).toBeNull();
+  expect(await screen.findByText("Kim")).toBeTruthy();
+});
+
+it("makes a key with limits and an end, and shows it until it is kept", async () => {
+  const asked = gateway({ ...ROUTES, "POST /v1/keys": json({ ...OTHER, name: "bot", key: "rk-secret" }, 201) });
+  render(<Keys session={SESSION} id={null} />);
+  const form = screen.getByRole("form", { name: "New key" });
+  fireEvent.change(within(form).getByLabelText("Name"), { target: { value: " bot " } });
+  fireEvent.change(within(form).getByLabelText("Role"), { target: { value: "operator" } });
+  fireEvent.change(within(form).getByLabelText("Expires"), { target: { value: "7" } });
+  fireEvent.change(within(form).getByLabelText("Tokens a day"), { target: { value: "500" } });
+  fireEvent.submit(form);
+  const secret = await screen.findByRole("region", { name: "The key of bot" });
+  expect(secret.textContent).toContain("rk-secret");
+  expect(document.activeElement!.textContent).toBe("The key of bot");
+  const { body } = asked.find(({ method }) => method === "POST")!;
+  expect(body).toMatchObject({ name: "bot", role: "operator", limits: { tokens_per_day: 500 } });
+  expect(Number(body!.expires) - Date.now() / 1000).toBeGreaterThan(7 * 86_400 - 60);
+  fireEvent.click(within(secret).getByRole("button", { name: "I have it" }));
+  expect(screen.queryByText("rk-secret")).toBeNull();
+  expect(within(form).getByLabelText<HTMLInputElement>("Name").value).toBe("");
+});
+
+it("says why no key was made, and keeps what was typed", async () => {
+  gateway({ ...ROUTES, "POST /v1/keys": failure(400, "name is bad") });
+  render(<Keys session={SESSION} id={null} />);
+  const form = screen.getByRole("form", { name: "New key" });
+  fireEvent.change(within(form).getByLabelText("Name"), { target: { value: "bot" } });
+  fireEvent.submit(form);
+  expect((await within(form).findByRole("alert")).textContent).toBe("name is bad");
+  expect(within(form).getByLabelText<HTMLInputElement>("Name").value).toBe("bot");
+});
+
+it("signs in anew by one's own key that was rotated, before anything else is asked", async () => {
+  const asked = gateway({
+    ...ROUTES,
+    "POST /v1/keys/key_1/rotate": json({ ...OWN, key: "rk-new" }),
+    "POST /v1/session": json({ object: "session" }),
+  });
+  render(<Keys session={SESSION} id={null} />);
+  act((await screen.findByText("yours")).closest("tr")!, "Rotate");
+  await screen.findByText("rk-new");
+  const after = asked.slice(asked.findIndex(({ path }) => path.endsWith("/rotate")));
+  expect(after[1]).toMatchObject({ method: "POST", path: "/v1/session", body: { key: "rk-new" } });
+});
+
+it("revokes after confirmation only, and tells of a refusal", async () => {
+  const asked = gateway({ ...ROUTES, "DELETE /v1/keys/key_2": failure(409, "the last admin key") });
+  render(<Keys session={SESSION} id={null} />);
+  act((await screen.findByText(EVIL)).closest("tr")!, "Revoke");
+  await screen.findByText(/the last admin key/);
+  expect(asked.filter(({ method }) => method === "DELETE").map(({ path }) => path)).toEqual(["/v1/keys/key_2"]);
+});
+
+it("invites by a link shown once, and withdraws it", async () => {
+  const made = { id: "invite_2", name: "Lee", role: "user", created: 1, expires: 4e9, link: "https://x/join#inv_t" };
+  const asked = gateway({
+    ...ROUTES,
+    "POST /v1/invites": json(made, 201),
+    "DELETE /v1/invites/invite_1": json({ deleted: true }),
+  });
+  render(<Keys session={SESSION} id={null} />);
+  const form = screen.getByRole("form", { name: "New invite" });
+  fireEvent.change(within(form).getByLabelText("Whom it is for"), { target: { value: "Lee" } });
+  fireEvent.submit(form);
+  await screen.findByText("https://x/join#inv_t");
+  act((await screen.findByText("Kim")).closest("tr")!, "Withdraw");
+  await waitFor(() => expect(asked.some(({ method }) => method === "DELETE")).toBe(true));
+});

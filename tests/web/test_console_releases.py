@@ -1,0 +1,164 @@
+"""What an operator does in the console with releases, policies and the leaderboard, in Chromium."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feedback.releases import ReleaseBook
+from serving.pages import DIST
+from tests.serving.live import Live, Shelf
+from tests.web.conftest import PATIENCE_MS, sign_in
+from tests.web.releasing import released, stock, voted
+from tests.web.test_accessibility import complaints
+
+SHOTS = os.environ.get("RATCHET_SHOTS")  # a folder for screenshots, for whoever wants to look at them
+
+
+@pytest.fixture(autouse=True)
+def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases stay as operators leave them."""
+    monkeypatch.setattr("serving.controller.Controller.tick", lambda self: None)
+    monkeypatch.setattr("serving.pool.EnginePool.want", lambda self, wish: None)
+
+
+@pytest.fixture
+async def served(start: Callable[..., Awaitable[Live]], shelf: Shelf) -> Live:
+    assert (Path(DIST) / "index.html").is_file(), "the page is not built: .ci/web builds it"
+    stock(shelf)
+    return await start()
+
+
+@pytest.fixture
+async def console(browser: Any, served: Live) -> AsyncIterator[Any]:
+    """Signed in as an admin; whatever the page complains of fails the test."""
+    context = await browser.new_context(base_url=served.url)
+    context.set_default_timeout(PATIENCE_MS)
+    page = await context.new_page()
+    broken: list[str] = []
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.on("console", lambda said: broken.append(said.text) if "Content Security Policy" in said.text else None)
+    await sign_in(page, served.admin_key)
+    yield page
+    await context.close()
+    assert broken == []
+
+
+async def confirm(page: Any, name: str, reason: str = "") -> None:
+    """Press a button of a view, and in its dialog the one that acts."""
+    await page.get_by_role("button", name=name, exact=True).click()
+    dialog = page.get_by_role("dialog")
+    if reason:
+        await dialog.get_by_label("Reason").fill(reason)
+    await dialog.get_by_role("button", name=name, exact=True).click()
+
+
+async def test_an_operator_reads_pauses_and_resumes_a_release(console: Any, served: Live) -> None:
+    voted(served, released(served))
+    await console.goto("/console/releases")
+    await console.get_by_text("Release 1 is open: canary, step 4 of 4").wait_for()
+    await console.get_by_role("rowheader").get_by_role("link", name="1", exact=True).click()
+    under = console.locator("li[aria-current=step]")
+    await under.get_by_text("wait for the votes").wait_for()
+    await console.get_by_text("24 won, 12 lost, 4 tied").wait_for()
+    await console.locator(".c-drawn svg").nth(1).wait_for()
+    await console.get_by_text("Win rate of the candidate, with its confidence band in numbers").click()
+    await console.get_by_role("rowheader", name="36", exact=True).wait_for()
+    await confirm(console, "Pause", "Lunch.")
+    await under.get_by_text("paused here").wait_for()
+    history = console.get_by_role("region", name="History")
+    assert await history.get_by_role("row").nth(1).inner_text() != ""
+    await history.get_by_text("Lunch.").wait_for()
+    await confirm(console, "Resume")
+    await under.get_by_text("under way").wait_for()
+    assert [line.actor for line in ReleaseBook(served.gateway.registry).history(1)][-2:] == ["root", "root"]
+
+
+async def test_of_two_operators_the_slower_one_sees_how_it_is_now(console: Any, served: Live) -> None:
+    voted(served, released(served))
+    await console.goto("/console/releases/1")
+    await console.get_by_role("button", name="Promote", exact=True).click()
+    dialog = console.get_by_role("dialog")
+    await dialog.get_by_text("policy-v2 becomes the stable policy in place of policy-v1").wait_for()
+    await served.http.post("/v1/releases/1/abort", json={"reason": "people complain"})
+    # As if the page had not heard of it yet.
+    await console.get_by_role("dialog").get_by_role("button", name="Promote", exact=True).click()
+    await console.get_by_text("people complain").first.wait_for()
+    assert served.gateway.registry.stable() == 1
+
+
+async def test_a_proposed_release_is_promoted(console: Any, served: Live, eventually: Any) -> None:
+    voted(served, released(served, step=4, proposed=True))
+    await console.goto("/console/releases/1")
+    await confirm(console, "Promote", "It is better.")
+    await console.get_by_text("It is better.").first.wait_for()
+    assert served.gateway.registry.stable() == 2
+    await eventually(lambda: served.served == 2)
+
+
+async def test_a_release_is_started_by_keyboard(console: Any, served: Live) -> None:
+    await console.goto("/console/releases")
+    await console.get_by_text("No release is open.").wait_for()
+    await console.get_by_role("button", name="Start a release").press("Enter")
+    await console.get_by_label("Steps").fill("5%, 30m, 25%, analysis")
+    await console.keyboard.press("Enter")
+    await console.get_by_text("Release 1 is open: pending, step 1 of 4, policy-v3 at 0%").wait_for()
+
+
+async def test_versions_are_read_compared_promoted_and_rolled_back(console: Any, served: Live, eventually: Any) -> None:
+    await console.goto("/console/policies")
+    await console.get_by_role("rowheader", name="policy-v2").get_by_role("link").click()
+    await console.get_by_text("policy-v0 → policy-v1").wait_for()
+    await console.get_by_role("region", name="Gate checks").get_by_text("score_gain").wait_for()
+    await confirm(console, "Promote", "We are sure.")
+    await console.get_by_role("button", name="Roll back", exact=True).wait_for()
+    await eventually(lambda: served.served == 2)
+    await confirm(console, "Roll back", "It rambles.")
+    await console.get_by_role("button", name="Promote", exact=True).wait_for()
+    assert [line.reason for line in served.gateway.registry.audit()][-2:] == ["We are sure.", "It rambles."]
+    await console.get_by_role("link", name="Show what differs").click()
+    await console.get_by_role("cell", name="0.05").wait_for()
+    assert console.url.endswith("/console/policies/1-2")
+
+
+async def test_the_leaderboard_is_filtered(console: Any, served: Live) -> None:
+    voted(served, released(served))
+    await console.goto("/console/leaderboard")
+    await console.get_by_text("40 votes by 7 raters").wait_for()
+    await console.get_by_label("Measured from").select_option("policy-v1")
+    await console.locator(".c-drawn svg").wait_for()
+    await console.get_by_label("Votes of").select_option("evaluation")
+    await console.get_by_text("No votes on different versions yet").wait_for()
+
+
+VIEWS = {
+    "releases": ("/console/releases", "Release 1 is open"),
+    "release": ("/console/releases/1", "Win rate of the candidate, with its confidence band"),
+    "policies": ("/console/policies", "all 2 passed"),
+    "policy": ("/console/policies/2", "Comes from"),
+    "diff": ("/console/policies/1-2", "Configuration"),
+    "leaderboard": ("/console/leaderboard", "40 votes by 7 raters"),
+}
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)])
+async def test_the_views_are_for_everybody(console: Any, served: Live, scheme: str, width: int) -> None:
+    voted(served, released(served))
+    await console.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    await console.set_viewport_size({"width": width, "height": 844})
+    seen = {}
+    for view, (path, text) in VIEWS.items():
+        await console.goto(path)
+        await console.locator(".c-view").get_by_text(text).first.wait_for(state="attached")
+        for plot in await console.locator(".c-drawn").all():
+            await plot.locator("svg").wait_for()
+        seen[view] = await complaints(console)
+        if SHOTS:
+            height = await console.evaluate("document.querySelector('.console').scrollHeight")
+            await console.set_viewport_size({"width": width, "height": max(844, height)})
+            await console.screenshot(path=f"{SHOTS}/{view}-{scheme}-{width}.png")
+            await console.set_viewport_size({"width": width, "height": 844})
+        assert await console.evaluate("document.documentElement.scrollWidth") <= width, f"{view} is too wide"
+    assert {view: said for view, said in seen.items() if said} == {}
