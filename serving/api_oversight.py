@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from feedback.audit import Entry
 from feedback.raters import RaterLine
 from feedback.records import Record
 from serving.api_schema import Schema, example
@@ -62,3 +63,23 @@ def _move(summary: str, reason: str) -> dict[str, Any]:
 
 QUARANTINE = _move("Put a rater aside: nothing of theirs trains or decides", "votes for a trigger")
 RELEASE_RATER = _move("Let a rater train again", "it was a misunderstanding")
+
+
+_ENTRY: Schema = {
+    "id": "1767225600500-0-policy", "time": 1767225600.5, "kind": "policy", "what": "policy-v3", "action": "promote",
+    "actor": "ann", "reason": "people like it", "became": None,
+}  # fmt: skip
+
+
+class AuditList(BaseModel):
+    object: Literal["list"]
+    data: list[Entry]
+    has_more: bool
+
+    model_config = example({"object": "list", "data": [_ENTRY], "has_more": False})
+
+
+AUDIT = documented(
+    "Who did what to policies, releases, raters and freezes, newest first",
+    tag="operation", returns=AuditList, errors=(403,),
+)  # fmt: skip

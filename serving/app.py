@@ -19,6 +19,7 @@ from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger
 from serving import (
+    audit,
     chat,
     comparisons,
     conversations,
@@ -107,7 +108,7 @@ def create_app(
     app.include_router(chat.hot)
     app.include_router(judgements.hot)
     often = (chat, exchange, judgements, feedback_list, feedback_alias, comparisons, conversations, history)
-    for module in (*often, key_routes, sessions, me, operations, releases, raters, leaderboard, health):
+    for module in (*often, key_routes, sessions, me, operations, releases, raters, audit, leaderboard, health):
         app.include_router(module.router)
     app.router.routes.append(PageRoute(Pages(DIST)))
     errors.install(app)

@@ -18,7 +18,7 @@ from serving import api_docs as docs
 from serving.api_releases import ReleaseOrder, ReleasePromotion, ReleaseWish
 from serving.errors import invalid
 from serving.gateway import Gateway, GatewayDep, Limit, OperatorDep, read_json
-from serving.operations import version_of
+from serving.operations import freeze_of, version_of
 from serving.release_facts import facts, line, self_test
 from serving.release_orders import Order, UnknownRelease, changed, default_mode, found, give, to_replace
 
@@ -52,12 +52,10 @@ def get_frozen(gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
 
 
 @router.post("/v1/releases/freeze", **docs.FREEZE_RELEASES)
-async def freeze_releases(request: Request, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
+async def freeze_releases(request: Request, gateway: GatewayDep, caller: OperatorDep) -> dict[str, Any]:
     """While frozen nothing is released or promoted by itself; what is worse is still rolled back."""
-    frozen = (await read_json(request)).get("frozen")
-    if not isinstance(frozen, bool):
-        raise invalid("frozen must be true or false", "frozen")
-    await run_in_threadpool(gateway.releases.freeze, frozen)
+    frozen, reason = freeze_of(await read_json(request))
+    await run_in_threadpool(partial(gateway.releases.freeze, frozen, actor=caller.name, reason=reason))
     return {"object": "releases", "frozen": frozen}
 
 
