@@ -29,7 +29,7 @@ class FixedAnswers(Record):
 
 def write_answers(directory: Path, answers: FixedAnswers) -> None:
     """Before the manifest, which names the file's digest."""
-    (directory / ANSWERS).write_text(answers.model_dump_json(indent=1))
+    (directory / ANSWERS).write_bytes(answers.model_dump_json(indent=1).encode())
 
 
 def read_answers(directory: Path) -> dict[str, str] | None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from feedback.bundles import BadBundle, export_version, import_version
 from feedback.fit import Fit
+from feedback.fixed_answers import Answer, FixedAnswers, read_answers, write_answers
 from feedback.lineage import lineage_of
 from feedback.manifest import BrokenPolicy, Manifest, describe_files, read_manifest, verify_files, write_manifest
 from feedback.reconcile import reconcile
@@ -42,6 +43,7 @@ METRICS: dict[str, Any] = {
     "ppo": {"iterations": 6, "last": {"objective/kl": 2.5}},
     "gate": {"gate/kl": 2.5, "checks": [CHECK]},
 }
+ANSWERS = FixedAnswers(max_tokens=96, answers=(Answer(prompt="Why?", text="Because."),))
 REFUSALS = (BadBundle, BrokenPolicy)
 
 
@@ -54,6 +56,7 @@ def install(registry: PolicyRegistry, version: int, **changes: Any) -> None:
         (directory / "merged").mkdir()
         (directory / "merged" / "config.json").write_text('{"model_type": "llama"}')
         (directory / "merged" / "model.safetensors").write_bytes(b"weights" * 200)
+        write_answers(directory, ANSWERS)
     known = {"base_model": "m", "dtype": "float32", "golden": [[1, 2]], "golden_logprobs": [[-1.0]], "created": 5.0}
     base = {"kind": "base", "parent": None, "model_path": "/models/m", "weights": {"norm": "aa"}}
     trained = {"kind": "trained", "parent": 1, "model_path": "merged", "adapter_path": "adapter", "lineage": LINEAGE,
@@ -99,6 +102,7 @@ def test_a_version_travels_whole_and_gets_a_new_number(there: PolicyRegistry, tm
     sent = read_manifest(tmp_path / "here" / "000003")
     changed = {"version": 7, "parent": 0, "lineage": manifest.lineage, "metrics": manifest.metrics}
     assert manifest == sent.model_copy(update=changed)
+    assert read_answers(there.directory(7)) == {"Why?": "Because."}
     line = there.audit()[-1]
     assert (line.actor, line.reason) == ("op", "from the lab: policy-v3 of bundle.tar")
     found = lineage_of(there, 7)

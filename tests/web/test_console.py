@@ -47,9 +47,9 @@ def lines(page: Any, title: str) -> Any:
 async def numbers(page: Any, title: str) -> list[str]:
     """A plot in numbers, by row."""
     await page.get_by_text(f"{title} in numbers").click()
-    return [
-        " ".join(row.split()) for row in await page.get_by_label(f"{title} in numbers").locator("tr").all_inner_texts()
-    ]
+    table = page.get_by_label(f"{title} in numbers").get_by_role("table")
+    await table.wait_for()
+    return [" ".join(row.split()) for row in await table.locator("tr").all_inner_texts()]
 
 
 async def test_the_curves_of_a_round_come_live_and_outlive_a_reload(console: Any, served: Live) -> None:
@@ -76,7 +76,7 @@ async def test_a_refused_round_says_what_failed(console: Any, served: Live) -> N
     await console.goto(f"/console/rounds/{id}")
     await console.get_by_text("KL to the reference is 14.2, threshold 12").wait_for()
     row = console.get_by_label("Gate checks").get_by_role("row", name="KL to the reference")
-    assert (await row.inner_text()).split() == ["KL", "to", "the", "reference", "14.25", "<=", "12", "failed"]
+    assert (await row.inner_text()).split() == ["KL", "to", "the", "reference", "failed", "14.25", "<=", "12"]
     stages = [" ".join(text.split()) for text in await console.locator(".c-stages li").all_inner_texts()]
     assert stages[1:] == [
         "– SFT skipped",

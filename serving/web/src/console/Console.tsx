@@ -1,4 +1,4 @@
-import { useEffect, type ComponentType, type ReactNode } from "react";
+import { useEffect, useRef, type ComponentType, type ReactNode } from "react";
 import type { Session } from "../api/client";
 import { Boundary } from "../app/Boundary";
 import type { InConsole } from "../app/route";
@@ -44,11 +44,21 @@ interface ConsoleProps {
 
 export default function Console({ session, at, menu, onSignedOut }: ConsoleProps) {
   const title = isView(at.view) ? NAMES[at.view] : "Console";
+  const main = useRef<HTMLElement>(null);
+  const place = `${at.view}/${at.id}`;
+  const before = useRef(place);
+  useEffect(() => {
+    // Whoever went elsewhere begins there, at its top; who has just arrived is left alone.
+    if (before.current === place) return;
+    before.current = place;
+    main.current!.scrollTop = 0;
+    main.current!.focus({ preventScroll: true });
+  }, [place]);
   useEffect(() => {
     document.title = `${title}${at.id === null ? "" : ` ${at.id}`} · Ratchet`;
   }, [title, at.id]);
   return (
-    <main className="console" id="console" tabIndex={-1}>
+    <main className="console" id="console" ref={main} tabIndex={-1}>
       <header>
         {menu}
         <h1>{title}</h1>

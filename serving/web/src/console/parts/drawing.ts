@@ -8,10 +8,11 @@ const colour = (at: number) => `var(--series-${at})`;
 const QUIET = "var(--muted)";
 
 /** An SVG element that follows the theme, since its colours are the page's own. */
-export function draw({ title, series, x, y, rules = [], diagonal, height }: PlotProps, width: number): Element {
+export function draw({ title, series, x, y, rules = [], diagonal, height = 220 }: PlotProps, width: number): Element {
   return plot({
     width,
-    height: height ?? 220,
+    height,
+    inset: 4,
     marginLeft: 48,
     marginBottom: 34,
     marginTop: 22,
@@ -20,9 +21,9 @@ export function draw({ title, series, x, y, rules = [], diagonal, height }: Plot
     x: { type: x.kind === "time" ? "time" : "linear", ...extent(x, series, (point) => [point.x], ruled(rules, "x")) },
     y: { ...extent(y, series, (point) => [point.y, point.low, point.high], ruled(rules, "y")), nice: !y.domain },
     marks: [
-      gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: 5 }),
-      axisX({ label: x.name, labelAnchor: "center", labelArrow: "none", color: QUIET, ...ticks(x, width) }),
-      axisY({ label: y.name, labelArrow: "none", color: QUIET, tickSize: 0, ...ticks(y, height ?? 220) }),
+      gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: ticksOf(y, series, 44, height) }),
+      axisX({ label: x.name, labelAnchor: "center", labelArrow: "none", color: QUIET, ticks: ticksOf(x, series, 80, width) }),
+      axisY({ label: y.name, labelArrow: "none", color: QUIET, tickSize: 0, ticks: ticksOf(y, series, 44, height) }),
       ...(diagonal ? [slope(x, y)] : []),
       ...rules.flatMap(ruleOf),
       ...series.flatMap((each, at) => marksOf(each, at, x)),
@@ -108,9 +109,18 @@ function extent(axis: Axis, series: readonly Series[], of: (point: Point) => (nu
   return { domain: axis.kind === "time" ? ends.map((end) => new Date(end * 1000)) : ends };
 }
 
-/** As many as there is room for; of whole numbers none between. */
-function ticks(axis: Axis, room: number) {
-  const most = Math.max(2, Math.floor(room / (axis.kind === "time" ? 110 : 64)));
-  if (axis.kind !== "whole") return { ticks: most };
-  return { ticks: most, tickFormat: (value: number) => (Number.isInteger(value) ? value.toLocaleString("en") : "") };
+/** As many as there is room for, each `apart` pixels; of whole numbers, which are on the x axis, none between. */
+function ticksOf(axis: Axis, series: readonly Series[], apart: number, room: number): number | number[] {
+  const most = Math.max(2, Math.floor(room / apart));
+  if (axis.kind !== "whole") return most;
+  const places = series.flatMap(({ points }) => points.map(({ x }) => x));
+  return wholeTicks(Math.min(...places), Math.max(...places), most);
+}
+
+/** Every 1st, 2nd, 5th, 10th, 20th … whole number from `low` to `high`. */
+export function wholeTicks(low: number, high: number, most: number): number[] {
+  let step = 1;
+  for (let at = 0; (high - low) / step > most; at += 1) step = [2, 5, 10][at % 3]! * 10 ** Math.floor(at / 3);
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, at) => (first + at) * step);
 }

@@ -3,6 +3,7 @@ import { beforeEach, expect, test, vi } from "vitest";
 import { ApiError } from "../../api/client";
 import { Act } from "./Act";
 import { Loaded } from "./Loaded";
+import { wholeTicks } from "./drawing";
 import { figure, Plot } from "./Plot";
 import { Table } from "./Table";
 import { SignedOut, usePolled } from "./usePolled";
@@ -144,6 +145,16 @@ test("a table names its rows, or says why there are none", () => {
   rerender(table([]));
   expect(screen.getByText("No round yet.")).toBeTruthy();
 });
+
+test.each([
+  [1, 2, 4, [1, 2]],
+  [1, 60, 8, [10, 20, 30, 40, 50, 60]],
+  [0, 11, 4, [0, 5, 10]],
+  [3, 403, 5, [100, 200, 300, 400]],
+  [7, 7, 4, [7]],
+])("from %d to %d, of at most about %d, the ticks are %j", (low, high, most, ticks) =>
+  expect(wholeTicks(low, high, most)).toEqual(ticks),
+);
 
 test.each([
   [-2, "just now"],

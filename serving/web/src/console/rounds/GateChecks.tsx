@@ -7,12 +7,12 @@ const shown = (value: number | null) => (value === null ? "no number" : figure(v
 
 const COLUMNS: Column<GateCheck>[] = [
   { name: "check", cell: ({ name }) => name },
-  { name: "value", cell: ({ value }) => shown(value), numeric: true },
-  { name: "must be", cell: ({ sign, threshold }) => `${sign} ${shown(threshold)}`, numeric: true },
   {
     name: "verdict",
     cell: ({ passed }) => <Badge tone={passed ? "good" : "bad"}>{passed ? "passed" : "failed"}</Badge>,
   },
+  { name: "value", cell: ({ value }) => shown(value), numeric: true },
+  { name: "must be", cell: ({ sign, threshold }) => `${sign} ${shown(threshold)}`, numeric: true },
 ];
 
 /** All that the gate asked of the candidate; nothing where it was not reached. */

@@ -13,7 +13,7 @@ import { STAGE_NAMES, stepsOf, took, TONES } from "./words";
 const COLUMNS: Column<Round>[] = [
   { name: "round", cell: ({ id }) => <Link to={consolePath("rounds", id)}>round {id}</Link> },
   { name: "state", cell: ({ state }) => <Badge tone={TONES[state]}>{state}</Badge> },
-  { name: "stage", cell: (round) => [STAGE_NAMES[round.stage], stepsOf(round.progress)].filter(Boolean).join(", ") },
+  { name: "stage", cell: stageOf },
   { name: "began", cell: ({ created }) => <When time={created} /> },
   { name: "took", cell: took, numeric: true },
   { name: "policy", cell: ({ policy_version }) => policy_version !== null && <Made version={policy_version} /> },
@@ -56,6 +56,11 @@ export function StartRound() {
       </p>
     </Act>
   );
+}
+
+function stageOf({ state, stage, progress }: Round): string {
+  const steps = state === "running" ? stepsOf(progress) : "";
+  return [STAGE_NAMES[stage], steps].filter(Boolean).join(", ");
 }
 
 const Made = ({ version }: { version: number }) => (

@@ -30,10 +30,11 @@ export function RoundPage({ id }: { id: number }) {
       {({ round, course }) => (
         <>
           <section>
-            <p className="c-row">
+            <div className="c-row">
+              <h2>Round {round.id}</h2>
               <Badge tone={TONES[round.state]}>{round.state}</Badge>
               {round.reason && <span>{round.reason}</span>}
-            </p>
+            </div>
             <Stages round={round} />
           </section>
           <Facts round={round} />
