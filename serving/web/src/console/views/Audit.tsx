@@ -16,13 +16,12 @@ const KINDS: [AuditLine["kind"] | "", string][] = [
   ["release", "Releases"],
   ["rater", "Raters"],
   ["freeze", "Freezes"],
-  ["key", "Keys and invites"],
 ];
 
 const COLUMNS: Column<AuditLine>[] = [
   { name: "When", cell: ({ time }) => <When time={time} /> },
   { name: "What", cell: (line) => <What line={line} /> },
-  { name: "Deed", cell: ({ action }) => action.replaceAll("_", " ") },
+  { name: "Deed", cell: (line) => <Deed line={line} /> },
   { name: "By", cell: ({ actor }) => actor },
   { name: "Why", cell: ({ reason }) => <span className="c-why">{reason}</span> },
 ];
@@ -54,6 +53,15 @@ export function Audit(_: ViewProps) {
       <Paged pages={pages} empty="Nothing of this kind was done yet.">
         {(lines) => <Table label="Audit trail" columns={COLUMNS} rows={lines} id={({ id }) => id} empty="" />}
       </Paged>
+    </>
+  );
+}
+
+function Deed({ line: { action, became } }: { line: AuditLine }) {
+  return (
+    <>
+      {action.replaceAll("_", " ")}
+      {became && <div className="c-why muted small">{became}</div>}
     </>
   );
 }
