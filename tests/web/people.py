@@ -8,7 +8,7 @@ from feedback.keys import KeyRing
 from feedback.raters import Raters
 from tests.serving.live import Live
 
-HURT = "<img src=x onerror=\"window.hurt='{0}'\"><script>window.hurt='{0}'</script><a href=\"javascript:hurt=1\">x</a>"
+HURT = "<img src=x onerror=\"hurt='{0}'\"><script>hurt='{0}'</script>"
 QUESTION = "Why is the sky blue, and why is it red in the evening?"
 
 

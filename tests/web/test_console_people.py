@@ -220,11 +220,11 @@ async def test_each_view_of_people_is_for_everybody(
     seen: dict[str, list[str]] = {}
     for path in ("feedback", "feedback/review", "raters", f"raters/{people.careless.rater}", "keys", "audit"):
         await console.goto(f"/console/{path}")
-        await console.locator(".c-view table, .c-view .c-judgement").first.wait_for()
+        await console.locator(".c-view table, .c-view .p-judgement").first.wait_for()
         if path == "feedback":
             for row in (0, 3, 5):
                 await rows(console).nth(row).get_by_role("button").first.click()
-                await rows(console).nth(row).locator(".c-facts").wait_for()
+                await rows(console).nth(row).locator(".p-facts").wait_for()
         seen[path] = await complaints(console)
         assert await console.evaluate("document.documentElement.scrollWidth") <= width, path
     assert {path: said for path, said in seen.items() if said} == {}

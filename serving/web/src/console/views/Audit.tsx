@@ -23,7 +23,7 @@ const COLUMNS: Column<AuditLine>[] = [
   { name: "What", cell: (line) => <What line={line} /> },
   { name: "Deed", cell: (line) => <Deed line={line} /> },
   { name: "By", cell: ({ actor }) => actor },
-  { name: "Why", cell: ({ reason }) => <span className="c-why">{reason}</span> },
+  { name: "Why", cell: ({ reason }) => <span className="p-why">{reason}</span> },
 ];
 
 /** Who changed what that others see, newest first. */
@@ -39,14 +39,14 @@ export function Audit(_: ViewProps) {
   return (
     <>
       <div className="c-row">
-        <div className="c-tabs" role="group" aria-label="Of what">
+        <div className="p-tabs" role="group" aria-label="Of what">
           {KINDS.map(([value, words]) => (
             <button key={value} type="button" aria-pressed={kind === value} onClick={() => setKind(value)}>
               {words}
             </button>
           ))}
         </div>
-        <button type="button" className="c-end" onClick={() => void pages.refresh()}>
+        <button type="button" className="p-end" onClick={() => void pages.refresh()}>
           Refresh
         </button>
       </div>
@@ -61,7 +61,7 @@ function Deed({ line: { action, became } }: { line: AuditLine }) {
   return (
     <>
       {action.replaceAll("_", " ")}
-      {became && <div className="c-why muted small">{became}</div>}
+      {became && <div className="p-why muted small">{became}</div>}
     </>
   );
 }
