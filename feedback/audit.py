@@ -42,12 +42,12 @@ class Audited(NamedTuple):
     more: bool
 
 
-def audit(redis: Redis, before: str | None = None, limit: int = 50) -> Audited:
-    """Those before an entry, by its id. Raises ValueError for what is no id."""
+def audit(redis: Redis, before: str | None = None, limit: int = 50, only: Kind | None = None) -> Audited:
+    """Those before an entry, by its id, of all kinds or of one. Raises ValueError for what is no id."""
     place = CURSOR.fullmatch(before) if before is not None else None
     if before is not None and place is None:
         raise ValueError("not the id of an entry")
-    older = [_older(redis, kind, place, limit + 1) for kind in STREAMS]
+    older = [_older(redis, kind, place, limit + 1) for kind in STREAMS if only in (None, kind)]
     found = list(islice(merge(*older, key=_place, reverse=True), limit + 1))
     return Audited(found[:limit], len(found) > limit)
 

@@ -61,6 +61,9 @@ def test_everything_stands_in_one_list_newest_first(redis: Redis, tmp_path: Path
             ("policy-v0", "promote", "ann", "first"), *[(f"policy-v{n}", "publish", "test", "made") for n in (1, 0)],
         ],
     }  # fmt: skip
+    for kind in STREAMS:
+        assert audit(redis, only=kind).entries == [each for each in found if each.kind == kind]
+    assert audit(redis, limit=2, only="release") == (audit(redis, only="release").entries[:2], True)
     assert [each.became for each in found if each.kind == "release"][:2] == [
         "rolled back", "proposed, step 1 of 2, policy-v1 at 0%",
     ]  # fmt: skip

@@ -43,6 +43,9 @@ async def test_the_list_goes_on_before_its_last_line(live: Any) -> None:
     first = await audit(live, limit=2)
     rest = await audit(live, before=first["data"][-1]["id"])
     assert (first["has_more"], rest["has_more"], first["data"] + rest["data"]) == (True, False, whole)
+    of_freezes = await audit(live, kind="freeze", limit=2)
+    assert (of_freezes["data"], of_freezes["has_more"]) == (whole[:2], True)
+    assert await audit(live, kind="rater") == {"object": "list", "data": [], "has_more": False}
     refused = await live.http.get("/v1/audit?before=yesterday")
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "before")
 

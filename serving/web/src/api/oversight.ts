@@ -201,11 +201,13 @@ async function everyOne<T>(path: string): Promise<T[]> {
 export interface AuditLine {
   id: string;
   time: number;
-  kind: "policy" | "release" | "rater" | "freeze" | "key";
+  kind: "policy" | "release" | "rater" | "freeze";
   what: string;
   action: string;
   actor: string;
   reason: string;
+  /** What a release was from then on. */
+  became: string | null;
 }
 
 export const audit = {

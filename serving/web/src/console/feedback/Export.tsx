@@ -18,7 +18,7 @@ export function Export({ wanted }: { wanted: Wanted }) {
   const field = useId();
   const narrowed = wanted.split !== undefined || wanted.since !== undefined || wanted.until !== undefined;
   return (
-    <div className="c-export">
+    <div className="p-export">
       <label htmlFor={field}>
         Export as
         <select id={field} value={format} onChange={(event) => setFormat(event.target.value)}>
@@ -29,7 +29,7 @@ export function Export({ wanted }: { wanted: Wanted }) {
           ))}
         </select>
       </label>
-      <a className="c-button" href={exportUrl(format, wanted)} download>
+      <a className="p-button" href={exportUrl(format, wanted)} download>
         Download
       </a>
       <p className="muted small">

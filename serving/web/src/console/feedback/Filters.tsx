@@ -46,7 +46,7 @@ const CHOICES: [Filter, string, Options][] = [
     "aside",
     "Raters aside",
     [
-      ["", "With the others"],
+      ["", "Included"],
       ["only", "Only they"],
       ["without", "Without them"],
     ],
@@ -75,7 +75,7 @@ export function Filters({ chosen, onChoose }: FiltersProps) {
     apply(draft);
   };
   return (
-    <form className="c-filters" role="search" aria-label="Filter judgements" onSubmit={submit}>
+    <form className="p-filters" role="search" aria-label="Filter judgements" onSubmit={submit}>
       {CHOICES.map(([name, label, options]) => (
         <Choice key={name} label={label} options={options} value={draft[name]} onChoose={choose(name)} />
       ))}
@@ -88,7 +88,7 @@ export function Filters({ chosen, onChoose }: FiltersProps) {
         Filter
       </button>
       {isFiltered(chosen) && (
-        <button type="button" className="link c-reset" onClick={() => onChoose(NONE)}>
+        <button type="button" className="link p-reset" onClick={() => onChoose(NONE)}>
           Show all
         </button>
       )}

@@ -14,10 +14,12 @@ interface JudgementsProps {
   wanted: Wanted;
   /** So many at a time. */
   limit?: number;
+  /** All by one rater, who is named above. */
+  ofOne?: boolean;
 }
 
 /** Newest first; each opens into the whole where it stands, so that one reads on from there. */
-export function Judgements({ label, wanted, limit = 50 }: JudgementsProps) {
+export function Judgements({ label, wanted, limit = 50, ofOne = false }: JudgementsProps) {
   const pages = usePages<Overseen>(
     async (after) => {
       const page = await judgements.page(wanted, after, limit);
@@ -28,9 +30,9 @@ export function Judgements({ label, wanted, limit = 50 }: JudgementsProps) {
   return (
     <Paged pages={pages} empty="No judgement is like this.">
       {(items) => (
-        <ul className="c-judgements" aria-label={label}>
+        <ul className="p-judgements" aria-label={label}>
           {items.map((each) => (
-            <Row key={each.id} judgement={each} />
+            <Row key={each.id} judgement={each} ofOne={ofOne} />
           ))}
         </ul>
       )}
@@ -38,28 +40,28 @@ export function Judgements({ label, wanted, limit = 50 }: JudgementsProps) {
   );
 }
 
-function Row({ judgement }: { judgement: Overseen }) {
+function Row({ judgement, ofOne }: { judgement: Overseen; ofOne: boolean }) {
   const [open, setOpen] = useState(false);
   const body = useId();
   const said = detailsOf(judgement).join(" · ");
   return (
-    <li className={open ? "c-open" : undefined}>
+    <li className={open ? "p-open" : undefined}>
       <button
         type="button"
-        className="c-judgement"
+        className="p-judgement"
         aria-expanded={open}
         aria-controls={open ? body : undefined}
         onClick={() => setOpen(!open)}
       >
-        <span className="c-title">
+        <span className="p-title">
           <strong>{titleOf(judgement)}</strong>
-          <Marks judgement={judgement} />
+          <Marks judgement={judgement} ofOne={ofOne} />
         </span>
         <span className="c-when muted small">
           <When time={judgement.created} />
         </span>
-        {said && !open && <span className="c-said small">{said}</span>}
-        <span className="c-of muted small">{factsOf(judgement)}</span>
+        {said && !open && <span className="p-said small">{said}</span>}
+        <span className="p-of muted small">{factsOf(judgement, ofOne)}</span>
       </button>
       {open && (
         <div id={body}>
@@ -70,11 +72,11 @@ function Row({ judgement }: { judgement: Overseen }) {
   );
 }
 
-export function Marks({ judgement }: { judgement: Overseen }) {
+function Marks({ judgement, ofOne }: { judgement: Overseen; ofOne: boolean }) {
   return (
     <>
-      {judgement.quarantined && <Badge tone="bad">rater aside</Badge>}
-      {judgement.split === "eval" && <Badge>decides releases</Badge>}
+      {judgement.quarantined && !ofOne && <Badge tone="bad">rater aside</Badge>}
+      {judgement.split === "eval" && !ofOne && <Badge>decides releases</Badge>}
       {judgement.lane !== null && <Badge>{LANES[judgement.lane] ?? judgement.lane}</Badge>}
       {judgement.status !== "accepted" && <Badge tone="bad">{judgement.status}</Badge>}
     </>
@@ -88,8 +90,8 @@ const LANES: Record<string, string> = {
   repeat: "a pair again",
 };
 
-function factsOf({ rater, policy_versions, learned }: Overseen): string {
+function factsOf({ rater, policy_versions, learned }: Overseen, ofOne: boolean): string {
   const versions = policy_versions?.map((version) => `policy-v${version}`) ?? ["compared blind"];
   const taught = learned.length > 0 ? [`taught ${learned.join(", ")}`] : [];
-  return [shortRater(rater), versions.join(", "), ...taught].filter(Boolean).join(" · ");
+  return [ofOne ? "" : shortRater(rater), versions.join(", "), ...taught].filter(Boolean).join(" · ");
 }

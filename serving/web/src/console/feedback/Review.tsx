@@ -37,12 +37,12 @@ function Case({ row, onDone }: { row: RaterRow; onDone: () => void }) {
         <span className="muted small">
           {row.judgements} {row.judgements === 1 ? "judgement" : "judgements"}
         </span>
-        <span className="c-end">
+        <span className="p-end">
           <Move row={row} onDone={onDone} />
         </span>
       </div>
       <Why row={row} />
-      <Judgements label={`What ${row.rater} said`} wanted={{ rater: row.rater }} limit={SHOWN} />
+      <Judgements label={`What ${row.rater} said`} wanted={{ rater: row.rater }} limit={SHOWN} ofOne />
     </section>
   );
 }

@@ -6,16 +6,17 @@ import { consolePath } from "../../app/route";
 import { Changes } from "../../rating/Changes";
 import { detailsOf, titleOf } from "../../rating/said_words";
 import { Loaded } from "../parts/Loaded";
-import { Policy, Rater } from "../parts/Rater";
+import { Rater } from "../parts/Rater";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
+import { PolicyLink } from "../policies/PolicyLink";
 import { standingOf, targetsOf } from "./standing";
 
 /** A judgement with what it is about: all that people wrote is shown as they wrote it, as text. */
 export function Whole({ id }: { id: string }) {
   const whole = usePolled(() => judgements.get(id), null, id);
   return (
-    <div className="c-whole">
+    <div className="p-whole">
       <Loaded polled={whole}>
         {(judgement) => (
           <>
@@ -46,7 +47,7 @@ function About({ judgement }: { judgement: OverseenWhole }) {
             </p>
           )}
           {answers.length > 0 && (
-            <div className={answers.length > 1 ? "c-answers c-several" : "c-answers"}>
+            <div className={answers.length > 1 ? "p-answers p-several" : "p-answers"}>
               {answers.map((answer) => (
                 <Answer key={answer.id} judgement={judgement} answer={answer} />
               ))}
@@ -82,7 +83,7 @@ function Asked({ messages }: Pick<Judged, "messages">) {
 
 function Told({ who, text }: { who: string; text: string }) {
   return (
-    <div className="c-told">
+    <div className="p-told">
       <h4>{WRITERS[who] ?? who}</h4>
       <Words label={WRITERS[who] ?? who}>{text}</Words>
     </div>
@@ -93,7 +94,7 @@ const WRITERS: Record<string, string> = { user: "Asked", assistant: "Answered", 
 
 /** Long texts scroll in their own box, which the keyboard reaches. */
 const Words = ({ label, children }: { label: string; children: ReactNode }) => (
-  <div className="c-words" role="region" aria-label={label} tabIndex={0}>
+  <div className="p-words" role="region" aria-label={label} tabIndex={0}>
     {children}
   </div>
 );
@@ -107,16 +108,12 @@ function Answer({ judgement, answer: { id, text } }: AnswerProps) {
   const { name, said, best } = standingOf(judgement.judgement, id);
   const { type, content } = judgement.judgement;
   return (
-    <section className={best ? "c-answer c-best" : "c-answer"} aria-label={said ? `${name}: ${said}` : name}>
+    <section className={best ? "p-answer p-best" : "p-answer"} aria-label={said ? `${name}: ${said}` : name}>
       <h4>
         {name}
-        {said && <span className={best ? "c-standing" : "muted"}>{said}</span>}
-        <span className="c-writer">
-          {judgement.written === null ? (
-            <span className="muted">compared blind</span>
-          ) : (
-            <Policy version={judgement.written[id] ?? null} />
-          )}
+        {said && <span className={best ? "p-standing" : "muted"}>{said}</span>}
+        <span className="p-writer">
+          <Writer version={judgement.written === null ? undefined : (judgement.written[id] ?? null)} />
         </span>
       </h4>
       {type === "demonstration" ? (
@@ -126,6 +123,12 @@ function Answer({ judgement, answer: { id, text } }: AnswerProps) {
       )}
     </section>
   );
+}
+
+/** Undefined while nobody is told. */
+function Writer({ version }: { version: number | null | undefined }) {
+  if (version === undefined) return <span className="muted">compared blind</span>;
+  return version === null ? <span className="muted">no policy of ours</span> : <PolicyLink version={version} />;
 }
 
 /** The words and tags that came with it. */
@@ -140,7 +143,7 @@ function Said({ judgement }: { judgement: OverseenWhole }) {
   return (
     <>
       {reasons && reasons.length > 0 && (
-        <p className="c-reasons">
+        <p className="p-reasons">
           <span className="muted small">Because it is</span>
           {reasons.map((reason) => (
             <span key={reason} className="c-badge">
@@ -150,7 +153,7 @@ function Said({ judgement }: { judgement: OverseenWhole }) {
         </p>
       )}
       {words && (
-        <div className="c-told">
+        <div className="p-told">
           <h4>Comment</h4>
           <Words label="Comment">{words}</Words>
         </div>
@@ -178,10 +181,10 @@ function Facts({ judgement }: { judgement: OverseenWhole }) {
     ...(release === null
       ? []
       : [["Release", <Link to={consolePath("releases", release)}>{release}</Link>] as [string, ReactNode]]),
-    ["Id", <Link to={consolePath("feedback", judgement.id)} className="c-code">{judgement.id}</Link>],
+    ["Id", <Link to={consolePath("feedback", judgement.id)} className="p-code">{judgement.id}</Link>],
   ];
   return (
-    <dl className="c-facts">
+    <dl className="p-facts">
       {facts.map(([name, value]) => (
         <div key={name}>
           <dt>{name}</dt>
@@ -209,9 +212,9 @@ function Taught({ names }: { names: string[] }) {
 function Earlier({ history }: { history: Overseen[] }) {
   if (history.length === 0) return null;
   return (
-    <section aria-label="Earlier" className="c-told">
+    <section aria-label="Earlier" className="p-told">
       <h4>Before that</h4>
-      <ol className="c-earlier">
+      <ol className="p-earlier">
         {history.map((each) => (
           <li key={each.id}>
             <strong>{titleOf(each)}</strong>{" "}

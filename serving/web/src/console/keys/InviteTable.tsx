@@ -10,7 +10,7 @@ interface InviteTableProps {
 
 export function InviteTable({ rows, onDone }: InviteTableProps) {
   const columns: Column<Invite>[] = [
-    { name: "For", cell: ({ name, id }) => <span className="c-named" title={id}>{name}</span> },
+    { name: "For", cell: ({ name, id }) => <span className="p-named" title={id}>{name}</span> },
     { name: "Role", cell: ({ role }) => role },
     { name: "Made", cell: ({ created }) => <When time={created} /> },
     { name: "Ends", cell: ({ expires }) => <When time={expires} /> },

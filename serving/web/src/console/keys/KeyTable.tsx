@@ -19,15 +19,13 @@ export function KeyTable({ rows, own, onDone, onRotated }: KeyTableProps) {
   const columns: Column<Key>[] = [
     { name: "Name", cell: (key) => <Named row={key} isOwn={key.id === own} /> },
     { name: "Role", cell: ({ role }) => role },
-    { name: "Made", cell: ({ created }) => <When time={created} /> },
+    { name: "Made", cell: (key) => <Made row={key} /> },
     { name: "Expires", cell: ({ expires }) => (expires === null ? "never" : <When time={expires} />) },
-    { name: "Limits", cell: (key) => limitsIn(key).map((words) => <div key={words}>{words}</div>) },
-    { name: "Today", cell: (key) => <span className="c-today">{usedToday(key)}</span> },
-    { name: "Rotated", cell: ({ last_rotated }) => last_rotated !== null && <When time={last_rotated} /> },
+    { name: "Limits", cell: (key) => <Bounds row={key} /> },
     {
       name: "Act",
       cell: (key) => (
-        <span className="c-acts">
+        <span className="p-acts">
           <Rotate row={key} isOwn={key.id === own} onDone={onDone} onRotated={onRotated} />
           <Revoke row={key} isOwn={key.id === own} onDone={onDone} />
         </span>
@@ -45,8 +43,35 @@ interface OneKey {
 function Named({ row: { name, id, expires }, isOwn }: OneKey) {
   const over = expires !== null && expires <= Date.now() / 1000;
   return (
-    <span className="c-named" title={id}>
+    <span className="p-named" title={id}>
       {name} {isOwn && <Badge tone="good">yours</Badge>} {over && <Badge tone="bad">expired</Badge>}
+    </span>
+  );
+}
+
+function Made({ row: { created, last_rotated } }: Pick<OneKey, "row">) {
+  return (
+    <>
+      <When time={created} />
+      {last_rotated !== null && (
+        <div className="muted small">
+          rotated <When time={last_rotated} />
+        </div>
+      )}
+    </>
+  );
+}
+
+/** A key without limits is not counted. */
+function Bounds({ row }: Pick<OneKey, "row">) {
+  const limits = limitsIn(row);
+  if (limits.length === 0) return "none";
+  return (
+    <span className="p-bounds">
+      {limits.map((words) => (
+        <div key={words}>{words}</div>
+      ))}
+      {row.usage && <span className="muted small">today {usedToday(row.usage)}</span>}
     </span>
   );
 }

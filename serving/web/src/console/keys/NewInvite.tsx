@@ -19,7 +19,7 @@ export function NewInvite({ onMade }: { onMade: (shown: Shown) => void }) {
     if (done) setName("");
   };
   return (
-    <form className="c-fields" aria-label="New invite" onSubmit={(event) => void submit(event)}>
+    <form className="p-fields" aria-label="New invite" onSubmit={(event) => void submit(event)}>
       <Text label="Whom it is for" value={name} onChange={setName} />
       <Choice label="Role" value={role} onChange={setRole} options={ROLES} />
       <Choice label="The link ends" value={days} onChange={setDays} options={DAYS.slice(0, 3)} />
@@ -27,7 +27,7 @@ export function NewInvite({ onMade }: { onMade: (shown: Shown) => void }) {
         {making ? "Inviting…" : "Invite"}
       </button>
       {problem !== null && (
-        <p className="failure c-whole-line" role="alert">
+        <p className="failure p-whole-line" role="alert">
           {explain(problem)}
         </p>
       )}

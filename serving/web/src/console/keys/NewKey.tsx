@@ -27,7 +27,7 @@ export function NewKey({ onMade }: { onMade: (shown: Shown) => void }) {
   };
   return (
     <form className="c-stack" aria-label="New key" onSubmit={(event) => void submit(event)}>
-      <div className="c-fields">
+      <div className="p-fields">
         <Text label="Name" value={name} onChange={setName} />
         <Choice label="Role" value={role} onChange={setRole} options={ROLES} />
         <Choice label="Expires" value={days} onChange={setDays} options={[["", "never"], ...DAYS]} />
@@ -37,7 +37,7 @@ export function NewKey({ onMade }: { onMade: (shown: Shown) => void }) {
       </div>
       <details>
         <summary className="muted small">Limits</summary>
-        <div className="c-fields">
+        <div className="p-fields">
           {LIMITS.map(([limit, words]) => (
             <Bound
               key={limit}

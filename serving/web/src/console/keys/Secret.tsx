@@ -18,7 +18,7 @@ export function Secret({ shown: { what, name, text }, onKept }: SecretProps) {
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus(), []);
   return (
-    <section className="c-secret" aria-label={`The ${what} of ${name}`}>
+    <section className="p-secret" aria-label={`The ${what} of ${name}`}>
       <h2 ref={heading} tabIndex={-1}>
         The {what} of {name}
       </h2>

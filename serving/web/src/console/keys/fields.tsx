@@ -2,10 +2,10 @@ import { useId } from "react";
 import type { Role } from "../../api/client";
 
 export const ROLES: [Role, string][] = [
-  ["user", "user: chats and rates"],
-  ["rater", "rater: rates"],
-  ["operator", "operator: runs rounds and releases"],
-  ["admin", "admin: manages keys too"],
+  ["user", "user"],
+  ["rater", "rater"],
+  ["operator", "operator"],
+  ["admin", "admin"],
 ];
 
 const DAY_S = 86_400;

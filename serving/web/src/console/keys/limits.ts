@@ -23,10 +23,7 @@ export function limitsIn({ limits }: Pick<Key, "limits">): string[] {
   });
 }
 
-/** Of today; a key without limits is not counted. */
-export function usedToday({ usage }: Pick<Key, "usage">): string {
-  if (!usage) return "not counted";
-  const { requests, tokens, feedback } = usage;
+export function usedToday({ requests, tokens, feedback }: NonNullable<Key["usage"]>): string {
   return [counted(requests, "request"), counted(tokens, "token"), counted(feedback, "judgement")].join(", ");
 }
 

@@ -9,14 +9,7 @@ export function shortRater(rater: string): string {
 }
 
 export const Rater = ({ rater }: { rater: string }) => (
-  <Link to={consolePath("raters", rater)} title={rater} className="c-code">
+  <Link to={consolePath("raters", rater)} title={rater} className="p-code">
     {shortRater(rater)}
   </Link>
 );
-
-export const Policy = ({ version }: { version: number | null }) =>
-  version === null ? (
-    <span className="muted">no policy of ours</span>
-  ) : (
-    <Link to={consolePath("policies", version)}>policy-v{version}</Link>
-  );

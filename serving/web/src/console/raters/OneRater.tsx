@@ -25,12 +25,12 @@ export function OneRater({ id, rows, onDone }: OneRaterProps) {
         <Link to={consolePath("raters")}>All raters</Link>
       </p>
       <div className="c-row">
-        <h2 className="c-code">{id}</h2>
+        <h2 className="p-code">{id}</h2>
         <CopyButton text={id} label="Copy the pseudonym" />
         {row?.quarantined && <Badge tone="bad">aside</Badge>}
         {row && row.suspected.length > 0 && !row.quarantined && <Badge tone="busy">suspected</Badge>}
         {row && (
-          <span className="c-end">
+          <span className="p-end">
             <Move row={row} onDone={onDone} />
           </span>
         )}
@@ -48,13 +48,13 @@ export function OneRater({ id, rows, onDone }: OneRaterProps) {
           <h2>What they said</h2>
           <Link to={consolePath("feedback") + searchOf({ rater: id })}>Filter it</Link>
         </div>
-        <Judgements label={`What ${id} said`} wanted={{ rater: id }} limit={20} />
+        <Judgements label={`What ${id} said`} wanted={{ rater: id }} limit={20} ofOne />
       </section>
     </>
   );
 }
 
-const none = (words: string, instead: string) => words || <span className="muted">{instead}</span>;
+const none = (words: string, instead: string) => words || <span className="p-none muted">{instead}</span>;
 
 function Known({ row }: { row: RaterRow }) {
   const { judgements, source, split, agreement, reliability, capped, checks } = row;

@@ -27,6 +27,10 @@ export function RaterTable({ rows, onDone }: RaterTableProps) {
       ),
     },
     { name: "State", cell: (row) => <State row={row} /> },
+    { name: "Act", cell: (row) => <Move row={row} onDone={onDone} /> },
+    { name: "Side", cell: (row) => <Side row={row} /> },
+    { name: "Decoys passed over", numeric: true, cell: ({ checks }) => decoys(checks) },
+    { name: "Same again", numeric: true, cell: ({ checks }) => repeats(checks) },
     { name: "Source", cell: ({ source }) => SOURCES[source] },
     { name: "Split", cell: ({ split }) => SPLITS[split] },
     { name: "Agreement", numeric: true, cell: ({ agreement }) => share(agreement) },
@@ -36,10 +40,6 @@ export function RaterTable({ rows, onDone }: RaterTableProps) {
       numeric: true,
       cell: (row) => `${share(row.share)}${row.capped ? " (capped)" : ""}`,
     },
-    { name: "Decoys passed over", numeric: true, cell: ({ checks }) => decoys(checks) },
-    { name: "Same again", numeric: true, cell: ({ checks }) => repeats(checks) },
-    { name: "Side", cell: (row) => <Side row={row} /> },
-    { name: "Act", cell: (row) => <Move row={row} onDone={onDone} /> },
   ];
   return <Table label="Raters" columns={columns} rows={rows} id={({ rater }) => rater} empty="Nobody has judged yet." />;
 }
@@ -48,7 +48,7 @@ export function RaterTable({ rows, onDone }: RaterTableProps) {
 function State({ row: { quarantined, suspected } }: { row: RaterRow }) {
   if (quarantined !== null) {
     return (
-      <div className="c-state">
+      <div className="p-state">
         <Badge tone="bad">aside</Badge>{" "}
         <span className="small">
           <When time={quarantined.time} />, by {quarantined.actor}: {quarantined.reason}
@@ -58,7 +58,7 @@ function State({ row: { quarantined, suspected } }: { row: RaterRow }) {
   }
   if (suspected.length === 0) return null;
   return (
-    <div className="c-state">
+    <div className="p-state">
       <Badge tone="busy">suspected</Badge> <span className="small">{suspected.join("; ")}</span>
     </div>
   );
@@ -68,9 +68,9 @@ function State({ row: { quarantined, suspected } }: { row: RaterRow }) {
 export function Side({ row }: { row: Pick<RaterRow, "side" | "checks"> }) {
   if (row.side === null) return null;
   return (
-    <span className="c-side">
+    <span className="p-side">
       {side(row)}
-      <span className="c-bar" aria-hidden="true">
+      <span className="p-bar" aria-hidden="true">
         <span style={{ width: `${row.side * 100}%` }} />
       </span>
     </span>

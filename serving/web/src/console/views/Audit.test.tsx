@@ -13,6 +13,7 @@ const line = (id: string, kind: AuditLine["kind"], what: string, action: string)
   action,
   actor: "ann",
   reason: "<i>why</i>",
+  became: null,
 });
 
 afterEach(() => vi.unstubAllGlobals());

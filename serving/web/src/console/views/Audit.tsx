@@ -16,15 +16,14 @@ const KINDS: [AuditLine["kind"] | "", string][] = [
   ["release", "Releases"],
   ["rater", "Raters"],
   ["freeze", "Freezes"],
-  ["key", "Keys and invites"],
 ];
 
 const COLUMNS: Column<AuditLine>[] = [
   { name: "When", cell: ({ time }) => <When time={time} /> },
   { name: "What", cell: (line) => <What line={line} /> },
-  { name: "Deed", cell: ({ action }) => action.replaceAll("_", " ") },
+  { name: "Deed", cell: (line) => <Deed line={line} /> },
   { name: "By", cell: ({ actor }) => actor },
-  { name: "Why", cell: ({ reason }) => <span className="c-why">{reason}</span> },
+  { name: "Why", cell: ({ reason }) => <span className="p-why">{reason}</span> },
 ];
 
 /** Who changed what that others see, newest first. */
@@ -40,20 +39,29 @@ export function Audit(_: ViewProps) {
   return (
     <>
       <div className="c-row">
-        <div className="c-tabs" role="group" aria-label="Of what">
+        <div className="p-tabs" role="group" aria-label="Of what">
           {KINDS.map(([value, words]) => (
             <button key={value} type="button" aria-pressed={kind === value} onClick={() => setKind(value)}>
               {words}
             </button>
           ))}
         </div>
-        <button type="button" className="c-end" onClick={() => void pages.refresh()}>
+        <button type="button" className="p-end" onClick={() => void pages.refresh()}>
           Refresh
         </button>
       </div>
       <Paged pages={pages} empty="Nothing of this kind was done yet.">
         {(lines) => <Table label="Audit trail" columns={COLUMNS} rows={lines} id={({ id }) => id} empty="" />}
       </Paged>
+    </>
+  );
+}
+
+function Deed({ line: { action, became } }: { line: AuditLine }) {
+  return (
+    <>
+      {action.replaceAll("_", " ")}
+      {became && <div className="p-why muted small">{became}</div>}
     </>
   );
 }

@@ -15,7 +15,7 @@ const REVIEW = "review";
 export function Feedback({ id }: ViewProps) {
   return (
     <>
-      <nav aria-label="Judgements" className="c-tabs">
+      <nav aria-label="Judgements" className="p-tabs">
         <Tab to={consolePath("feedback")} here={id === null}>
           All judgements
         </Tab>

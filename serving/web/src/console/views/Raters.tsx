@@ -29,7 +29,7 @@ export function Raters({ id }: ViewProps) {
               <Figure name="Suspected" value={suspected.length} />
               <Figure name="Aside" value={aside.length} />
             </Figures>
-            <label className="c-check">
+            <label className="p-check">
               <input type="checkbox" checked={onlyNoted} onChange={(event) => setOnlyNoted(event.target.checked)} />
               Only who is suspected or aside
             </label>
