@@ -27,6 +27,7 @@ import type {
   Page,
   Session,
   ShownComparison,
+  StoredChat,
   Tree,
 } from "./types";
 
@@ -182,6 +183,7 @@ export const chats = {
   resume: (responseId: string, lastEventId: string, signal?: AbortSignal) =>
     resume(`/v1/chat/completions/${segment(responseId)}/stream`, lastEventId, signal),
   cancel: (responseId: string) => post<unknown>(`/v1/chat/completions/${segment(responseId)}/cancel`, {}),
+  get: (responseId: string) => get<StoredChat>(`/v1/chat/completions/${segment(responseId)}`),
 };
 
 export const feedback = {

@@ -3,6 +3,7 @@ import type { Session } from "../api/client";
 import { ChatPane } from "../chat/ChatPane";
 import { Chats } from "../chat/chats";
 import { keepDraft } from "../chat/drafts";
+import { forgetTrial } from "../chat/open_trials";
 import { forgetStream } from "../chat/pending";
 import { Boundary } from "./Boundary";
 import { ConversationList } from "./ConversationList";
@@ -99,6 +100,7 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
           onDeleted={(id) => {
             chats.forget(id);
             forgetStream(id);
+            forgetTrial(id);
             keepDraft(id, "");
             if (id === conversationIn(location.pathname)) go("/chat");
           }}
