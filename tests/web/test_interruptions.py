@@ -3,13 +3,17 @@
 import asyncio
 import re
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
-from tests.serving.live import Live
-from tests.web.conftest import PATIENCE_MS
-from tests.web.test_page import answered, ask, feedback
+from feedback.settings import Settings
+from tests.serving.live import Live, running_gateway
+from tests.web.cable import Cable, cable_to
+from tests.web.conftest import PATIENCE_MS, sign_in
+from tests.web.test_page import LONG, answered, ask, feedback
 
 # Four characters a token; the two sides, and those of four in turn, say different things.
 SIDES = ["Green, and brewed at eighty degrees.", "Black, and brewed as soon as it boils."]
@@ -117,3 +121,80 @@ async def test_answers_wait_while_one_looks_at_another_chat(page: Any, served: L
     await page.reload()
     await page.get_by_text("Stopped here.").wait_for()
     assert await page.get_by_role("button", name="B is better").count() == 0
+
+
+@pytest.fixture
+async def cable(served: Live) -> AsyncIterator[Cable]:
+    async with cable_to(served.url) as cable:
+        yield cable
+
+
+@pytest.fixture
+async def far(browser: Any, served: Live, cable: Cable) -> AsyncIterator[Any]:
+    """A page at the other end of the cable."""
+    context = await browser.new_context(base_url=cable.url)
+    context.set_default_timeout(PATIENCE_MS)
+    page = await context.new_page()
+    await sign_in(page, served.user_key)
+    yield page
+    await context.close()
+
+
+async def test_an_answer_goes_on_over_a_connection_that_broke_off(far: Any, served: Live, cable: Cable) -> None:
+    served.engine.set(says={"go on": LONG}, hold_at=200)
+    await ask(far, "go on")
+    await far.get_by_text("Line 1 of it.").wait_for()
+    await cable.cut()
+    await far.get_by_text("The connection broke off. Trying to go on").wait_for()
+    assert await far.get_by_text("Line 1 of it.").is_visible()
+    served.engine.set(hold_at=None, tick=0)
+    await cable.mend()
+    await answered(far, "Line 399 of it.")
+    lines = (await far.locator(".answer .markdown").inner_text()).split("\n\n")
+    assert lines == [f"Line {number} of it." for number in range(400)], "a piece is missing, or came twice"
+    assert await far.get_by_text("The connection broke off").count() == 0
+    assert len(served.ledger.completion_ids()) == served.engine.state()["finished"] == 1
+
+
+async def test_a_vote_over_a_broken_connection_is_given_once(far: Any, served: Live, cable: Cable) -> None:
+    served.engine.set(says={"tea?": SIDES}, hold_at=HELD)
+    await try_several(far, "2 side by side", "tea?")
+    begun = await shown(far, 2)
+    await cable.cut()
+    await far.get_by_text("The connection broke off. Trying to go on").wait_for()
+    await far.keyboard.press("b")
+    await far.get_by_text("Not saved.").wait_for()
+    assert await shown(far, 2) == begun and await is_blind(far)
+    served.engine.set(hold_at=None)
+    await cable.mend()
+    await far.get_by_text("The connection broke off").wait_for(state="detached")
+    assert [text[:4] for text in await shown(far, 2)] == [text[:4] for text in begun]
+    await far.get_by_role("button", name="Try again").click()
+    await far.get_by_text("policy-v0").first.wait_for()
+    assert [kept["judgement"]["winner"] for kept in await feedback(served)] == ["right"]
+    assert len(served.ledger.completion_ids()) == 2
+
+
+async def test_what_was_shown_is_kept_when_the_gateway_goes(
+    browser: Any, settings: Settings, shelf: Any, fake_engine: Any, eventually: Any
+) -> None:
+    fake_engine.set(says={"go on": LONG, "and now?": "New."}, hold_at=200)
+    async with AsyncExitStack() as rest:
+        async with running_gateway(settings) as first:
+            await eventually(lambda: first.served is not None)
+            cable = await rest.enter_async_context(cable_to(first.url))
+            page = await (await browser.new_context(base_url=cable.url)).new_page()
+            await sign_in(page, first.user_key)
+            await ask(page, "go on")
+            await page.get_by_text("Line 1 of it.").wait_for()
+            before = await page.locator(".answer .markdown").inner_text()
+        second = await rest.enter_async_context(running_gateway(settings))
+        fake_engine.set(hold_at=None)
+        cable.port = int(second.url.rpartition(":")[2])
+        await page.get_by_text("Stopped here.").wait_for()
+        assert (await page.locator(".answer .markdown").inner_text()).startswith(before)
+        assert await page.get_by_role("article", name="Answer").count() == 1
+        await eventually(lambda: second.served is not None)
+        await ask(page, "and now?")
+        await answered(page, "New.")
+        assert len(second.ledger.completion_ids()) == 2

@@ -97,7 +97,7 @@ function NewRanking({ source, memory, onDecided, onClose }: NewRankingProps) {
   }
   const finished = answers.slots.filter((slot) => slot.finished).length;
   const said = {
-    writing: `${answers.slots.length} answers are being written: ${finished} finished.`,
+    writing: problem ?? `${answers.slots.length} answers are being written: ${finished} finished.`,
     ended: answers.stored
       ? "There are not two answers to rank."
       : "These answers are not kept, so they cannot be ranked.",

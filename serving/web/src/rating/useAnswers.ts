@@ -40,11 +40,11 @@ export interface Written {
 }
 
 /** The chunks of an answer; a connection that breaks off is taken up again where it was. */
-function followed(source: Source, signal: AbortSignal): AsyncGenerator<NumberedChunk> {
+function followed(source: Source, signal: AbortSignal, onLost: () => void): AsyncGenerator<NumberedChunk> {
   const { responseId } = source;
-  if (responseId) return chunks(unbroken(chats.resume(responseId, "0", signal), { signal, responseId }));
+  if (responseId) return chunks(unbroken(chats.resume(responseId, "0", signal), { signal, responseId, onLost }));
   const ask = source.kind === "blind" ? comparisons.ask(source.request, signal) : chats.ask(source.request, signal);
-  return chunks(unbroken(ask, { signal }));
+  return chunks(unbroken(ask, { signal, onLost }));
 }
 
 /** The gateway has forgotten the stream: it ended a while ago, or the gateway with it. */
@@ -72,6 +72,7 @@ export function useAnswers(source: Source, memory: Memory | null = null): Writte
   useEffect(() => {
     const aborter = new AbortController();
     let frame = 0;
+    let lost = false;
     const show = () => {
       frame = 0;
       setAnswers(latest.current);
@@ -82,12 +83,18 @@ export function useAnswers(source: Source, memory: Memory | null = null): Writte
       if (responseId !== chunk.id) kept.current?.keep(chunk.id);
       if (!slots.every(({ text }) => text) && latest.current.slots.every(({ text }) => text)) shownAt.current = now();
       frame ||= requestAnimationFrame(show);
+      if (lost) setProblem(null);
+      lost = false;
+    };
+    const lose = () => {
+      lost = true;
+      setProblem("The connection broke off. Trying to go on…");
     };
     const read = async () => {
       const asked = { ...first.current };
       if (attempt > 0) delete asked.responseId;
       try {
-        for await (const { chunk } of followed(asked, aborter.signal)) take(chunk);
+        for await (const { chunk } of followed(asked, aborter.signal, lose)) take(chunk);
       } catch (error) {
         const name = latest.current.responseId ?? asked.responseId;
         if (!forgotten(error) || !name) throw error;
