@@ -126,21 +126,6 @@ async def test_a_draft_outlives_a_refresh_and_a_failure(page: Any, served: Live)
     assert await page.get_by_label("Message").input_value() == ""
 
 
-async def test_what_a_model_writes_is_text(page: Any, served: Live) -> None:
-    # In paragraphs of their own: in one with HTML no Markdown would be read.
-    evil = (
-        "<script>window.hurt=1</script>\n\n<img src=x onerror='window.hurt=2'>\n\n[x](javascript:window.hurt=3) "
-        "![y](https://example.invalid/z.png) $\\href{javascript:window.hurt=4}{x}$"
-    )
-    served.engine.set(says={"<b>be evil</b>": evil})
-    await ask(page, "<b>be evil</b>")
-    await answered(page, "window.hurt=1")
-    await page.locator(".katex").first.wait_for()
-    assert await page.evaluate("window.hurt") is None
-    assert await page.locator(".answer img, .answer script, .question b").count() == 0
-    assert await page.locator('a[href^="javascript:" i]').count() == 0
-
-
 async def test_a_temporary_chat_leaves_nothing(page: Any, served: Live) -> None:
     served.engine.set(says={"secret": "Forgotten."})
     await page.get_by_label("Temporary").check()
