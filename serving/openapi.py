@@ -29,6 +29,7 @@ PARAMETERS = {
     "after": "the id that ended the page before",
     "limit": "how many, at most",
     "order": "by age",
+    "q": "only those with all these words in their titles, in any case",
     "user": "whom an operator's or admin's key speaks for",
     "model": "only what this policy wrote",
     "type": "only this kind of judgement",
