@@ -201,7 +201,8 @@ async def test_a_thumb_by_key_outlives_a_refresh(page: Any, served: Live) -> Non
     served.engine.set(says={"hello": "Hello."})
     await ask(page, "hello")
     await answered(page, "Hello.")
-    await page.get_by_role("button", name="Good answer").focus()
+    await page.get_by_role("button", name="Good answer").wait_for()
+    await page.keyboard.press("Escape")  # out of the field
     await page.keyboard.press("+")
     await page.get_by_text("Saved").first.wait_for()
     await page.reload()

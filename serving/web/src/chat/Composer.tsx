@@ -56,12 +56,14 @@ export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: Com
     if (mode === "one" || chat.temporary) void store.ask(said);
     else onTry(said, mode);
   };
-  const pressed = (event: KeyboardEvent) => {
+  const pressed = (event: KeyboardEvent<HTMLElement>) => {
     if (event.nativeEvent.isComposing) return;
     if (event.key === "Enter" && !event.shiftKey) {
       event.preventDefault();
       send();
     }
+    // Out of the field, single keys are votes.
+    if (event.key === "Escape" && !chat.writing) event.currentTarget.blur();
     if (event.key === "ArrowUp" && text === "" && !chat.writing) {
       event.preventDefault();
       onEditLast();
