@@ -88,17 +88,26 @@ class Archive:
         fields = self.redis.hgetall(conversation_key(rater, id))
         return _conversation(rater, id, fields) if fields else None
 
-    def conversations(self, rater: str, *, after: str | None, limit: int) -> Page[Conversation]:
-        """A person's conversations, the one last used or changed first. Raises KeyError for an unknown `after`."""
+    def conversations(
+        self, rater: str, *, after: str | None, limit: int, words: Sequence[str] = ()
+    ) -> Page[Conversation]:
+        """A person's conversations, the one last used or changed first; those with all of `words` in their titles.
+
+        Raises KeyError for an unknown `after`.
+        """
         index, start = f"conversations:{rater}", 0
         if after is not None:
             if (before := self.redis.zrevrank(index, after)) is None:
                 raise KeyError(after)
             start = before + 1
-        ids = self.redis.zrevrange(index, start, start + limit)
-        rows = self._hashes(conversation_key(rater, id) for id in ids[:limit])
-        found = [_conversation(rater, id, fields) for id, fields in zip(ids[:limit], rows, strict=True) if fields]
-        return Page(found, len(ids) > limit)
+        wanted, step = [word.casefold() for word in words], SCAN if words else limit + 1
+        found: list[Conversation] = []
+        while len(found) <= limit and (ids := self.redis.zrevrange(index, start, start + step - 1)):
+            start += step
+            rows = self._hashes(conversation_key(rater, id) for id in ids)
+            read = [_conversation(rater, id, fields) for id, fields in zip(ids, rows, strict=True) if fields]
+            found += [each for each in read if all(word in each.title.casefold() for word in wanted)]
+        return Page(found[:limit], len(found) > limit)
 
     def conversation_ids(self, rater: str) -> list[str]:
         """All of a person's conversations, the one last used or changed last."""

@@ -41,7 +41,7 @@ class EndedSession(BaseModel):
 
 
 SIGN_IN = documented(
-    "Sign in with a browser: the cookie `ratchet_session` then stands for the key",
+    "Sign in with a browser: the cookie `ratchet_session_PORT` then stands for the key",
     tag="session",
     returns=ShownSession,
     body=SignIn,

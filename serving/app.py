@@ -112,7 +112,7 @@ def create_app(
         app.include_router(module.router)
     app.router.routes.append(PageRoute(Pages(DIST)))
     errors.install(app)
-    openapi.install(app)
+    openapi.install(app, gateway.cookie)
     app.add_middleware(BodyLimit, waiting=waiting)
     app.add_middleware(SocketLimit)
     app.add_middleware(RequestLog, metrics=metrics)

@@ -14,7 +14,8 @@ from feedback.keys import ApiKey, KeyRing
 from feedback.sessions import Sessions
 from serving.errors import ApiError, unavailable
 
-# A revoked key works this much longer; a known key works this long without Redis.
+# A revoked key works this much longer; a known key works this long without Redis. Sessions are looked up each time:
+# whoever signs out is out in all processes, and a page asks far less often than a program.
 FRESH_S = 5.0
 OUTAGE_S = 3600.0
 HURRY_S = 0.5
@@ -72,7 +73,8 @@ class Authenticator:
     async def _checked(self, place: str, plain: str, find: Find, address: str, freshly: bool) -> ApiKey:
         key, checked = self._known.get(place, (None, 0.0))
         age = time.monotonic() - checked
-        if key is not None and age < FRESH_S and not freshly and key.living(self.keys.clock()):
+        fresh = age < FRESH_S and not freshly and not place.startswith(SESSION)
+        if key is not None and fresh and key.living(self.keys.clock()):
             return key
         if key is None and time.monotonic() - self._wrong.get(place, -math.inf) < FRESH_S:
             # A page that was left open repeats its dead session without guessing at anything.

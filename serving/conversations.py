@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import StrictBool, StringConstraints, ValidationError
 from starlette.concurrency import run_in_threadpool
 
@@ -15,6 +15,8 @@ from serving.stored import RaterDep, Stored, answer_of, card, completion_not_fou
 
 # `path`, for people name their conversations as they like; the longer routes come first.
 PLACE = "/v1/conversations/{id:path}"
+
+Words = Annotated[str, Query(max_length=256)]
 
 router = APIRouter()
 
@@ -29,11 +31,11 @@ class Changes(Record):
 
 @router.get("/v1/conversations", **docs.CONVERSATIONS)
 def list_conversations(
-    gateway: GatewayDep, rater: RaterDep, after: str | None = None, limit: Limit = 20
+    gateway: GatewayDep, rater: RaterDep, after: str | None = None, limit: Limit = 20, q: Words = ""
 ) -> dict[str, Any]:
     """One's own, the one last used first."""
     try:
-        found, has_more = gateway.archive.conversations(rater, after=after, limit=limit)
+        found, has_more = gateway.archive.conversations(rater, after=after, limit=limit, words=q.split())
     except KeyError:
         raise conversation_not_found(str(after), "after") from None
     return page([card(conversation) for conversation in found], has_more=has_more)

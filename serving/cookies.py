@@ -8,12 +8,16 @@ from starlette.responses import Response
 from feedback.settings import is_loopback
 from serving.errors import ApiError
 
-COOKIE = "ratchet_session"
 #: No page of another origin can send it: that would take CORS, which no answer of ours allows.
 PAGE = "x-ratchet-page"
 SAFE = ("GET", "HEAD")
 # Who stands between us and the caller says so by these; to us all of its callers would look local.
 FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+
+
+def session_cookie(port: int) -> str:
+    """What it is called. Cookies know hosts and no ports: two gateways on one machine would take each other's away."""
+    return f"ratchet_session_{port}"
 
 
 def require_page(method: str, headers: Mapping[str, str]) -> None:
@@ -53,12 +57,12 @@ def is_https(request: Request) -> bool:
     return request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
 
 
-def set_cookie(response: Response, token: str, *, seconds: int, secure: bool) -> None:
-    response.set_cookie(COOKIE, token, max_age=seconds, path="/", httponly=True, samesite="strict", secure=secure)
+def set_cookie(response: Response, name: str, token: str, *, seconds: int, secure: bool) -> None:
+    response.set_cookie(name, token, max_age=seconds, path="/", httponly=True, samesite="strict", secure=secure)
 
 
-def clear_cookie(response: Response) -> None:
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+def clear_cookie(response: Response, name: str) -> None:
+    response.delete_cookie(name, path="/", httponly=True, samesite="strict")
 
 
 def _foreign(message: str) -> ApiError:

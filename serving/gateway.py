@@ -21,7 +21,7 @@ from serving.appender import Appender
 from serving.arms import Arms
 from serving.auth import Authenticator, require_admin, require_operator
 from serving.controller import Controller
-from serving.cookies import COOKIE, require_page
+from serving.cookies import require_page, session_cookie
 from serving.engine import Engine
 from serving.errors import invalid
 from serving.json_body import parse_json
@@ -78,6 +78,11 @@ class Gateway:
         self.learned = Learned(self.registry)
 
     @property
+    def cookie(self) -> str:
+        """What the session's cookie is called, also behind a proxy with another port."""
+        return session_cookie(self.settings.port)
+
+    @property
     def engine(self) -> Engine:
         """Stable's."""
         return self.arms.stable.engine
@@ -123,7 +128,7 @@ class Caller(HTTPBearer):
     async def __call__(self, request: Request) -> ApiKey:  # type: ignore[override]
         """Raises ApiError 401, 429 or 503; 403 for what a cookie alone does not allow."""
         gateway, header = await gateway_of(request), request.headers.get("authorization")
-        if not header and (token := request.cookies.get(COOKIE)):
+        if not header and (token := request.cookies.get(gateway.cookie)):
             caller = await gateway.auth.of_session(token, address_of(request), freshly=self._freshly)
             require_page(request.method, request.headers)
         else:

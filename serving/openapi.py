@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from serving.api_schema import REF, Error, Schema
-from serving.cookies import COOKIE, PAGE
+from serving.cookies import PAGE
 
 ABOUT = "OpenAI's chat API in front of a policy that learns from what people say of its answers."
 ABOUT_COOKIE = f"From POST /v1/session. All but GET must carry the header `{PAGE}: 1`."
@@ -29,6 +29,7 @@ PARAMETERS = {
     "after": "the id that ended the page before",
     "limit": "how many, at most",
     "order": "by age",
+    "q": "only those with all these words in their titles, in any case",
     "user": "whom an operator's or admin's key speaks for",
     "model": "only what this policy wrote",
     "type": "only this kind of judgement",
@@ -77,22 +78,23 @@ def _request_body(body: type[BaseModel] | Schema, examples: dict[str, Schema], *
     return {"required": required, "content": {"application/json": {"schema": schema, "examples": named}}}
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, cookie: str) -> None:
     """Give the app its document, made once when it is first asked for."""
 
     def document() -> Schema:
         if app.openapi_schema is None:
             app.openapi_schema = _completed(
-                get_openapi(title=app.title, version=app.version, description=ABOUT, routes=app.routes)
+                get_openapi(title=app.title, version=app.version, description=ABOUT, routes=app.routes),
+                cookie,
             )
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _completed(document: Schema) -> Schema:
+def _completed(document: Schema, cookie: str) -> Schema:
     components = document.setdefault("components", {}).setdefault("schemas", {})
-    _add_cookie(document)
+    _add_cookie(document, cookie)
     components |= {"Error": Error.model_json_schema(ref_template=REF)}
     for method, operation in _operations(document):
         body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
@@ -108,10 +110,10 @@ def _completed(document: Schema) -> Schema:
     return document
 
 
-def _add_cookie(document: Schema) -> None:
+def _add_cookie(document: Schema, name: str) -> None:
     """Wherever a key is taken, a session is."""
     schemes = document["components"].setdefault("securitySchemes", {})
-    schemes["session"] = {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": ABOUT_COOKIE}
+    schemes["session"] = {"type": "apiKey", "in": "cookie", "name": name, "description": ABOUT_COOKIE}
     for _, operation in _operations(document):
         if operation.get("security"):
             operation["security"].append({"session": []})

@@ -10,7 +10,7 @@ from feedback.keys import ApiKey
 from feedback.sessions import SignedIn
 from serving import api_session as docs
 from serving.auth import unauthorized
-from serving.cookies import COOKIE, clear_cookie, is_https, require_local_host, require_own_origin, set_cookie
+from serving.cookies import clear_cookie, is_https, require_local_host, require_own_origin, set_cookie
 from serving.errors import ApiError, invalid
 from serving.gateway import CallerDep, Gateway, GatewayDep, address_of, read_json
 from serving.logs import note_key
@@ -30,10 +30,10 @@ async def sign_in(request: Request, response: Response, gateway: GatewayDep) -> 
     else:
         new = await alone(request, gateway)
     note_key(new.key.id)
-    if (before := request.cookies.get(COOKIE, new.token)) != new.token:
+    if (before := request.cookies.get(gateway.cookie, new.token)) != new.token:
         await end(gateway, before)
     lasts = int(new.session.expires - gateway.keys.clock())
-    set_cookie(response, new.token, seconds=lasts, secure=is_https(request))
+    set_cookie(response, gateway.cookie, new.token, seconds=lasts, secure=is_https(request))
     return card(gateway, new.key.model_copy(update={"expires": new.session.expires}))
 
 
@@ -45,9 +45,9 @@ def get_session(gateway: GatewayDep, caller: CallerDep) -> dict[str, Any]:
 
 @router.delete("/v1/session", **docs.SIGN_OUT)
 async def sign_out(request: Request, response: Response, gateway: GatewayDep, _: CallerDep) -> dict[str, Any]:
-    """End the session in the cookie, in other processes within seconds."""
-    ended = await end(gateway, request.cookies.get(COOKIE, ""))
-    clear_cookie(response)
+    """End the session in the cookie; no process takes it any more."""
+    ended = await end(gateway, request.cookies.get(gateway.cookie, ""))
+    clear_cookie(response, gateway.cookie)
     return {"object": "session.deleted", "deleted": ended}
 
 
@@ -78,7 +78,7 @@ async def alone(request: Request, gateway: Gateway) -> SignedIn:
     if not gateway.settings.single_user:
         raise unauthorized()
     require_local_host(request.headers)
-    sessions, token = gateway.auth.sessions, request.cookies.get(COOKIE)
+    sessions, token = gateway.auth.sessions, request.cookies.get(gateway.cookie)
 
     def look() -> SignedIn:
         if token and (found := sessions.find(token)) and found.key.role == "admin":

@@ -145,6 +145,28 @@ def test_conversations_come_once_each_the_last_used_first(shop: Any, used: list[
     assert found == list(dict.fromkeys(reversed(used)))
 
 
+@pytest.mark.parametrize("scan", [1, 2, 200])
+def test_conversations_are_found_by_all_words_of_their_titles(
+    shop: Any, scan: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedback.archive.SCAN", scan)
+    titles = {"a": "Green tea", "b": "Black TEA", "c": "Coffee, black", "d": "Tea, green and black", "e": "Straße"}
+    for id, title in titles.items():
+        shop.ask(("user", title), answer="y", conversation=id)
+
+    def found(*words: str, after: str | None = None, limit: int = 9) -> tuple[str, bool]:
+        page, has_more = shop.archive.conversations("ann", after=after, limit=limit, words=words)
+        return "".join(each.id for each in page), has_more
+
+    assert found("tea") == ("dba", False)
+    assert found("BLACK", "tea") == ("db", False)
+    assert found("strasse") == ("e", False)
+    assert found("milk") == ("", False)
+    assert found("tea", limit=2) == ("db", True)
+    assert found("tea", limit=2, after="b") == ("a", False)
+    assert found("tea", limit=3) == ("dba", False)
+
+
 def test_answers_laid_side_by_side_are_blind_until_the_vote(shop: Any) -> None:
     response = shop.ask(("user", "x"), answer="y", id="cmp_1", n=2)
     plain = shop.ask(("user", "x"), answer="y")

@@ -39,7 +39,7 @@ class Engine:
             "tick": 0.01, "reload_s": 0.05, "die_after": None, "hang": False, "mixed_bug": False,
             "hold_at": None,  # say no more from this step on
             "ends": {},  # choice to number of tokens, where it ends before the others
-            "says": {},  # question to answer, in place of words, four characters a token
+            "says": {},  # question to answer, in place of words, four characters a token; of a list the next each time
         }  # fmt: skip
         self.active = self.aborted = self.finished = self.scoring = 0
         self.running.set()
@@ -47,6 +47,8 @@ class Engine:
     async def words(self, body: dict[str, Any]) -> AsyncIterator[tuple[int, str, list[int], list[float]]]:
         """(step, text, token ids, log-probs) for each token; the last is the end token without text."""
         said = self.options["says"].get(body["messages"][-1]["content"])
+        if isinstance(said, list):
+            said = said.pop(0)
         pieces = None if said is None else [said[at : at + 4] for at in range(0, len(said), 4)]
         count = len(pieces) + 1 if pieces else body.get("max_tokens") or 5
         for step in range(count):

@@ -73,7 +73,7 @@ async def test_every_route_is_described_with_examples_and_errors(document: dict[
         needed += ["400", "413"] if sent else []
         assert set(needed) <= set(each["responses"]), where
     cookie = document["components"]["securitySchemes"].pop("session")
-    assert (cookie["type"], cookie["in"], cookie["name"]) == ("apiKey", "cookie", "ratchet_session")
+    assert (cookie["type"], cookie["in"], cookie["name"]) == ("apiKey", "cookie", "ratchet_session_8000")
     assert document["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
 
 

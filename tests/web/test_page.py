@@ -126,21 +126,6 @@ async def test_a_draft_outlives_a_refresh_and_a_failure(page: Any, served: Live)
     assert await page.get_by_label("Message").input_value() == ""
 
 
-async def test_what_a_model_writes_is_text(page: Any, served: Live) -> None:
-    # In paragraphs of their own: in one with HTML no Markdown would be read.
-    evil = (
-        "<script>window.hurt=1</script>\n\n<img src=x onerror='window.hurt=2'>\n\n[x](javascript:window.hurt=3) "
-        "![y](https://example.invalid/z.png) $\\href{javascript:window.hurt=4}{x}$"
-    )
-    served.engine.set(says={"<b>be evil</b>": evil})
-    await ask(page, "<b>be evil</b>")
-    await answered(page, "window.hurt=1")
-    await page.locator(".katex").first.wait_for()
-    assert await page.evaluate("window.hurt") is None
-    assert await page.locator(".answer img, .answer script, .question b").count() == 0
-    assert await page.locator('a[href^="javascript:" i]').count() == 0
-
-
 async def test_a_temporary_chat_leaves_nothing(page: Any, served: Live) -> None:
     served.engine.set(says={"secret": "Forgotten."})
     await page.get_by_label("Temporary").check()
@@ -216,7 +201,8 @@ async def test_a_thumb_by_key_outlives_a_refresh(page: Any, served: Live) -> Non
     served.engine.set(says={"hello": "Hello."})
     await ask(page, "hello")
     await answered(page, "Hello.")
-    await page.get_by_role("button", name="Good answer").focus()
+    await page.get_by_role("button", name="Good answer").wait_for()
+    await page.keyboard.press("Escape")  # out of the field
     await page.keyboard.press("+")
     await page.get_by_text("Saved").first.wait_for()
     await page.reload()
@@ -251,6 +237,51 @@ async def test_four_answers_are_ranked_by_keyboard_alone(page: Any, served: Live
     await page.get_by_text("policy-v0").first.wait_for()
     [ranked] = await feedback(served)
     assert [len(group) for group in ranked["judgement"]["ranking"]] == [1, 2, 1]
+
+
+async def test_a_search_finds_what_is_not_loaded(page: Any, served: Live) -> None:
+    for number in range(51):
+        await served.chat(f"tea number {number}", key=served.user_key, max_tokens=1)
+    await page.reload()
+    await page.get_by_role("link", name="tea number 50").wait_for()
+    assert await page.get_by_role("link", name="tea number 0").count() == 0
+    await page.get_by_label("Search conversations by title").fill("0 TEA")
+    await page.get_by_role("link", name="tea number 0").wait_for()
+    assert await page.get_by_role("link", name=re.compile("tea number")).count() == 6
+    await page.get_by_role("button", name="More for tea number 0").click()
+    await page.get_by_role("button", name="Delete…").click()
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    await page.get_by_role("link", name="tea number 0").wait_for(state="detached")
+    await page.get_by_label("Search conversations by title").fill("coffee")
+    await page.get_by_text("No title has these words.").wait_for()
+
+
+async def test_deleting_what_is_gone_already_is_no_failure(page: Any, served: Live) -> None:
+    await ask(page, "tea?")
+    await page.get_by_role("link", name="tea?").wait_for()
+    mine = {"authorization": f"Bearer {served.user_key}"}
+    [card] = (await served.http.get("/v1/conversations", headers=mine)).json()["data"]
+    await served.http.delete(f"/v1/conversations/{card['id']}", headers=mine)
+    await page.get_by_role("button", name="More for tea?").click()
+    await page.get_by_role("button", name="Delete…").click()
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    await page.get_by_text("No conversations yet.").wait_for()
+    assert await page.get_by_role("alert").count() == 0
+
+
+async def test_votes_are_in_sight_and_leave_room_for_what_is_judged(page: Any, served: Live) -> None:
+    served.engine.set(says={"go on": LONG[:2000]}, tick=0)
+    await page.set_viewport_size({"width": 390, "height": 844})
+    for how, ready in (("2 side by side", "A is better"), ("4 to rank", "Submit ranking")):
+        await page.get_by_role("radio", name=how).check()
+        await ask(page, "go on")
+        button = page.get_by_role("button", name=ready)
+        await button.wait_for()
+        box = await page.locator(".r-votes").bounding_box()
+        composer = await page.locator(".composer").bounding_box()
+        assert box["height"] <= 100
+        assert box["y"] > 0 and box["y"] + box["height"] <= composer["y"] + 1
+        await page.get_by_role("button", name="Not now").click()
 
 
 async def test_an_invitation_signs_in_once_and_leaves_the_address(browser: Any, served: Live) -> None:

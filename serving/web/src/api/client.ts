@@ -27,6 +27,7 @@ import type {
   Page,
   Session,
   ShownComparison,
+  StoredChat,
   Tree,
 } from "./types";
 
@@ -165,6 +166,8 @@ export const session = {
 
 export const conversations = {
   list: (after?: string, limit = 50) => get<Page<Conversation>>("/v1/conversations", { query: { after, limit } }),
+  /** Those with all these words in their titles, be they ever so old; the first hundred. */
+  search: (q: string) => get<Page<Conversation>>("/v1/conversations", { query: { q, limit: 100 } }),
   get: (id: string) => get<Conversation>(`/v1/conversations/${segment(id)}`),
   tree: (id: string, signal?: AbortSignal) =>
     get<Tree>(`/v1/conversations/${segment(id)}/tree`, signal ? { signal } : {}),
@@ -182,6 +185,7 @@ export const chats = {
   resume: (responseId: string, lastEventId: string, signal?: AbortSignal) =>
     resume(`/v1/chat/completions/${segment(responseId)}/stream`, lastEventId, signal),
   cancel: (responseId: string) => post<unknown>(`/v1/chat/completions/${segment(responseId)}/cancel`, {}),
+  get: (responseId: string) => get<StoredChat>(`/v1/chat/completions/${segment(responseId)}`),
 };
 
 export const feedback = {

@@ -53,6 +53,14 @@ export interface ChatChunk {
   ratchet?: RatchetFacts;
 }
 
+/** An answer as it was kept. */
+export interface StoredChat {
+  object: "chat.completion";
+  id: string;
+  choices: { index: number; message: Message; finish_reason: string }[];
+  ratchet: RatchetFacts;
+}
+
 export interface Page<T> {
   object: "list";
   data: T[];

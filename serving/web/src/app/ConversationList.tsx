@@ -1,4 +1,4 @@
-import { useState, type RefObject } from "react";
+import { useEffect, useState, type RefObject } from "react";
 import { explain, type Conversation } from "../api/client";
 import { Confirm } from "./Dialog";
 import { exportConversation } from "./exporting";
@@ -20,7 +20,10 @@ interface ConversationListProps {
 export function ConversationList({ list, current, writing, searchField, onOpen, onDeleted }: ConversationListProps) {
   const [search, setSearch] = useState("");
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
-  const found = list.items.filter((item) => words.every((word) => item.title.toLowerCase().includes(word)));
+  const searched = useSearch(list, words.join(" "));
+  const known = new Set(list.items.map((item) => item.id));
+  const all = words.length ? [...list.items, ...list.found.filter((item) => !known.has(item.id))] : list.items;
+  const found = all.filter((item) => words.every((word) => item.title.toLowerCase().includes(word)));
   return (
     <nav aria-label="Conversations" className="conversations">
       <input
@@ -53,15 +56,35 @@ export function ConversationList({ list, current, writing, searchField, onOpen, 
         ))}
       </ul>
       {found.length === 0 && (
-        <p className="muted small nothing">{words.length ? "No title has these words." : "No conversations yet."}</p>
+        <p className="muted small nothing">
+          {!words.length ? "No conversations yet." : searched ? "No title has these words." : "Searching…"}
+        </p>
       )}
-      {list.hasMore && (
+      {list.hasMore && !words.length && (
         <button type="button" className="link more" onClick={() => void list.more()}>
-          {words.length ? "Search older conversations" : "Older conversations"}
+          Older conversations
         </button>
       )}
     </nav>
   );
+}
+
+const PAUSE_MS = 200;
+
+/** Asks the server once one has stopped typing: most conversations are not loaded. Whether it has answered. */
+function useSearch({ search }: Conversations, words: string): boolean {
+  const [answered, setAnswered] = useState("");
+  useEffect(() => {
+    if (!words) return;
+    const aborter = new AbortController();
+    const ask = () => void search(words, aborter.signal).then(() => aborter.signal.aborted || setAnswered(words));
+    const timer = setTimeout(ask, PAUSE_MS);
+    return () => {
+      clearTimeout(timer);
+      aborter.abort();
+    };
+  }, [search, words]);
+  return answered === words;
 }
 
 interface ItemProps {

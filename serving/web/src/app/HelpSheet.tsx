@@ -16,6 +16,7 @@ const KEYS: [string, [string, string][]][] = [
     [
       ["Enter", "Send"],
       ["Shift Enter", "New line"],
+      ["Esc", "Leave the field: the keys below work then"],
       ["↑", "In an empty field: edit the last question"],
     ],
   ],

@@ -3,6 +3,7 @@ import type { Session } from "../api/client";
 import { ChatPane } from "../chat/ChatPane";
 import { Chats } from "../chat/chats";
 import { keepDraft } from "../chat/drafts";
+import { forgetTrial } from "../chat/open_trials";
 import { forgetStream } from "../chat/pending";
 import { mayUse, Navigation } from "../console/navigation";
 import { Boundary } from "./Boundary";
@@ -120,6 +121,7 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
             onDeleted={(id) => {
               chats.forget(id);
               forgetStream(id);
+              forgetTrial(id);
               keepDraft(id, "");
               if (id === conversationIn(location.pathname)) go("/chat");
             }}

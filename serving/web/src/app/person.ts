@@ -1,4 +1,5 @@
 import { forgetDrafts } from "../chat/drafts";
+import { forgetTrials } from "../chat/open_trials";
 import { forgetStreams } from "../chat/pending";
 import { forgetSaid } from "../chat/said";
 
@@ -7,4 +8,5 @@ export function forgetPerson(): void {
   forgetSaid();
   forgetDrafts();
   forgetStreams();
+  forgetTrials();
 }

@@ -4,6 +4,9 @@ import { ApiError, conversations, type Conversation } from "../api/client";
 export interface Conversations {
   items: Conversation[];
   hasMore: boolean;
+  /** Of all conversations those that were searched for last, as far as the server has told. */
+  found: Conversation[];
+  search: (words: string, signal: AbortSignal) => Promise<boolean>;
   problem: unknown;
   more: () => Promise<boolean>;
   refresh: () => Promise<boolean>;
@@ -16,6 +19,7 @@ export interface Conversations {
 
 export function useConversations(onSignedOut: () => void): Conversations {
   const [items, setItems] = useState<Conversation[]>([]);
+  const [found, setFound] = useState<Conversation[]>([]);
   const [hasMore, setHasMore] = useState(false);
   const [problem, setProblem] = useState<unknown>(null);
   const loaded = useRef<Conversation[]>([]);
@@ -59,11 +63,22 @@ export function useConversations(onSignedOut: () => void): Conversations {
     [guarded],
   );
 
+  const search = useCallback(
+    (words: string, signal: AbortSignal) =>
+      guarded(async () => {
+        const page = await conversations.search(words);
+        if (!signal.aborted) setFound(page.data);
+      }),
+    [guarded],
+  );
+
   const rename = useCallback(
     (id: string, title: string) =>
       guarded(async () => {
         const card = await conversations.change(id, { title });
-        setItems((before) => before.map((each) => (each.id === id ? card : each)));
+        const changed = (before: Conversation[]) => before.map((each) => (each.id === id ? card : each));
+        setItems(changed);
+        setFound(changed);
       }),
     [guarded],
   );
@@ -71,12 +86,19 @@ export function useConversations(onSignedOut: () => void): Conversations {
   const remove = useCallback(
     (id: string) =>
       guarded(async () => {
-        await conversations.delete(id);
-        setItems((before) => before.filter((each) => each.id !== id));
+        await conversations.delete(id).catch(unlessGone);
+        const others = (before: Conversation[]) => before.filter((each) => each.id !== id);
+        setItems(others);
+        setFound(others);
       }),
     [guarded],
   );
 
   useEffect(() => void refresh(), [refresh]);
-  return { items, hasMore, problem, more, refresh, rename, remove, guarded };
+  return { items, found, search, hasMore, problem, more, refresh, rename, remove, guarded };
+}
+
+/** Whoever deletes what was deleted elsewhere has what they wanted. */
+function unlessGone(error: unknown): void {
+  if (!(error instanceof ApiError) || error.status !== 404) throw error;
 }

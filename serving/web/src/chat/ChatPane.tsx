@@ -2,11 +2,13 @@ import { useCallback, useEffect, useMemo, useState, useSyncExternalStore, type R
 import { ApiError, type TreeNode } from "../api/client";
 import { DownIcon } from "../app/icons";
 import { isTyping, useKeys } from "../app/useKeys";
+import type { Memory } from "../rating";
 import { Banner } from "./Banner";
 import { Composer } from "./Composer";
 import { PrivacyBar } from "./PrivacyBar";
 import type { ChatStore, Writing } from "./store";
 import { forgetDraft } from "./drafts";
+import { forgetTrial, leaveTrial, openTrial, rememberTrial } from "./open_trials";
 import { turnsTo, type Turn } from "./tree";
 import { TrialView, type Trial } from "./Trial";
 import { besideOf, trialOf } from "./trials";
@@ -23,7 +25,7 @@ interface ChatPaneProps {
 export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   const chat = useSyncExternalStore(store.subscribe, store.snapshot);
   const { writing, failure, nodes } = chat;
-  const [trial, setTrial] = useState<Trial | null>(null);
+  const [trial, setTrial] = useState<Trial | null>(() => openTrial(chat.id));
   const [decided, setDecided] = useState(false);
   /** What was chosen and could not be loaded. */
   const [stuck, setStuck] = useState<{ winner: string | null } | null>(null);
@@ -31,7 +33,9 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
     setDecided(false);
     setStuck(null);
     setTrial(next);
-  }, []);
+    if (next?.way.kind === "rank-known") rememberTrial(store.state.id, next, null);
+  }, [store]);
+  const memory = useMemo(() => trial && memoryOf(store, trial), [store, trial]);
   const asked = trial ?? writing ?? failure?.retry ?? null;
   const end = asked ? asked.parent : chat.head;
   const turns = useMemo(() => turnsTo(nodes, end), [nodes, end]);
@@ -52,6 +56,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   const decide = (winner: string | null) => {
     const question = words(trial!.messages);
     forgetDraft(store.state.id, question);
+    forgetTrial(store.state.id);
     setDecided(false);
     void goOn(winner);
   };
@@ -63,6 +68,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   };
   const close = async () => {
     const { messages, asked: fresh } = trial!;
+    await leaveTrial(store.state.id);
     await store.goOnFrom(null);
     begin(null);
     if (fresh === null) return;
@@ -84,7 +90,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
       </header>
       <div className="scroll" ref={following.ref} onScroll={following.onScroll} tabIndex={-1}>
         <div className={trial ? "turns wide" : "turns"}>
-          {chat.status === "missing" && <p className="muted nothing">There is no such conversation, or it was deleted.</p>}
+          {chat.status === "missing" && !trial && <p className="muted nothing">There is no such conversation, or it was deleted.</p>}
           {chat.status === "new" && !asked && <Welcome />}
           {shown.map((turn) => (
             <TurnView
@@ -103,7 +109,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
             />
           ))}
           {asked && !writing && <Question text={words(asked.messages)} />}
-          {trial && <TrialView trial={trial} onDecided={decide} onClose={() => void close()} />}
+          {trial && <TrialView trial={trial} memory={memory!} onDecided={decide} onClose={() => void close()} />}
           {trial && stuck && (
             <p className="muted small" role="alert">
               The chat could not go on from what you chose.{" "}
@@ -144,6 +150,19 @@ function beingWritten({ responseId, parent, messages, text }: Writing): Turn {
     content: text, policy_version: null, created: 0, finish_reason: "", partial: false, siblings: [],
   };
   return { node, answers: { ids: [id], at: 0 }, prompts: { ids: [id], at: 0 } };
+}
+
+/** Once they have a name, a refresh finds the answers again: the draft is no longer needed, and the chat has begun. */
+function memoryOf(store: ChatStore, trial: Trial): Memory {
+  const { id } = store.state;
+  return {
+    keep: (responseId) => {
+      const kept = rememberTrial(id, trial, responseId);
+      if (kept && trial.asked) forgetDraft(id, words(trial.messages));
+      store.begun();
+    },
+    keeps: () => openTrial(id) !== null,
+  };
 }
 
 const words = (messages: { role: string; content: string | null }[]) =>

@@ -25,6 +25,7 @@ export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: Com
   const [text, setText] = useState(() => draftOf(place));
   const [mode, setMode] = useState<Mode>("one");
   const field = useRef<HTMLTextAreaElement>(null);
+  const first = useRef(trying);
   const change = (value: string) => {
     setText(value);
     // A temporary chat leaves nothing behind, drafts included.
@@ -33,7 +34,8 @@ export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: Com
 
   useLayoutEffect(() => grow(field.current!), [text]);
   useEffect(() => {
-    if (matchMedia("(hover: hover)").matches) field.current?.focus();
+    // Where answers wait for a judgement, keys are votes.
+    if (!first.current && matchMedia("(hover: hover)").matches) field.current?.focus();
   }, []);
   // What was not taken comes back, unless something else has been written by now.
   const returned = chat.failure?.draft ?? null;
@@ -54,12 +56,14 @@ export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: Com
     if (mode === "one" || chat.temporary) void store.ask(said);
     else onTry(said, mode);
   };
-  const pressed = (event: KeyboardEvent) => {
+  const pressed = (event: KeyboardEvent<HTMLElement>) => {
     if (event.nativeEvent.isComposing) return;
     if (event.key === "Enter" && !event.shiftKey) {
       event.preventDefault();
       send();
     }
+    // Out of the field, single keys are votes.
+    if (event.key === "Escape" && !chat.writing) event.currentTarget.blur();
     if (event.key === "ArrowUp" && text === "" && !chat.writing) {
       event.preventDefault();
       onEditLast();

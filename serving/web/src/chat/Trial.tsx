@@ -1,7 +1,7 @@
 /** Answers that are to be judged against each other before the chat goes on from the best. */
 import { useEffect, useRef, type ReactNode } from "react";
 import type { Message } from "../api/client";
-import { Comparison, RankingBoard, type Source } from "../rating";
+import { Comparison, RankingBoard, type Memory, type Source } from "../rating";
 import { begunIn, type Answers } from "../rating/answers";
 import { useAnswers } from "../rating/useAnswers";
 import { Markdown } from "./Markdown";
@@ -25,6 +25,7 @@ type Ranked = { completionId: string; text: string; policy?: string | null }[];
 
 interface TrialViewProps {
   trial: Trial;
+  memory?: Memory;
   /** The chat goes on from this answer. */
   onDecided: (winner: string | null) => void;
   onClose: () => void;
@@ -46,11 +47,12 @@ export function TrialView(props: TrialViewProps) {
   );
 }
 
-function Judged({ trial: { way }, onDecided, onClose }: TrialViewProps) {
+function Judged({ trial: { way }, memory, onDecided, onClose }: TrialViewProps) {
   if (way.kind === "compare") {
     return (
       <Comparison
         source={way.source}
+        {...(memory ? { memory } : {})}
         renderText={markdown}
         onDecided={({ winner }) => onDecided(winner)}
         onClose={onClose}
@@ -67,17 +69,18 @@ function Judged({ trial: { way }, onDecided, onClose }: TrialViewProps) {
       />
     );
   }
-  return <NewRanking source={way.source} onDecided={onDecided} onClose={onClose} />;
+  return <NewRanking source={way.source} memory={memory} onDecided={onDecided} onClose={onClose} />;
 }
 
 interface NewRankingProps {
   source: Source;
+  memory: Memory | undefined;
   onDecided: (winner: string | null) => void;
   onClose: () => void;
 }
 
-function NewRanking({ source, onDecided, onClose }: NewRankingProps) {
-  const { answers, phase, problem, stop, again } = useAnswers(source);
+function NewRanking({ source, memory, onDecided, onClose }: NewRankingProps) {
+  const { answers, phase, problem, stop, again } = useAnswers(source, memory);
   const known = rankable(answers);
   if (phase === "ended" && known.length >= 2) {
     // What was offered is ranked as a whole; without those that never began, the answers are named one by one.
@@ -94,7 +97,7 @@ function NewRanking({ source, onDecided, onClose }: NewRankingProps) {
   }
   const finished = answers.slots.filter((slot) => slot.finished).length;
   const said = {
-    writing: `${answers.slots.length} answers are being written: ${finished} finished.`,
+    writing: problem ?? `${answers.slots.length} answers are being written: ${finished} finished.`,
     ended: answers.stored
       ? "There are not two answers to rank."
       : "These answers are not kept, so they cannot be ranked.",

@@ -1,5 +1,6 @@
 /** The answers that are being written in this tab, so that a refresh can go on with them. */
 import type { Message } from "../api/types";
+import { SessionKeep } from "./session_keep";
 
 export interface PendingStream {
   conversationId: string;
@@ -9,39 +10,20 @@ export interface PendingStream {
   messages: Message[];
 }
 
-const KEY = "ratchet.streams";
+const streams = new SessionKeep<PendingStream>("ratchet.streams");
 // Written while text pours in: what is the same but for the event's number need not be written each time.
 const EVERY_MS = 500;
 let written = { responseId: "", at: 0 };
 
-function all(): Record<string, PendingStream> {
-  try {
-    return JSON.parse(sessionStorage.getItem(KEY) ?? "{}") as Record<string, PendingStream>;
-  } catch {
-    return {};
-  }
-}
-
-function keep(streams: Record<string, PendingStream>): void {
-  try {
-    if (Object.keys(streams).length) sessionStorage.setItem(KEY, JSON.stringify(streams));
-    else sessionStorage.removeItem(KEY);
-  } catch {
-    // Storage is full or forbidden: then a refresh finds the answer when it is finished.
-  }
-}
-
+/** Where it cannot be kept, a refresh finds the answer when it is finished. */
 export function rememberStream(stream: PendingStream): void {
   if (written.responseId === stream.responseId && Date.now() - written.at < EVERY_MS) return;
   written = { responseId: stream.responseId, at: Date.now() };
-  keep({ ...all(), [stream.conversationId]: stream });
+  streams.set(stream.conversationId, stream);
 }
 
-export function forgetStream(conversationId: string): void {
-  const { [conversationId]: _, ...others } = all();
-  keep(others);
-}
+export const forgetStream = (conversationId: string): void => streams.forget(conversationId);
 
-export const forgetStreams = (): void => keep({});
+export const forgetStreams = (): void => streams.clear();
 
-export const pendingStream = (conversationId: string): PendingStream | undefined => all()[conversationId];
+export const pendingStream = (conversationId: string): PendingStream | undefined => streams.get(conversationId);

@@ -3,7 +3,7 @@ import { ApiError, chats, chunks, conversations, explain } from "../api/client";
 import type { ChatRequest, Conversation, Message, RatchetFacts, ServerEvent, TreeNode } from "../api/client";
 import { unbroken } from "../api/unbroken";
 import { TextBuffer } from "./buffer";
-import { forgetDraft, keepDraft, NEW } from "./drafts";
+import { draftOf, forgetDraft, keepDraft, NEW } from "./drafts";
 import { forgetStream, pendingStream, rememberStream, type PendingStream } from "./pending";
 import { messagesTo, newestEnd, type Nodes } from "./tree";
 
@@ -118,8 +118,18 @@ export class ChatStore {
     return loaded && there;
   }
 
+  /** Answers to its first question are being written elsewhere on the page. */
+  begun(): void {
+    if (this.state.status !== "new") return;
+    this.set({ status: "ready" });
+    this.changed(this);
+  }
+
   /** What was written for an answer that never came. */
   giveBack(text: string): void {
+    if (this.state.nodes.size === 0) this.set({ status: "new" });
+    const place = this.state.status === "new" ? NEW : this.state.id;
+    if (!draftOf(place)) keepDraft(place, text);
     const error = new ApiError(0, "There is no answer yet. Your words are in the field again.");
     this.set({ failure: { error, retry: null, draft: text } });
   }

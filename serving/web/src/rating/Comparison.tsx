@@ -2,7 +2,7 @@ import { memo, useEffect, useRef, useState, type CSSProperties, type ReactNode }
 import type { Accepted } from "../api/client";
 import { letter, votable, type Slot } from "./answers";
 import { Status } from "./Status";
-import { useAnswers, type Source, type Written } from "./useAnswers";
+import { useAnswers, type Memory, type Source, type Written } from "./useAnswers";
 import { useHotkeys } from "./useHotkeys";
 import { useStanding } from "./useStanding";
 import { votesOn, voteSaid, writerOf, type Vote } from "./votes";
@@ -18,6 +18,7 @@ export interface Decision {
 
 export interface ComparisonProps {
   source: Source;
+  memory?: Memory;
   /** How an answer is set: the chat's markdown. */
   renderText?: (text: string, writing: boolean) => ReactNode;
   /** Called once the ledger has the vote. */
@@ -33,13 +34,14 @@ const plain = (text: string): ReactNode => <div className="r-text">{text}</div>;
 /** Answers side by side, blind until the vote, which may come while they are being written. */
 export function Comparison({
   source,
+  memory,
   renderText = plain,
   onDecided,
   onUndone,
   onClose,
   hotkeys = true,
 }: ComparisonProps) {
-  const written = useAnswers(source);
+  const written = useAnswers(source, memory);
   const { answers, phase } = written;
   const kept = useStanding();
   const [chosen, setChosen] = useState<Vote | null>(null);

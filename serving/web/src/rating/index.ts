@@ -9,4 +9,4 @@ export { MyData, type MyDataProps } from "./MyData";
 export { RankingBoard, type Ranked, type RankingBoardProps } from "./RankingBoard";
 export { ReasonChips } from "./ReasonChips";
 export { ThumbBar, type ThumbBarProps } from "./ThumbBar";
-export type { Source } from "./useAnswers";
+export type { Memory, Source } from "./useAnswers";

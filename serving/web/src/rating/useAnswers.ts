@@ -1,9 +1,11 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import {
+  ApiError,
   chats,
   chunks,
   comparisons,
   explain,
+  type ChatChunk,
   type ChatRequest,
   type ComparisonRequest,
   type NumberedChunk,
@@ -11,10 +13,21 @@ import {
 import { stop } from "../api/feedback";
 import { unbroken } from "../api/unbroken";
 import { begun, finished, withChunk, type Answers, type Existing } from "./answers";
+import { keptChunks } from "./kept_answers";
 
 /** Two blind answers or more; or one more answer beside one that was there. It must not change while it is shown. */
-export type Source =
-  { kind: "blind"; request: ComparisonRequest } | { kind: "another"; existing: Existing; request: ChatRequest };
+export type Source = (
+  { kind: "blind"; request: ComparisonRequest } | { kind: "another"; existing: Existing; request: ChatRequest }
+) & {
+  /** It was asked already: these answers are shown again, from their beginning. */
+  responseId?: string;
+};
+
+/** Whoever comes back to answers that were left while they were written. */
+export interface Memory {
+  keep: (responseId: string) => void;
+  keeps: () => boolean;
+}
 
 export interface Written {
   answers: Answers;
@@ -27,15 +40,21 @@ export interface Written {
 }
 
 /** The chunks of an answer; a connection that breaks off is taken up again where it was. */
-function followed(source: Source, signal: AbortSignal): AsyncGenerator<NumberedChunk> {
+function followed(source: Source, signal: AbortSignal, onLost: () => void): AsyncGenerator<NumberedChunk> {
+  const { responseId } = source;
+  if (responseId) return chunks(unbroken(chats.resume(responseId, "0", signal), { signal, responseId, onLost }));
   const ask = source.kind === "blind" ? comparisons.ask(source.request, signal) : chats.ask(source.request, signal);
-  return chunks(unbroken(ask, { signal }));
+  return chunks(unbroken(ask, { signal, onLost }));
 }
+
+/** The gateway has forgotten the stream: it ended a while ago, or the gateway with it. */
+const forgotten = (error: unknown): boolean =>
+  error instanceof ApiError && error.status === 404 && error.code === "stream_not_found";
 
 const now = (): number => Date.now() / 1000;
 
-/** Asks, and shows what comes at most once a frame. What nobody looks at any more is stopped. */
-export function useAnswers(source: Source): Written {
+/** Asks, and shows what comes at most once a frame. What nobody looks at nor comes back to is stopped. */
+export function useAnswers(source: Source, memory: Memory | null = null): Written {
   const before = source.kind === "another" ? 1 : 0;
   const start = useMemo(
     () => (source.kind === "another" ? begun(1, [source.existing]) : begun(source.request.k)),
@@ -48,20 +67,40 @@ export function useAnswers(source: Source): Written {
   const latest = useRef(start);
   const shownAt = useRef(now());
   const first = useRef(source);
+  const kept = useRef(memory);
 
   useEffect(() => {
     const aborter = new AbortController();
     let frame = 0;
+    let lost = false;
     const show = () => {
       frame = 0;
       setAnswers(latest.current);
     };
+    const take = (chunk: ChatChunk) => {
+      const { responseId, slots } = latest.current;
+      latest.current = withChunk(latest.current, chunk, before);
+      if (responseId !== chunk.id) kept.current?.keep(chunk.id);
+      if (!slots.every(({ text }) => text) && latest.current.slots.every(({ text }) => text)) shownAt.current = now();
+      frame ||= requestAnimationFrame(show);
+      if (lost) setProblem(null);
+      lost = false;
+    };
+    const lose = () => {
+      lost = true;
+      setProblem("The connection broke off. Trying to go on…");
+    };
     const read = async () => {
-      for await (const { chunk } of followed(first.current, aborter.signal)) {
-        const had = latest.current.slots.every(({ text }) => text);
-        latest.current = withChunk(latest.current, chunk, before);
-        if (!had && latest.current.slots.every(({ text }) => text)) shownAt.current = now();
-        frame ||= requestAnimationFrame(show);
+      const asked = { ...first.current };
+      if (attempt > 0) delete asked.responseId;
+      try {
+        for await (const { chunk } of followed(asked, aborter.signal, lose)) take(chunk);
+      } catch (error) {
+        const name = latest.current.responseId ?? asked.responseId;
+        if (!forgotten(error) || !name) throw error;
+        const stored = await keptChunks(asked.kind, name);
+        latest.current = start;
+        stored.forEach(take);
       }
     };
     latest.current = start;
@@ -84,7 +123,7 @@ export function useAnswers(source: Source): Written {
       cancelAnimationFrame(frame);
       aborter.abort();
       const { responseId } = latest.current;
-      if (responseId && !finished(latest.current)) void stop(responseId).catch(() => undefined);
+      if (responseId && !finished(latest.current) && !kept.current?.keeps()) void stop(responseId).catch(() => undefined);
     };
   }, [attempt, before, start]);
 

@@ -1,0 +1,36 @@
+/** The trials that wait for a judgement in this tab: whoever refreshes it, or comes back to the chat, finds them. */
+import { stop } from "../api/feedback";
+import { SessionKeep } from "./session_keep";
+import type { Trial } from "./Trial";
+
+interface Kept extends Omit<Trial, "asked"> {
+  known: string[] | null;
+}
+
+const trials = new SessionKeep<Kept>("ratchet.trials");
+
+/** `responseId` names the answers that are new in it. Whether it could be kept. */
+export function rememberTrial(conversationId: string, trial: Trial, responseId: string | null): boolean {
+  const { asked, way, ...rest } = trial;
+  const named = way.kind === "rank-known" || !responseId ? way : { ...way, source: { ...way.source, responseId } };
+  return trials.set(conversationId, { ...rest, way: named, known: asked && [...asked.known] });
+}
+
+export function openTrial(conversationId: string): Trial | null {
+  const kept = trials.get(conversationId);
+  if (!kept) return null;
+  const { known, ...trial } = kept;
+  return { ...trial, asked: known && { known: new Set(known) } };
+}
+
+/** Nobody wants them any more: when this is done, what was shown of them is part of the conversation. */
+export async function leaveTrial(conversationId: string): Promise<void> {
+  const way = openTrial(conversationId)?.way;
+  forgetTrial(conversationId);
+  if (!way || way.kind === "rank-known" || !way.source.responseId) return;
+  await stop(way.source.responseId).catch(() => undefined);
+}
+
+export const forgetTrial = (conversationId: string): void => trials.forget(conversationId);
+
+export const forgetTrials = (): void => trials.clear();
