@@ -19,8 +19,8 @@ class Fault(NamedTuple):
 @dataclass(frozen=True)
 class Facts:
     """`held`: an engine is proven to hold the candidate; for `unheld_s` in a row none was seen to. `alarm`: the votes'
-    own test failed, so they prove nothing. The decision may be missing while the release is pending. `pointed`: who moved
-    the pointer, where `stable` is not the policy that the release began beside.
+    own test failed, so they prove nothing. The decision may be missing while the release is pending. `pointed`: who
+    moved the pointer, where `stable` is not the policy that the release began beside.
     """
 
     now: float

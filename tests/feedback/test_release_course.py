@@ -133,3 +133,10 @@ def test_a_candidate_that_no_engine_holds_again_is_waited_for_as_long_as_at_firs
     assert following(release, replace(CALM, held=False, unheld_s=600.0)) is None
     is_over(release, "aborted", "no engine has held policy-v1 for 600 s", held=False, unheld_s=600.1)
     is_over(release, "rolled_back", "worse", held=False, unheld_s=600.1, decision=WORSE)
+
+
+def test_past_its_last_step_it_is_proposed_at_once_but_never_before_it_began() -> None:
+    passed = canary().skipped(1000.0)
+    assert (passed.step, passed.proposed) == (4, True)
+    assert not canary(step=1).skipped(1000.0).proposed
+    assert not pending(step=3).skipped(1000.0).proposed
