@@ -219,6 +219,10 @@ class PolicyRegistry:
                 return line.from_version
         return None
 
+    def pointed(self) -> AuditLine | None:
+        """Who moved the stable pointer last, and why."""
+        return next((line for line in reversed(self.audit()) if line.action not in _ASIDE), None)
+
     def released(self) -> set[int]:
         """The versions that serve or have served."""
         retired = {version for version, state in self.states().items() if state in ("stable", "retired")}

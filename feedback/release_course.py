@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from feedback.decisions import Decision
+from feedback.registry import AuditLine
 from feedback.registry import State as PolicyState
 from feedback.releases import Release, State, describe
 
@@ -18,7 +19,8 @@ class Fault(NamedTuple):
 @dataclass(frozen=True)
 class Facts:
     """`held`: an engine is proven to hold the candidate; for `unheld_s` in a row none was seen to. `alarm`: the votes'
-    own test failed, so they prove nothing. The decision may be missing while the release is pending.
+    own test failed, so they prove nothing. The decision may be missing while the release is pending. `pointed`: who
+    moved the pointer, where `stable` is not the policy that the release began beside.
     """
 
     now: float
@@ -30,6 +32,7 @@ class Facts:
     alarm: bool
     decision: Decision | None
     unheld_s: float = 0.0
+    pointed: AuditLine | None = None
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,12 @@ class Move:
 
 @dataclass(frozen=True)
 class End:
-    """It is over."""
+    """It is over; `actor`: by whose hand, None is the controller's own."""
 
     state: State
     reason: str
     candidate_is: PolicyState | None = None
+    actor: str | None = None
 
 
 def following(release: Release, facts: Facts) -> Move | End | None:
@@ -58,13 +62,20 @@ def following(release: Release, facts: Facts) -> Move | End | None:
 
 def _overtaken(release: Release, facts: Facts) -> End | None:
     """Somebody else has decided."""
-    if facts.stable == release.candidate:
-        return End("promoted", f"policy-v{release.candidate} serves already")
     if facts.stable != release.stable:
-        return End("aborted", f"policy-v{facts.stable} was made stable meanwhile")
+        return _passed_by(facts)
     if facts.candidate_is != "canary":
         return End("aborted", f"policy-v{release.candidate} is {facts.candidate_is}")
     return None
+
+
+def _passed_by(facts: Facts) -> End:
+    """The pointer was moved outside of the release. To its own candidate too: a promotion of a release ends it in the
+    same step, so this is none, and no vote had a part in it."""
+    what, by = f"policy-v{facts.stable} was made stable outside of the release", facts.pointed
+    if by is None:
+        return End("aborted", what)
+    return End("aborted", f"{what} ({by.action}: {by.reason})", actor=by.actor)
 
 
 def _unholdable(release: Release, facts: Facts) -> End | None:

@@ -61,6 +61,8 @@ class Release(Record):
     stepped: float
     weight: float = 0.0
     paused_at: float | None = None
+    paused_by: str = ""  # nobody, where the plan itself waits for an operator
+    paused_why: str = ""
     proposed: bool = False
     ended: float | None = None
     why: str = ""
@@ -79,19 +81,28 @@ class Release(Record):
         """Whether a step is still to come that only votes can take."""
         return any(isinstance(step, Analysis) for step in self.plan.steps[self.step :])
 
-    def paused_now(self, now: float) -> "Release":
-        return self if self.paused else self.model_copy(update={"paused_at": now})
+    @property
+    def waiting(self) -> bool:
+        """Paused by a step of its plan, not by a hand."""
+        return self.paused and self._waits_for_somebody and not self.paused_by
+
+    def paused_now(self, now: float, by: str = "", why: str = "") -> "Release":
+        told = {"paused_at": now, "paused_by": by, "paused_why": why}
+        return self if self.paused else self.model_copy(update=told)
 
     def resumed(self, now: float) -> "Release":
         """A pause without end is over; of any other step the time stood still."""
         if self.paused_at is None:
             return self
-        going = self.model_copy(update={"paused_at": None, "stepped": now - (self.paused_at - self.stepped)})
+        stepped = now - (self.paused_at - self.stepped)
+        going = self.model_copy(update={"paused_at": None, "paused_by": "", "paused_why": "", "stepped": stepped})
         return going.skipped(now) if self._waits_for_somebody else going
 
     def skipped(self, now: float) -> "Release":
-        """The step under way is taken, whatever it waits for."""
-        return self.model_copy(update={"step": min(self.step + 1, len(self.plan.steps)), "stepped": now})
+        """The step under way is taken, whatever it waits for; after the last one it is proposed."""
+        step = min(self.step + 1, len(self.plan.steps))
+        proposed = self.proposed or (self.state == "canary" and step == len(self.plan.steps))
+        return self.model_copy(update={"step": step, "stepped": now, "proposed": proposed})
 
     def advanced(self, now: float, outcome: Outcome) -> "Release":
         """All steps taken that are due, and `proposed` after the last; itself if there is none."""
@@ -162,7 +173,7 @@ class ReleaseBook:
         )  # fmt: skip
         before: list[Any] = ["", "", "", "", ""]
         if seen is not None:
-            why = f"policy-v{candidate} is released in its place"
+            why = f"release {release.id} of policy-v{candidate} took its place"
             over = _ended(seen, "replaced", why, now)
             before = [seen.id, seen.revision, over.model_dump_json(), seen.candidate, seen.former]
         told = self._start(
@@ -251,7 +262,8 @@ def describe(release: Release) -> str:
     if not release.is_open:
         return release.state.replace("_", " ")
     where = f"step {min(release.step + 1, len(release.plan.steps))} of {len(release.plan.steps)}"
-    what = "proposed" if release.proposed else "paused" if release.paused else release.state
+    held = "waiting" if release.waiting else "paused" if release.paused else release.state
+    what = "proposed" if release.proposed else held
     return f"{what}, {where}, policy-v{release.candidate} at {release.weight:.0%}"
 
 

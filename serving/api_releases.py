@@ -84,7 +84,7 @@ class ShownSelfTest(BaseModel):
 
 class ShownStep(BaseModel):
     says: str
-    state: Literal["taken", "under way", "to come"]
+    state: Literal["taken", "under way", "to come", "not taken"]
 
 
 class Votes(BaseModel):
@@ -123,7 +123,8 @@ _FIGURE: Schema = {"value": 0.62, "low": 0.41, "high": 0.79}
 _RELEASE: Schema = {
     "object": "release", "id": 3, "revision": 2, "candidate": 7, "stable": 5, "mode": "assisted", "whose": "all",
     "actor": "root", "reason": "fewer words", "created": 1767225600.5, "state": "canary", "open": True, "step": 1,
-    "is": "canary, step 2 of 2, policy-v7 at 10%", "weight": 0.1, "paused": False, "proposed": False, "why": "",
+    "is": "canary, step 2 of 2, policy-v7 at 10%", "weight": 0.1, "paused": False,
+    "paused_by": "", "paused_why": "", "proposed": False, "why": "",
     "plan": {"steps": [{"set_weight": 10.0}, {"analysis": True}], "alpha": 0.05},
     "steps": [
         {"says": "10% of conversations", "state": "taken"}, {"says": "wait for the votes", "state": "under way"},
@@ -151,6 +152,8 @@ class ShownRelease(BaseModel):
     steps: list[ShownStep]
     weight: float = Field(description="the candidate's share of conversations")
     paused: bool
+    paused_by: str = Field(description="whose order it is; empty while a step of the plan waits for an operator")
+    paused_why: str
     proposed: bool = Field(description="all steps are taken, and an operator is waited for")
     engine: dict[str, Any] | None = Field(description="of the candidate, while one is wanted: version, state, cause")
     self_test: ShownSelfTest | None = Field(description="while it is open, and once it has votes")

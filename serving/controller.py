@@ -94,8 +94,10 @@ class Controller:
         if release.state == "canary":
             decision = self._judge_of(release).look()
             self._show(release.weight, decision.votes)
+        stable = registry.stable()
+        pointed = None if stable == release.stable else registry.pointed()
         return Facts(
-            now=time.time(), stable=registry.stable(), candidate_is=registry.states().get(release.candidate),
+            now=time.time(), stable=stable, pointed=pointed, candidate_is=registry.states().get(release.candidate),
             held=held, unheld_s=self._unheld_s(release, held),
             fault=Fault(failure.reason, failure.candidate_is) if failure else None,
             frozen=self.book.is_frozen(), alarm=alarm, decision=decision,
@@ -119,7 +121,12 @@ class Controller:
             log.info("release %d of policy-v%d: %s", changed.id, changed.candidate, move.reason)
             return
         ended = self.book.end(
-            release, move.state, actor=ACTOR, reason=move.reason, decision=decision, candidate_is=move.candidate_is
+            release,
+            move.state,
+            actor=move.actor or ACTOR,
+            reason=move.reason,
+            decision=decision,
+            candidate_is=move.candidate_is,
         )
         self.metrics.releases.labels(ended.state).inc()
         self._show(0.0, 0)

@@ -19,12 +19,12 @@ from feedback.settings import Settings
 from feedback.store import Ledger
 from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
 from serving.policy_commands import wait_until_served
-from serving.release_facts import facts, line
+from serving.release_facts import card, facts, line
 from serving.release_facts import self_test as self_test_facts
 from serving.release_orders import Order, changed, default_mode, found, give, to_replace
 from serving.release_steps import in_words, steps_of
+from serving.release_view import awaited, in_full, listing, tested, votes_of
 from serving.release_view import history as history_table
-from serving.release_view import in_full, listing, tested
 
 POLL_S = 0.5
 #: Of `status --watch`, by how the release ended.
@@ -124,13 +124,17 @@ def promote(
 @app.command()
 def pause(id: Id = None, reason: Reason = "paused by hand", revision: Revision = None, home: Home = None) -> None:
     """Take no further step; what is worse is still rolled back."""
-    _order(_at(home)[1], "pause", id, reason, revision)
+    registry = _at(home)[1]
+    _refuse_if_paused(registry, id, paused=True)
+    _order(registry, "pause", id, reason, revision)
 
 
 @app.command()
 def resume(id: Id = None, reason: Reason = "resumed by hand", revision: Revision = None, home: Home = None) -> None:
     """Go on with a paused release."""
-    _order(_at(home)[1], "resume", id, reason, revision)
+    registry = _at(home)[1]
+    _refuse_if_paused(registry, id, paused=False)
+    _order(registry, "resume", id, reason, revision)
 
 
 @app.command()
@@ -186,7 +190,8 @@ def in_a_line(redis: Redis, book: ReleaseBook) -> str | None:
     if release is None:
         return None
     known = facts(redis, release)
-    return f"{release.id} ({known['is']})" + (f", {known['forecast']}" if known["forecast"] else "")
+    then = awaited(known) or known["forecast"]
+    return f"{release.id} ({known['is']})" + (f", {then}" if then else "")
 
 
 def _at(home: Path | None) -> tuple[Settings, PolicyRegistry]:
@@ -212,12 +217,21 @@ def _latest(book: ReleaseBook) -> Release:
     return known
 
 
+def _refuse_if_paused(registry: PolicyRegistry, id: int | None, *, paused: bool) -> None:
+    """A person who orders what is so already is mistaken about the release; programs over the API may repeat theirs."""
+    release = found(ReleaseBook(registry), id)
+    if release.is_open and release.paused == paused:
+        raise Failure(f"release {release.id} is {'paused already' if paused else 'not paused'}: {describe(release)}")
+
+
 def _order(
     registry: PolicyRegistry, order: Order, id: int | None, reason: str, revision: int | None, *, full: bool = False
 ) -> Release:
     book, now = ReleaseBook(registry), time.time()
     release = give(book, order, id, actor=actor(), reason=reason, now=now, revision=revision, full=full)
     typer.echo(f"release {release.id}: {describe(release)}")
+    if release.proposed and release.is_open:
+        typer.echo(awaited(card(release)))
     return release
 
 
@@ -241,13 +255,16 @@ def _follow(book: ReleaseBook, release: Release) -> Release:
 
 
 def _follow_in_lines(book: ReleaseBook, release: Release) -> Release:
-    said = ""
+    """Where it is once for each step; of further votes only how many there are."""
+    where = votes = ""
     while True:
         known = facts(book.redis, release)
-        told = f"{known['is']}: {known['why'] or known['says'] or 'no votes counted yet'}"
-        if told != said:
-            typer.echo(f"release {release.id}: {told}")
-            said = told
+        counted = votes_of(known)
+        if known["is"] != where:
+            typer.echo(f"release {release.id}: {known['is']}: {known['why'] or counted}")
+        elif counted != votes:
+            typer.echo(f"release {release.id}: {counted}")
+        where, votes = known["is"], counted
         if not release.is_open:
             return release
         time.sleep(POLL_S)

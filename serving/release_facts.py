@@ -69,10 +69,17 @@ def steps(release: Release) -> list[dict[str, Any]]:
     return [
         {
             "says": in_words(step),
-            "state": "taken" if index < release.step else "under way" if index == release.step else "to come",
+            "state": "taken" if index < release.step else _untaken(release, index),
         }
         for index, step in enumerate(release.plan.steps)
     ]
+
+
+def _untaken(release: Release, index: int) -> str:
+    """Of what is over no step is under way any more."""
+    if not release.is_open:
+        return "not taken"
+    return "under way" if index == release.step else "to come"
 
 
 def measured(decision: Decision | None) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def past_step(release: Release, now: float) -> Release:
 def _given(book: ReleaseBook, seen: Release, order: Order, full: bool, actor: str, reason: str, now: float) -> Release:
     match order:
         case "pause":
-            changed = seen.paused_now(now)
+            changed = seen.paused_now(now, actor, reason)
         case "resume":
             changed = seen.resumed(now)
         case "promote" if not full and not seen.proposed:

@@ -9,7 +9,9 @@ from rich.table import Table
 from feedback.releases import Release, Transition, describe
 from serving.release_steps import in_short
 
-MARKS = {"taken": "done", "under way": "-> ", "to come": ""}
+MARKS = {"taken": "done", "under way": "-> ", "to come": "", "not taken": ""}
+#: What the votes came to where they ended it, by how it ended.
+BY_VOTES = {"promoted": "promote", "rolled_back": "roll back", "inconclusive": "inconclusive"}
 BAR = 20
 
 
@@ -25,9 +27,17 @@ def listing(releases: list[Release]) -> Table:
 def history(lines: list[Transition]) -> Table:
     table = Table("time", "release", "became", "by", "reason")
     for line in lines:
-        said = (escape(line.actor), escape(line.reason))
+        said = (escape(line.actor), escape(_reason(line)))
         table.add_row(_time(line.time), str(line.release.id), describe(line.release), *said)
     return table
+
+
+def _reason(line: Transition) -> str:
+    """Without what it became, which stands beside it."""
+    release, became = line.release, describe(line.release)
+    if release.state == "replaced":
+        return f"{release.why}: {line.reason}"
+    return line.reason.removesuffix(became).removesuffix(": ")
 
 
 def in_full(card: dict[str, Any]) -> Table:
@@ -44,19 +54,50 @@ def rows(card: dict[str, Any]) -> list[tuple[str, str]]:
     steps = [f"{MARKS[step['state']]:<5}{step['says']}" for step in card["steps"]]
     told = [
         ("state", state),
+        ("next", awaited(card)),
         ("begun", f"{_time(card['created'])} by {card['actor']}: {card['reason']}"),
         ("steps", "\n".join(steps)),
-        ("votes", _votes(card)),
+        ("votes", votes_of(card)),
         ("win rate", _figure(card["win_rate"])),
         ("evidence", _evidence(card["evidence"])),
-        ("forecast", (card["forecast"] or "") if card["open"] else ""),
+        ("forecast", (card["forecast"] or "") if card["open"] and not card["proposed"] else ""),
         ("thumbs", _thumbs(card["thumbs"])),
         *((each["name"].replace("_", " "), _guardrail(each)) for each in card["guardrails"]),
         ("engine", _engine(card["engine"])),
         ("self-test", "" if card["self_test"] is None else tested(card["self_test"])),
-        ("so far" if card["open"] else "decided by", card["says"] or ""),
+        _said(card),
     ]
     return [(name, value) for name, value in told if value]
+
+
+def awaited(card: dict[str, Any]) -> str:
+    """Whose turn it is, where it is not the plan's."""
+    if not card["open"]:
+        return ""
+    if card["paused"]:
+        since = _time(card["paused_at"])
+        if card["is"].startswith("waiting"):
+            return f"its plan waits for an operator since {since}: `ratchet release promote` passes the step"
+        why = f": {card['paused_why']}" if card["paused_why"] else ""
+        return f"paused {since} by {card['paused_by'] or 'somebody'}{why}; `ratchet release resume` goes on"
+    if not card["proposed"]:
+        return ""
+    if card["mode"] == "automatic":
+        return "all steps are taken: it is promoted by itself, but not while frozen, nor while the self-test alarms"
+    return "all steps are taken: `ratchet release promote` lets it serve, `ratchet release abort` does not"
+
+
+def _said(card: dict[str, Any]) -> tuple[str, str]:
+    """What the votes say, and whether they ended it. What was undecided at the end needs no more votes."""
+    votes, outcome = card["votes"], card["outcome"]
+    if card["open"] or votes is None:
+        return "so far", card["says"] or ""
+    if BY_VOTES.get(card["state"]) == outcome:
+        return "decided by", card["says"]
+    if outcome != "undecided":
+        return "votes then", card["says"]
+    won, decisive = votes["won"], votes["won"] + votes["lost"]
+    return "votes then", f"The candidate had won {won} of {decisive} decisive votes, which decided nothing."
 
 
 def tested(test: dict[str, Any]) -> str:
@@ -71,7 +112,7 @@ def bar(share: float) -> str:
     return f"[{'#' * full}{'-' * (BAR - full)}]"
 
 
-def _votes(card: dict[str, Any]) -> str:
+def votes_of(card: dict[str, Any]) -> str:
     votes = card["votes"]
     whose = "raters who never train" if card["whose"] == "evaluation" else "all raters"
     if votes is None:
@@ -100,10 +141,15 @@ def _thumbs(figure: dict[str, float] | None) -> str:
 
 def _guardrail(known: dict[str, Any]) -> str:
     ratio, value, units = known["name"] != "score", known["value"], known["units"]
-    found = "" if value is None else f"{value:.2f} times stable's" if ratio else f"lower by {value:.2f}"
-    limit = f"at most {known['limit']:.2f}"
-    measured = f"{found}, {limit}" if found else limit
-    return f"{known['verdict']}: {measured}; {units['candidate']:,} conversations beside {units['stable']:,}"
+    limit = f"at most {known['limit']:.2f}" if ratio else f"lower by at most {known['limit']:.2f}"
+    found = "" if value is None else f"{value:.2f} times stable's, " if ratio else f"{_lower(value)}; allowed: "
+    verdict = "too few yet" if known["verdict"] == "unknown" and value is not None else known["verdict"]
+    return f"{verdict}: {found}{limit}; {units['candidate']:,} conversations beside {units['stable']:,}"
+
+
+def _lower(by: float) -> str:
+    """Than stable's score."""
+    return f"higher by {-by:.2f}" if by < 0 else f"lower by {by:.2f}"
 
 
 def _engine(engine: dict[str, Any] | None) -> str:

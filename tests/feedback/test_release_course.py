@@ -7,6 +7,7 @@ import pytest
 
 from feedback.decisions import Decision, decide
 from feedback.guardrails import Failures, failure_guardrail
+from feedback.registry import AuditLine
 from feedback.release_course import End, Facts, Fault, Move, following
 from feedback.release_plan import plan_of
 from feedback.releases import Release
@@ -50,11 +51,20 @@ def goes_on(release: Release, **facts: Any) -> Release:
 
 @pytest.mark.parametrize("release", [pending(), canary(), canary(paused_at=999.0), canary(proposed=True)])
 def test_what_others_decided_ends_it_in_every_state(release: Release) -> None:
-    is_over(release, "promoted", "policy-v1 serves already", stable=1, candidate_is="stable")
-    is_over(release, "aborted", "policy-v2 was made stable meanwhile", stable=2)
+    is_over(release, "aborted", "policy-v2 was made stable outside of the release", stable=2)
     is_over(release, "aborted", "policy-v1 is broken", candidate_is="broken")
     is_over(release, "rolled_back", "other log-probs", fault=Fault("other log-probs", "rejected"))
     is_over(release, "aborted", "no memory", fault=Fault("no memory", None))
+
+
+@pytest.mark.parametrize("release", [pending(), canary(proposed=True)])
+@pytest.mark.parametrize(("stable", "action"), [(1, "rollback"), (1, "promote"), (2, "promote")])
+def test_a_move_of_the_pointer_outside_of_it_is_no_promotion(release: Release, stable: int, action: str) -> None:
+    """Nor are the votes its reason: whoever moved the pointer ended the release, and is named."""
+    line = AuditLine(version=stable, from_version=0, action=action, actor="bob", reason="all is bad", time=999.0)
+    end = following(release, replace(CALM, stable=stable, candidate_is="stable", pointed=line, decision=BETTER))
+    why = f"policy-v{stable} was made stable outside of the release ({action}: all is bad)"
+    assert end == End("aborted", why, actor="bob")
 
 
 def test_a_version_that_failed_its_proof_never_serves() -> None:
@@ -123,3 +133,10 @@ def test_a_candidate_that_no_engine_holds_again_is_waited_for_as_long_as_at_firs
     assert following(release, replace(CALM, held=False, unheld_s=600.0)) is None
     is_over(release, "aborted", "no engine has held policy-v1 for 600 s", held=False, unheld_s=600.1)
     is_over(release, "rolled_back", "worse", held=False, unheld_s=600.1, decision=WORSE)
+
+
+def test_past_its_last_step_it_is_proposed_at_once_but_never_before_it_began() -> None:
+    passed = canary().skipped(1000.0)
+    assert (passed.step, passed.proposed) == (4, True)
+    assert not canary(step=1).skipped(1000.0).proposed
+    assert not pending(step=3).skipped(1000.0).proposed

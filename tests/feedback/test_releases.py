@@ -90,7 +90,7 @@ def test_a_new_candidate_takes_the_place_of_the_running_one(book: ReleaseBook) -
     first = canary(book, 1)
     second = begin(book, 2, seen=first)
     former = book.get(first.id)
-    assert former is not None and (former.state, former.why) == ("replaced", "policy-v2 is released in its place")
+    assert former is not None and (former.state, former.why) == ("replaced", "release 2 of policy-v2 took its place")
     assert (book.registry.states()[1], book.registry.states()[2], book.open()) == ("candidate", "canary", second)
     with pytest.raises(ReleaseMoved):
         begin(book, 3, seen=first)

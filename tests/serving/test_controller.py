@@ -229,12 +229,17 @@ def test_what_operators_do_meanwhile_ends_it(installation: Installation) -> None
     installation.begin()
     installation.tick()
     installation.registry.point_stable(2, expected=0, actor="bob", reason="by hand")
-    assert installation.tick().why == "policy-v2 was made stable meanwhile"
+    assert installation.tick().why == "policy-v2 was made stable outside of the release (promote: by hand)"
     installation.is_consistent()
     installation.begin()
     installation.tick()
-    installation.registry.point_stable(1, expected=2, actor="bob", reason="by hand")
-    assert (installation.tick().state, installation.registry.stable()) == ("promoted", 1)
+    installation.registry.point_stable(1, expected=2, actor="bob", reason="all is bad", action="rollback")
+    assert (installation.tick().state, installation.registry.stable()) == ("aborted", 1), "nobody promoted it"
+    [*_, last] = installation.book.history()
+    why = "policy-v1 was made stable outside of the release (rollback: all is bad)"
+    assert (last.actor, last.reason) == ("bob", why)
+    assert installation.registry.states()[1] == "stable"
+    assert [line.action for line in installation.registry.audit()][-2:] == ["canary", "rollback"]
     installation.is_consistent()
 
 

@@ -17,7 +17,7 @@ from feedback.guardrails import Guardrail
 from feedback.registry import PolicyRegistry
 from feedback.release_plan import Plan
 from feedback.release_start import begin_release
-from feedback.releases import Release, ReleaseBook, ReleaseMoved
+from feedback.releases import Release, ReleaseBook, ReleaseMoved, describe
 from feedback.self_test import KEY, SelfTest, self_test_of
 from feedback.settings import load_secrets
 from feedback.statistics import Interval
@@ -26,6 +26,7 @@ from serving.cli import app
 from serving.release_facts import card, facts
 from serving.release_orders import to_replace
 from serving.release_view import bar, rows
+from serving.release_view import history as history_table
 from tests.feedback.test_registry import publish
 
 FAILED = {"wanted": 1, "release": 1, "state": "failed", "state_release": 1, "cause": "out of memory"}
@@ -177,7 +178,10 @@ def test_it_is_paused_resumed_and_passed_on(book: ReleaseBook) -> None:
     done(release("start", "1", "--steps", "5%,30m,25%,pause,analysis"))
     proven(book)
     assert done(release("pause", "--reason", "lunch")) == "release 1: paused, step 2 of 5, policy-v1 at 5%\n"
+    again = "ratchet: release 1 is paused already: paused, step 2 of 5, policy-v1 at 5%"
+    assert refused(release("pause")) == again
     assert done(release("resume", "1")) == "release 1: canary, step 2 of 5, policy-v1 at 5%\n"
+    assert refused(release("resume")) == "ratchet: release 1 is not paused: canary, step 2 of 5, policy-v1 at 5%"
     assert done(release("promote")) == "release 1: canary, step 3 of 5, policy-v1 at 5%\n"
     told = refused(release("abort", "--revision", "2"))
     assert told == "ratchet: release 1 has changed since revision 2: canary, step 3 of 5, policy-v1 at 5%"
@@ -190,6 +194,77 @@ def test_it_is_paused_resumed_and_passed_on(book: ReleaseBook) -> None:
     ]
     assert "no [good]" in done(release("history", "1"))
     assert refused(release("history", "9")) == "ratchet: there is no release 9"
+
+
+def test_who_paused_it_is_told_and_a_step_that_waits_is_no_pause_by_hand(book: ReleaseBook) -> None:
+    done(release("start", "1", "--steps", "5%,pause,25%"))
+    begun = proven(book)
+    done(release("pause", "--reason", "[lunch]"))
+    paused = book.open()
+    assert paused is not None and paused.paused_by.startswith("cli:")
+    told = dict(rows(card(paused)))
+    assert told["state"].startswith("paused, step 2 of 3")
+    assert told["next"].endswith(f" by {paused.paused_by}: [lunch]; `ratchet release resume` goes on")
+    assert "[lunch]" in done(release("status"))
+    book.move(paused, begun.paused_now(1.0), actor="controller", reason="so")
+    waiting = book.open()
+    assert waiting is not None and (waiting.paused_by, waiting.waiting) == ("", True)
+    told = dict(rows(card(waiting)))
+    assert told["state"].startswith("waiting, step 2 of 3")
+    assert told["next"].startswith("its plan waits for an operator since ")
+
+
+def test_past_the_last_step_it_says_what_comes_next(book: ReleaseBook) -> None:
+    """At once, not only from the controller's next look on."""
+    done(release("start", "1", "--steps", "5%,analysis"))
+    proven(book)
+    book.redis.set("release:1:decision", DECISION.model_dump_json())
+    state, then = done(release("promote")).splitlines()
+    assert state == "release 1: proposed, step 2 of 2, policy-v1 at 5%"
+    assert then == "all steps are taken: `ratchet release promote` lets it serve, `ratchet release abort` does not"
+    proposed = book.open()
+    assert proposed is not None
+    told = dict(rows(facts(book.redis, proposed)))
+    assert told["next"] == then and "forecast" not in told
+    asked = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)
+    assert asked["open release"] == f"1 (proposed, step 2 of 2, policy-v1 at 5%), {then}"
+    by_itself = card(proposed.model_copy(update={"mode": "automatic"}))
+    assert "it is promoted by itself" in dict(rows(by_itself))["next"]
+
+
+@pytest.mark.parametrize("state", ["promoted", "aborted", "rolled_back"])
+def test_what_a_hand_ended_was_not_decided_by_the_votes(book: ReleaseBook, state: Any) -> None:
+    done(release("start", "1"))
+    ended = book.end(proven(book), state, actor="ann", reason="by hand", decision=DECISION)
+    told = dict(rows(card(ended, ended.decision)))
+    assert "decided by" not in told
+    assert told["votes then"] == "The candidate had won 19 of 50 decisive votes, which decided nothing."
+    better = DECISION.model_copy(update={"outcome": "promote", "reason": "The candidate is better."})
+    told = dict(rows(card(ended, better)))
+    assert told["decided by" if state == "promoted" else "votes then"] == "The candidate is better."
+
+
+def test_of_what_is_over_no_step_is_under_way(book: ReleaseBook) -> None:
+    done(release("start", "1", "--steps", "5%,30m,analysis"))
+    ended = book.end(proven(book), "promoted", actor="ann", reason="by hand")
+    assert [step["state"] for step in card(ended)["steps"]] == ["taken", "not taken", "not taken"]
+    assert "->" not in dict(rows(card(ended)))["steps"]
+
+
+def test_the_history_does_not_say_twice_what_became_and_names_who_took_the_place(book: ReleaseBook) -> None:
+    done(release("start", "1"))
+    seen = book.open()
+    assert seen is not None
+    canary = seen.model_copy(update={"state": "canary"})
+    begun = book.move(seen, canary, actor="controller", reason=f"an engine holds it: {describe(canary)}")
+    book.move(begun, begun.skipped(5.0), actor="controller", reason=describe(begun.skipped(5.0)))
+    done(release("start", "2", "--reason", "newer"))
+    cells = history_table(book.history()).columns
+    assert list(cells[4].cells) == [
+        "started by hand", "an engine holds it", "", "release 2 of policy-v2 took its place: newer", "newer",
+    ]  # fmt: skip
+    [_, over] = book.latest()
+    assert over.why == "release 2 of policy-v2 took its place"
 
 
 def test_a_rollback_leaves_the_candidate_as_worse(book: ReleaseBook) -> None:
@@ -241,7 +316,7 @@ def test_the_screen_says_where_it_is_and_what_is_known(book: ReleaseBook) -> Non
         "thumbs": "-2.1 points of thumbs up (-5.0 to +1.0)",
         "errors": "ok: 0.90 times stable's, at most 1.50; 210 conversations beside 1,890",
         "first token": "unknown: at most 1.50; 0 conversations beside 1",
-        "score": "breached: lower by 0.75, at most 0.50; 200 conversations beside 1,800",
+        "score": "breached: lower by 0.75; allowed: lower by at most 0.50; 200 conversations beside 1,800",
         "engine": "policy-v1, failed: out of memory",
         "so far": "The candidate won 19 of 50 decisive votes, which decides nothing.",
     }
@@ -252,12 +327,35 @@ def test_the_screen_says_where_it_is_and_what_is_known(book: ReleaseBook) -> Non
     assert "5%,30m,analysis" in done(release("list"))
 
 
+@pytest.mark.parametrize(
+    ("verdict", "value", "told"),
+    [
+        ("unknown", -1.15, "too few yet: higher by 1.15; allowed: lower by at most 0.50; 9 conversations beside 9"),
+        ("unknown", None, "unknown: lower by at most 0.50; 9 conversations beside 9"),
+        ("ok", 0.2, "ok: lower by 0.20; allowed: lower by at most 0.50; 9 conversations beside 9"),
+    ],
+)
+def test_a_score_is_higher_or_lower_never_lower_by_less_than_nothing(
+    book: ReleaseBook, verdict: Any, value: float | None, told: str
+) -> None:
+    guardrail = Guardrail(
+        name="score", verdict=verdict, value=value, interval=None, limit=0.5, log_e=0.0, log_e_ok=0.0, candidate=9,
+        stable=9,
+    )  # fmt: skip
+    done(release("start", "1"))
+    opened = book.open()
+    assert opened is not None
+    shown = dict(rows(card(opened, DECISION.model_copy(update={"guardrails": (guardrail,)}))))
+    assert shown["score"] == told
+
+
 def test_what_is_over_says_why(book: ReleaseBook) -> None:
     assert "there has been no release yet" in refused(release("status"))
     done(release("start", "1"))
-    ended = book.end(proven(book), "rolled_back", actor="ratchet", reason="It is worse.", decision=DECISION)
+    worse = DECISION.model_copy(update={"outcome": "roll back", "reason": "The candidate is worse: it won 19."})
+    ended = book.end(proven(book), "rolled_back", actor="ratchet", reason="It is worse.", decision=worse)
     told = dict(rows(card(ended, ended.decision)))
-    assert (told["state"], told["decided by"]) == ("rolled back: It is worse.", DECISION.reason)
+    assert (told["state"], told["decided by"]) == ("rolled back: It is worse.", worse.reason)
     assert "forecast" not in told
     assert "rolled back: It is worse." in done(release("status")), "the last one, where none is open"
 
@@ -280,9 +378,18 @@ def test_watching_tells_each_change_until_it_ends(book: ReleaseBook, state: Any,
     done(release("start", "1"))
     process = watching()
     assert process.stdout is not None
-    assert process.stdout.readline() == "release 1: pending, step 1 of 2, policy-v1 at 0%: no votes counted yet\n"
+    assert (
+        process.stdout.readline()
+        == "release 1: pending, step 1 of 2, policy-v1 at 0%: none counted yet, of all raters\n"
+    )
     seen = proven(book)
-    assert process.stdout.readline() == "release 1: canary, step 2 of 2, policy-v1 at 5%: no votes counted yet\n"
+    assert (
+        process.stdout.readline()
+        == "release 1: canary, step 2 of 2, policy-v1 at 5%: none counted yet, of all raters\n"
+    )
+    book.redis.set("release:1:decision", DECISION.model_dump_json())
+    counted = "19 won, 31 lost, 4 tied, of all raters; 2 beyond what one rater may say"
+    assert process.stdout.readline() == f"release 1: {counted}\n", "where it is was told"
     book.end(seen, state, actor="ratchet", reason="so it is")
     rest, _ = process.communicate(timeout=60)
     assert (rest, process.returncode) == (f"release 1: {state}: so it is\n", code)
