@@ -213,6 +213,10 @@ class Feedback(Record):
         return digest([self.rater, judgement.type, sorted(judgement.targets), *more])
 
 
+#: How ids begin of judgements from files that tell none. All others tell by their time when they were made.
+IMPORTED_ID = "fb_import_"
+
+
 def parse_ranking(text: str, candidates: list[str]) -> list[list[str]]:
     """`"D > C = A > B"` into groups of candidates; letters follow the candidates' order.
 

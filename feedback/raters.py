@@ -58,6 +58,11 @@ class Raters:
         self.redis: Any = redis
         self._move = redis.register_script(_MOVE)
 
+    def knows(self, rater: str) -> bool:
+        """Whether anybody is called so: who asked or judged, or is aside."""
+        spoke = self.redis.exists(f"feedback:by:{rater}", f"responses:{rater}")
+        return bool(spoke or self.redis.hexists(QUARANTINED, rater))
+
     def quarantine(self, rater: str, *, actor: str, reason: str) -> bool:
         """From the next round on nothing of theirs trains or proves anything. False when they are aside already."""
         return self._moved("quarantine", rater, actor, reason)

@@ -1,7 +1,7 @@
 """What people say while a candidate is released, as votes on it; and stable against itself, as a test of the votes."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from pydantic import BaseModel
@@ -70,12 +70,19 @@ class Standing:
     def written(self, items: Iterable[Feedback]) -> Mapping[str, Written]:
         """The answers that they judge, as far as the ledger has them and one policy wrote them."""
         asked = dict.fromkeys(id for item in items for id in item.judgement.targets)
-        for chunk in _chunks([id for id in asked if id not in self._written]):
-            for id, text in zip(chunk, self.ledger.redis.mget([f"completion:{id}" for id in chunk]), strict=True):
-                if text is not None:
-                    self._written[id] = Written.model_validate_json(text)
+        self._written |= written_of(self.ledger, [id for id in asked if id not in self._written])
         self._written = {id: self._written[id] for id in asked if id in self._written}
         return {id: answer for id, answer in self._written.items() if answer.version_changed_at is None}
+
+
+def written_of(ledger: Ledger, ids: Sequence[str]) -> dict[str, Written]:
+    """Those among some completions that the ledger has."""
+    found: dict[str, Written] = {}
+    for chunk in _chunks(ids):
+        for id, text in zip(chunk, ledger.redis.mget([f"completion:{id}" for id in chunk]), strict=True):
+            if text is not None:
+                found[id] = Written.model_validate_json(text)
+    return found
 
 
 class ReleaseFeedback:
@@ -186,7 +193,7 @@ def vote_of(item: Feedback, places: list[Place]) -> Vote | None:
     theirs = sum(tiers["stable"]) * len(tiers["candidate"])
     winner: Winner = "tie" if ours == theirs else "candidate" if ours < theirs else "stable"
     left = first["candidate"] < first["stable"]
-    return Vote(item.rater, winner, candidate_left=left, day=int(item.created // DAY_S))
+    return Vote(item.rater, winner, candidate_left=left, day=int(item.created // DAY_S), time=item.created)
 
 
 def _thumbs(said: Iterable[tuple[tuple[str, str], Arm, float]]) -> Interval | None:
@@ -200,5 +207,5 @@ def _thumbs(said: Iterable[tuple[tuple[str, str], Arm, float]]) -> Interval | No
     return mean_difference(moments["candidate"], moments["stable"])
 
 
-def _chunks(ids: list[str]) -> Iterator[list[str]]:
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))

@@ -7,6 +7,7 @@ import time
 from typing import Any, Literal
 
 from feedback.decisions import Decision, Outcome
+from feedback.freezes import is_frozen, set_frozen
 from feedback.records import Record
 from feedback.registry import AUDIT, STABLE, STATES, PointerMoved, PolicyRegistry, UnknownPolicy
 from feedback.registry import State as PolicyState
@@ -20,7 +21,6 @@ RELEASABLE = ("candidate", "retired", "rolled_back")
 
 OPEN = "release:open"
 LAST = "release:last"
-FROZEN = "releases:frozen"
 HISTORY = "release:history"
 _KEYS = [OPEN, STABLE, STATES, AUDIT, HISTORY]
 
@@ -210,12 +210,15 @@ class ReleaseBook:
         ]  # fmt: skip
         return [line for line in lines if id in (None, line.release.id)]
 
-    def freeze(self, frozen: bool) -> None:
-        """While frozen nothing is released or promoted by itself; what is worse is still rolled back."""
-        self.redis.set(FROZEN, int(frozen))
+    def freeze(self, frozen: bool, *, actor: str, reason: str) -> bool:
+        """While frozen nothing is released or promoted by itself; what is worse is still rolled back.
+
+        False when that is so already.
+        """
+        return set_frozen(self.redis, "releases", frozen, actor=actor, reason=reason)
 
     def is_frozen(self) -> bool:
-        return bool(self.redis.get(FROZEN) == "1")
+        return is_frozen(self.redis, "releases")
 
     def _moved(
         self, seen: Release, changed: Release, left: str, actor: str, reason: str, state: State | None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from redis import Redis
 
+from feedback.freezes import is_frozen, set_frozen
 from feedback.records import Record
 
 State = Literal["queued", "running", "published", "refused", "failed", "cancelled"]
@@ -19,7 +20,6 @@ MAX_ATTEMPTS = 8
 
 OPEN = "round:open"
 LAST = "round:last"
-FROZEN = "learning:frozen"
 SOURCES = "round:sources"
 
 # Times are Redis's own, so that skewed worker clocks cannot lengthen or shorten a lease.
@@ -181,12 +181,12 @@ class RoundBook:
         seconds, micros = self.redis.time()
         return round.is_open and round.lease_until <= seconds * 1000 + micros // 1000
 
-    def freeze(self, frozen: bool) -> None:
-        """While frozen no round is opened by count or schedule."""
-        self.redis.set(FROZEN, int(frozen))
+    def freeze(self, frozen: bool, *, actor: str, reason: str) -> bool:
+        """While frozen no round is opened by count or schedule. False when that is so already."""
+        return set_frozen(self.redis, "learning", frozen, actor=actor, reason=reason)
 
     def is_frozen(self) -> bool:
-        return bool(int(self.redis.get(FROZEN) or 0))
+        return is_frozen(self.redis, "learning")
 
     def _guarded(self, id: int, token: int, mode: str, lease_s: float | None, fields: dict[str, Any]) -> None:
         flat = [item for name, value in fields.items() for item in (name, _encode(value))]

@@ -73,13 +73,6 @@ class Kept(NamedTuple):
     stands: bool
 
 
-class FeedbackPage(NamedTuple):
-    """Some judgements in order of arrival; the next page comes after `last`."""
-
-    kept: list[Kept]
-    last: str
-
-
 class Ledger:
     """Append and read. Every append returns only after the server fsynced it."""
 
@@ -184,12 +177,6 @@ class Ledger:
     def about(self, completion_id: str) -> list[Kept]:
         """All judgements that name a completion, oldest first."""
         return self.kept(sorted(self.redis.smembers(f"feedback:on:{completion_id}")))
-
-    def feedback_page(self, rater: str | None, after: str | None, count: int = 200) -> FeedbackPage | None:
-        """The next judgements of a rater, or of everybody, after one of them; None at the end."""
-        index = FEEDBACK_IDS if rater is None else f"feedback:by:{rater}"
-        ids = self.redis.zrangebylex(index, f"({after}" if after else "-", "+", start=0, num=count)
-        return FeedbackPage(self.kept(ids), ids[-1]) if ids else None
 
     def feedback_between(self, after: str, until: str = "+") -> Iterator[tuple[str, Feedback]]:
         """(cursor, judgement) in order of arrival, after one cursor ("0" = all) up to and including another."""

@@ -236,7 +236,7 @@ FREEZE_RELEASES = documented(
     tag="releases",
     returns=releases.FrozenReleases,
     body=schema.Freeze,
-    examples={"freeze": {"frozen": True}, "unfreeze": {"frozen": False}},
+    examples={"freeze": {"frozen": True, "reason": "we look into it"}, "unfreeze": {"frozen": False}},
     errors=(403,),
 )
 SELF_TEST = documented("Does stable tie with itself?", tag="releases", returns=releases.ShownSelfTest, errors=(403,))
@@ -279,7 +279,7 @@ FREEZE = documented(
     tag="rounds",
     returns=schema.Frozen,
     body=schema.Freeze,
-    examples={"freeze": {"frozen": True}},
+    examples={"freeze": {"frozen": True, "reason": "we look into it"}},
     errors=(403,),
 )
 

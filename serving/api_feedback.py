@@ -148,7 +148,7 @@ _KEPT = {
     "split": "train", "circumstances": {"presented_order": [], "tags": {}}, "created": 1767225600.5, "revision": 1,
     "status": "accepted",
 }  # fmt: skip
-_TOLD = _KEPT | {"learned": ["policy-v8"]}
+_TOLD = _KEPT | {"learned": ["policy-v8"], "quarantined": False, "policy_versions": [7]}
 
 
 class KeptFeedback(Feedback):
@@ -163,6 +163,10 @@ class KeptFeedback(Feedback):
 
 class ToldFeedback(KeptFeedback):
     learned: list[str] = Field(description="the policies that were trained on it, oldest first")
+    quarantined: bool | None = Field(default=None, description="for operators: its rater is aside")
+    policy_versions: list[int] | None = Field(
+        default=None, description="for operators: who wrote what it judges, where that is not compared blind any more"
+    )
 
     model_config = example(_TOLD)
 
@@ -177,8 +181,8 @@ class FeedbackList(BaseModel):
     object: Literal["list"]
     data: list[ToldFeedback]
     first_id: str | None
-    last_id: str | None
-    has_more: bool
+    last_id: str | None = Field(description="for `after`; also where a page ends that found few of what was asked for")
+    has_more: bool = Field(description="go on after `last_id`: there may be more, also after an empty page")
 
     model_config = example({
         "object": "list", "data": [_TOLD], "first_id": "fb_0199c2", "last_id": "fb_0199c2", "has_more": False,

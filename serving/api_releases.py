@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, SkipValidation, StrictBool
 from feedback.records import Record
 from feedback.release_plan import Plan, Step
 from feedback.releases import Mode, State
-from serving.api_schema import Freeze, Schema, example
+from serving.api_schema import Schema, example
 
 Text = Annotated[str, Field(max_length=1024)]
 Number = Annotated[int, Field(ge=0, le=10**9, strict=True)]
@@ -53,7 +53,8 @@ class ReleasePromotion(ReleaseOrder):
     full: StrictBool = Field(default=False, description="leave out all steps to come; it serves at once")
 
 
-class FrozenReleases(Freeze):
+class FrozenReleases(BaseModel):
+    frozen: bool
     object: Literal["releases"]
 
     model_config = example({"object": "releases", "frozen": True})

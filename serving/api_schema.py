@@ -293,9 +293,11 @@ class RoundList(BaseModel):
 
 class Freeze(BaseModel):
     frozen: bool
+    reason: str | None = Field(default=None, max_length=1024, description="for the audit")
 
 
-class Frozen(Freeze):
+class Frozen(BaseModel):
+    frozen: bool
     object: Literal["learning"]
 
     model_config = example({"object": "learning", "frozen": True})

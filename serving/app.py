@@ -19,12 +19,14 @@ from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger
 from serving import (
+    audit,
     chat,
     comparisons,
     conversations,
     errors,
     exchange,
     feedback_alias,
+    feedback_list,
     health,
     history,
     judgements,
@@ -32,6 +34,7 @@ from serving import (
     me,
     openapi,
     operations,
+    raters,
     releases,
     sessions,
     sockets,
@@ -104,8 +107,8 @@ def create_app(
     # Routes are tried in this order, so those asked most come first; /v1/feedback/export is no feedback's id.
     app.include_router(chat.hot)
     app.include_router(judgements.hot)
-    often = (chat, exchange, judgements, feedback_alias, comparisons, conversations, history)
-    for module in (*often, key_routes, sessions, me, operations, releases, leaderboard, health):
+    often = (chat, exchange, judgements, feedback_list, feedback_alias, comparisons, conversations, history)
+    for module in (*often, key_routes, sessions, me, operations, releases, raters, audit, leaderboard, health):
         app.include_router(module.router)
     app.router.routes.append(PageRoute(Pages(DIST)))
     errors.install(app)

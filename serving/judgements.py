@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -11,12 +11,14 @@ from starlette.responses import JSONResponse, Response
 
 from feedback.judgements import Comparison, Feedback, Judgement, Ranking
 from feedback.keys import ApiKey
+from feedback.listing import policies_of
+from feedback.raters import Raters
 from feedback.records import Offer, new_id, prompt_digest
-from feedback.store import Appended, Kept, Ledger
+from feedback.store import Appended, Kept
 from serving import api_docs as docs
 from serving.comparisons import COMPARED, reveal
 from serving.errors import ApiError, invalid, unavailable
-from serving.gateway import CallerDep, Direct, Gateway, GatewayDep, Limit, User, read_json
+from serving.gateway import CallerDep, Direct, Gateway, GatewayDep, User, read_json
 from serving.recorder import STOPPED, Ticket
 from serving.said import Said, read
 from serving.shown import Shown
@@ -197,37 +199,6 @@ def _param(judgement: Judgement, target: str) -> str:
     return "candidates" if isinstance(judgement, Ranking) else "completion_id"
 
 
-@router.get("/v1/feedback", **docs.FEEDBACKS)
-def list_feedback(
-    gateway: GatewayDep, caller: CallerDep, after: str | None = None, limit: Limit = 20,
-    type: str | None = None, completion_id: str | None = None, user: User = None, everybody: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """One's own judgements that stand, oldest first; operators may ask for everybody's."""
-    if everybody and caller.role not in OPERATORS:
-        raise ApiError(403, f"A key of role {caller.role} may not do this.", code="insufficient_role")
-    rater = None if everybody else gateway.rater(caller, user)
-    found: list[Kept] = []
-    for kept in _said(gateway.ledger, rater, after or "", completion_id):
-        found += [kept] if kept.stands and type in (None, kept.feedback.judgement.type) else []
-        if len(found) > limit:
-            break
-    gateway.learned.refresh()
-    data = [told(gateway, kept, caller) for kept in found[:limit]]
-    edges = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-    return {"object": "list", "data": data, **edges, "has_more": len(found) > limit}
-
-
-def _said(ledger: Ledger, rater: str | None, after: str, completion_id: str | None) -> Iterator[Kept]:
-    """Oldest first, after one of them, by one rater or all; of one completion there are few, however many in all."""
-    if completion_id is not None:
-        about = ledger.about(completion_id)
-        yield from (kept for kept in about if kept.feedback.id > after and rater in (None, kept.feedback.rater))
-        return
-    while page := ledger.feedback_page(rater, after):
-        yield from page.kept
-        after = page.last
-
-
 @router.get("/v1/feedback/{id}", **docs.FEEDBACK)
 def get_feedback(id: str, gateway: GatewayDep, caller: CallerDep, user: User = None) -> dict[str, Any]:
     """A judgement with the revisions that led to it."""
@@ -237,8 +208,7 @@ def get_feedback(id: str, gateway: GatewayDep, caller: CallerDep, user: User = N
     while earlier.replaces and (before := gateway.ledger.kept([earlier.replaces])):
         earlier = before[0]
         history.append(card(earlier, oversees=oversees))
-    gateway.learned.refresh()
-    return {**told(gateway, kept, caller), "history": history}
+    return {**told(gateway, [kept], caller)[0], "history": history}
 
 
 @router.delete("/v1/feedback/{id}", **docs.TAKE_BACK)
@@ -258,9 +228,37 @@ def _own(gateway: Gateway, caller: ApiKey, id: str, user: str | None) -> Kept:
     return kept[0]
 
 
-def told(gateway: Gateway, kept: Kept, caller: ApiKey) -> dict[str, Any]:
-    """A judgement, with what became of it."""
-    return card(kept, oversees=caller.role in OPERATORS) | {"learned": gateway.learned.by(kept.feedback.id)}
+def told(gateway: Gateway, items: Sequence[Kept], caller: ApiKey) -> list[dict[str, Any]]:
+    """Judgements with what became of them; operators are told as well who is aside, and whose answers were judged."""
+    gateway.learned.refresh()
+    oversees = caller.role in OPERATORS
+    cards = [card(kept, oversees=oversees) | {"learned": gateway.learned.by(kept.feedback.id)} for kept in items]
+    return [a | b for a, b in zip(cards, overseen(gateway, items), strict=True)] if oversees else cards
+
+
+def overseen(gateway: Gateway, items: Sequence[Kept]) -> list[dict[str, Any]]:
+    """Of each; who wrote what is still compared blind is told to nobody."""
+    aside = Raters(gateway.ledger.redis).quarantined()
+    policies = policies_of(gateway.ledger, (kept.feedback for kept in items))
+    unseen = blind(gateway, [kept.feedback for kept in items])
+    return [
+        {"quarantined": kept.feedback.rater in aside, "policy_versions": None if id in unseen else policies[id]}
+        for kept in items
+        for id in (kept.feedback.id,)
+    ]
+
+
+def blind(gateway: Gateway, items: Sequence[Feedback]) -> set[str]:
+    """The ids of those, such as thumbs, that judge what was laid side by side before anybody voted on it."""
+    offers = {
+        each.id: offer
+        for each in items
+        if not isinstance(each.judgement, Comparison | Ranking)
+        if (offer := each.judgement.targets[0].partition(":")[0]).startswith(COMPARED)
+    }
+    found = (gateway.archive.response(offer) for offer in {*offers.values()})
+    unseen = gateway.archive.blind([response for response in found if response is not None])
+    return {id for id, offer in offers.items() if offer in unseen}
 
 
 def card(kept: Kept, *, oversees: bool = False) -> dict[str, Any]:

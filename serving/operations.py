@@ -118,12 +118,20 @@ def list_rounds(gateway: GatewayDep, _: OperatorDep, limit: int = 20) -> dict[st
 
 
 @router.post("/v1/rounds/freeze", **docs.FREEZE)
-async def freeze(request: Request, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
-    frozen = (await read_json(request)).get("frozen")
+async def freeze(request: Request, gateway: GatewayDep, caller: OperatorDep) -> dict[str, Any]:
+    frozen, reason = freeze_of(await read_json(request))
+    await run_in_threadpool(partial(gateway.rounds.freeze, frozen, actor=caller.name, reason=reason))
+    return {"object": "learning", "frozen": frozen}
+
+
+def freeze_of(body: dict[str, Any]) -> tuple[bool, str]:
+    """Whether to freeze or to go on, and why. Raises ApiError 400."""
+    frozen, reason = body.get("frozen"), body.get("reason") or "asked for over the API"
     if not isinstance(frozen, bool):
         raise invalid("frozen must be true or false", "frozen")
-    await run_in_threadpool(gateway.rounds.freeze, frozen)
-    return {"object": "learning", "frozen": frozen}
+    if not isinstance(reason, str) or len(reason) > 1024:
+        raise invalid("reason must be text of at most 1024 characters", "reason")
+    return frozen, reason
 
 
 @router.get("/v1/rounds/{id}", **docs.ROUND)

@@ -4,18 +4,14 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from redis import Redis
 from rich.markup import escape
 from rich.table import Table
 
-from feedback.archive import Archive
-from feedback.checks import Checked, checked, suspects
 from feedback.erasure import traces
-from feedback.keys import source_of
 from feedback.raters import Raters
 from feedback.registry import PolicyRegistry
-from feedback.store import Ledger
 from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
+from serving.rater_facts import described
 
 app = typer.Typer(cls=OneLineErrors, invoke_without_command=True, help="Show who judges; put raters aside.")
 
@@ -43,7 +39,7 @@ def list_raters(ctx: typer.Context, home: Home = None, as_json: AsJson = False) 
     for row in rows:
         agreement, reliability, share = (_figure(row[name]) for name in ("agreement", "reliability", "share"))
         weighed = (agreement, reliability, share + (" (capped)" if row["capped"] else ""))
-        cells = (row["source"], row["split"], f"{row['judgements']:,}", *weighed, *_checks(row["checks"]))
+        cells = (row["source"], row["split"], f"{row['judgements']:,}", *weighed, *_checks(row))
         table.add_row(*cells, escape(_quarantine(row)), row["rater"])
     console().print(table)
 
@@ -52,9 +48,10 @@ def list_raters(ctx: typer.Context, home: Home = None, as_json: AsJson = False) 
 def quarantine(rater: Rater, reason: Reason = "put aside by hand", home: Home = None) -> None:
     """Put a rater aside: the next rounds train and prove without them, and without what they asked."""
     settings, redis = installation(home)
-    if not redis.exists(f"feedback:by:{rater}", f"responses:{rater}"):
+    raters = Raters(redis)
+    if not raters.knows(rater):
         raise Failure(f"nobody is called {rater}; `ratchet raters` shows them")
-    if not Raters(redis).quarantine(rater, actor=actor(), reason=reason):
+    if not raters.quarantine(rater, actor=actor(), reason=reason):
         raise Failure(f"{rater} is in quarantine already")
     typer.echo(f"{rater} is in quarantine")
     learned = traces(PolicyRegistry(redis, settings.policies_dir), rater, ()).policies
@@ -74,43 +71,14 @@ def release(rater: Rater, reason: Reason = "released by hand", home: Home = None
     typer.echo(f"{rater} trains again")
 
 
-def described(redis: Redis) -> list[dict[str, Any]]:
-    """One row for each rater of whom a judgement stands, who is aside, or who trained in the last round."""
-    ledger, raters = Ledger(redis), Raters(redis)
-    weights, aside = raters.weights(), raters.quarantined()
-    counts: dict[str, int] = dict.fromkeys([*weights, *aside], 0)
-    splits: dict[str, str] = {}
-    standing = ledger.standing(ledger.watermark())
-    for item in standing:
-        counts[item.rater] = counts.get(item.rater, 0) + (not item.is_check)
-        splits[item.rater] = item.split
-    checks = checked(standing, Archive(ledger))
-    suspected = suspects(checks)
-    return [
-        {
-            "rater": rater,
-            "source": source_of(rater),
-            "split": splits.get(rater, ""),
-            "judgements": count,
-            "agreement": weights[rater].agreement if rater in weights else None,
-            "reliability": weights[rater].reliability if rater in weights else None,
-            "share": weights[rater].share if rater in weights else None,
-            "capped": rater in weights and weights[rater].capped,
-            "checks": checks.get(rater, Checked()).told,
-            "suspected": suspected.get(rater, []),
-            "quarantined": aside[rater].model_dump() if rater in aside else None,
-        }
-        for rater, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    ]
-
-
-def _checks(told: dict[str, Any]) -> tuple[str, str, str]:
+def _checks(row: dict[str, Any]) -> tuple[str, str, str]:
     """Decoys passed over, pairs judged alike again, and how often left was preferred; nothing where there are none."""
-    decoys, again, sides = (told[a] + told[b] for a, b in (("passed", "failed"), ("same", "other"), ("left", "right")))
+    told = row["checks"]
+    decoys, again = told["passed"] + told["failed"], told["same"] + told["other"]
     return (
         f"{told['passed']}/{decoys}" if decoys else "",
         f"{told['same']}/{again}" if again else "",
-        f"{told['left'] / sides:.0%}" if sides else "",
+        "" if row["side"] is None else f"{row['side']:.0%}",
     )
 
 

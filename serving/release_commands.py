@@ -35,6 +35,7 @@ app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, help="Let a candidate
 
 Id = Annotated[int | None, typer.Argument(help="The release; default: the open one.")]
 Reason = Annotated[str, typer.Option(help="For the history.")]
+AuditReason = Annotated[str, typer.Option(help="For the audit.")]
 Revision = Annotated[int | None, typer.Option(help="Do nothing if it has changed since this revision.")]
 
 
@@ -147,16 +148,16 @@ def rollback(
 
 
 @app.command()
-def freeze(home: Home = None) -> None:
+def freeze(reason: AuditReason = "frozen by hand", home: Home = None) -> None:
     """Let nothing be released or promoted by itself; what is worse is still rolled back."""
-    ReleaseBook(_at(home)[1]).freeze(True)
+    ReleaseBook(_at(home)[1]).freeze(True, actor=actor(), reason=reason)
     typer.echo("releases are frozen; `ratchet release start` and `promote` still work")
 
 
 @app.command()
-def unfreeze(home: Home = None) -> None:
+def unfreeze(reason: AuditReason = "unfrozen by hand", home: Home = None) -> None:
     """Let releases begin and end by themselves again."""
-    ReleaseBook(_at(home)[1]).freeze(False)
+    ReleaseBook(_at(home)[1]).freeze(False, actor=actor(), reason=reason)
     typer.echo("releases go on")
 
 

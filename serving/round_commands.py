@@ -16,6 +16,8 @@ POLL_S = 0.5
 LINE_EVERY_S = 20.0
 EXIT_CODES = {"published": 0, "refused": 3, "failed": 1, "cancelled": 1}
 
+Reason = Annotated[str, typer.Option(help="For the audit.")]
+
 
 def train(
     wait: Annotated[
@@ -57,19 +59,19 @@ def rounds(
         console().print(listing(found))
 
 
-def freeze(home: Home = None) -> None:
+def freeze(reason: Reason = "frozen by hand", home: Home = None) -> None:
     """Let no round start by count or by schedule."""
-    set_frozen(home, True)
+    set_frozen(home, True, reason)
 
 
-def unfreeze(home: Home = None) -> None:
+def unfreeze(reason: Reason = "unfrozen by hand", home: Home = None) -> None:
     """Let rounds start by count and by schedule again."""
-    set_frozen(home, False)
+    set_frozen(home, False, reason)
 
 
-def set_frozen(home: Home, frozen: bool) -> None:
+def set_frozen(home: Home, frozen: bool, reason: str) -> None:
     _, redis = installation(home)
-    RoundBook(redis).freeze(frozen)
+    RoundBook(redis).freeze(frozen, actor=actor(), reason=reason)
     typer.echo("learning is frozen; `ratchet train` still works" if frozen else "learning goes on")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
-from feedback.judgements import Comparison, Feedback, Judgement, Ranking
+from feedback.judgements import IMPORTED_ID, Comparison, Feedback, Judgement, Ranking
 from feedback.records import Completion, Message, digest
 
 Line = dict[str, Any]
@@ -104,7 +104,7 @@ class Origin:
         return self.split or own or self.assign(key)
 
     def feedback(self, judgement: Judgement, rater: str, split: Split) -> Feedback:
-        id = "fb_import_" + digest([rater, judgement.model_dump(mode="json")])[:32]
+        id = IMPORTED_ID + digest([rater, judgement.model_dump(mode="json")])[:32]
         return Feedback(id=id, judgement=judgement, rater=rater, split=split, created=self.created)
 
     def _completion(self, messages: tuple[Message, ...], answer: Answer, rater: str, occurrence: int) -> Completion:

@@ -66,6 +66,6 @@ def test_a_round_begins_one_release_however_often_its_stage_is_run(booth: Booth,
 
 
 def test_while_frozen_nothing_begins_by_itself(booth: Booth, registry: PolicyRegistry) -> None:
-    ReleaseBook(registry).freeze(True)
+    ReleaseBook(registry).freeze(True, actor="test", reason="test")
     assert once(booth, registry, 1) is None
     assert ReleaseBook(registry).open() is None

@@ -90,9 +90,9 @@ def test_list_begins_with_the_newest(rounds: RoundBook) -> None:
 
 def test_freezing(rounds: RoundBook) -> None:
     assert not rounds.is_frozen()
-    rounds.freeze(True)
+    rounds.freeze(True, actor="test", reason="test")
     assert rounds.is_frozen()
-    rounds.freeze(False)
+    rounds.freeze(False, actor="test", reason="test")
     assert not rounds.is_frozen()
 
 

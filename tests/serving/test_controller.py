@@ -133,7 +133,7 @@ def test_a_worse_one_is_rolled_back_even_while_paused(installation: Installation
     installation.begin(mode="manual")
     release = installation.tick()
     installation.book.move(release, release.paused_now(time.time()), actor="ann", reason="wait")
-    installation.book.freeze(True)
+    installation.book.freeze(True, actor="test", reason="test")
     installation.vote("stable")
     ended = installation.tick()
     assert (ended.state, ended.why[:23]) == ("rolled_back", "The candidate is worse:")

@@ -99,7 +99,7 @@ async def test_the_open_round_is_shown_with_its_progress(live: Any) -> None:
     id, _ = rounds.request(trigger="operator", actor="root")
     token = rounds.claim(id, owner="w", lease_s=60)
     rounds.write(id, token, stage="ppo", progress={"stage": "ppo", "step": 3, "total": 12})
-    rounds.freeze(True)
+    rounds.freeze(True, actor="test", reason="test")
     series = await scrape(live)
     assert value(series, "round_stage", stage="ppo") == 1
     assert value(series, "round_progress_ratio") == 0.25

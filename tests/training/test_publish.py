@@ -173,9 +173,9 @@ def test_a_rounds_release_begins_once_however_often_its_stage_is_run(releasing: 
 
 def test_what_keeps_a_release_from_beginning_is_said(releasing: Releasing) -> None:
     assert releasing.note("manual") == releasing.note("direct") == "policy-v1 waits for its release"
-    releasing.book.freeze(True)
+    releasing.book.freeze(True, actor="test", reason="test")
     assert releasing.note("automatic") == "policy-v1 waits for its release: releases are frozen"
-    releasing.book.freeze(False)
+    releasing.book.freeze(False, actor="test", reason="test")
     (releasing.home / "release.json").write_text('{"alpha": 7}')
     assert releasing.note("automatic").startswith("policy-v1 waits for its release: ")
     assert "alpha" in releasing.note("automatic")
@@ -185,7 +185,7 @@ def test_what_keeps_a_release_from_beginning_is_said(releasing: Releasing) -> No
 def test_frozen_releases_let_nothing_serve_at_once(publishing: Publishing, tmp_path: Path) -> None:
     direct, manual = (Settings(home=tmp_path, release_mode=mode) for mode in ("direct", "manual"))
     assert promotes(direct, publishing.registry) and not promotes(manual, publishing.registry)
-    ReleaseBook(publishing.registry).freeze(True)
+    ReleaseBook(publishing.registry).freeze(True, actor="test", reason="test")
     assert not promotes(direct, publishing.registry)
 
 

@@ -64,7 +64,7 @@ def test_evaluation_raters_open_no_round(clockwork: Clockwork) -> None:
 
 
 def test_frozen_learning_opens_no_round_but_one_asked_for_goes_on(clockwork: Clockwork) -> None:
-    clockwork.book.freeze(True)
+    clockwork.book.freeze(True, actor="test", reason="test")
     clockwork.judge("a", "b", "c")
     assert clockwork.tick() is None
     assert clockwork.book.open_round() is None
@@ -72,7 +72,7 @@ def test_frozen_learning_opens_no_round_but_one_asked_for_goes_on(clockwork: Clo
     assert clockwork.tick() == 1
     clockwork.end_round("refused")
     clockwork.judge("d", "e", "f")
-    clockwork.book.freeze(False)
+    clockwork.book.freeze(False, actor="test", reason="test")
     assert clockwork.tick() == 2
 
 

@@ -1,0 +1,98 @@
+"""Who did what to policies, releases, raters and freezes, when and why: one list of all, newest first."""
+
+import re
+from collections.abc import Mapping
+from heapq import merge
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+from redis import Redis
+
+from feedback import freezes, raters, registry, releases
+from feedback.freezes import FreezeLine
+from feedback.raters import RaterLine
+from feedback.records import Record
+from feedback.releases import Release, describe
+
+Kind = Literal["policy", "release", "rater", "freeze"]
+#: Where each kind is written; of one moment the first kind is the newest.
+STREAMS: dict[Kind, str] = {
+    "policy": registry.AUDIT, "release": releases.HISTORY, "rater": raters.AUDIT, "freeze": freezes.AUDIT,
+}  # fmt: skip
+CURSOR = re.compile(rf"(\d{{1,15}}-\d{{1,15}})-({'|'.join(STREAMS)})", re.ASCII)
+
+
+class Entry(Record):
+    """One line of it; `id` is its place among all. `became` tells of a release what it was from then on."""
+
+    id: str
+    time: float
+    kind: Kind
+    what: str
+    action: str
+    actor: str
+    reason: str
+    became: str | None = None
+
+
+class Audited(NamedTuple):
+    """A page, and whether there are older ones."""
+
+    entries: list[Entry]
+    more: bool
+
+
+def audit(redis: Redis, before: str | None = None, limit: int = 50) -> Audited:
+    """Those before an entry, by its id. Raises ValueError for what is no id."""
+    place = CURSOR.fullmatch(before) if before is not None else None
+    if before is not None and place is None:
+        raise ValueError("not the id of an entry")
+    older = [_older(redis, kind, place, limit + 1) for kind in STREAMS]
+    found = list(islice(merge(*older, key=_place, reverse=True), limit + 1))
+    return Audited(found[:limit], len(found) > limit)
+
+
+def _older(redis: Any, kind: Kind, place: re.Match[str] | None, count: int) -> list[Entry]:
+    """Of one kind; of the moment of the entry before which they stand, those kinds that come after it."""
+    newest = "+"
+    if place is not None:
+        newest = place[1] if _rank(kind) > _rank(place[2]) else f"({place[1]}"
+    rows = redis.xrevrange(STREAMS[kind], max=newest, count=count)
+    return [Entry(id=f"{id}-{kind}", kind=kind, **_told(kind, fields)) for id, fields in rows]
+
+
+def _told(kind: Kind, fields: Mapping[str, str]) -> dict[str, Any]:
+    match kind:
+        case "policy":
+            names = ("action", "actor", "reason", "time")
+            return {"what": f"policy-v{fields['version']}", **{name: fields[name] for name in names}}
+        case "release":
+            release = Release.model_validate_json(fields["data"])
+            became = {"what": f"release {release.id}", "action": _action(release), "became": describe(release)}
+            return {**became, **{name: fields[name] for name in ("actor", "reason", "time")}}
+        case "rater":
+            return _named(RaterLine.model_validate_json(fields["data"]).model_dump(), "rater")
+        case "freeze":
+            return _named(FreezeLine.model_validate_json(fields["data"]).model_dump(), "what")
+
+
+def _named(line: dict[str, Any], name: str) -> dict[str, Any]:
+    return {"what": line.pop(name), **line}
+
+
+def _action(release: Release) -> str:
+    """What was done, as far as the release tells that came of it."""
+    if not release.is_open:
+        return release.state
+    if release.revision == 0:
+        return "start"
+    return "pause" if release.paused else "propose" if release.proposed else "move"
+
+
+def _place(entry: Entry) -> tuple[int, int, int]:
+    milliseconds, number, kind = entry.id.split("-")
+    return int(milliseconds), int(number), -_rank(kind)
+
+
+def _rank(kind: str) -> int:
+    return list(STREAMS).index(kind)  # type: ignore[arg-type]

@@ -1,0 +1,118 @@
+"""What operators see and order beside rounds and releases, as the API takes and shows it, for its document."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from feedback.audit import Entry
+from feedback.raters import RaterLine
+from feedback.records import Record
+from serving.api_releases import ShownFigure
+from serving.api_schema import Schema, example
+from serving.openapi import documented
+
+Text = Annotated[str, Field(max_length=1024)]
+
+
+class Reasoned(Record):
+    reason: Text = Field(default="asked for over the API", description="for the audit")
+
+
+_RATER: Schema = {
+    "rater": "rater_5e884898", "source": "live", "split": "train", "judgements": 31, "agreement": 0.9,
+    "reliability": 0.8, "share": 0.12, "capped": False, "checks": {"passed": 3, "failed": 0, "log_e_careless": -0.5},
+    "side": 0.55, "suspected": [], "quarantined": None,
+}  # fmt: skip
+
+
+class ShownRater(BaseModel):
+    """What stands of somebody. What the last round made of them is null for who was not in it."""
+
+    rater: str
+    source: Literal["live", "operator", "import"]
+    split: Literal["train", "eval", ""]
+    judgements: int = Field(description="that stand; checks are none")
+    agreement: float | None = Field(description="with others who judged the same")
+    reliability: float | None = Field(description="the weight, 0 to 1, that follows from it")
+    share: float | None = Field(description="of all that trains the reward model")
+    capped: bool
+    checks: dict[str, float] = Field(description="counts of decoys, repeats and sides, and what they prove: log e")
+    side: float | None = Field(description="how often left, of what they chose blind; null before they chose")
+    suspected: list[str] = Field(description="why to put them aside")
+    quarantined: RaterLine | None = Field(description="since when, by whom and why they are aside")
+
+    model_config = example(_RATER)
+
+
+class RaterList(BaseModel):
+    object: Literal["list"]
+    data: list[ShownRater]
+
+    model_config = example({"object": "list", "data": [_RATER]})
+
+
+RATERS = documented("Raters, most judgements first", tag="raters", returns=RaterList, errors=(403,))
+
+
+def _move(summary: str, reason: str) -> dict[str, Any]:
+    examples: dict[str, Schema] = {"with a reason": {"reason": reason}}
+    return documented(
+        summary, tag="raters", returns=ShownRater, body=Reasoned, examples=examples, optional=True,
+        errors=(403, 404, 409),
+    )  # fmt: skip
+
+
+QUARANTINE = _move("Put a rater aside: nothing of theirs trains or decides", "votes for a trigger")
+RELEASE_RATER = _move("Let a rater train again", "it was a misunderstanding")
+
+
+_ENTRY: Schema = {
+    "id": "1767225600500-0-policy", "time": 1767225600.5, "kind": "policy", "what": "policy-v3", "action": "promote",
+    "actor": "ann", "reason": "people like it", "became": None,
+}  # fmt: skip
+
+
+class AuditList(BaseModel):
+    object: Literal["list"]
+    data: list[Entry]
+    has_more: bool
+
+    model_config = example({"object": "list", "data": [_ENTRY], "has_more": False})
+
+
+AUDIT = documented(
+    "Who did what to policies, releases, raters and freezes, newest first",
+    tag="operation", returns=AuditList, errors=(403,),
+)  # fmt: skip
+
+
+class EvidencePoint(BaseModel):
+    """After `vote` votes that counted. Evidence is the log of an e-value; `log_e` is what a plot of a few could not
+    have made, and decides at the threshold, for whoever is ahead."""
+
+    vote: int
+    time: float
+    wins: int
+    losses: int
+    ties: int
+    log_e: float
+    log_e_better: float
+    log_e_worse: float
+    win_rate: ShownFigure
+
+
+class ReleaseEvidence(BaseModel):
+    object: Literal["release.evidence"]
+    release: int
+    threshold: float
+    data: list[EvidencePoint] = Field(description="oldest first, at most 500, the first and the last always")
+
+    model_config = example({
+        "object": "release.evidence", "release": 3, "threshold": 3.689, "data": [{
+            "vote": 12, "time": 1767225600.5, "wins": 7, "losses": 4, "ties": 1, "log_e": 0.1, "log_e_better": 0.4,
+            "log_e_worse": -1.2, "win_rate": {"value": 0.64, "low": 0.24, "high": 0.92},
+        }],
+    })  # fmt: skip
+
+
+EVIDENCE = documented("How the votes on a release added up", tag="releases", returns=ReleaseEvidence, errors=(403, 404))
