@@ -137,7 +137,7 @@ test("a round is shown while it runs, with the curve so far", async () => {
     "●PPOunder way",
   );
   const score = screen.getByText("Score").closest("figure")!;
-  await waitFor(() => expect(score.querySelector("svg [aria-label=line] path")).toBeTruthy());
+  await waitFor(() => expect(score.querySelector("svg [data-mark=line] path")).toBeTruthy());
   expect(screen.getByText("KL to the reference").closest("figure")!.textContent).toContain("Comes with the first steps.");
   expect(screen.getByText(/^SFT was skipped: 3 new demonstrations/)).toBeTruthy();
 });
@@ -193,8 +193,8 @@ test("the newest reward model is shown in full, and all of them beside each othe
   expect(screen.getByText("0.375 to 0.625 nats per pair; knowing nothing: 0.693")).toBeTruthy();
   expect(screen.getAllByRole("link", { name: /policy-v/ }).map((link) => link.textContent)).toEqual(["policy-v2", "policy-v1"]);
   const figure = screen.getByText("Reliability").closest("figure")!;
-  await waitFor(() => expect(figure.querySelector("svg [aria-label=dot]")?.childElementCount).toBe(2));
-  expect(figure.querySelector("svg [aria-label=link]")).toBeTruthy();
+  await waitFor(() => expect(figure.querySelector("svg [data-mark=dot]")?.childElementCount).toBe(2));
+  expect(figure.querySelector("svg [data-mark=link]")).toBeTruthy();
   expect(asked.filter(({ path }) => path.startsWith("/v1/policies/")).length).toBe(1);
 });
 

@@ -134,7 +134,7 @@ test("a plot is drawn, and told in numbers", async () => {
     { name: "score", points: [{ x: 2, y: -1 }] },
   ];
   const { container } = render(<Plot title="Curves" series={series} x={{ name: "step" }} y={{ name: "nats" }} />);
-  await waitFor(() => expect(container.querySelector("svg [aria-label=line] path")).toBeTruthy());
+  await waitFor(() => expect(container.querySelector("svg [data-mark=line] path")).toBeTruthy());
   const details = container.querySelector("details")!;
   details.open = true;
   fireEvent(details, new Event("toggle"));
