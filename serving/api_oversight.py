@@ -5,8 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from feedback.audit import Entry
+from feedback.invites import Invite, NewInvite
+from feedback.keys import Moment
 from feedback.raters import RaterLine
 from feedback.records import Record
+from serving.api_kept import Deleted
 from serving.api_releases import ShownFigure, ShownSelfTest
 from serving.api_schema import Round, Schema, example
 from serving.openapi import documented
@@ -173,3 +176,52 @@ class Status(BaseModel):
 
 
 STATUS = documented("Everything that runs, within a second", tag="operation", returns=Status, errors=(403,))
+
+
+class NewLink(NewInvite):
+    expires: Moment | None = Field(default=None, description="Unix seconds; a week from now, if not given")
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$", max_length=1024)] | None = Field(
+        default=None, description="under what people reach the page, if not as the caller reaches it"
+    )
+
+
+_INVITE: Schema = {
+    "object": "invite", "id": "invite_0199c2", "name": "ann", "role": "rater", "created": 1767225600.5,
+    "expires": 1767830400.5,
+}  # fmt: skip
+
+
+class ShownInvite(Invite):
+    object: Literal["invite"]
+
+    model_config = example(_INVITE)
+
+
+class MadeInvite(ShownInvite):
+    token: str = Field(description="shown here and never again")
+    link: str = Field(description="whoever opens it first has a key of that role")
+
+    model_config = example(_INVITE | {"token": "inv_0f3a", "link": "https://chat.example.org/join#inv_0f3a"})
+
+
+class InviteList(BaseModel):
+    object: Literal["list"]
+    data: list[ShownInvite]
+
+    model_config = example({"object": "list", "data": [_INVITE]})
+
+
+INVITES = documented("Links that nobody has used yet", tag="keys", returns=InviteList, errors=(403,))
+INVITE = documented(
+    "Make a link to sign in by, shown this once",
+    tag="keys",
+    returns=MadeInvite,
+    done=(201,),
+    body=NewLink,
+    examples={
+        "rater": {"name": "ann", "role": "rater"},
+        "under another address": {"name": "bea", "expires": 4102444800, "url": "https://chat.example.org"},
+    },
+    errors=(403,),
+)
+WITHDRAW = documented("Make a link useless", tag="keys", returns=Deleted, errors=(403, 404))
