@@ -119,6 +119,11 @@ async def test_versions_are_read_compared_promoted_and_rolled_back(console: Any,
     await console.get_by_role("button", name="Promote", exact=True).wait_for()
     assert [line.reason for line in served.gateway.registry.audit()][-2:] == ["We are sure.", "It rambles."]
     await console.get_by_role("link", name="Show what differs").click()
+    sky = console.get_by_role("article").filter(has=console.get_by_role("heading", name="Why is the sky blue?"))
+    await sky.get_by_text("Air scatters blue light more than red.").wait_for()
+    assert [text.partition("\n")[0] for text in await sky.locator(".c-said").all_inner_texts()] == [
+        "Sunlight is a mixture of all colours.", "Air scatters blue light more than red.",
+    ]  # fmt: skip
     await console.get_by_role("cell", name="0.05").wait_for()
     assert console.url.endswith("/console/policies/1-2")
 
