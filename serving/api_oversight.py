@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field
 from feedback.audit import Entry
 from feedback.raters import RaterLine
 from feedback.records import Record
-from serving.api_releases import ShownFigure
-from serving.api_schema import Schema, example
+from serving.api_releases import ShownFigure, ShownSelfTest
+from serving.api_schema import Round, Schema, example
 from serving.openapi import documented
 
 Text = Annotated[str, Field(max_length=1024)]
@@ -116,3 +116,60 @@ class ReleaseEvidence(BaseModel):
 
 
 EVIDENCE = documented("How the votes on a release added up", tag="releases", returns=ReleaseEvidence, errors=(403, 404))
+
+
+class EngineFacts(BaseModel):
+    arm: Literal["stable", "candidate"]
+    policy_version: int | None
+    reason: str | None = Field(description="why it does not serve")
+    url_kind: Literal["supervised", "elsewhere", "shared", "none"] = Field(
+        description="whose engine it is: our own, another, stable's, or nobody's"
+    )
+
+
+class LedgerFacts(BaseModel):
+    writable: bool | None
+    reason: str | None = Field(description="why it is not, or why that is not known")
+    completions: int | None
+    judgements: int | None = Field(description="that stand")
+    memory_bytes: int | None
+
+
+class WorkerFacts(BaseModel):
+    alive: int | None = Field(description="0 or 1: workers share one sign of life, so there may be more")
+    queued: int | None = Field(description="hints in their queue; those that came too late are dropped when read")
+    oldest_wait_s: float | None = Field(description="for how long the open round has waited for a worker")
+    reason: str | None
+
+
+class Status(BaseModel):
+    """`reasons` says of each part that is null since it is not known why that is so."""
+
+    object: Literal["status"]
+    engines: list[EngineFacts] = Field(description="`candidate` while a release is open")
+    last_swap: dict[str, Any] | None
+    ledger: LedgerFacts
+    workers: WorkerFacts
+    round: Round | None = Field(description="the open one")
+    learning_frozen: bool | None
+    releases_frozen: bool | None
+    release: int | None = Field(description="the open one")
+    self_test: ShownSelfTest | None
+    reasons: dict[str, str]
+    version: str | None
+
+    model_config = example({
+        "object": "status", "version": "0.1.0", "reasons": {}, "round": None, "learning_frozen": False,
+        "engines": [{"arm": "stable", "policy_version": 3, "reason": None, "url_kind": "supervised"}],
+        "last_swap": {"from_version": 2, "to_version": 3}, "releases_frozen": False, "release": None,
+        "ledger": {
+            "writable": True, "reason": None, "completions": 812, "judgements": 420, "memory_bytes": 8_300_000,
+        },
+        "workers": {"alive": 1, "queued": 0, "oldest_wait_s": None, "reason": None},
+        "self_test": {
+            "object": "self_test", "votes": 0, "wins": 0, "log_e": 0.0, "threshold": 4.605, "alarm": False, "says": "",
+        },
+    })  # fmt: skip
+
+
+STATUS = documented("Everything that runs, within a second", tag="operation", returns=Status, errors=(403,))

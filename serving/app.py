@@ -38,6 +38,7 @@ from serving import (
     releases,
     sessions,
     sockets,
+    status,
 )
 from serving import keys as key_routes
 from serving.appender import Appender
@@ -108,7 +109,7 @@ def create_app(
     app.include_router(chat.hot)
     app.include_router(judgements.hot)
     often = (chat, exchange, judgements, feedback_list, feedback_alias, comparisons, conversations, history)
-    for module in (*often, key_routes, sessions, me, operations, releases, raters, audit, leaderboard, health):
+    for module in (*often, key_routes, sessions, me, operations, releases, raters, audit, status, leaderboard, health):
         app.include_router(module.router)
     app.router.routes.append(PageRoute(Pages(DIST)))
     errors.install(app)

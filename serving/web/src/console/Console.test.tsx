@@ -10,7 +10,7 @@ const FACTS = {
     { arm: "stable", policy_version: 3, reason: null },
     { arm: "candidate", policy_version: null, reason: "the engine starts" },
   ],
-  last_swap: null,
+  last_swap: { to_version: 3, ok: false, reason: "the proof failed", held_s: 0.5, time: 1767225600 },
   ledger: { writable: true, reason: null, completions: 1234, judgements: 56, memory_bytes: 1572864 },
   workers: { alive: null, queued: 2, oldest_wait_s: 75, reason: "the broker does not answer" },
   round: null,
@@ -18,6 +18,7 @@ const FACTS = {
   releases_frozen: true,
   release: null,
   self_test: { alarm: true, says: "stable beats itself" },
+  reasons: { release: "the ledger did not answer" },
   version: "0.1",
 };
 const RUNNING = {
@@ -106,10 +107,12 @@ test("the overview says what serves, what does not, and what cannot be known", a
   expect(await figureOf("engine, stable")).toContain("policy-v3");
   expect(await figureOf("engine, candidate")).toBe("engine, candidatedoes not servethe engine starts");
   expect(await figureOf("workers")).toBe("workersunknownthe broker does not answer");
+  expect(await figureOf("last swap")).toMatch(/^last swappolicy-v3 failed.* ago, the proof failed$/);
   expect(await figureOf("ledger")).toContain("1.5 MiB of memory");
   expect(await figureOf("answers kept")).toContain("1,234");
   expect(await figureOf("votes' self-test")).toBe("votes' self-testalarmstable beats itself");
   await screen.findByText("No round is open.");
+  await screen.findByText(/^Unknown: the ledger did not answer\./);
 });
 
 test("learning is frozen for a reason, after a confirmation", async () => {

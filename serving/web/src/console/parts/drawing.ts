@@ -9,7 +9,7 @@ const QUIET = "var(--muted)";
 
 /** An SVG element that follows the theme, since its colours are the page's own. */
 export function draw({ title, series, x, y, rules = [], diagonal, height = 220 }: PlotProps, width: number): Element {
-  return plot({
+  const drawn = plot({
     width,
     height,
     inset: 4,
@@ -30,6 +30,15 @@ export function draw({ title, series, x, y, rules = [], diagonal, height = 220 }
       ...series.map((each) => tipOf(each, x, y)),
     ],
   });
+  drawn.setAttribute("role", "img");
+  drawn.querySelectorAll("g[aria-label]").forEach(unnamed);
+  return drawn;
+}
+
+/** To who listens a plot is one image, and its table says the rest: what the library calls its parts names nothing. */
+function unnamed(part: Element): void {
+  part.setAttribute("data-mark", part.getAttribute("aria-label")!);
+  part.removeAttribute("aria-label");
 }
 
 const placed = (x: Axis) => (point: Point) => (x.kind === "time" ? new Date(point.x * 1000) : point.x);
