@@ -3,8 +3,9 @@
 import time
 from typing import Any
 
+from feedback.fixed_answers import Answer, FixedAnswers, write_answers
 from feedback.guardrails import Guardrail
-from feedback.manifest import read_manifest, write_manifest
+from feedback.manifest import describe_files, read_manifest, write_manifest
 from feedback.release_judge import Judge, decision_key
 from feedback.release_plan import plan_of
 from feedback.release_start import begin_release
@@ -20,6 +21,13 @@ GUARDRAILS = (
     Guardrail(name="length", verdict="unknown", value=0.2, limit=0.7, log_e=0.0, log_e_ok=0.0,
               interval=Interval(0.2, -0.3, 0.6), candidate=200, stable=1800),
 )  # fmt: skip
+SKY, SUM = "Why is the sky blue?", "What is 2 + 2?"
+WORDS = {
+    1: "Sunlight is a mixture of all colours.\n\nThe air scatters short waves more than long ones, so that blue comes "
+    "to us from every side of the sky, and red straight from the sun.",
+    2: "Air scatters blue light more than red.",
+    3: "Blue light is scattered most.",
+}
 
 
 def stock(shelf: Shelf) -> None:
@@ -39,7 +47,10 @@ def stock(shelf: Shelf) -> None:
         manifest = read_manifest(directory)
         config = {"ppo": {"kl_coef": 0.1 / version, "learning_rate": 1e-5}}
         parent, lineage = min(version - 1, 1), {"round": version, "feedback": {"comparisons": 40 * version}}
+        said = (Answer(prompt=SKY, text=WORDS[version]), Answer(prompt=SUM, text="4"))
+        write_answers(directory, FixedAnswers(max_tokens=96, answers=said))
         changed = {"metrics": told, "config": config, "parent": parent, "lineage": lineage}
+        changed["files"] = describe_files(directory)
         write_manifest(directory, manifest.model_copy(update=changed))
 
 

@@ -13,7 +13,8 @@ export function remarks(board: Leaderboard): string[] {
   if (votes === 0) return ["No votes on different versions yet: lay answers of two versions side by side, and vote."];
   const alone = standings.some(({ strength }) => strength !== null && strength.low === null);
   return [
-    `${votes} votes by ${raters} raters, ${ties} of them ties. Intervals are ${share(confidence).replace(".0", "")}, with raters as what is independent; 1000 is ${nameOf(anchor)}.`,
+    `${votes} votes by ${raters} raters, ${ties} of them ties. Intervals are ${share(confidence).replace(".0", "")}, ` +
+      `with raters as what is independent; 1000 is ${nameOf(anchor)}.`,
     ...sided(board.left_wins, "The left one of two equal answers is preferred in"),
     ...sided(board.longer_wins, "One that is twice as long is preferred in"),
     ...fragile(board),

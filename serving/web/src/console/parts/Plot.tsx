@@ -87,7 +87,7 @@ function Drawn(props: PlotProps) {
   const height = props.height ?? 220;
   useEffect(() => {
     if (drawing === null || drawing === "missing" || width === 0) return;
-    box.current!.replaceChildren(asImage(drawing.draw({ ...props, height }, width)));
+    box.current!.replaceChildren(drawing.draw({ ...props, height }, width));
   });
   return (
     <>
@@ -95,16 +95,6 @@ function Drawn(props: PlotProps) {
       {drawing === "missing" && <p className="muted small">The plot could not be loaded: the numbers are below.</p>}
     </>
   );
-}
-
-/** One picture to whoever hears it: the library names each mark, as if they were something to go to. */
-function asImage(drawn: Element): Element {
-  drawn.setAttribute("role", "img");
-  for (const mark of drawn.querySelectorAll("g[aria-label]")) {
-    mark.setAttribute("data-mark", mark.getAttribute("aria-label")!);
-    mark.removeAttribute("aria-label");
-  }
-  return drawn;
 }
 
 function Numbers({ title, series, x, rules = [] }: PlotProps) {

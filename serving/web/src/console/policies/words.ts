@@ -57,7 +57,7 @@ export function told(value: unknown): string {
   if (typeof value === "number") return figure(value);
   if (typeof value === "string") return value;
   if (typeof value === "boolean") return value ? "yes" : "no";
-  return JSON.stringify(value);
+  return Array.isArray(value) ? value.map(told).join(", ") || "none" : JSON.stringify(value);
 }
 
 /** The numbers and texts in a tree, by dotted name. */

@@ -3,7 +3,8 @@
 import type { Step } from "../../api/releases";
 
 export const STEPS_HELP =
-  "5% is the candidate's share of conversations, 30m a wait (s, m, h, d), pause waits for an operator, analysis for the votes.";
+  "5% is the candidate’s share of conversations, 30m a wait (s, m, h, d), pause waits for an operator, " +
+  "analysis for the votes.";
 
 export class BadStep extends Error {}
 
