@@ -216,7 +216,7 @@ START_RELEASE = documented(
         "as the installation has it": {"candidate": "policy-v7", "reason": "fewer words"},
         "with steps": {
             "candidate": "policy-v7", "mode": "assisted", "replaces": None,
-            "strategy": {"steps": [{"set_weight": 5}, {"pause": "30m"}, {"set_weight": 25}, {"analysis": {}}]},
+            "strategy": {"steps": [{"set_weight": 5}, {"pause": "30m"}, {"set_weight": 25}, {"analysis": True}]},
             "analysis": {"alpha": 0.05, "max_votes": 2000},
         },
         "with other rules": {"candidate": 7, "plan": {"raters": "all", "limits": {"errors": 2.0}, "deadline": "2d"}},

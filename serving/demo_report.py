@@ -63,12 +63,12 @@ class DemoReport:
 
 
 class ProgressLine:
-    """One live line on a terminal; elsewhere a plain line at the start of each phase and every 20 s."""
+    """One live line on a terminal; elsewhere a plain line as each phase starts, and every 20 s one that says more."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._status: Status | None = None
-        self._phase = ""
+        self._phase = self._said = ""
         self._printed = 0.0
 
     def show(self, phase: str, note: str) -> None:
@@ -78,8 +78,10 @@ class ProgressLine:
                 self._status = self._console.status(text)
                 self._status.start()
             self._status.update(text)
-        elif phase != self._phase or time.monotonic() - self._printed >= PLAIN_LINE_EVERY_S:
-            self._phase, self._printed = phase, time.monotonic()
+        elif text.plain != self._said and (
+            phase != self._phase or time.monotonic() - self._printed >= PLAIN_LINE_EVERY_S
+        ):
+            self._phase, self._said, self._printed = phase, text.plain, time.monotonic()
             self._console.print(text)
 
     def end(self) -> None:

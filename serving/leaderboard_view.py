@@ -49,6 +49,7 @@ def remarks(board: Leaderboard) -> list[str]:
         _sided(board.left_wins, "the left one of two equal answers is preferred in"),
         _sided(board.longer_wins, "one that is twice as long is preferred in"),
         _fragile(board),
+        _turned(board),
         "an interval is unknown where fewer than two raters stand behind it" if alone else "",
         *(_why_unranked(s, board.anchor) for s in board.standings if s.status in ("one_sided", "unlinked")),
     ]
@@ -65,8 +66,25 @@ def _fragile(board: Leaderboard) -> str:
         return ""
     if found.dropped is None:
         return f"policy-v{found.leader} stays first whichever half of the votes is dropped, as far as was tried"
-    share = found.dropped / board.votes
-    return f"without {found.dropped} votes ({share:.1%}) policy-v{found.rival} would be ahead of policy-v{found.leader}"
+    share, votes = found.dropped / board.votes, "1 vote" if found.dropped == 1 else f"{found.dropped} votes"
+    return f"without {votes} ({share:.1%}) policy-v{found.rival} would be ahead of policy-v{found.leader}"
+
+
+def _turned(board: Leaderboard) -> str:
+    """Why a version that won more of its votes than the first one is not the first."""
+    ranked = [each for each in board.standings if each.elo is not None and each.wins + each.losses]
+    if not ranked:
+        return ""
+    most = max(ranked, key=_won)
+    if _won(most) <= _won(ranked[0]):
+        return ""
+    votes = f"{most.wins} of {most.wins + most.losses} decisive votes"
+    return f"policy-v{most.version} won {votes} and is not first: Elo leaves out what side and length explain of that"
+
+
+def _won(standing: Standing) -> float:
+    """The share of its decisive votes, as they were cast."""
+    return standing.wins / (standing.wins + standing.losses)
 
 
 def _why_unranked(standing: Standing, anchor: int) -> str:

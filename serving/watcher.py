@@ -127,6 +127,12 @@ class PolicyWatcher:
             log.warning("the engine cannot be asked how it is: %s", error)
             return False
 
+    @property
+    def _starts(self) -> bool:
+        """A candidate's engine that has not answered since it was wanted, as one does while it loads."""
+        never_seen = not self.gate.reason.startswith("the engine is down")
+        return self.target.arm == "candidate" and self.gate.served is None and never_seen
+
     async def _engine_answers(self) -> bool:
         """Raises NoSocketLeft."""
         try:
@@ -137,7 +143,7 @@ class PolicyWatcher:
             raise
         except (EngineDown, EngineRefused) as error:
             if not self.gate.heard_within(2.0):
-                await self._lose(f"the engine is down: {error}")
+                await self._lose(f"the engine is {'not up yet' if self._starts else 'down'}: {error}")
             return False
         if self.gate.served is None:
             return True

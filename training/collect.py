@@ -91,15 +91,26 @@ class TrainingData(Record):
         }
 
     @property
+    def too_few_demonstrations(self) -> str | None:
+        """Why SFT has nothing to do; None when it has."""
+        new, enough = self.new_demonstrations, RoundConfig.from_dict(self.config).min_demonstrations
+        return f"{new} new demonstrations, {enough} are needed" if new < enough else None
+
+    @property
     def feedback_ids(self) -> list[str]:
-        """The judgements that trained: deleting one of them concerns every policy from this round on."""
-        kinds = (self.rankings, self.ratings, self.demonstrations)
+        """The judgements that trained: deleting one of them concerns every policy from this round on.
+
+        Demonstrations train where SFT has enough of them or PPO mixes them in; as edits they are rankings besides.
+        """
+        mixed_in = RoundConfig.from_dict(self.config).ppo.ptx_coef > 0
+        imitated = self.demonstrations if mixed_in or self.too_few_demonstrations is None else ()
+        kinds = (self.rankings, self.ratings, imitated)
         return sorted({item.feedback_id for items in kinds for item in items})
 
     @property
     def judged_ids(self) -> list[str]:
         """The judgements that are in here at all."""
-        kinds = (self.held_out_rankings, self.held_out_demonstrations)
+        kinds = (self.demonstrations, self.held_out_rankings, self.held_out_demonstrations)
         return sorted({*self.feedback_ids, *(item.feedback_id for items in kinds for item in items)})
 
     def refuse_if_too_little(self) -> None:

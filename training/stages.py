@@ -266,10 +266,7 @@ def _none_of_it_erased(job: Job, collected: Callable[[], TrainingData]) -> Train
 
 def _skips(job: Job) -> str | None:
     """Why a stage has nothing to do in this round; None when it has."""
-    new, enough = job.data.new_demonstrations, job.config.min_demonstrations
-    if job.stage == "sft" and new < enough:
-        return f"{new} new demonstrations, {enough} are needed"
-    return None
+    return job.data.too_few_demonstrations if job.stage == "sft" else None
 
 
 def _run(job: Job) -> dict[str, Any]:

@@ -420,3 +420,12 @@ async def test_gather_all_cancels_the_rest_when_one_fails() -> None:
 async def _until(happened: list[bool]) -> None:
     while not happened:
         await asyncio.sleep(0)
+
+
+def test_in_a_pipe_a_line_that_says_nothing_new_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.demo_report.PLAIN_LINE_EVERY_S", 0.0)
+    written = io.StringIO()
+    line = ProgressLine(Console(file=written, width=80))
+    for note in ("0/6", "0/6", "0/6", "1/6"):
+        line.show("round 2: ppo", note)
+    assert written.getvalue().splitlines() == ["round 2: ppo: 0/6", "round 2: ppo: 1/6"]

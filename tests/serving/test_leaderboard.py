@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from feedback.ballots import votes_in
-from feedback.leaderboard import leaderboard
+from feedback.leaderboard import Figure, Fragility, Leaderboard, Standing, leaderboard
 from feedback.settings import load_secrets
 from serving.cli import app
 from serving.leaderboard_view import NO_VOTES, plot, remarks, rows
@@ -126,3 +126,27 @@ async def test_it_is_for_operators_and_says_what_is_wrong(live: Any) -> None:
     for name, value in {"raters": "mine", "format": "gif", "anchor": -1, "blind": "maybe"}.items():
         wrong = await live.http.get("/v1/leaderboard", params={name: value})
         assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, name)
+
+
+def standing(version: int, elo: float, wins: int, losses: int) -> Standing:
+    figure = Figure(value=elo, low=None, high=None)
+    return Standing(
+        version=version, status="ranked", strength=figure, elo=figure, against_stable=None, votes=wins + losses,
+        wins=wins, ties=0, losses=losses, raters=2,
+    )  # fmt: skip
+
+
+def test_who_won_most_and_is_not_first_is_explained_and_one_vote_is_one() -> None:
+    """Version 1 won 22 of 26 by writing more: by Elo the base leads."""
+    board = Leaderboard(
+        anchor=0, stable=0, confidence=0.95, votes=26, ties=0, raters=2,
+        standings=(standing(0, 1000.0, 4, 22), standing(1, 964.0, 22, 4)), left_wins=None, longer_wins=None,
+        fragility=Fragility(leader=0, rival=1, dropped=1),
+    )  # fmt: skip
+    told = remarks(board)
+    assert (
+        "policy-v1 won 22 of 26 decisive votes and is not first: Elo leaves out what side and length explain of that"
+    ) in told
+    assert "without 1 vote (3.8%) policy-v1 would be ahead of policy-v0" in told
+    agreed = board.model_copy(update={"standings": (standing(1, 1080.0, 22, 4), standing(0, 1000.0, 4, 22))})
+    assert not any("is not first" in line for line in remarks(agreed))

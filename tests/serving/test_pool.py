@@ -285,6 +285,16 @@ async def test_another_candidate_is_swapped_into_the_running_engine(trial: Trial
     assert trial.engine.state()["weights"]["word"] == "w2-"
 
 
+async def test_a_candidates_engine_that_loads_is_not_up_yet(trial: Trial, eventually: Any) -> None:
+    """Each one does so for a while: it is not down."""
+    trial.live.shelf.publish(1, move=0.4, stable=False)
+    trial.engine.kill()
+    trial.begin(1)
+    await eventually(lambda: trial.gate.reason.startswith("the engine is not up yet: "))
+    trial.engine.start()
+    await eventually(lambda: trial.held == 1)
+
+
 async def test_a_candidates_engine_that_dies_is_lost_until_it_is_proven_again(trial: Trial, eventually: Any) -> None:
     trial.live.shelf.publish(1, move=0.4, stable=False)
     release = trial.begin(1)

@@ -464,6 +464,20 @@ def test_new_demonstrations_are_those_since_the_last_round(crowd: Crowd) -> None
     assert data.new_demonstrations == 1
 
 
+def test_a_demonstration_that_nothing_imitated_has_not_trained(crowd: Crowd) -> None:
+    """One of half an answer is no ranking either; what it says is kept in the data, which an erasure must know."""
+    (asked,) = prompts(1, below=False)
+    crowd.answer(completion("a", prompt=asked, finish_reason="length"))
+    half = crowd.say(Demonstration(completion_id="a", content="better"), rater="bob")
+    few = crowd.collect(config=replace(CONFIG, min_demonstrations=2))
+    assert (few.too_few_demonstrations, few.feedback_ids) == ("1 new demonstrations, 2 are needed", [])
+    assert few.judged_ids == [half] and len(few.demonstrations) == 1 and "bob" not in few.raters
+    enough = crowd.collect(config=replace(CONFIG, min_demonstrations=1))
+    mixed_in = crowd.collect(config=replace(CONFIG, min_demonstrations=2, ppo=replace(CONFIG.ppo, ptx_coef=0.1)))
+    for data in (enough, mixed_in):
+        assert data.feedback_ids == [half] and "bob" in data.raters
+
+
 def test_demonstrations_of_held_out_prompts_measure_and_count_as_used(crowd: Crowd) -> None:
     """Whoever wrote them. Those of an evaluation-only rater never train, nor do they measure where others train."""
     above, below = prompts(4, below=False), prompts(12, below=True)
