@@ -17,7 +17,7 @@ from feedback.self_test import reset as reset_self_test
 from feedback.self_test import self_test_of
 from feedback.settings import Settings
 from feedback.store import Ledger
-from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
+from serving.commands import AsJson, Failure, Home, OneLineErrors, Version, actor, console, installation
 from serving.policy_commands import wait_until_served
 from serving.release_facts import facts, line
 from serving.release_facts import self_test as self_test_facts
@@ -41,7 +41,7 @@ Revision = Annotated[int | None, typer.Option(help="Do nothing if it has changed
 
 @app.command()
 def start(
-    version: Annotated[int, typer.Argument(help="The candidate.")],
+    version: Version,
     steps: Annotated[str | None, typer.Option(help="Such as 5%,30m,25%,pause,analysis.")] = None,
     plan: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A plan in place of the installation's.")

@@ -15,15 +15,16 @@ from feedback.manifest import BrokenPolicy
 from feedback.registry import PolicyRegistry
 from feedback.retention import Retention
 from feedback.store import Ledger
-from serving.commands import AsJson, Failure, Home, actor, console, installation
+from serving.commands import AsJson, Failure, Home, Version, actor, console, installation, version_number
 from serving.version_diff import difference
 
-Version = Annotated[int, typer.Argument(help="The version, such as 3.")]
 Reason = Annotated[str, typer.Option(help="For the audit.")]
 
 
 def history(
-    version: Annotated[int | None, typer.Argument(help="Only this version's.")] = None,
+    version: Annotated[
+        int | None, typer.Argument(parser=version_number, metavar="[VERSION]", help="Only this version's.")
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -93,7 +94,7 @@ def lineage(
     """Show where a version, or the one that wrote an answer, comes from: its round, judgements and reward model."""
     settings, redis = installation(home)
     registry = PolicyRegistry(redis, settings.policies_dir)
-    found = lineage_of(registry, int(of) if of.isascii() and of.isdigit() else _writer(redis, of))
+    found = lineage_of(registry, _version(redis, of))
     if as_json:
         console().print_json(data=found.model_dump(mode="json"))
         return
@@ -129,6 +130,14 @@ def import_(
     except (BadBundle, BrokenPolicy, OSError) as error:
         raise Failure(f"{file} was not imported: {error}") from error
     typer.echo(f"{file} is policy-v{version}, a candidate: `ratchet promote {version}` lets it serve once it is proven")
+
+
+def _version(redis: Redis, of: str) -> int:
+    """The version that is named, or the one that wrote the answer of this id."""
+    try:
+        return version_number(of)
+    except typer.BadParameter:
+        return _writer(redis, of)
 
 
 def _writer(redis: Redis, completion_id: str) -> int:

@@ -82,6 +82,32 @@ def test_each_explains_itself(command: str) -> None:
     assert "Usage:" in policies(command, "--help").stdout
 
 
+@pytest.mark.parametrize("named", ["2", "v2", "policy-v2"])
+def test_a_version_is_taken_in_whatever_way_it_is_told(registry: PolicyRegistry, named: str) -> None:
+    runner = CliRunner()
+    assert printed(policies("show", named, "--json"))["version"] == 2
+    assert printed(policies("lineage", named, "--json"))["version"] == 2
+    assert printed(policies("diff", named, "policy-v1", "--json"))["versions"] == [2, 1]
+    assert {line["version"] for line in printed(policies("history", named, "--json"))} == {2}
+    assert policies("pin", named).stdout == "policy-v2 is pinned\n"
+    assert printed(runner.invoke(app, ["leaderboard", "--anchor", named, "--json"]))["anchor"] == 2
+    stays = "ratchet: the stable policy is no longer policy-v1; it is policy-v2"
+    for command in ("promote", "rollback"):
+        assert refused(runner.invoke(app, [command, named, "--expect", "policy-v1"])) == stays
+    assert (
+        refused(runner.invoke(app, ["release", "start", named]))
+        == "ratchet: policy-v2 is stable: it cannot be released"
+    )
+
+
+@pytest.mark.parametrize("named", ["policy-vv2", "vv2", "two", "2.0", "²", "9" * 10, ""])
+def test_what_names_no_version_is_refused_before_anything_is_done(registry: PolicyRegistry, named: str) -> None:
+    for command in (["policies", "show"], ["promote"], ["rollback"], ["release", "start"]):
+        result = CliRunner().invoke(app, [*command, named])
+        assert (result.exit_code, registry.stable()) == (2, 2)
+        assert "write it like 3, v3 or policy-v3" in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_history_tells_who_did_what_when_and_why(registry: PolicyRegistry) -> None:
     assert policies("pin", "3", "--reason", "the paper's").exit_code == 0
     lines = printed(policies("history", "1", "--json"))
