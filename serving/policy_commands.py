@@ -23,6 +23,7 @@ from serving.commands import (
     installation,
     version_number,
 )
+from serving.listing import Listing
 from serving.probes import served_version
 from serving.round_metrics import KL, REWARD_ACCURACY, SCORE_GAIN, SCORE_GAIN_HIGH, SCORE_GAIN_LOW, checks, find
 
@@ -47,11 +48,12 @@ def policies(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> 
     if as_json:
         console().print_json(data={"stable": registry.stable(), "served": served, "policies": rows})
         return
-    table = Table("version", "state", "parent", "created", "metrics", "served")
+    headings = ("version", "state", "parent", "created", "metrics", "served")
+    table = Listing(headings, "there is no policy yet", frozenset({"metrics"}))
     for row in rows:
         mark = "now" if row["version"] == served else ""
         state = f"{row['state']}, pinned" if row["pinned"] else row["state"]
-        table.add_row(row["name"], state, row["parent"], row["created"], row["summary"], mark)
+        table.add(row["name"], state, row["parent"], row["created"], row["summary"], mark)
     console().print(table)
 
 

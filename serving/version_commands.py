@@ -16,6 +16,7 @@ from feedback.registry import PolicyRegistry
 from feedback.retention import Retention
 from feedback.store import Ledger
 from serving.commands import AsJson, Failure, Home, Version, actor, console, installation, version_number
+from serving.listing import Listing
 from serving.version_diff import difference
 
 Reason = Annotated[str, typer.Option(help="For the audit.")]
@@ -36,11 +37,12 @@ def history(
     if as_json:
         console().print_json(data=[line.model_dump() for line in lines])
         return
-    table = Table("time", "version", "action", "in place of", "by", "reason")
+    headings = ("time", "version", "action", "in place of", "by", "reason")
+    table = Listing(headings, "nothing has become of any version yet", frozenset({"reason"}))
     for line in lines:
         before = "" if line.from_version is None else f"policy-v{line.from_version}"
         when = f"{datetime.fromtimestamp(line.time):%Y-%m-%d %H:%M:%S}"
-        table.add_row(when, f"policy-v{line.version}", line.action, before, escape(line.actor), escape(line.reason))
+        table.add(when, f"policy-v{line.version}", line.action, before, line.actor, line.reason)
     console().print(table)
 
 

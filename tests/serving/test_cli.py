@@ -16,13 +16,14 @@ from rich.table import Table
 from typer.testing import CliRunner, Result
 
 from feedback.invites import Invites
+from feedback.judgements import Feedback, Rating
 from feedback.keys import KeyRing, Limits
 from feedback.manifest import Manifest, write_manifest
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook, RoundRecord
 from feedback.sessions import Sessions
 from feedback.settings import Settings, load_secrets
-from feedback.store import connect
+from feedback.store import Ledger, connect
 from serving import up
 from serving.cli import app
 from serving.policy_commands import summary
@@ -282,6 +283,41 @@ def test_mistakes_with_invites_are_one_line(
     assert (result.exit_code, redis.hlen("invites")) == (1, 0)
     assert result.stderr.startswith(f"ratchet: {complaint}")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("rounds", "there has been no round yet: `ratchet train` starts one"),
+        ("raters", "nobody has judged anything yet"),
+        ("keys list", "there is no key: make one with `ratchet keys create NAME`"),
+        ("user list", "no link is open: `ratchet user invite NAME` makes one"),
+        ("policies", "there is no policy yet"),
+        ("policies history", "nothing has become of any version yet"),
+        ("release list", "there has been no release yet: `ratchet release start VERSION` begins one"),
+        ("release history", "there has been no release yet: `ratchet release start VERSION` begins one"),
+    ],
+)
+def test_where_there_is_nothing_a_sentence_says_so(home: Path, command: str, told: str) -> None:
+    result = ratchet(*command.split())
+    assert (result.exit_code, result.stdout) == (0, f"{told}\n")
+
+
+def test_what_is_to_be_copied_is_whole_on_a_narrow_terminal(
+    registry: PolicyRegistry, home: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.commands.WIDE", 80)
+    ring = KeyRing(redis, load_secrets(home).pepper)
+    key = ring.find(ring.create(name="anna", role="user", limits=Limits(tokens_per_day=100_000, streams=2)))
+    rating = Feedback(id="fb_1", judgement=Rating(completion_id="x", value=1), rater="r_" + "ab" * 16, split="train",
+                      created=0.0)  # fmt: skip
+    Ledger(redis).append_feedback(rating)
+    RoundBook(redis).request(trigger="operator", actor="test")
+    assert key is not None and f"id          {key.id}\n" in ratchet("keys", "list").stdout
+    assert f"rater       {rating.rater}\n" in ratchet("raters").stdout
+    for command, told in (("rounds", "operator"), ("policies", "policy-v1"), ("raters", "1")):
+        shown = ratchet(command).stdout
+        assert told in shown and "…" not in shown and max(map(len, shown.splitlines())) <= 80
 
 
 def test_unknown_role_is_refused(home: Path, redis: Redis) -> None:
