@@ -37,7 +37,7 @@ app = typer.Typer(
 @app.command("export")
 def export_feedback(
     format: Annotated[str, typer.Option(help=" | ".join(EXPORTED))],
-    out: Annotated[Path, typer.Option(help="The file to write, which must not exist; - is standard output.")] = Path(
+    out: Annotated[Path, typer.Option(help="The new file to write; - is standard output.")] = Path(
         "-"
     ),
     since: Annotated[str | None, typer.Option(help="ISO 8601 or seconds since 1970; UTC without a zone.")] = None,

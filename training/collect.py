@@ -94,7 +94,7 @@ class TrainingData(Record):
     def feedback_ids(self) -> list[str]:
         """The judgements that trained: deleting one of them concerns every policy from this round on.
 
-        Demonstrations are among them also where they are too few for SFT: the reward model's scores are centred on them.
+        Demonstrations too, also where they are too few for SFT: the reward model's scores are centred on them.
         """
         kinds = (self.rankings, self.ratings, self.demonstrations)
         return sorted({item.feedback_id for items in kinds for item in items})
