@@ -37,9 +37,7 @@ app = typer.Typer(
 @app.command("export")
 def export_feedback(
     format: Annotated[str, typer.Option(help=" | ".join(EXPORTED))],
-    out: Annotated[Path, typer.Option(help="The new file to write; - is standard output.")] = Path(
-        "-"
-    ),
+    out: Annotated[Path, typer.Option(help="The new file to write; - is standard output.")] = Path("-"),
     since: Annotated[str | None, typer.Option(help="ISO 8601 or seconds since 1970; UTC without a zone.")] = None,
     until: Annotated[str | None, typer.Option(help="As things stood then.")] = None,
     split: Annotated[Literal["train", "eval", "all"], typer.Option(help="By the raters who said it.")] = "all",
