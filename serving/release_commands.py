@@ -201,8 +201,18 @@ def _plan(settings: Settings, file: Path | None, steps: str | None) -> Plan:
         raise Failure(f"{file} is no plan: {error}") from error
     if not isinstance(asked, dict):
         raise BadPlan(f"{file} is no plan: it must be a JSON object")
+    if file is not None:
+        _fits(file, asked)
     named = {} if steps is None else {"steps": steps_of(steps)}
     return changed(load_plan(settings.home) if file is None else Plan(), asked | named)
+
+
+def _fits(file: Path, asked: dict[str, Any]) -> None:
+    """Raises BadPlan, which names the file, unless its fields make a plan."""
+    try:
+        changed(Plan(), asked)
+    except BadPlan as error:
+        raise BadPlan(f"{file}: {error}") from error
 
 
 def _latest(book: ReleaseBook) -> Release:
