@@ -186,7 +186,8 @@ def in_a_line(redis: Redis, book: ReleaseBook) -> str | None:
     if release is None:
         return None
     known = facts(redis, release)
-    return f"{release.id} ({known['is']})" + (f", {known['forecast']}" if known["forecast"] else "")
+    waits = known["forecast"] if release.state != "proposed" else None  # what is proposed waits for no more votes
+    return f"{release.id} ({known['is']})" + (f", {waits}" if waits else "")
 
 
 def _at(home: Path | None) -> tuple[Settings, PolicyRegistry]:

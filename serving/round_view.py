@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from feedback.rounds import STAGES, RoundRecord
+from feedback.rounds import STAGES, RoundBook, RoundRecord
 from serving.listing import Listing
 
 #: Of a stage that tells much, such as PPO, these: where a policy gains, what it pays, and how it would collapse.
@@ -54,6 +54,15 @@ def live(record: RoundRecord) -> Table:
     if record.reason:
         table.add_row("reason", record.reason)
     return table
+
+
+def in_a_line(book: RoundBook) -> str | None:
+    """The open round for `ratchet status`, with how far it is; None where there is none."""
+    record = book.open_round()
+    if record is None:
+        return None
+    far = line(record.progress)
+    return f"{record.id} ({record.state}, {record.stage}{f' {far}' if far else ''})"
 
 
 def line(progress: Mapping[str, Any]) -> str:

@@ -484,6 +484,21 @@ def test_status_counts_and_freezing(gateway: Gateway, redis: Redis) -> None:
     assert printed(ratchet("status", "--json"))["learning"] == "on"
 
 
+def test_status_tells_where_and_how_far_it_is(gateway: Gateway, redis: Redis) -> None:
+    book = RoundBook(redis)
+    book.request(trigger="operator", actor="test")
+    token = book.claim(1, owner="test", lease_s=60)
+    assert token is not None
+    at = {"stage": "ppo", "step": 3, "total": 6, "eta_s": 42.0, "metrics": {"objective/score": 0.5}}
+    book.write(1, token, stage="ppo", progress=at)
+    redis.hset("engine:candidate", mapping={"wanted": 1, "release": 1, "state": "ready", "state_release": 1})
+    lines = [" ".join(line.replace("│", " ").split()) for line in ratchet("status").stdout.splitlines()]
+    assert f"url http://127.0.0.1:{gateway.port}" in lines
+    assert "stable policy policy-v1" in lines and "served policy policy-v1" in lines
+    assert "open round 1 (running, ppo 3/6, 0:42 to go, score 0.5)" in lines
+    assert not any("candidate's engine" in line for line in lines), "no release is open: this one is about to end"
+
+
 def test_status_fails_while_nothing_serves(home: Path) -> None:
     result = ratchet("status", "--json")
     assert result.exit_code == 1
