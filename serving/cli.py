@@ -70,13 +70,13 @@ def _root(
 @app.command()
 def up(
     home: Home = None,
-    host: Annotated[str | None, typer.Option(help="Where the gateway listens [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="The gateway's port [default: 8000]")] = None,
-    workers: Annotated[int | None, typer.Option(help="Gateway processes behind it [default: 1]")] = None,
+    host: Annotated[str | None, typer.Option(help="Where the gateway listens (default: 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(help="The gateway's port (default: 8000)")] = None,
+    workers: Annotated[int | None, typer.Option(help="Gateway processes behind it (default: 1)")] = None,
     redis_url: Annotated[str | None, typer.Option(help="Use this Redis instead of an embedded one.")] = None,
-    redis_port: Annotated[int | None, typer.Option(help="Port of the embedded one [default: 7379]")] = None,
+    redis_port: Annotated[int | None, typer.Option(help="Port of the embedded one (default: 7379)")] = None,
     engine_url: Annotated[str | None, typer.Option(help="Use this vLLM server instead of starting one.")] = None,
-    engine_port: Annotated[int | None, typer.Option(help="Port of the one started here [default: 8001]")] = None,
+    engine_port: Annotated[int | None, typer.Option(help="Port of the one started here (default: 8001)")] = None,
     model: Model = None,
     single_user: Annotated[
         bool, typer.Option("--single-user", help="The page opens signed in, as admin; only on this machine.")

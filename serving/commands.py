@@ -23,7 +23,7 @@ from serving.release_orders import UnknownRelease
 
 WIDE = 200
 
-Home = Annotated[Path | None, typer.Option("--home", help="Data directory [env: RATCHET_HOME] [default: .ratchet]")]
+Home = Annotated[Path | None, typer.Option("--home", help="Data directory (env: RATCHET_HOME; default: .ratchet)")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -67,13 +67,13 @@ def export_feedback(
 def import_feedback(
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="JSON lines, gzip or plain.")],
     format: Annotated[str, typer.Option(help="auto | " + " | ".join(sorted(FORMATS)))] = "auto",
-    rater: Annotated[str | None, typer.Option(help="Who judged where a line does not say [default: file name]")] = None,
+    rater: Annotated[str | None, typer.Option(help="Who judged where a line does not say (default: file name)")] = None,
     split: Annotated[
         Literal["train", "eval", "hashed"],
         typer.Option(help="hashed: as a line says, else a fixed share of raters, or of prompts without one, is eval."),
     ] = "hashed",
     reports: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Where FILE.rejected.jsonl goes [default: beside FILE]")
+        Path | None, typer.Option(file_okay=False, help="Where FILE.rejected.jsonl goes (default: beside FILE)")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and report, store nothing.")] = False,
     home: Home = None,

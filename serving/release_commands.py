@@ -46,7 +46,12 @@ def start(
     plan: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A plan in place of the installation's.")
     ] = None,
-    mode: Annotated[Mode | None, typer.Option(help="automatic promotes by itself, the others propose.")] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="automatic promotes by itself, the others propose (default: RATCHET_RELEASE_MODE, manual for direct)"
+        ),
+    ] = None,
     reason: Reason = "started by hand",
     expect: Annotated[int | None, typer.Option(help="Replace this release, and no other; 0: none is open.")] = None,
     home: Home = None,

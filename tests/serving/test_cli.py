@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from redis import Redis
@@ -529,6 +529,38 @@ def test_a_start_says_where_the_page_is_and_how_to_come_in(
     shown = " ".join(capsys.readouterr().out.split())
     assert "The page: http://127.0.0.1:9123/ (" in shown
     assert told in shown
+
+
+def test_the_key_is_the_last_thing_that_a_start_says(
+    valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Noting:
+        said: ClassVar[list[str]] = []
+
+        def bring_up(self, spec: Any) -> None:
+            self.said.append(spec.name)
+
+    noting: Any = Noting()
+    monkeypatch.setattr(up, "prepare_policy", lambda *_: None)
+    monkeypatch.setattr(up, "answers", lambda *_, **__: True)
+    monkeypatch.setattr(up, "greet", lambda *_: noting.said.append("greeting"))
+    settings = Settings(home=tmp_path, redis_url=valkey_url, engine_url="http://127.0.0.1:1", engine_key="k")
+    up.start_all(settings, noting, Terminal(), gpu=False)
+    assert noting.said == ["gateway", "worker", "beat", "greeting"]
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("up", ("(default: 127.0.0.1)", "(default: 8000)", "(default: 7379)", "(default: 8001)", "default: .ratchet)")),
+        ("release start", ("(default: RATCHET_RELEASE_MODE, manual for direct)",)),
+        ("demo", ("(default: this installation's)",)),
+        ("train", ("which --now says too",)),
+    ],
+)
+def test_help_tells_what_holds_without_an_option(command: str, told: tuple[str, ...]) -> None:
+    shown = " ".join(CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "250"}).stdout.split())
+    assert [text for text in told if text not in shown] == []
 
 
 def test_first_curl_line_can_be_pasted() -> None:
