@@ -52,6 +52,7 @@ class Analysis(Record):
 
 
 Step = SetWeight | Pause | Analysis
+KINDS = [kind.__name__ for kind in (SetWeight, Pause, Analysis)]
 Electorate = Literal["auto", "evaluation", "all"]
 
 
@@ -120,4 +121,6 @@ def _complaint(error: ValidationError) -> str:
     """The first thing wrong with what was written, rather than that it is not something else."""
     found = error.errors()
     wrong = next((each for each in found if each["type"] not in ("missing", "extra_forbidden")), found[0])
-    return f"{'.'.join(str(part) for part in wrong['loc']) or 'plan'}: {wrong['msg']}"
+    # A kind of step is told by its fields: its class means nothing to who wrote the plan.
+    place = ".".join(str(part) for part in wrong["loc"] if part not in KINDS) or "plan"
+    return f"{place}: {'there is no such field' if wrong['type'] == 'extra_forbidden' else wrong['msg']}"

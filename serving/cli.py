@@ -26,13 +26,14 @@ from serving import (
     report_command,
     rm_commands,
     round_commands,
+    round_view,
     user_commands,
     version_commands,
 )
 from serving.commands import AsJson, Home, OneLineErrors, console, installation
 from serving.installation import environment, settings_of
 from serving.pool import EnginePool, hosting
-from serving.probes import WORKER_ALIVE, readiness
+from serving.probes import WORKER_ALIVE, gateway_url, readiness
 from serving.terminal import Terminal
 
 Model = Annotated[str | None, typer.Option("--model", help="Hugging Face id or directory of the base model.")]
@@ -69,13 +70,13 @@ def _root(
 @app.command()
 def up(
     home: Home = None,
-    host: Annotated[str | None, typer.Option(help="Where the gateway listens [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="The gateway's port [default: 8000]")] = None,
-    workers: Annotated[int | None, typer.Option(help="Gateway processes behind it [default: 1]")] = None,
+    host: Annotated[str | None, typer.Option(help="Where the gateway listens (default: 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(help="The gateway's port (default: 8000)")] = None,
+    workers: Annotated[int | None, typer.Option(help="Gateway processes behind it (default: 1)")] = None,
     redis_url: Annotated[str | None, typer.Option(help="Use this Redis instead of an embedded one.")] = None,
-    redis_port: Annotated[int | None, typer.Option(help="Port of the embedded one [default: 7379]")] = None,
+    redis_port: Annotated[int | None, typer.Option(help="Port of the embedded one (default: 7379)")] = None,
     engine_url: Annotated[str | None, typer.Option(help="Use this vLLM server instead of starting one.")] = None,
-    engine_port: Annotated[int | None, typer.Option(help="Port of the one started here [default: 8001]")] = None,
+    engine_port: Annotated[int | None, typer.Option(help="Port of the one started here (default: 8001)")] = None,
     model: Model = None,
     single_user: Annotated[
         bool, typer.Option("--single-user", help="The page opens signed in, as admin; only on this machine.")
@@ -105,22 +106,24 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     """Show what runs, what serves, and how much feedback there is. Exit code 1 while it cannot chat."""
     settings, redis = installation(home)
     ready, report = readiness(settings)
-    open_round, registry = RoundBook(redis).open_round(), PolicyRegistry(redis, settings.policies_dir)
+    registry = PolicyRegistry(redis, settings.policies_dir)
     releases = ReleaseBook(registry)
     facts = {
         "gateway": "ready" if ready else f"not ready: {'; '.join(report.get('reasons', []))}" if report else "down",
+        "url": gateway_url(settings),
         "worker": "alive" if redis.exists(WORKER_ALIVE) else "down",
         "stable policy": registry.stable(),
         "served policy": report.get("policy_version"),
         "completions": redis.xlen(COMPLETIONS),
         "judgements": redis.hlen(CURRENT),
         "judgements with revisions": redis.xlen(FEEDBACK),
-        "open round": f"{open_round.id} ({open_round.state}, {open_round.stage})" if open_round else None,
+        "open round": round_view.in_a_line(RoundBook(redis)),
         "learning": "frozen" if RoundBook(redis).is_frozen() else "on",
         "open release": release_commands.in_a_line(redis, releases),
         "releases": "frozen" if releases.is_frozen() else "on",
     }
-    if candidate := EnginePool(redis, hosting(settings)).describe():
+    # A release that has ended leaves its engine for a while, which then ends by itself.
+    if releases.open() and (candidate := EnginePool(redis, hosting(settings)).describe()):
         facts["candidate's engine"] = candidate
     if (test := self_test_of(Ledger(redis))).alarm:
         facts["self-test"] = f"ALARM: {test.says}"
@@ -129,9 +132,16 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     else:
         table = Table(show_header=False)
         for name, value in facts.items():
-            table.add_row(name, "none" if value is None else str(value))
+            table.add_row(name, _told(name, value))
         console().print(table)
     raise typer.Exit(0 if ready else 1)
+
+
+def _told(name: str, value: object) -> str:
+    """A fact for people: versions by their names, as everywhere."""
+    if value is None:
+        return "none"
+    return f"policy-v{value}" if name in ("stable policy", "served policy") else str(value)
 
 
 app.add_typer(model_app, name="model")

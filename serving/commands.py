@@ -23,8 +23,26 @@ from serving.release_orders import UnknownRelease
 
 WIDE = 200
 
-Home = Annotated[Path | None, typer.Option("--home", help="Data directory [env: RATCHET_HOME] [default: .ratchet]")]
+Home = Annotated[Path | None, typer.Option("--home", help="Data directory (env: RATCHET_HOME; default: .ratchet)")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def version_number(text: str | int) -> int:
+    """The number that 3, v3 or policy-v3 names, as versions are told anywhere. Raises BadParameter for others."""
+    digits = str(text).removeprefix("policy-").removeprefix("v")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
+        raise typer.BadParameter(f"{text} is no version: write it like 3, v3 or policy-v3")
+    return int(digits)
+
+
+#: A version as an argument, or as an option.
+Version = Annotated[
+    int, typer.Argument(parser=version_number, metavar="VERSION", help="The version, such as 3 or policy-v3.")
+]
+Expect = Annotated[
+    int | None,
+    typer.Option(parser=version_number, metavar="VERSION", help="Do nothing unless this version serves now."),
+]
 
 
 class Failure(RuntimeError):

@@ -98,7 +98,8 @@ def split_prompts(count: int, held_out: int, *, seed: int) -> Prompts:
     """A shuffle by seed, cut in three; raises ValueError when the file has too few prompts."""
     lines = (resources.files("serving") / "demo_prompts.txt").read_text(encoding="utf-8").splitlines()
     if count + held_out > len(lines):
-        raise ValueError(f"there are {len(lines)} prompts, fewer than {count} + {held_out}")
+        most = len(lines) - held_out
+        raise ValueError(f"--prompts {count}: there are {most}, beside {held_out} to measure by")
     lines = [QUESTION.format(line) for line in lines]
     random.Random(seed).shuffle(lines)
     training, rest = lines[:count], lines[count:]

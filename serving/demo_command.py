@@ -20,9 +20,9 @@ from serving.probes import gateway_url
 def demo(
     preference: Annotated[str, typer.Option(help="What the crowd likes: " + ", ".join(PREFERENCES))] = "brevity",
     seed: Annotated[int, typer.Option(help="Shuffles prompts and raters.")] = 0,
-    prompts: Annotated[int, typer.Option(help="How many prompts are ranked.")] = DemoOptions.prompts,
-    url: Annotated[str | None, typer.Option(help="A gateway [default: this installation's]")] = None,
-    key: Annotated[str | None, typer.Option(help="Its admin key [default: one that ends with the demo]")] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="How many prompts are ranked.")] = DemoOptions.prompts,
+    url: Annotated[str | None, typer.Option(help="A gateway (default: this installation's)")] = None,
+    key: Annotated[str | None, typer.Option(help="Its admin key (default: one that ends with the demo)")] = None,
     save: Annotated[Path | None, typer.Option("--json", help="Write the report to this file, too.")] = None,
     home: Home = None,
 ) -> None:

@@ -37,7 +37,7 @@ app = typer.Typer(
 @app.command("export")
 def export_feedback(
     format: Annotated[str, typer.Option(help=" | ".join(EXPORTED))],
-    out: Annotated[Path, typer.Option(help="The file to write; - is standard output.")] = Path("-"),
+    out: Annotated[Path, typer.Option(help="The new file to write; - is standard output.")] = Path("-"),
     since: Annotated[str | None, typer.Option(help="ISO 8601 or seconds since 1970; UTC without a zone.")] = None,
     until: Annotated[str | None, typer.Option(help="As things stood then.")] = None,
     split: Annotated[Literal["train", "eval", "all"], typer.Option(help="By the raters who said it.")] = "all",
@@ -67,13 +67,13 @@ def export_feedback(
 def import_feedback(
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="JSON lines, gzip or plain.")],
     format: Annotated[str, typer.Option(help="auto | " + " | ".join(sorted(FORMATS)))] = "auto",
-    rater: Annotated[str | None, typer.Option(help="Who judged where a line does not say [default: file name]")] = None,
+    rater: Annotated[str | None, typer.Option(help="Who judged where a line does not say (default: file name)")] = None,
     split: Annotated[
         Literal["train", "eval", "hashed"],
         typer.Option(help="hashed: as a line says, else a fixed share of raters, or of prompts without one, is eval."),
     ] = "hashed",
     reports: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Where FILE.rejected.jsonl goes [default: beside FILE]")
+        Path | None, typer.Option(file_okay=False, help="Where FILE.rejected.jsonl goes (default: beside FILE)")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and report, store nothing.")] = False,
     home: Home = None,
@@ -161,15 +161,20 @@ def moment(text: str | None) -> float | None:
 
 @contextmanager
 def _opened(out: Path) -> Iterator[BinaryIO]:
-    """A file that exists whole or not at all, or standard output."""
+    """A new file that exists whole or not at all, or standard output. Raises Failure, at once, where there is one."""
     if out == Path("-"):
         yield cast(BinaryIO, sys.stdout.buffer)
         return
     temporary = out.with_name(out.name + ".part")
     try:
+        if out.exists():
+            raise FileExistsError
         with temporary.open("wb") as file:
             yield file
-        temporary.replace(out)
+        out.hardlink_to(temporary)  # unlike a rename it fails where another file has come meanwhile
+        temporary.unlink()
+    except FileExistsError as error:
+        raise Failure(f"{out} exists: nothing is overwritten") from error
     except OSError as error:
         raise Failure(f"{out} cannot be written: {error.strerror}") from error
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.markup import escape
-from rich.table import Table
 
 from feedback.keys import ROLES, ApiKey, KeyChange, KeyRing, Limits, Role, UnknownKey
 from serving.commands import AsJson, Failure, Home, OneLineErrors, console, installation
+from serving.listing import Listing
 
 if TYPE_CHECKING:
     from serving.quotas import Usage
 
+HEADINGS = ("name", "role", "created", "expires", "limits", "used today", "id")
 UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, help="Create, limit, rotate and revoke API keys.")
@@ -61,11 +61,10 @@ def list_keys(home: Home = None, as_json: AsJson = False) -> None:
         used = {id: today.model_dump() for id, today in usage.items()}
         console().print_json(data=[key.model_dump() | {"usage": used.get(key.id)} for key in keys])
         return
-    table = Table("name", "role", "created", "expires", "limits", "used today")
-    table.add_column("id", no_wrap=True)  # it is to be copied
+    table = Listing(HEADINGS, "there is no key: make one with `ratchet keys create NAME`", frozenset(HEADINGS[4:6]))
     for key in keys:
-        table.add_row(
-            escape(key.name), key.role, day(key.created), expiry(key, ring.clock()), limits_text(key.limits),
+        table.add(
+            key.name, key.role, day(key.created), expiry(key, ring.clock()), limits_text(key.limits),
             usage_text(usage.get(key.id)), key.id,
         )  # fmt: skip
     console().print(table)

@@ -10,7 +10,7 @@ from rich.text import Text
 from feedback.ballots import Whose, board_of
 from feedback.registry import PolicyRegistry
 from feedback.store import Ledger
-from serving.commands import AsJson, Home, console, installation
+from serving.commands import AsJson, Home, console, installation, version_number
 from serving.leaderboard_view import HEADINGS, plot, remarks, rows
 from serving.report_command import write
 
@@ -18,7 +18,7 @@ from serving.report_command import write
 def leaderboard(
     raters: Annotated[Whose, typer.Option(help="Whose votes; evaluation: those who never train.")] = "all",
     blind: Annotated[bool, typer.Option("--blind", help="Only votes on answers laid side by side blind.")] = False,
-    anchor: Annotated[int, typer.Option(min=0, help="The version at Elo 1000.")] = 0,
+    anchor: Annotated[int, typer.Option(parser=version_number, metavar="VERSION", help="The version at Elo 1000.")] = 0,
     bootstrap: Annotated[
         int, typer.Option(min=0, max=10_000, help="Intervals of Elo from so many draws of whole raters.")
     ] = 0,

@@ -11,7 +11,19 @@ from rich.table import Table
 from feedback.manifest import BrokenPolicy
 from feedback.registry import PolicyRegistry
 from feedback.settings import Settings
-from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
+from serving.commands import (
+    AsJson,
+    Expect,
+    Failure,
+    Home,
+    OneLineErrors,
+    Version,
+    actor,
+    console,
+    installation,
+    version_number,
+)
+from serving.listing import Listing
 from serving.probes import served_version
 from serving.round_metrics import KL, REWARD_ACCURACY, SCORE_GAIN, SCORE_GAIN_HIGH, SCORE_GAIN_LOW, checks, find
 
@@ -36,17 +48,20 @@ def policies(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> 
     if as_json:
         console().print_json(data={"stable": registry.stable(), "served": served, "policies": rows})
         return
-    table = Table("version", "state", "parent", "created", "metrics", "served")
+    headings = ("version", "state", "parent", "created", "metrics", "served")
+    table = Listing(headings, "there is no policy yet", frozenset({"metrics"}))
     for row in rows:
         mark = "now" if row["version"] == served else ""
         state = f"{row['state']}, pinned" if row["pinned"] else row["state"]
-        table.add_row(row["name"], state, row["parent"], row["created"], row["summary"], mark)
+        table.add(row["name"], state, row["parent"], row["created"], row["summary"], mark)
     console().print(table)
 
 
 @app.command()
 def show(
-    version: Annotated[int, typer.Argument(help="The version, such as 3.")], home: Home = None, as_json: AsJson = False
+    version: Version,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show one version in full: what each stage measured, and every check of the gate with its threshold."""
     settings, redis = installation(home)
@@ -72,11 +87,13 @@ def show(
         console().print(asked)
 
 
-Expect = Annotated[int | None, typer.Option(help="Do nothing unless this version serves now.")]
-
-
 def rollback(
-    version: Annotated[int | None, typer.Argument(help="Where to; default: the version that served before.")] = None,
+    version: Annotated[
+        int | None,
+        typer.Argument(
+            parser=version_number, metavar="[VERSION]", help="Where to; default: the version that served before."
+        ),
+    ] = None,
     reason: Annotated[str, typer.Option(help="For the audit.")] = "rolled back by hand",
     expect: Expect = None,
     home: Home = None,
@@ -90,7 +107,7 @@ def rollback(
 
 
 def promote(
-    version: Annotated[int, typer.Argument(help="The version to serve.")],
+    version: Version,
     reason: Annotated[str, typer.Option(help="For the audit.")] = "promoted by hand",
     expect: Expect = None,
     home: Home = None,

@@ -4,16 +4,20 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from feedback.erasure import traces
 from feedback.raters import Raters
 from feedback.registry import PolicyRegistry
 from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
+from serving.listing import Listing
 from serving.rater_facts import described
 
 app = typer.Typer(cls=OneLineErrors, invoke_without_command=True, help="Show who judges; put raters aside.")
+
+HEADINGS = (
+    "source", "split", "judgements", "agreement", "reliability", "share", "gold", "repeat", "left", "quarantine",
+    "rater",
+)  # fmt: skip
 
 Rater = Annotated[str, typer.Argument(help="The pseudonym, as `ratchet raters` shows it.")]
 Reason = Annotated[str, typer.Option(help="For the audit.")]
@@ -33,14 +37,12 @@ def list_raters(ctx: typer.Context, home: Home = None, as_json: AsJson = False) 
     if as_json:
         console().print_json(data=rows)
         return
-    table = Table("source", "split", "judgements", "agreement", "reliability", "share", "gold", "repeat", "left")
-    table.add_column("quarantine")
-    table.add_column("rater", no_wrap=True)  # it is to be copied
+    table = Listing(HEADINGS, "nobody has judged anything yet", frozenset({"quarantine"}))
     for row in rows:
         agreement, reliability, share = (_figure(row[name]) for name in ("agreement", "reliability", "share"))
         weighed = (agreement, reliability, share + (" (capped)" if row["capped"] else ""))
         cells = (row["source"], row["split"], f"{row['judgements']:,}", *weighed, *_checks(row))
-        table.add_row(*cells, escape(_quarantine(row)), row["rater"])
+        table.add(*cells, _quarantine(row), row["rater"])
     console().print(table)
 
 

@@ -17,7 +17,7 @@ from feedback.self_test import reset as reset_self_test
 from feedback.self_test import self_test_of
 from feedback.settings import Settings
 from feedback.store import Ledger
-from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
+from serving.commands import AsJson, Failure, Home, OneLineErrors, Version, actor, console, installation
 from serving.policy_commands import wait_until_served
 from serving.release_facts import card, facts, line
 from serving.release_facts import self_test as self_test_facts
@@ -41,12 +41,17 @@ Revision = Annotated[int | None, typer.Option(help="Do nothing if it has changed
 
 @app.command()
 def start(
-    version: Annotated[int, typer.Argument(help="The candidate.")],
+    version: Version,
     steps: Annotated[str | None, typer.Option(help="Such as 5%,30m,25%,pause,analysis.")] = None,
     plan: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A plan in place of the installation's.")
     ] = None,
-    mode: Annotated[Mode | None, typer.Option(help="automatic promotes by itself, the others propose.")] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="automatic promotes by itself, the others propose (default: RATCHET_RELEASE_MODE, manual for direct)"
+        ),
+    ] = None,
     reason: Reason = "started by hand",
     expect: Annotated[int | None, typer.Option(help="Replace this release, and no other; 0: none is open.")] = None,
     home: Home = None,
@@ -206,8 +211,18 @@ def _plan(settings: Settings, file: Path | None, steps: str | None) -> Plan:
         raise Failure(f"{file} is no plan: {error}") from error
     if not isinstance(asked, dict):
         raise BadPlan(f"{file} is no plan: it must be a JSON object")
+    if file is not None:
+        _fits(file, asked)
     named = {} if steps is None else {"steps": steps_of(steps)}
     return changed(load_plan(settings.home) if file is None else Plan(), asked | named)
+
+
+def _fits(file: Path, asked: dict[str, Any]) -> None:
+    """Raises BadPlan, which names the file, unless its fields make a plan."""
+    try:
+        changed(Plan(), asked)
+    except BadPlan as error:
+        raise BadPlan(f"{file}: {error}") from error
 
 
 def _latest(book: ReleaseBook) -> Release:

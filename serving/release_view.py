@@ -7,28 +7,30 @@ from rich.markup import escape
 from rich.table import Table
 
 from feedback.releases import Release, Transition, describe
+from serving.listing import Listing
 from serving.release_steps import in_short
 
 MARKS = {"taken": "done", "under way": "-> ", "to come": "", "not taken": ""}
 #: What the votes came to where they ended it, by how it ended.
 BY_VOTES = {"promoted": "promote", "rolled_back": "roll back", "inconclusive": "inconclusive"}
 BAR = 20
+NONE_YET = "there has been no release yet: `ratchet release start VERSION` begins one"
 
 
-def listing(releases: list[Release]) -> Table:
-    table = Table("release", "candidate", "beside", "state", "began", "steps", "by", "reason")
+def listing(releases: list[Release]) -> Listing:
+    headings = ("release", "candidate", "beside", "state", "began", "steps", "by", "reason")
+    table = Listing(headings, NONE_YET, frozenset({"steps", "reason"}))
     for release in releases:
         began, names = _time(release.created), (f"policy-v{release.candidate}", f"policy-v{release.stable}")
-        said = (escape(release.actor), escape(release.reason))
-        table.add_row(str(release.id), *names, describe(release), began, in_short(release.plan.steps), *said)
+        steps, said = in_short(release.plan.steps), (release.actor, release.reason)
+        table.add(str(release.id), *names, describe(release), began, steps, *said)
     return table
 
 
-def history(lines: list[Transition]) -> Table:
-    table = Table("time", "release", "became", "by", "reason")
+def history(lines: list[Transition]) -> Listing:
+    table = Listing(("time", "release", "became", "by", "reason"), NONE_YET, frozenset({"reason"}))
     for line in lines:
-        said = (escape(line.actor), escape(_reason(line)))
-        table.add_row(_time(line.time), str(line.release.id), describe(line.release), *said)
+        table.add(_time(line.time), str(line.release.id), describe(line.release), line.actor, _reason(line))
     return table
 
 

@@ -14,7 +14,7 @@ from feedback.curves import Curves
 from feedback.fit import Change, Fit
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook
-from serving.commands import AsJson, Failure, Home, console, installation
+from serving.commands import AsJson, Failure, Home, console, installation, version_number
 from serving.report_curves import CURVE_HEADINGS, curve_rows
 from serving.report_figures import BIN_HEADINGS, HEADINGS, LENGTH_HEADINGS, RATER_HEADINGS, Report, bin_rows, slice_rows
 from serving.report_page import page
@@ -71,10 +71,10 @@ def chosen(registry: PolicyRegistry, version: str) -> int:
         if not known:
             raise Failure("there is no policy yet")
         return max(known)
-    number = version.removeprefix("policy-").removeprefix("v")
-    if not (number.isascii() and number.isdigit()):
-        raise Failure(f"{version} is no version: give a number, such as 3, or `latest`")
-    return int(number)
+    try:
+        return version_number(version)
+    except typer.BadParameter:
+        raise Failure(f"{version} is no version: give a number, such as 3, or `latest`") from None
 
 
 def of_version(registry: PolicyRegistry, version: int) -> Report:

@@ -21,7 +21,10 @@ Reason = Annotated[str, typer.Option(help="For the audit.")]
 
 def train(
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", "--now", help="Follow the round to its end, or only ask for it.")
+        bool,
+        typer.Option(
+            "--wait/--no-wait", "--now", help="Follow the round to its end, which --now says too, or only ask for it."
+        ),
     ] = True,
     home: Home = None,
 ) -> None:

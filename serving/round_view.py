@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from feedback.rounds import STAGES, RoundRecord
+from feedback.rounds import STAGES, RoundBook, RoundRecord
+from serving.listing import Listing
 
 #: Of a stage that tells much, such as PPO, these: where a policy gains, what it pays, and how it would collapse.
 SHOWN = {
@@ -18,13 +19,14 @@ SHOWN = {
 }
 
 
-def listing(records: list[RoundRecord]) -> Table:
-    table = Table("round", "state", "stage", "started", "took", "policy", "trigger", "reason")
+def listing(records: list[RoundRecord]) -> Listing:
+    headings = ("round", "state", "stage", "started", "took", "policy", "trigger", "reason")
+    table = Listing(headings, "there has been no round yet: `ratchet train` starts one", frozenset({"reason"}))
     for record in records:
         policy = "" if record.policy_version is None else f"policy-v{record.policy_version}"
         started = f"{datetime.fromtimestamp(record.created):%Y-%m-%d %H:%M:%S}"
         row = (str(record.id), record.state, record.stage, started, _took(record), policy, record.trigger)
-        table.add_row(*row, record.reason or "")
+        table.add(*row, record.reason or "")
     return table
 
 
@@ -52,6 +54,15 @@ def live(record: RoundRecord) -> Table:
     if record.reason:
         table.add_row("reason", record.reason)
     return table
+
+
+def in_a_line(book: RoundBook) -> str | None:
+    """The open round for `ratchet status`, with how far it is; None where there is none."""
+    record = book.open_round()
+    if record is None:
+        return None
+    far = line(record.progress)
+    return f"{record.id} ({record.state}, {record.stage}{f' {far}' if far else ''})"
 
 
 def line(progress: Mapping[str, Any]) -> str:

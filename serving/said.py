@@ -132,7 +132,9 @@ def _fault(error: ValidationError, body: Body) -> ApiError:
     place = [str(part) for part in (loc[1:] if loc and loc[0] == body.get("type") else loc)]
     # A rule over the whole judgement begins with the name of the field that it complains of.
     word = message.split(" ", 1)[0]
-    return invalid(message, ".".join(place) or (word if word in body else "type"))
+    named = ".".join(place)
+    told = f"{named} is required" if first["type"] == "missing" and named else message
+    return invalid(told, named or (word if word in body else "type"))
 
 
 def _text(body: Body, name: str) -> str | None:

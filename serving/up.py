@@ -57,11 +57,11 @@ def start_all(settings: Settings, supervisor: Supervisor, terminal: Terminal, *,
     elif not answers(f"{settings.engine_url}/v1/models", key=settings.resolved_engine_key(), timeout_s=10.0):
         raise CannotStart(f"no vLLM answers at {settings.engine_url} with our key: start it, or set RATCHET_ENGINE_KEY")
     supervisor.bring_up(gateway_spec(settings))
-    greet(settings, terminal)
     supervisor.bring_up(worker_spec(settings))
     supervisor.bring_up(beat_spec(settings))
     if hosting(settings) == "supervised":
         supervisor.host(candidate_engine(settings, supervisor, terminal, gpu=gpu))
+    greet(settings, terminal)  # last, so that nothing pushes the key away
 
 
 def candidate_engine(settings: Settings, supervisor: Supervisor, terminal: Terminal, *, gpu: bool) -> CandidateEngine:

@@ -4,8 +4,6 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.markup import escape
-from rich.table import Table
 
 from feedback.invites import Invites, link
 from feedback.keys import ROLES, KeyRing
@@ -13,6 +11,7 @@ from feedback.sessions import Sessions
 from feedback.settings import Settings
 from serving.commands import AsJson, Failure, Home, OneLineErrors, console, installation
 from serving.key_commands import day, moment, role_named
+from serving.listing import Listing
 from serving.probes import gateway_url
 
 app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, help="Invite people to the page.")
@@ -49,10 +48,11 @@ def list_invites(home: Home = None, as_json: AsJson = False) -> None:
     if as_json:
         console().print_json(data=[each.model_dump() for each in opened])
         return
-    table = Table("name", "role", "created", "expires")
-    table.add_column("id", no_wrap=True)  # it is to be copied
+    table = Listing(
+        ("name", "role", "created", "expires", "id"), "no link is open: `ratchet user invite NAME` makes one"
+    )
     for each in opened:
-        table.add_row(escape(each.name), each.role, day(each.created), day(each.expires), each.id)
+        table.add(each.name, each.role, day(each.created), day(each.expires), each.id)
     console().print(table)
 
 

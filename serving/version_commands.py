@@ -15,15 +15,17 @@ from feedback.manifest import BrokenPolicy
 from feedback.registry import PolicyRegistry
 from feedback.retention import Retention
 from feedback.store import Ledger
-from serving.commands import AsJson, Failure, Home, actor, console, installation
-from serving.version_diff import difference
+from serving.commands import AsJson, Failure, Home, Version, actor, console, installation, version_number
+from serving.listing import Listing
+from serving.version_diff import difference, for_people
 
-Version = Annotated[int, typer.Argument(help="The version, such as 3.")]
 Reason = Annotated[str, typer.Option(help="For the audit.")]
 
 
 def history(
-    version: Annotated[int | None, typer.Argument(help="Only this version's.")] = None,
+    version: Annotated[
+        int | None, typer.Argument(parser=version_number, metavar="[VERSION]", help="Only this version's.")
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -35,11 +37,12 @@ def history(
     if as_json:
         console().print_json(data=[line.model_dump() for line in lines])
         return
-    table = Table("time", "version", "action", "in place of", "by", "reason")
+    headings = ("time", "version", "action", "in place of", "by", "reason")
+    table = Listing(headings, "nothing has become of any version yet", frozenset({"reason"}))
     for line in lines:
         before = "" if line.from_version is None else f"policy-v{line.from_version}"
         when = f"{datetime.fromtimestamp(line.time):%Y-%m-%d %H:%M:%S}"
-        table.add_row(when, f"policy-v{line.version}", line.action, before, escape(line.actor), escape(line.reason))
+        table.add(when, f"policy-v{line.version}", line.action, before, line.actor, line.reason)
     console().print(table)
 
 
@@ -79,10 +82,11 @@ def diff(left: Version, right: Version, home: Home = None, as_json: AsJson = Fal
     )
     for part in ("lineage", "config", "metrics", "gate"):
         table = Table(part, f"policy-v{left}", f"policy-v{right}")
-        for name, pair in found[part].items():
+        for name, pair in for_people(found[part]).items():
             table.add_row(name, *(_shown(value) for value in pair))
         if table.rows:
             console().print(table)
+    typer.echo("curves and all other figures that are lists: `--json`")
 
 
 def lineage(
@@ -93,7 +97,7 @@ def lineage(
     """Show where a version, or the one that wrote an answer, comes from: its round, judgements and reward model."""
     settings, redis = installation(home)
     registry = PolicyRegistry(redis, settings.policies_dir)
-    found = lineage_of(registry, int(of) if of.isascii() and of.isdigit() else _writer(redis, of))
+    found = lineage_of(registry, _version(redis, of))
     if as_json:
         console().print_json(data=found.model_dump(mode="json"))
         return
@@ -131,6 +135,14 @@ def import_(
     typer.echo(f"{file} is policy-v{version}, a candidate: `ratchet promote {version}` lets it serve once it is proven")
 
 
+def _version(redis: Redis, of: str) -> int:
+    """The version that is named, or the one that wrote the answer of this id."""
+    try:
+        return version_number(of)
+    except typer.BadParameter:
+        return _writer(redis, of)
+
+
 def _writer(redis: Redis, completion_id: str) -> int:
     completion = Ledger(redis).completions((completion_id,)).get(completion_id)
     if completion is None:
@@ -145,14 +157,35 @@ def _rows(found: Lineage) -> dict[str, str]:
         "comes from": ", ".join(f"policy-v{version}" for version in found.ancestors),
         "went on to": ", ".join(f"policy-v{version}" for version in found.descendants),
         "round": "" if found.round is None else f"{found.round} ({found.trigger or 'unknown trigger'})",
-        "feedback": "" if found.watermark is None else f"after {found.since}, up to {found.watermark}",
-        "collected": ", ".join(f"{count} {kind}" for kind, count in found.judgements.items() if count),
-        "trained on": f"{len(found.feedback_ids)} judgements by {found.raters} raters, {found.live} live answers",
+        "feedback": _period(found.since, found.watermark),
+        "collected": ", ".join(_counted(count, kind) for kind, count in found.judgements.items() if count),
+        "trained on": f"{_counted(len(found.feedback_ids), 'judgements')} by {_counted(found.raters, 'raters')}, "
+        f"{_counted(found.live, 'live answers')}",
         "reward model": found.reward_model or "",
-        "which went on from": "" if found.reward_origin is None else f"policy-v{found.reward_origin}",
+        # The base, which nobody trained, has no reward model: then this one began anew.
+        "which went on from": f"policy-v{found.reward_origin}" if found.reward_origin else "",
         "imported": _shown(found.imported),
     }
     return {name: value for name, value in rows.items() if value}
+
+
+def _period(since: str | None, watermark: str | None) -> str:
+    """When the first and the last of the feedback came, of which the ids in the ledger tell."""
+    if watermark is None:
+        return ""
+    began = "from the beginning" if since in (None, "0") else f"after {_moment(str(since))}"
+    return f"{began}, up to {_moment(watermark)}"
+
+
+def _moment(id: str) -> str:
+    """`1795761822025-0` as a date: the first part is milliseconds since 1970."""
+    return f"{datetime.fromtimestamp(int(id.partition('-')[0]) / 1000):%Y-%m-%d %H:%M:%S}"
+
+
+def _counted(count: int, kind: str) -> str:
+    """`1 held-out ranking`, `2 held-out rankings`; `live` are answers, `unencodable` are a quality."""
+    words = kind.replace("held_out", "held-out").replace("_", " ")
+    return f"{count} {words.removesuffix('s') if count == 1 else words}"
 
 
 def _registry(home: Path | None) -> PolicyRegistry:
@@ -161,6 +194,8 @@ def _registry(home: Path | None) -> PolicyRegistry:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_shown(each) for each in value) or "none"
     if isinstance(value, dict):
         return escape(", ".join(f"{name} {_shown(each)}" for name, each in value.items()))
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else escape(str(value))

@@ -7,6 +7,9 @@ from feedback.lineage import Lineage
 from feedback.manifest import Manifest
 from serving.round_metrics import checks
 
+#: Longer lists than this are nothing to read.
+FEW = 12
+
 Pairs = dict[str, tuple[Any, Any]]
 
 
@@ -32,6 +35,17 @@ def common_ancestor(left: Lineage, right: Lineage) -> int | None:
     """The nearest version that both are or come from."""
     also = {right.version, *right.ancestors}
     return next((version for version in (left.version, *left.ancestors) if version in also), None)
+
+
+def for_people(pairs: Pairs) -> Pairs:
+    """Those that differ, without curves and other lists of figures, in which nobody sees anything."""
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not any(map(_is_curve, pair))}
+
+
+def _is_curve(value: Any) -> bool:
+    if not isinstance(value, list | tuple):
+        return False
+    return len(value) > FEW or any(isinstance(each, float | list | tuple) for each in value)
 
 
 def differing(left: Mapping[str, Any], right: Mapping[str, Any]) -> Pairs:

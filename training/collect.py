@@ -118,9 +118,10 @@ class TrainingData(Record):
         held_out, training = ({r.feedback_id for r in kind} for kind in (self.held_out_rankings, self.rankings))
         count = len(held_out) + len(training)
         if count < MIN_RANKINGS or not training:
+            others = " (the others are of held-out people or prompts: a share of all prompts is held out)"
             raise Refused(
-                f"{count} rankings, {len(training)} of them may train (the others are of held-out people or prompts: a "
-                f"share of all prompts is held out); at least {MIN_RANKINGS} are needed, on several prompts"
+                f"{count} rankings, {len(training)} of them may train{others if len(training) < count else ''}; "
+                f"at least {MIN_RANKINGS} are needed, on several prompts"
             )
         if not self.prompts:
             raise Refused("no prompt to practise on: all are too long, held out, or without consent")

@@ -64,6 +64,7 @@ class Service:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> "Service":
+        before = len(self.lines)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "serving.cli", "up"], env=self.env, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -71,7 +72,7 @@ class Service:
         threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
         wait_for(lambda: self.ready() or self._gone(), seconds=400, what="ratchet up")
         assert not self._gone(), "\n".join(self.lines)
-        wait_for(lambda: "beat" in "\n".join(self.lines[-3:]), seconds=120, what="all parts up")
+        wait_for(lambda: self._greeted(self.lines[before:]), seconds=120, what="all parts up")
         return self
 
     def _read(self, process: subprocess.Popen[str]) -> None:
@@ -80,6 +81,11 @@ class Service:
             self.lines.append(line.rstrip())
             if key := re.search(r"rk-[\w-]{20,}", line):
                 self.key = key[0]
+
+    @staticmethod
+    def _greeted(lines: list[str]) -> bool:
+        """The last that a start says, once all parts run: how to go on, with the first key or with others."""
+        return any(line.startswith(("Try:", "Keys:")) for line in lines)
 
     def _gone(self) -> bool:
         return self.process is None or self.process.poll() is not None

@@ -148,6 +148,13 @@ def test_a_plan_that_makes_no_sense_is_refused_by_name(given: dict[str, Any], na
         plan_of(given)
 
 
+def test_a_complaint_about_a_plan_is_in_the_words_of_who_wrote_it() -> None:
+    with pytest.raises(BadPlan, match=r"^steps\.0\.set_weight: Input should be"):
+        plan_of({"steps": [{"set_weight": "much"}]})
+    with pytest.raises(BadPlan, match="^stepz: there is no such field$"):
+        plan_of({"stepz": []})
+
+
 def test_a_plan_is_written_as_people_write(book: ReleaseBook) -> None:
     plan = plan_of({"steps": STEPS, "deadline": "2h"})
     assert plan.steps[:2] == (SetWeight(set_weight=5), Pause(pause=60.0))

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from redis import Redis
@@ -16,13 +16,14 @@ from rich.table import Table
 from typer.testing import CliRunner, Result
 
 from feedback.invites import Invites
+from feedback.judgements import Feedback, Rating
 from feedback.keys import KeyRing, Limits
 from feedback.manifest import Manifest, write_manifest
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook, RoundRecord
 from feedback.sessions import Sessions
 from feedback.settings import Settings, load_secrets
-from feedback.store import connect
+from feedback.store import Ledger, connect
 from serving import up
 from serving.cli import app
 from serving.policy_commands import summary
@@ -284,6 +285,41 @@ def test_mistakes_with_invites_are_one_line(
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("rounds", "there has been no round yet: `ratchet train` starts one"),
+        ("raters", "nobody has judged anything yet"),
+        ("keys list", "there is no key: make one with `ratchet keys create NAME`"),
+        ("user list", "no link is open: `ratchet user invite NAME` makes one"),
+        ("policies", "there is no policy yet"),
+        ("policies history", "nothing has become of any version yet"),
+        ("release list", "there has been no release yet: `ratchet release start VERSION` begins one"),
+        ("release history", "there has been no release yet: `ratchet release start VERSION` begins one"),
+    ],
+)
+def test_where_there_is_nothing_a_sentence_says_so(home: Path, command: str, told: str) -> None:
+    result = ratchet(*command.split())
+    assert (result.exit_code, result.stdout) == (0, f"{told}\n")
+
+
+def test_what_is_to_be_copied_is_whole_on_a_narrow_terminal(
+    registry: PolicyRegistry, home: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.commands.WIDE", 80)
+    ring = KeyRing(redis, load_secrets(home).pepper)
+    key = ring.find(ring.create(name="anna", role="user", limits=Limits(tokens_per_day=100_000, streams=2)))
+    rating = Feedback(id="fb_1", judgement=Rating(completion_id="x", value=1), rater="r_" + "ab" * 16, split="train",
+                      created=0.0)  # fmt: skip
+    Ledger(redis).append_feedback(rating)
+    RoundBook(redis).request(trigger="operator", actor="test")
+    assert key is not None and f"id          {key.id}\n" in ratchet("keys", "list").stdout
+    assert f"rater       {rating.rater}\n" in ratchet("raters").stdout
+    for command, told in (("rounds", "operator"), ("policies", "policy-v1"), ("raters", "1")):
+        shown = ratchet(command).stdout
+        assert told in shown and "…" not in shown and max(map(len, shown.splitlines())) <= 80
+
+
 def test_unknown_role_is_refused(home: Path, redis: Redis) -> None:
     result = ratchet("keys", "create", "anna", "--role", "king")
     assert (result.exit_code, redis.hlen("keys")) == (1, 0)
@@ -448,6 +484,21 @@ def test_status_counts_and_freezing(gateway: Gateway, redis: Redis) -> None:
     assert printed(ratchet("status", "--json"))["learning"] == "on"
 
 
+def test_status_tells_where_and_how_far_it_is(gateway: Gateway, redis: Redis) -> None:
+    book = RoundBook(redis)
+    book.request(trigger="operator", actor="test")
+    token = book.claim(1, owner="test", lease_s=60)
+    assert token is not None
+    at = {"stage": "ppo", "step": 3, "total": 6, "eta_s": 42.0, "metrics": {"objective/score": 0.5}}
+    book.write(1, token, stage="ppo", progress=at)
+    redis.hset("engine:candidate", mapping={"wanted": 1, "release": 1, "state": "ready", "state_release": 1})
+    lines = [" ".join(line.replace("│", " ").split()) for line in ratchet("status").stdout.splitlines()]
+    assert f"url http://127.0.0.1:{gateway.port}" in lines
+    assert "stable policy policy-v1" in lines and "served policy policy-v1" in lines
+    assert "open round 1 (running, ppo 3/6, 0:42 to go, score 0.5)" in lines
+    assert not any("candidate's engine" in line for line in lines), "no release is open: this one is about to end"
+
+
 def test_status_fails_while_nothing_serves(home: Path) -> None:
     result = ratchet("status", "--json")
     assert result.exit_code == 1
@@ -478,6 +529,38 @@ def test_a_start_says_where_the_page_is_and_how_to_come_in(
     shown = " ".join(capsys.readouterr().out.split())
     assert "The page: http://127.0.0.1:9123/ (" in shown
     assert told in shown
+
+
+def test_the_key_is_the_last_thing_that_a_start_says(
+    valkey_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Noting:
+        said: ClassVar[list[str]] = []
+
+        def bring_up(self, spec: Any) -> None:
+            self.said.append(spec.name)
+
+    noting: Any = Noting()
+    monkeypatch.setattr(up, "prepare_policy", lambda *_: None)
+    monkeypatch.setattr(up, "answers", lambda *_, **__: True)
+    monkeypatch.setattr(up, "greet", lambda *_: noting.said.append("greeting"))
+    settings = Settings(home=tmp_path, redis_url=valkey_url, engine_url="http://127.0.0.1:1", engine_key="k")
+    up.start_all(settings, noting, Terminal(), gpu=False)
+    assert noting.said == ["gateway", "worker", "beat", "greeting"]
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("up", ("(default: 127.0.0.1)", "(default: 8000)", "(default: 7379)", "(default: 8001)", "default: .ratchet)")),
+        ("release start", ("(default: RATCHET_RELEASE_MODE, manual for direct)",)),
+        ("demo", ("(default: this installation's)",)),
+        ("train", ("which --now says too",)),
+    ],
+)
+def test_help_tells_what_holds_without_an_option(command: str, told: tuple[str, ...]) -> None:
+    shown = " ".join(CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "250"}).stdout.split())
+    assert [text for text in told if text not in shown] == []
 
 
 def test_first_curl_line_can_be_pasted() -> None:

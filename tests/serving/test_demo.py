@@ -361,7 +361,7 @@ def test_prompts_are_split_by_seed_without_overlap() -> None:
     assert len(set.union(*sets)) == sum(map(len, sets)) >= 140
     assert all(prompt.strip() == prompt != "" for prompt in set.union(*sets))
     assert split_prompts(64, 32, seed=1) == prompts != split_prompts(64, 32, seed=2)
-    with pytest.raises(ValueError, match="fewer than 200"):
+    with pytest.raises(ValueError, match="^--prompts 200: there are [0-9]+, beside 32 to measure by$"):
         split_prompts(200, 32, seed=0)
 
 

@@ -16,6 +16,8 @@ from typer.testing import CliRunner, Result
 from feedback.settings import load_secrets
 from feedback.store import Ledger, connect
 from serving.cli import app
+from serving.commands import Failure
+from serving.feedback_commands import _opened
 
 LINES = [{"prompt": f"prompt {n}", "chosen": "good", "rejected": "bad"} for n in range(5)]
 
@@ -74,6 +76,20 @@ def test_export_to_standard_output_holds_lines_only(ledger: Ledger, tmp_path: Pa
     result = run("export", "--format", "trl", "--limit", 2)
     assert len([json.loads(line) for line in result.stdout.splitlines()]) == 2
     assert result.stderr == "2 lines\n"
+
+
+def test_an_export_overwrites_nothing(ledger: Ledger, tmp_path: Path) -> None:
+    run("import", written(tmp_path / "pairs.jsonl", LINES), "--split", "train")
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("mine")
+    result = run("export", "--format", "trl", "--out", mine)
+    assert (result.exit_code, result.stderr) == (1, f"ratchet: {mine} exists: nothing is overwritten\n")
+    assert mine.read_text() == "mine"
+    late = tmp_path / "late.jsonl"
+    with pytest.raises(Failure, match="nothing is overwritten"), _opened(late) as file:
+        file.write(b"ours")
+        late.write_text("theirs")
+    assert late.read_text() == "theirs"
 
 
 def test_dry_run_names_what_would_be_new(ledger: Ledger, tmp_path: Path) -> None:

@@ -134,6 +134,12 @@ async def test_completions_of_different_prompts_cannot_be_compared(live: Any) ->
     assert (await post(live, type="ranking", candidates=[a, c], ranking=[[a], [c]])).status_code == 201
 
 
+async def test_a_field_that_is_missing_is_named(live: Any) -> None:
+    refused = await post(live, type="rating", value=1)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "completion_id")
+    assert refused.json()["error"]["message"] == "completion_id is required"
+
+
 async def test_the_unknown_side_of_a_comparison_is_named(live: Any) -> None:
     [known], [other] = await live.completion_ids("one"), await live.completion_ids("two")
     for left, right, param in [(known, "no:0", "right"), ("no:0", known, "left"), (known, other, "right")]:

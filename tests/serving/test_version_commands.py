@@ -2,6 +2,7 @@
 
 import getpass
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from feedback.registry import PolicyRegistry
 from feedback.settings import load_secrets
 from feedback.store import Ledger, connect
 from serving.cli import app
+from serving.version_commands import _counted, _period, _shown
+from serving.version_diff import for_people
 
 
 def lineage(round: int, ids: list[str], origin: int, **more: Any) -> dict[str, Any]:
@@ -82,6 +85,32 @@ def test_each_explains_itself(command: str) -> None:
     assert "Usage:" in policies(command, "--help").stdout
 
 
+@pytest.mark.parametrize("named", ["2", "v2", "policy-v2"])
+def test_a_version_is_taken_in_whatever_way_it_is_told(registry: PolicyRegistry, named: str) -> None:
+    runner = CliRunner()
+    assert printed(policies("show", named, "--json"))["version"] == 2
+    assert printed(policies("lineage", named, "--json"))["version"] == 2
+    assert printed(policies("diff", named, "policy-v1", "--json"))["versions"] == [2, 1]
+    assert {line["version"] for line in printed(policies("history", named, "--json"))} == {2}
+    assert policies("pin", named).stdout == "policy-v2 is pinned\n"
+    assert printed(runner.invoke(app, ["leaderboard", "--anchor", named, "--json"]))["anchor"] == 2
+    stays = "ratchet: the stable policy is no longer policy-v1; it is policy-v2"
+    for command in ("promote", "rollback"):
+        assert refused(runner.invoke(app, [command, named, "--expect", "policy-v1"])) == stays
+    assert (
+        refused(runner.invoke(app, ["release", "start", named]))
+        == "ratchet: policy-v2 is stable: it cannot be released"
+    )
+
+
+@pytest.mark.parametrize("named", ["policy-vv2", "vv2", "two", "2.0", "²", "9" * 10, ""])
+def test_what_names_no_version_is_refused_before_anything_is_done(registry: PolicyRegistry, named: str) -> None:
+    for command in (["policies", "show"], ["promote"], ["rollback"], ["release", "start"]):
+        result = CliRunner().invoke(app, [*command, named])
+        assert (result.exit_code, registry.stable()) == (2, 2)
+        assert "write it like 3, v3 or policy-v3" in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_history_tells_who_did_what_when_and_why(registry: PolicyRegistry) -> None:
     assert policies("pin", "3", "--reason", "the paper's").exit_code == 0
     lines = printed(policies("history", "1", "--json"))
@@ -116,8 +145,25 @@ def test_lineage_goes_back_to_judgements_and_forth_to_versions(registry: PolicyR
     assert (found["raters"], found["live"], found["watermark"], found["reward_model"]) == (2, 1, "1-0", "sha1")
     table = policies("lineage", "2").stdout
     assert "policy-v1, policy-v0" in table and "3 rankings" in table and "2 (count)" in table
+    assert "3 judgements by 2 raters, 1 live answer " in table
+    assert [" ".join(line.split()[1:-1]) for line in table.splitlines() if "went on from" in line] == [
+        "which went on from │ policy-v1"
+    ]
+    assert "went on from" not in policies("lineage", "1").stdout, "the base has no reward model"
     assert printed(policies("lineage", "0", "--json"))["round"] is None
     assert refused(policies("lineage", "9")) == "ratchet: policy-v9 does not exist"
+
+
+def test_lineage_tells_when_and_how_many_in_words() -> None:
+    then, last = (datetime.fromisoformat(day).timestamp() for day in ("2026-11-01T08:00:00", "2026-11-02T09:30:00"))
+    assert _period("0", f"{last * 1000:.0f}-0") == "from the beginning, up to 2026-11-02 09:30:00"
+    assert _period(f"{then * 1000:.0f}-3", f"{last * 1000:.0f}-0") == (
+        "after 2026-11-01 08:00:00, up to 2026-11-02 09:30:00"
+    )
+    assert _period(None, None) == ""
+    kinds = {"demonstrations": 1, "held_out_rankings": 12, "live": 1, "unencodable": 2}
+    told = [_counted(count, kind) for kind, count in kinds.items()]
+    assert told == ["1 demonstration", "12 held-out rankings", "1 live", "2 unencodable"]
 
 
 def test_lineage_begins_at_an_answer(registry: PolicyRegistry) -> None:
@@ -160,7 +206,16 @@ def test_two_versions_beside_each_other(registry: PolicyRegistry) -> None:
     text = policies("diff", "1", "2").stdout
     assert text.startswith("nearest common ancestor: policy-v1; judgements that trained: 1 only v1's, 1 of both")
     assert "ppo.kl_coef" in text and "value 2.5, verdict passed" in text
+    assert "the gate" not in (same := policies("diff", "1", "1").stdout) and "│" not in same, "nothing differs"
     assert refused(policies("diff", "1", "9")) == "ratchet: policy-v9 does not exist"
+
+
+def test_curves_are_no_reading_and_lists_are_no_python() -> None:
+    curve = (0.12345678901234567, None)
+    pairs = {"same": (1, 1), "curve": (curve, None), "steps": (None, tuple(range(13))), "gain": (None, 0.5),
+             "from": ((), (1, 0))}  # fmt: skip
+    assert for_people(pairs) == {"gain": (None, 0.5), "from": ((), (1, 0))}
+    assert (_shown(()), _shown((1, 0)), _shown(0.12345678)) == ("none", "1, 0", "0.1235")
 
 
 def test_a_version_goes_out_and_comes_in_as_a_candidate(registry: PolicyRegistry, tmp_path: Path) -> None:

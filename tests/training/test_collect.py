@@ -363,7 +363,7 @@ def test_one_partial_ranking_counts_as_one(crowd: Crowd) -> None:
     letters = tuple("abcdefghijkl")
     crowd.answer(*(completion(letter) for letter in letters), completion("z", prompt=(9,)))
     crowd.say(Ranking(candidates=letters, ranking="A > B", partial=True))
-    with pytest.raises(Refused, match="^1 rankings, 1 of them may train"):
+    with pytest.raises(Refused, match="^1 rankings, 1 of them may train; at least 8 are needed"):
         crowd.collect().refuse_if_too_little()
 
 
