@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -108,16 +108,20 @@ def decide(
     A breached guardrail rolls back whatever the votes say; one that is not yet known holds nothing up.
     """
     count = Count(rules or Rules())
-    seen = []
+    seen = [vote for vote, _ in counting(votes, count)]
+    return _decision(count, seen, tuple(guardrails), thumbs)
+
+
+def counting(votes: Iterable[Vote], count: Count) -> Iterator[tuple[Vote, bool]]:
+    """Each vote up to the decision, once `count` has seen it, and whether it counted."""
     for vote, counts in counted(votes, count.rules.caps):
-        seen.append(vote)
         if counts:
             count.add(vote)
         else:
             count.capped += 1
+        yield vote, counts
         if count.outcome != "undecided":
-            break
-    return _decision(count, seen, tuple(guardrails), thumbs)
+            return
 
 
 def _decision(

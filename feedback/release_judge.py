@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from feedback.decisions import Decision, decide
+from feedback.decisions import Decision, Rules, decide
 from feedback.observations import Stratum, guardrails, strata_of
 from feedback.raters import QUARANTINED
 from feedback.release_start import voters
@@ -22,9 +22,7 @@ class Judge:
     def __init__(self, ledger: Ledger, release: Release, every_s: float = EVERY_S) -> None:
         self.ledger, self.release, self.every_s = ledger, release, every_s
         self._said = ReleaseFeedback(ledger, release)
-        # Who voted before it began may vote now; fixed then, so that nobody's coming or staying away moves the bar.
-        may_vote = len(voters(ledger, release.whose, release.created))
-        self._rules = replace(release.plan.rules, raters=may_vote)
+        self._rules = rules_of(ledger, release)
         self._seen: Any = None
         self._looked = -EVERY_S
         self._decision: Decision | None = None
@@ -48,6 +46,11 @@ class Judge:
         """Changes with what was said, erased, and who was set aside."""
         redis = self.ledger.redis
         return self.ledger.watermark(), int(redis.zcard(FEEDBACK_IDS)), int(redis.hlen(QUARANTINED))
+
+
+def rules_of(ledger: Ledger, release: Release) -> Rules:
+    """Who voted before it began may vote now; fixed then, so that nobody's coming or staying away moves the bar."""
+    return replace(release.plan.rules, raters=len(voters(ledger, release.whose, release.created)))
 
 
 def decision_key(release: int) -> str:

@@ -193,7 +193,7 @@ def vote_of(item: Feedback, places: list[Place]) -> Vote | None:
     theirs = sum(tiers["stable"]) * len(tiers["candidate"])
     winner: Winner = "tie" if ours == theirs else "candidate" if ours < theirs else "stable"
     left = first["candidate"] < first["stable"]
-    return Vote(item.rater, winner, candidate_left=left, day=int(item.created // DAY_S))
+    return Vote(item.rater, winner, candidate_left=left, day=int(item.created // DAY_S), time=item.created)
 
 
 def _thumbs(said: Iterable[tuple[tuple[str, str], Arm, float]]) -> Interval | None:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import nlargest
 from typing import Literal, NamedTuple
 
@@ -16,12 +16,13 @@ Winner = Literal["candidate", "stable", "tie"]
 
 @dataclass(frozen=True)
 class Vote:
-    """One blind comparison of candidate and stable, judged. Two bad answers are a tie."""
+    """One blind comparison of candidate and stable, judged. Two bad answers are a tie. `time` decides nothing."""
 
     rater: str
     winner: Winner
     candidate_left: bool
     day: int = 0
+    time: float = field(default=0.0, compare=False)
 
     @property
     def left_won(self) -> bool:

@@ -49,7 +49,9 @@ class NewMetadata(BaseModel):
 
 
 class Deleted(BaseModel):
-    object: Literal["chat.completion.deleted", "conversation.deleted", "feedback.deleted", "key.deleted"]
+    object: Literal[
+        "chat.completion.deleted", "conversation.deleted", "feedback.deleted", "invite.deleted", "key.deleted"
+    ]
     id: str
     deleted: Literal[True]
 

@@ -29,6 +29,7 @@ from serving import (
     feedback_list,
     health,
     history,
+    invites,
     judgements,
     leaderboard,
     me,
@@ -38,6 +39,7 @@ from serving import (
     releases,
     sessions,
     sockets,
+    status,
 )
 from serving import keys as key_routes
 from serving.appender import Appender
@@ -108,7 +110,8 @@ def create_app(
     app.include_router(chat.hot)
     app.include_router(judgements.hot)
     often = (chat, exchange, judgements, feedback_list, feedback_alias, comparisons, conversations, history)
-    for module in (*often, key_routes, sessions, me, operations, releases, raters, audit, leaderboard, health):
+    seldom = (key_routes, invites, sessions, me, operations, releases, raters, audit, status, leaderboard, health)
+    for module in (*often, *seldom):
         app.include_router(module.router)
     app.router.routes.append(PageRoute(Pages(DIST)))
     errors.install(app)

@@ -8,11 +8,12 @@ from starlette.concurrency import run_in_threadpool
 
 from feedback.keys import ApiKey, KeyChange, NewKey, UnknownKey
 from serving import api_docs as docs
+from serving.api_oversight import NewLink
 from serving.errors import invalid
 from serving.gateway import AdminDep, CallerDep, Gateway, GatewayDep, Limit, read_json
 
 router = APIRouter()
-K = TypeVar("K", bound=KeyChange)
+K = TypeVar("K", KeyChange, NewKey, NewLink)
 
 
 @router.post("/v1/keys", status_code=201, **docs.CREATE_KEY)
@@ -73,7 +74,7 @@ def card(key: ApiKey) -> dict[str, Any]:
 
 
 def read(model: type[K], body: dict[str, Any], gateway: Gateway) -> K:
-    """A body that says what a key shall be. Raises ApiError 400 naming the field at fault."""
+    """A body that says what a key, or a link to one, shall be. Raises ApiError 400 naming the field at fault."""
     try:
         wish = model.model_validate(body)
     except ValidationError as error:

@@ -8,6 +8,7 @@ import httpx
 from feedback.settings import Settings
 
 WORKER_ALIVE = "worker:alive"  # a key that the worker renews
+QUEUE = "celery:training"  # what it is hinted at, as Celery lays it into Redis
 
 
 def answers(url: str, *, key: str | None = None, timeout_s: float = 2.0) -> bool:

@@ -9,17 +9,20 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 
+from feedback.decisions import Count
+from feedback.release_evidence import evidence_of
 from feedback.release_plan import BadPlan, Plan, load_plan
 from feedback.release_start import begin_release
 from feedback.releases import Release
 from feedback.self_test import reset, self_test_of
 from feedback.settings import Settings
 from serving import api_docs as docs
+from serving import api_oversight as oversight
 from serving.api_releases import ReleaseOrder, ReleasePromotion, ReleaseWish
 from serving.errors import invalid
 from serving.gateway import Gateway, GatewayDep, Limit, OperatorDep, read_json
 from serving.operations import freeze_of, version_of
-from serving.release_facts import facts, line, self_test
+from serving.release_facts import facts, figure, line, self_test
 from serving.release_orders import Order, UnknownRelease, changed, default_mode, found, give, to_replace
 
 router = APIRouter()
@@ -79,6 +82,15 @@ def get_release(id: str, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
     book = gateway.releases
     release = found(book, number_of(id))
     return facts(gateway.registry.redis, release) | {"history": [line(each) for each in book.history(release.id)]}
+
+
+@router.get("/v1/releases/{id}/evidence", **oversight.EVIDENCE)
+def get_evidence(id: str, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
+    """After each vote that counted, oldest first."""
+    release = found(gateway.releases, number_of(id))
+    points = [each.model_dump() | {"win_rate": figure(each.win_rate)} for each in evidence_of(gateway.ledger, release)]
+    threshold = Count(release.plan.rules).log_threshold
+    return {"object": "release.evidence", "release": release.id, "threshold": threshold, "data": points}
 
 
 @router.post("/v1/releases/{id}/promote", **docs.PROMOTE_RELEASE)

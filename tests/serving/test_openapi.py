@@ -126,7 +126,8 @@ async def keep_one_of_each(live: Any) -> dict[str, str]:
     kept = {
         "chat/completions": chat["id"], "conversations": chat["ratchet"]["conversation_id"], "comparisons": offer,
         "feedback": said, "keys": key, "rounds": str(round), "models": "policy", "policies": "policy-v0",
-        "releases": str(release), "raters": live.ledger.kept([said])[0].feedback.rater,
+        "releases": str(release), "invites": live.gateway.auth.invites.create(name="ann")[1].id,
+        "raters": live.ledger.kept([said])[0].feedback.rater,
     }  # fmt: skip
     return {f"/v1/{place}/": id for place, id in kept.items()}
 
@@ -159,7 +160,10 @@ async def test_what_exists_is_shown_as_documented(
     await check("POST", "/v1/raters/{id}/quarantine", json={"reason": "a try"})
     await check("POST", "/v1/raters/{id}/release")
     await check("POST", "/v1/rounds/freeze", json={"frozen": True, "reason": "a try"})
-    for path in ("/v1/feedback/{id}", "/v1/keys/{id}", "/v1/chat/completions/{id}", "/v1/session", "/v1/me"):
+    await check("POST", "/v1/invites", 201, json={"name": "bea", "role": "rater"})
+    for kind in ("invites", "feedback", "keys", "chat/completions"):
+        await check("DELETE", f"/v1/{kind}/{{id}}")
+    for path in ("/v1/session", "/v1/me"):
         await check("DELETE", path)
 
 
@@ -204,7 +208,7 @@ def make_up_requests(url: str, key: str, ids: dict[str, str]) -> None:
     checks = [content_type_conformance, response_schema_conformance, status_code_conformance, ignored_auth, no_bug]
     bearer = {"Authorization": f"Bearer {key}"}
     found = [each.ok() for each in schema.get_all_operations()]
-    assert len(found) >= 61
+    assert len(found) >= 66
     for operation in found:
         requests = operation.as_strategy() | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
         id = ids.get(operation.path.partition("{id}")[0]) if "{id}" in operation.path else None

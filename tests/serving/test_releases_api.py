@@ -15,6 +15,7 @@ from feedback.releases import Release, ReleaseBook
 from feedback.self_test import KEY, SelfTest, self_test_of
 from feedback.statistics import Interval
 from serving import release_orders, releases
+from tests.feedback.booth import Booth
 
 ORDERS = ("promote", "pause", "resume", "abort", "rollback")
 STEPS = [{"set_weight": 5}, {"pause": "30m"}, {"set_weight": 25}, {"pause": None}, {"analysis": {}}]
@@ -330,6 +331,21 @@ async def test_what_is_known_is_shown(live: Any) -> None:
     assert card["engine"] == {"version": 1, "state": "failed", "cause": "out of memory"}
 
 
+async def test_the_evidence_is_told_after_each_vote(live: Any, book: ReleaseBook) -> None:
+    await start(live, 1, analysis={"alpha": 0.1})
+    nothing = (await live.http.get("/v1/releases/current/evidence")).json()
+    assert nothing == {"object": "release.evidence", "release": 1, "threshold": math.log(20), "data": []}
+    booth = Booth(live.gateway.settings.resolved_redis_url())
+    booth.compare(0, 1, winner="right", lane="release", release=1, split="eval", created=5.5)
+    booth.compare(1, 0, winner="tie", lane="release", release=1, split="eval", rater="bob", created=6.5)
+    first, second = (await live.http.get("/v1/releases/1/evidence")).json()["data"]
+    assert (first["vote"], first["time"], first["wins"], first["losses"], first["ties"]) == (1, 5.5, 1, 0, 0)
+    assert first["log_e_better"] == pytest.approx(math.log(1.5))
+    assert first["log_e"] == pytest.approx(math.log(1.5)), "one of one is no share that is left out"
+    assert set(first["win_rate"]) == {"value", "low", "high"} and first["win_rate"]["value"] == 1.0
+    assert (second["vote"], second["ties"], second["log_e"]) == (2, 1, first["log_e"])
+
+
 async def test_frozen_releases_still_begin_by_hand(live: Any) -> None:
     assert (await live.http.post("/v1/releases/freeze", json={"frozen": True})).json()["frozen"] is True
     assert (await live.http.get("/v1/releases/freeze")).json() == {"object": "releases", "frozen": True}
@@ -342,7 +358,8 @@ async def test_frozen_releases_still_begin_by_hand(live: Any) -> None:
 
 async def test_what_does_not_exist_is_not_found(live: Any) -> None:
     for id in ("1", "current", "newest", "-1", "9" * 30):
-        assert refusal(await live.http.get(f"/v1/releases/{id}"), 404)["code"] == "release_not_found"
+        for path in (f"/v1/releases/{id}", f"/v1/releases/{id}/evidence"):
+            assert refusal(await live.http.get(path), 404)["code"] == "release_not_found"
         for name in ORDERS:
             assert refusal(await order(live, name, id), 404)["code"] == "release_not_found"
     await start(live)
@@ -358,7 +375,7 @@ async def test_releases_are_for_operators(live: Any, role: str) -> None:
     orders = [("POST", f"/v1/releases/1/{name}") for name in ORDERS]
     for method, path in [
         ("POST", "/v1/releases"), ("GET", "/v1/releases"), ("GET", "/v1/releases/1"), ("GET", "/v1/releases/freeze"),
-        ("POST", "/v1/releases/freeze"), *orders,
+        ("GET", "/v1/releases/1/evidence"), ("POST", "/v1/releases/freeze"), *orders,
     ]:  # fmt: skip
         response = await live.http.request(method, path, headers={"authorization": f"Bearer {key}"})
         assert (response.status_code, response.json()["error"]["code"]) == (403, "insufficient_role"), path
