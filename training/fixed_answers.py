@@ -10,7 +10,7 @@ from training.data import encode_chat
 from training.models import Role, Trunk
 from training.rollout import likeliest_completions
 
-MAX_TOKENS = 96
+MAX_TOKENS = 64
 
 #: To explain, to list, to program, to console, to reckon, to rewrite, what nobody knows, what one had better decline.
 PROMPTS = (

@@ -18,7 +18,7 @@ class Book:
 
     def __init__(self) -> None:
         self.written: list[dict[str, Any]] = []
-        self.course: dict[tuple[str, int], CoursePoint] = {}
+        self.course: list[CoursePoint] = []
         self.away = 0
 
     def write(self, round_id: int, token: int, *, progress: dict[str, Any]) -> None:
@@ -30,12 +30,11 @@ class Book:
         if self.away:
             self.away -= 1
             raise RedisConnectionError
-        for place in [place for place in self.course if place[0] == stage and place[1] > after]:
-            del self.course[place]
-        self.course |= {(stage, point.step): point for point in points}
+        before = [point for point in self.course if point.stage != stage or point.step <= after]
+        self.course = [*before, *points]
 
     def losses(self) -> list[tuple[str, int, float | None]]:
-        return [(stage, step, point.metrics["loss"]) for (stage, step), point in self.course.items()]
+        return [(point.stage, point.step, point.metrics["loss"]) for point in self.course]
 
 
 def test_time_left_runs_off_within_a_step_and_figures_stay() -> None:
@@ -85,7 +84,7 @@ def test_every_step_is_on_the_course_however_seldom_it_is_written() -> None:
         progress("sft", step, 20, {})
     assert len(book.written) < 12
     assert book.losses() == [("sft", step, 1 / step) for step in range(1, 21)]
-    assert {(point.total, point.time) for point in book.course.values()} == {(20, 5.0)}
+    assert {(point.total, point.time) for point in book.course} == {(20, 5.0)}
     progress("gate", 6, 6, {"loss": float("inf")})
     assert book.losses()[-1] == ("gate", 6, None)
 

@@ -41,7 +41,7 @@ async def console(browser: Any, served: Live) -> AsyncIterator[Any]:
 
 def lines(page: Any, title: str) -> Any:
     """What a plot drew as lines; the path of one says where its points are."""
-    return page.locator("figure", has_text=title).locator("svg g[aria-label=line] path")
+    return page.locator("figure", has_text=title).locator("svg g[data-mark=line] path")
 
 
 async def numbers(page: Any, title: str) -> list[str]:
@@ -114,8 +114,8 @@ async def test_reliability_of_reward_models(console: Any) -> None:
     await console.goto("/console/reward-model")
     await console.get_by_role("heading", name="policy-v2").wait_for()
     figure = console.locator("figure", has_text="Reliability")
-    await expect(figure.locator("svg g[aria-label=dot] circle")).to_have_count(5)
-    await expect(figure.locator("svg g[aria-label=link]")).to_have_count(1)
+    await expect(figure.locator("svg g[data-mark=dot] circle")).to_have_count(5)
+    await expect(figure.locator("svg g[data-mark=link]")).to_have_count(1)
     assert (await numbers(console, "Reliability"))[-1] == "0.95 0.815"
     assert (await numbers(console, "Accuracy"))[1:] == ["1 0.66 (0.6 to 0.71)", "2 0.74 (0.68 to 0.79)"]
     await console.get_by_role("link", name="policy-v1").click()

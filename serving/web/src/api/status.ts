@@ -8,13 +8,23 @@ export interface EngineFacts {
   policy_version: number | null;
   /** Why it does not serve. */
   reason: string | null;
-  [field: string]: unknown;
+  url_kind: "supervised" | "elsewhere" | "shared" | "none";
 }
 
-/** What could not be known within a second is null. */
+/** How one version came into the engine in another's place. */
+export interface Swap {
+  to_version: number;
+  ok: boolean;
+  reason: string;
+  /** Seconds in which nobody was shown anything new. */
+  held_s: number;
+  time: number;
+}
+
+/** What could not be known within a second is null; `reasons` says why, by the name of the part. */
 export interface Status {
   engines: EngineFacts[];
-  last_swap: Record<string, unknown> | null;
+  last_swap: Swap | null;
   ledger: {
     writable: boolean | null;
     reason: string | null;
@@ -22,13 +32,15 @@ export interface Status {
     judgements: number | null;
     memory_bytes: number | null;
   };
-  workers: { alive: number | null; queued: number | null; oldest_wait_s: number | null; reason?: string | null };
+  /** `alive` is 0 or 1: several share one sign of life. `oldest_wait_s` is of an open round that nobody has taken. */
+  workers: { alive: number | null; queued: number | null; oldest_wait_s: number | null; reason: string | null };
   round: Round | null;
   learning_frozen: boolean | null;
   releases_frozen: boolean | null;
   release: number | null;
-  self_test: { alarm?: boolean; says?: string; [field: string]: unknown } | null;
-  version: string;
+  self_test: { alarm: boolean; says: string } | null;
+  reasons: Partial<Record<"last_swap" | "round" | "release" | "learning_frozen" | "releases_frozen" | "self_test", string>>;
+  version: string | null;
 }
 
 export const status = {

@@ -47,7 +47,8 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
       // It has a name from now on; whoever went elsewhere meanwhile is left there.
       if (chats.isFresh(store) && store.state.status === "ready") {
         chats.settle(store);
-        if (conversationIn(location.pathname) === null) go(chatPath(store.state.id), { replace: true });
+        const elsewhere = conversationIn(location.pathname) ?? consoleIn(location.pathname);
+        if (elsewhere === null) go(chatPath(store.state.id), { replace: true });
       }
       void list.refresh();
     };

@@ -1,7 +1,7 @@
 import { fireEvent, render, screen, waitFor } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Role } from "../api/client";
-import { failure, gateway, json, type Route } from "../rating/gateway_double";
+import { failure, gateway, json, Streamed, type Route } from "../rating/gateway_double";
 
 const LIST = { object: "list", data: [], has_more: false, frozen: false };
 const FACTS = {
@@ -10,7 +10,7 @@ const FACTS = {
     { arm: "stable", policy_version: 3, reason: null },
     { arm: "candidate", policy_version: null, reason: "the engine starts" },
   ],
-  last_swap: null,
+  last_swap: { to_version: 3, ok: false, reason: "the proof failed", held_s: 0.5, time: 1767225600 },
   ledger: { writable: true, reason: null, completions: 1234, judgements: 56, memory_bytes: 1572864 },
   workers: { alive: null, queued: 2, oldest_wait_s: 75, reason: "the broker does not answer" },
   round: null,
@@ -18,6 +18,7 @@ const FACTS = {
   releases_frozen: true,
   release: null,
   self_test: { alarm: true, says: "stable beats itself" },
+  reasons: { release: "the ledger did not answer" },
   version: "0.1",
 };
 const RUNNING = {
@@ -66,6 +67,23 @@ test("operators find the console in the sidebar, and the chat again", async () =
   await screen.findByLabelText("Message");
 });
 
+test("a chat that goes on meanwhile leaves an operator in the console", async () => {
+  const answer = new Streamed();
+  const asked = await arrive("/chat", "operator", { "POST /v1/chat/completions": () => answer.response });
+  fireEvent.change(await screen.findByLabelText("Message"), { target: { value: "tea?" } });
+  fireEvent.click(screen.getByLabelText("Send"));
+  await waitFor(() => expect(asked.some(({ method }) => method === "POST")).toBe(true));
+  fireEvent.click(screen.getByText("Console"));
+  await screen.findByRole("heading", { name: "Overview" });
+  const listed = () => asked.filter(({ path }) => path.startsWith("/v1/conversations")).length;
+  const before = listed();
+  answer.text(0, "Green.", { conversation_id: "web-1", completion_ids: ["cmp_1:0"] });
+  answer.finish(0, { conversation_id: "web-1", completion_ids: ["cmp_1:0"], stored: true });
+  answer.end();
+  await waitFor(() => expect(listed()).toBeGreaterThan(before));
+  expect(location.pathname).toBe("/console/overview");
+});
+
 test("users find no console, and are told so where they type its address", async () => {
   const asked = await arrive("/console/rounds", "rater");
   await screen.findByText("This is for operators and admins; you are signed in as ann, rater.");
@@ -89,10 +107,12 @@ test("the overview says what serves, what does not, and what cannot be known", a
   expect(await figureOf("engine, stable")).toContain("policy-v3");
   expect(await figureOf("engine, candidate")).toBe("engine, candidatedoes not servethe engine starts");
   expect(await figureOf("workers")).toBe("workersunknownthe broker does not answer");
+  expect(await figureOf("last swap")).toMatch(/^last swappolicy-v3 failed.* ago, the proof failed$/);
   expect(await figureOf("ledger")).toContain("1.5 MiB of memory");
   expect(await figureOf("answers kept")).toContain("1,234");
   expect(await figureOf("votes' self-test")).toBe("votes' self-testalarmstable beats itself");
   await screen.findByText("No round is open.");
+  await screen.findByText(/^Unknown: the ledger did not answer\./);
 });
 
 test("learning is frozen for a reason, after a confirmation", async () => {
@@ -117,7 +137,7 @@ test("a round is shown while it runs, with the curve so far", async () => {
     "●PPOunder way",
   );
   const score = screen.getByText("Score").closest("figure")!;
-  await waitFor(() => expect(score.querySelector("svg [aria-label=line] path")).toBeTruthy());
+  await waitFor(() => expect(score.querySelector("svg [data-mark=line] path")).toBeTruthy());
   expect(screen.getByText("KL to the reference").closest("figure")!.textContent).toContain("Comes with the first steps.");
   expect(screen.getByText(/^SFT was skipped: 3 new demonstrations/)).toBeTruthy();
 });
@@ -173,8 +193,8 @@ test("the newest reward model is shown in full, and all of them beside each othe
   expect(screen.getByText("0.375 to 0.625 nats per pair; knowing nothing: 0.693")).toBeTruthy();
   expect(screen.getAllByRole("link", { name: /policy-v/ }).map((link) => link.textContent)).toEqual(["policy-v2", "policy-v1"]);
   const figure = screen.getByText("Reliability").closest("figure")!;
-  await waitFor(() => expect(figure.querySelector("svg [aria-label=dot]")?.childElementCount).toBe(2));
-  expect(figure.querySelector("svg [aria-label=link]")).toBeTruthy();
+  await waitFor(() => expect(figure.querySelector("svg [data-mark=dot]")?.childElementCount).toBe(2));
+  expect(figure.querySelector("svg [data-mark=link]")).toBeTruthy();
   expect(asked.filter(({ path }) => path.startsWith("/v1/policies/")).length).toBe(1);
 });
 

@@ -1,15 +1,16 @@
 import { duration } from "../../api/client";
-import type { EngineFacts, Status } from "../../api/status";
+import type { EngineFacts, Status, Swap } from "../../api/status";
 import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import { Badge } from "../parts/Badge";
 import { Figure, Figures } from "../parts/Figure";
 import { figure } from "../parts/Plot";
+import { When } from "../parts/When";
 import { bytes } from "../parts/words";
 
 /** What answers, what keeps what is said, and who trains. */
 export function Health({ facts }: { facts: Status }) {
-  const { ledger, workers, engines, self_test } = facts;
+  const { ledger, workers, engines, self_test, reasons } = facts;
   return (
     <section aria-labelledby="health">
       <h2 id="health">Health</h2>
@@ -17,6 +18,7 @@ export function Health({ facts }: { facts: Status }) {
         {engines.map((engine) => (
           <Engine key={engine.arm} engine={engine} />
         ))}
+        {facts.last_swap && <LastSwap swap={facts.last_swap} />}
         <Figure
           name="ledger"
           value={
@@ -32,7 +34,7 @@ export function Health({ facts }: { facts: Status }) {
           name="workers"
           value={
             workers.alive === null ? null : (
-              <Badge tone={workers.alive > 0 ? "good" : "bad"}>{workers.alive > 0 ? `${workers.alive} alive` : "none"}</Badge>
+              <Badge tone={workers.alive > 0 ? "good" : "bad"}>{workers.alive > 0 ? "alive" : "none"}</Badge>
             )
           }
           note={workers.reason ?? queue(workers)}
@@ -40,7 +42,7 @@ export function Health({ facts }: { facts: Status }) {
         <Figure
           name="votes' self-test"
           value={self_test && <Badge tone={self_test.alarm ? "bad" : "good"}>{self_test.alarm ? "alarm" : "quiet"}</Badge>}
-          note={self_test?.alarm ? self_test.says : null}
+          note={self_test?.alarm ? self_test.says : reasons.self_test}
         />
       </Figures>
     </section>
@@ -63,10 +65,28 @@ function Engine({ engine: { arm, policy_version, reason } }: { engine: EngineFac
   );
 }
 
+function LastSwap({ swap: { to_version, ok, reason, held_s, time } }: { swap: Swap }) {
+  return (
+    <Figure
+      name="last swap"
+      value={
+        <>
+          policy-v{to_version} {!ok && <Badge tone="bad">failed</Badge>}
+        </>
+      }
+      note={
+        <>
+          <When time={time} />, {ok ? `answers stood still for ${figure(held_s)} s` : reason}
+        </>
+      }
+    />
+  );
+}
+
 const count = (value: number | null) => (value === null ? null : figure(value));
 
 function queue({ queued, oldest_wait_s }: Status["workers"]): string | null {
+  if (oldest_wait_s !== null) return `the open round has waited for ${duration(oldest_wait_s)}`;
   if (queued === null) return null;
-  if (queued === 0) return "nothing waits";
-  return `${figure(queued)} waiting` + (oldest_wait_s === null ? "" : `, the first for ${duration(oldest_wait_s)}`);
+  return queued === 0 ? "nothing waits" : `${figure(queued)} in the queue`;
 }

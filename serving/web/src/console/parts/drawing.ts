@@ -9,7 +9,7 @@ const QUIET = "var(--muted)";
 
 /** An SVG element that follows the theme, since its colours are the page's own. */
 export function draw({ title, series, x, y, rules = [], diagonal, height = 220 }: PlotProps, width: number): Element {
-  return plot({
+  const drawn = plot({
     width,
     height,
     inset: 4,
@@ -21,15 +21,24 @@ export function draw({ title, series, x, y, rules = [], diagonal, height = 220 }
     x: { type: x.kind === "time" ? "time" : "linear", ...extent(x, series, (point) => [point.x], ruled(rules, "x")) },
     y: { ...extent(y, series, (point) => [point.y, point.low, point.high], ruled(rules, "y")), nice: !y.domain },
     marks: [
-      gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: ticksOf(y, series, 44, height) }),
-      axisX({ label: x.name, labelAnchor: "center", labelArrow: "none", color: QUIET, ticks: ticksOf(x, series, 80, width) }),
-      axisY({ label: y.name, labelArrow: "none", color: QUIET, tickSize: 0, ticks: ticksOf(y, series, 44, height) }),
+      gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: height / 44 }),
+      axisX({ label: x.name, labelAnchor: "center", labelArrow: "none", color: QUIET, ...ticksAlong(x, series, width) }),
+      axisY({ label: y.name, labelArrow: "none", color: QUIET, tickSize: 0, ticks: height / 44 }),
       ...(diagonal ? [slope(x, y)] : []),
       ...rules.flatMap(ruleOf),
       ...series.flatMap((each, at) => marksOf(each, at, x)),
       ...series.map((each) => tipOf(each, x, y)),
     ],
   });
+  drawn.setAttribute("role", "img");
+  drawn.querySelectorAll("g[aria-label]").forEach(unnamed);
+  return drawn;
+}
+
+/** To who listens a plot is one image, and its table says the rest: what the library calls its parts names nothing. */
+function unnamed(part: Element): void {
+  part.setAttribute("data-mark", part.getAttribute("aria-label")!);
+  part.removeAttribute("aria-label");
 }
 
 const placed = (x: Axis) => (point: Point) => (x.kind === "time" ? new Date(point.x * 1000) : point.x);
@@ -109,12 +118,13 @@ function extent(axis: Axis, series: readonly Series[], of: (point: Point) => (nu
   return { domain: axis.kind === "time" ? ends.map((end) => new Date(end * 1000)) : ends };
 }
 
-/** As many as there is room for, each `apart` pixels; of whole numbers, which are on the x axis, none between. */
-function ticksOf(axis: Axis, series: readonly Series[], apart: number, room: number): number | number[] {
-  const most = Math.max(2, Math.floor(room / apart));
-  if (axis.kind !== "whole") return most;
-  const places = series.flatMap(({ points }) => points.map(({ x }) => x));
-  return wholeTicks(Math.min(...places), Math.max(...places), most);
+/** As many as there is room for; of whole numbers none between. */
+function ticksAlong(x: Axis, series: readonly Series[], width: number) {
+  const most = Math.max(2, Math.floor(width / 80));
+  if (x.kind !== "whole") return { ticks: most };
+  const places = series.flatMap(({ points }) => points.map((point) => point.x));
+  const ticks = wholeTicks(Math.min(...places), Math.max(...places), most);
+  return { ticks, tickFormat: (value: number) => value.toLocaleString("en") };
 }
 
 /** Every 1st, 2nd, 5th, 10th, 20th … whole number from `low` to `high`. */

@@ -46,6 +46,17 @@ test("a first try that fails says so and can be repeated", async () => {
   await screen.findByText("there");
 });
 
+test("an answer that was overtaken is not shown", async () => {
+  let tell = (_: string) => {};
+  const slow = () => new Promise<string>((resolve) => (tell = resolve));
+  const load = vi.fn().mockImplementationOnce(slow).mockResolvedValue("new");
+  render(<Shown load={load} />);
+  document.dispatchEvent(new Event("visibilitychange")); // the page is seen again
+  await screen.findByText("new");
+  await act(async () => tell("old"));
+  expect(screen.queryByText("old")).toBeNull();
+});
+
 test("an answer about something else is never shown in its place", async () => {
   let tell = (_: string) => {};
   const slow = () => new Promise<string>((resolve) => (tell = resolve));
@@ -123,7 +134,7 @@ test("a plot is drawn, and told in numbers", async () => {
     { name: "score", points: [{ x: 2, y: -1 }] },
   ];
   const { container } = render(<Plot title="Curves" series={series} x={{ name: "step" }} y={{ name: "nats" }} />);
-  await waitFor(() => expect(container.querySelector("svg [aria-label=line] path")).toBeTruthy());
+  await waitFor(() => expect(container.querySelector("svg [data-mark=line] path")).toBeTruthy());
   const details = container.querySelector("details")!;
   details.open = true;
   fireEvent(details, new Event("toggle"));

@@ -58,7 +58,7 @@ function Facts({ round }: { round: Round }) {
       <Figure name={round.finished === null ? "has taken" : "took"} value={took(round)} />
       <Figure
         name="policy"
-        value={made === null ? "none yet" : <Link to={consolePath("policies", made)}>policy-v{made}</Link>}
+        value={made === null ? (isOpen(round) ? "none yet" : "none") : <Link to={consolePath("policies", made)}>policy-v{made}</Link>}
       />
       {round.attempts > 1 && <Figure name="attempts at this stage" value={round.attempts} />}
       {round.restarts > 0 && <Figure name="begun anew" value={round.restarts} note="because data was erased" />}

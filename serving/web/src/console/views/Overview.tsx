@@ -23,26 +23,31 @@ export function Overview() {
         <>
           <Health facts={facts} />
           <div className="c-columns">
-            <OpenRound round={facts.round} />
+            <OpenRound round={facts.round} unknown={facts.reasons.round} />
             <div className="c-stack">
-              <OpenRelease id={facts.release} />
+              <OpenRelease id={facts.release} unknown={facts.reasons.release} />
               <Switches facts={facts} onDone={() => void polled.refresh()} />
             </div>
           </div>
-          <p className="muted small">Ratchet {facts.version}</p>
+          {facts.version !== null && <p className="muted small">Ratchet {facts.version}</p>}
         </>
       )}
     </Loaded>
   );
 }
 
-function OpenRound({ round }: { round: Round | null }) {
+interface Unknown {
+  /** Why nobody can say whether there is one. */
+  unknown: string | undefined;
+}
+
+function OpenRound({ round, unknown }: { round: Round | null } & Unknown) {
   return (
     <section className="c-card" aria-labelledby="learning">
       <h2 id="learning">Learning</h2>
       {round === null ? (
         <>
-          <p>No round is open.</p>
+          <p>{unknown ? `Unknown: ${unknown}.` : "No round is open."}</p>
           <div className="c-row">
             <StartRound />
             <Link to={consolePath("rounds")}>Past rounds</Link>
@@ -62,13 +67,13 @@ function OpenRound({ round }: { round: Round | null }) {
   );
 }
 
-function OpenRelease({ id }: { id: number | null }) {
+function OpenRelease({ id, unknown }: { id: number | null } & Unknown) {
   return (
     <section className="c-card" aria-labelledby="releasing">
       <h2 id="releasing">Release</h2>
       {id === null ? (
         <p>
-          No release is open. <Link to={consolePath("releases")}>Past releases</Link>
+          {unknown ? `Unknown: ${unknown}.` : "No release is open."} <Link to={consolePath("releases")}>Past releases</Link>
         </p>
       ) : (
         <ReleaseLine id={id} />
