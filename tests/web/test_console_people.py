@@ -40,7 +40,7 @@ def rows(page: Any) -> Any:
 async def test_judgements_are_filtered_opened_and_read_in_full(console: Any, people: People) -> None:  # noqa: F811
     await console.get_by_role("link", name="Console").click()
     await console.get_by_role("link", name="Feedback", exact=True).click()
-    await expect(rows(console)).to_have_count(15)
+    await expect(rows(console)).to_have_count(16)
     await expect(rows(console).first).to_contain_text("Report")
     await console.get_by_label("Kind").select_option("ranking")
     await expect(rows(console)).to_have_count(1)

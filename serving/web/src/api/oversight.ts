@@ -184,7 +184,8 @@ export type ShownInvite = Invite & { link: string };
 
 export const invites = {
   list: () => get<{ data: Invite[] }>("/v1/invites").then(({ data }) => data),
-  create: (wish: { name: string; role: Role; expires?: number }) => post<ShownInvite>("/v1/invites", wish),
+  /** `url` is where people reach the page, as the link will say. */
+  create: (wish: { name: string; role: Role; url: string; expires?: number }) => post<ShownInvite>("/v1/invites", wish),
   withdraw: (id: string) => del<unknown>(`/v1/invites/${segment(id)}`),
 };
 

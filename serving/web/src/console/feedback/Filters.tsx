@@ -1,5 +1,5 @@
 import { useEffect, useId, useState, type FormEvent } from "react";
-import { type Chosen, type Filter, isFiltered } from "./filters";
+import { type Chosen, type Filter, isFiltered } from "./chosen";
 
 interface FiltersProps {
   chosen: Chosen;

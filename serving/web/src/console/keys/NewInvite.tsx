@@ -13,7 +13,7 @@ export function NewInvite({ onMade }: { onMade: (shown: Shown) => void }) {
   const submit = async (event: FormEvent) => {
     event.preventDefault();
     const done = await make(async () => {
-      const made = await invites.create({ name: name.trim(), role: role as Role, ...endOf(days) });
+      const made = await invites.create({ name: name.trim(), role: role as Role, url: location.origin, ...endOf(days) });
       onMade({ what: "link", name: made.name, text: made.link });
     });
     if (done) setName("");

@@ -2,7 +2,7 @@ import type { RaterRow } from "../../api/oversight";
 import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import { CopyButton } from "../../chat/CopyButton";
-import { searchOf } from "../feedback/filters";
+import { searchOf } from "../feedback/chosen";
 import { Judgements } from "../feedback/Judgements";
 import { Why } from "../feedback/Review";
 import { Badge } from "../parts/Badge";

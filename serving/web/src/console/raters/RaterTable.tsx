@@ -1,7 +1,7 @@
 import type { RaterRow } from "../../api/oversight";
 import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
-import { searchOf } from "../feedback/filters";
+import { searchOf } from "../feedback/chosen";
 import { Badge } from "../parts/Badge";
 import { Rater } from "../parts/Rater";
 import { type Column, Table } from "../parts/Table";

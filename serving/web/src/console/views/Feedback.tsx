@@ -4,7 +4,7 @@ import type { ViewProps } from "../Console";
 import "../people.css";
 import { Export } from "../feedback/Export";
 import { Filters } from "../feedback/Filters";
-import { chosenIn, searchOf, wantedBy } from "../feedback/filters";
+import { chosenIn, searchOf, wantedBy } from "../feedback/chosen";
 import { Judgements } from "../feedback/Judgements";
 import { Review } from "../feedback/Review";
 import { Whole } from "../feedback/Whole";

@@ -121,6 +121,8 @@ it("invites by a link shown once, and withdraws it", async () => {
   fireEvent.change(within(form).getByLabelText("Whom it is for"), { target: { value: "Lee" } });
   fireEvent.submit(form);
   await screen.findByText("https://x/join#inv_t");
+  const { body } = asked.find(({ method }) => method === "POST")!;
+  expect(body).toMatchObject({ name: "Lee", role: "user", url: location.origin });
   act((await screen.findByText("Kim")).closest("tr")!, "Withdraw");
   await waitFor(() => expect(asked.some(({ method }) => method === "DELETE")).toBe(true));
 });

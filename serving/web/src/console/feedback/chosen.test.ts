@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { chosenIn, isFiltered, searchOf, wantedBy } from "./filters";
+import { chosenIn, isFiltered, searchOf, wantedBy } from "./chosen";
 
 describe("filters in the address", () => {
   it("come back as they were written, and nothing of what does not filter", () => {
