@@ -108,6 +108,7 @@ async def test_what_a_model_writes_never_runs(served: Live, witness: Witness) ->
         )
         await witness.saw_nothing()
         await page.get_by_role("button", name="Not now").click()
+        await page.locator(".trial").wait_for(state="detached")
     for link in await page.locator(".answer a").all():
         assert await link.get_attribute("target") == "_blank"
     await page.reload()

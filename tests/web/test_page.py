@@ -282,6 +282,7 @@ async def test_votes_are_in_sight_and_leave_room_for_what_is_judged(page: Any, s
         assert box["height"] <= 100
         assert box["y"] > 0 and box["y"] + box["height"] <= composer["y"] + 1
         await page.get_by_role("button", name="Not now").click()
+        await page.locator(".trial").wait_for(state="detached")
 
 
 async def test_an_invitation_signs_in_once_and_leaves_the_address(browser: Any, served: Live) -> None:
