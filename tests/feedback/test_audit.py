@@ -122,4 +122,5 @@ def test_pages_join_to_the_whole_list_also_within_one_moment(
         page = audit(redis, found[-1].id if found else None, limit)
         assert len(page.entries) <= limit
         found, more = found + page.entries, page.more
+        assert len(found) <= len(whole), "nothing comes twice"
     assert found == whole
