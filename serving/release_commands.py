@@ -191,7 +191,7 @@ def in_a_line(redis: Redis, book: ReleaseBook) -> str | None:
     if release is None:
         return None
     known = facts(redis, release)
-    waits = known["forecast"] if release.state != "proposed" else None  # what is proposed waits for no more votes
+    waits = known["forecast"] if not release.proposed else None  # what is proposed waits for no more votes
     return f"{release.id} ({known['is']})" + (f", {waits}" if waits else "")
 
 
