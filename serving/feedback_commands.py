@@ -1,11 +1,13 @@
 """`ratchet feedback`: what people said, out of the ledger and into it."""
 
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, BinaryIO, Literal, cast
 
 import typer
@@ -129,7 +131,7 @@ def origin(name: str, split: Literal["train", "eval", "hashed"], keys: KeyRing, 
 def _import(importer: Importer, file: Path, format: str, report: Path, dry_run: bool) -> None:
     tally, started, first = Tally(), time.monotonic(), 0
     try:
-        with _bar() as bar:
+        with _bar() as bar, _ctrl_c() as pressed:
             task = bar.add_task(f"{file.name} ({format})", total=None, lines="")
             for number, progress in enumerate(importer.run(file, format, report, dry=dry_run)):
                 tally = progress.tally
@@ -137,6 +139,8 @@ def _import(importer: Importer, file: Path, format: str, report: Path, dry_run: 
                 rate = (tally.line - first) / max(time.monotonic() - started, 1e-9)
                 lines = f"{tally.line} lines, {rate:.0f}/s"
                 bar.update(task, completed=progress.read, total=progress.size, lines=lines)
+                if pressed:
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         typer.echo(f"{file}: stopped after line {tally.line}; run the same command again to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -157,6 +161,23 @@ def moment(text: str | None) -> float | None:
         return seconds(TypeAdapter(datetime | None).validate_python(text))
     except ValidationError as error:
         raise Failure(f"{text} is no time: give one like 2026-11-24T09:30 or seconds since 1970") from error
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[list[int]]:
+    """Fills when it is pressed; pressed again it acts at once. An exception could come in a `__del__`, and be lost."""
+    pressed: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def press(number: int, _: FrameType | None) -> None:
+        pressed.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -295,6 +295,9 @@ def test_frozen_releases_are_told_of(book: ReleaseBook) -> None:
     assert (told["releases"], told["open release"]) == (
         "on", "1 (pending, step 1 of 2, policy-v1 at 0%), about 120 more votes to a decision",
     )  # fmt: skip
+    proven(book, step=2, proposed=True)
+    told = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)
+    assert "votes to a decision" not in told["open release"], "what is proposed waits for somebody, not for votes"
 
 
 def test_the_screen_says_where_it_is_and_what_is_known(book: ReleaseBook) -> None:
