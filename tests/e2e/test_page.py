@@ -23,10 +23,14 @@ def page(service: Service) -> Iterator[Any]:
         browser.close()
 
 
-def test_a_person_signs_in_chats_and_rates(service: Service, page: Any) -> None:
+def sign_in(page: Any, key: str) -> None:
     page.goto("/")
-    page.get_by_label("API key").fill(service.key)
+    page.get_by_label("API key").fill(key)
     page.get_by_role("button", name="Sign in").click()
+
+
+def test_a_person_signs_in_chats_and_rates(service: Service, page: Any) -> None:
+    sign_in(page, service.key)
     page.get_by_label("Message").fill("What is the capital of France?")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Good answer").click()
@@ -37,3 +41,16 @@ def test_a_person_signs_in_chats_and_rates(service: Service, page: Any) -> None:
     answer = page.get_by_role("article", name="Answer").inner_text()
     assert newest["judgement"]["value"] == 1 and answer.strip()
     assert told["choices"][0]["message"]["content"].split()[0] in answer
+
+
+def test_an_operator_sees_what_serves_and_what_it_says(service: Service, page: Any) -> None:
+    sign_in(page, service.key)
+    page.get_by_role("link", name="Console").click()
+    figures = page.locator(".c-figures > div")
+    figures.filter(has_text="engine, stable").get_by_text("policy-v").wait_for()
+    figures.filter(has_text="workers").get_by_text("alive").wait_for()
+    page.goto("/console/policies/0-0")
+    answers = service.get("/v1/policies/policy-v0/diff?with=policy-v0")["answers"]
+    assert len(answers) == 8 and all(each["left"] == each["right"] for each in answers)
+    page.get_by_text(answers[0]["prompt"]).first.wait_for()
+    assert any(" the " in each["left"] for each in answers), "English, by a model that knows it"

@@ -66,7 +66,7 @@ export interface Release {
   proposed: boolean;
   plan: Plan;
   step: number;
-  steps: { says: string; state: "taken" | "under way" | "to come" }[];
+  steps: { says: string; state: "taken" | "under way" | "to come" | "not taken" }[];
   weight: number;
   engine: { version: number; state: string | null; cause: string | null } | null;
   self_test: SelfTest | null;

@@ -76,7 +76,7 @@ function LastSwap({ swap: { to_version, ok, reason, held_s, time } }: { swap: Sw
       }
       note={
         <>
-          <When time={time} />, {ok ? `answers stood still for ${figure(held_s)} s` : reason}
+          <When time={time} />, {ok ? `answers stood still for ${held_s.toFixed(2)} s` : reason}
         </>
       }
     />

@@ -12,7 +12,7 @@ export const Guardrails = ({ guardrails }: { guardrails: Guardrail[] }) => (
 
 const COLUMNS: Column<Guardrail>[] = [
   { name: "Guardrail", cell: ({ name }) => guardrailName(name) },
-  { name: "Verdict", cell: ({ verdict }) => <Badge tone={TONES[verdict]}>{verdict}</Badge> },
+  { name: "Verdict", cell: ({ verdict }) => <Badge tone={TONES[verdict]}>{verdict === "unknown" ? "too few yet" : verdict}</Badge> },
   { name: "Found", cell: (each) => (each.value === null ? "–" : guardrailFigure(each, each.value)) },
   { name: "Interval", cell: ({ interval }) => interval && `${interval.low.toFixed(2)} to ${interval.high.toFixed(2)}` },
   { name: "At most", cell: (each) => guardrailFigure(each, each.limit) },

@@ -126,7 +126,8 @@ test("after a conflict the release is shown as it is now", async () => {
 });
 
 test("what is over takes no orders, and tells which steps were never taken", async () => {
-  one({ ...CANARY, state: "rolled_back", open: false, is: "rolled back", why: "It is worse." });
+  const steps = CANARY.steps.map((step) => ({ ...step, state: step.state === "taken" ? step.state : "not taken" }) as const);
+  one({ ...CANARY, state: "rolled_back", open: false, is: "rolled back", why: "It is worse.", steps });
   await screen.findByText("It is worse.");
   expect(screen.queryByText("Pause")).toBeNull();
   expect(screen.getAllByText("not taken")).toHaveLength(3);
