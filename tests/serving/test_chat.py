@@ -269,9 +269,16 @@ async def test_without_redis_chat_goes_on_and_says_that_it_was_not_stored(live: 
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_a_client_that_hangs_up_frees_its_slot(live: Any, eventually: Any, streamed: bool) -> None:
-    body = live.body(stream=streamed, max_tokens=2000)
-    request = asyncio.create_task(live.http.post("/v1/chat/completions", json=body))
-    await eventually(lambda: live.engine.state()["active"] == 1)
+    body, shown = live.body(stream=streamed, max_tokens=2000), ""
+
+    async def ask() -> None:
+        nonlocal shown
+        async with live.http.stream("POST", "/v1/chat/completions", json=body) as response:
+            async for text in response.aiter_text():
+                shown += text
+
+    request = asyncio.create_task(ask())
+    await eventually(lambda: live.engine.state()["active"] == 1 and ("w0-" in shown or not streamed))
     request.cancel()
     await eventually(lambda: live.engine.state()["aborted"] == 1, seconds=2)
     assert live.engine.state()["active"] == 0
