@@ -17,7 +17,7 @@ const FACTS = {
   learning_frozen: false,
   releases_frozen: true,
   release: null,
-  self_test: { alarm: true, says: "stable beats itself" },
+  self_test: { votes: 40, alarm: true, says: "stable beats itself" },
   reasons: { release: "the ledger did not answer" },
   version: "0.1",
 };
@@ -113,6 +113,33 @@ test("the overview says what serves, what does not, and what cannot be known", a
   expect(await figureOf("votes' self-test")).toBe("votes' self-testalarmstable beats itself");
   await screen.findByText("No round is open.");
   await screen.findByText(/^Unknown: the ledger did not answer\./);
+});
+
+test("nothing is claimed of what is not known, and no test that has not begun is said to be passed", async () => {
+  await arrive("/console/overview", "admin", {
+    "GET /v1/status": () =>
+      json({
+        ...FACTS,
+        last_swap: null,
+        learning_frozen: null,
+        self_test: { votes: 0, alarm: false, says: "of 0 decisive votes the second won 0" },
+        reasons: { last_swap: "the ledger is away", learning_frozen: "the ledger is silent" },
+      }),
+  });
+  expect(await figureOf("last swap")).toBe("last swapunknownthe ledger is away");
+  expect(await figureOf("votes' self-test")).toBe("votes' self-testno votes yetof 0 decisive votes the second won 0");
+  const learning = screen.getByText("learning", { selector: ".c-name" }).parentElement!;
+  expect(learning.textContent).toBe("learning unknownUnknown: the ledger is silent.");
+  expect(screen.getByText("releases", { selector: ".c-name" }).parentElement!.textContent).toContain("Nothing is released");
+});
+
+test("no swap is shown where none was, and a test that found nothing is quiet", async () => {
+  const self_test = { votes: 12, alarm: false, says: "of 12 the second won 5" };
+  await arrive("/console/overview", "admin", {
+    "GET /v1/status": () => json({ ...FACTS, last_swap: null, self_test, reasons: {} }),
+  });
+  expect(await figureOf("votes' self-test")).toBe("votes' self-testquietof 12 the second won 5");
+  expect(screen.queryByText("last swap")).toBeNull();
 });
 
 test("learning is frozen for a reason, after a confirmation", async () => {
