@@ -44,12 +44,13 @@ export function Switches({ facts, onDone }: { facts: Status; onDone: () => void 
 
 function Switch({ what, frozen, unknown, going, stops, freeze, onDone }: SwitchProps) {
   const act = frozen ? "Unfreeze" : "Freeze";
+  const told = frozen === null ? `Unknown: ${unknown ?? "no reason is given"}.` : frozen ? stops : going;
   return (
     <div className="c-switch">
       <div>
         <strong className="c-name">{what}</strong>{" "}
         {frozen === null ? <Badge>unknown</Badge> : <Badge tone={frozen ? "bad" : "good"}>{frozen ? "frozen" : "on"}</Badge>}
-        <p className="muted small">{frozen === null ? `Unknown: ${unknown ?? "no reason is given"}.` : frozen ? stops : going}</p>
+        <p className="muted small">{told}</p>
       </div>
       <Act
         name={`${act} ${what}`}
