@@ -1,5 +1,6 @@
 """What an operator sees in the console of people, and does about them, in Chromium."""
 
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -67,7 +68,13 @@ async def test_judgements_are_filtered_opened_and_read_in_full(console: Any, peo
     async with console.expect_download() as download:
         await console.get_by_label("Export as").select_option("kto")
         await console.get_by_role("link", name="Download").click()
-    assert "Tea" not in Path(await (await download.value).path()).read_text().split("prompt")[0]
+    text = Path(await (await download.value).path()).read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    tea, hurt = lines  # what was said last of each answer, of everybody: only split and days narrow an export
+    assert [line["prompt"][-1]["content"] for line in lines] == ["tea?", HURT.format("prompt")]
+    assert (tea["completion"][0]["content"], tea["label"], hurt["label"]) == ("It is red.", False, False)
+    assert "Tea is not red." not in text  # comments stay here
+    assert not any(each.rater in text for each in people)  # as do raters' names
     assert (await download.value).suggested_filename.startswith("feedback-kto-")
 
 
@@ -176,6 +183,11 @@ async def test_ones_own_key_is_rotated_without_losing_it(console: Any, served: L
     await console.get_by_role("dialog").get_by_role("button", name="Rotate").click()
     text = await console.get_by_role("region", name="The key of root").locator("code").inner_text()
     assert KeyRing(served.ledger.redis, "pepper").find(text) is not None
+    await console.get_by_role("link", name="Audit trail").click()
+    await console.get_by_role("heading", name="Audit trail").wait_for()
+    await expect(console.get_by_role("region", name="The key of root")).to_contain_text(text)
+    await console.get_by_role("button", name="I have it").click()
+    await console.get_by_role("link", name="Keys", exact=True).click()
     await console.reload()
     await expect(row).to_be_visible()  # signed in still
 

@@ -19,6 +19,8 @@ export interface Plan {
   interleave: number;
   raters: Electorate;
   alpha: number;
+  /** `alpha` is that of each guardrail. */
+  limits: { alpha: number };
   max_votes: number;
   deadline: number | null;
   [field: string]: unknown;

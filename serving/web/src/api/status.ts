@@ -38,7 +38,7 @@ export interface Status {
   learning_frozen: boolean | null;
   releases_frozen: boolean | null;
   release: number | null;
-  self_test: { alarm: boolean; says: string } | null;
+  self_test: { votes: number; alarm: boolean; says: string } | null;
   reasons: Partial<Record<"last_swap" | "round" | "release" | "learning_frozen" | "releases_frozen" | "self_test", string>>;
   version: string | null;
 }

@@ -6,7 +6,8 @@ import { invitation, Joining } from "./Joining";
 import { forgetPerson } from "./person";
 import { Shell } from "./Shell";
 import { SignIn } from "./SignIn";
-import { go } from "./route";
+import { consoleIn, consolePath, go } from "./route";
+import { afterSecrets, forgetSecrets } from "./secrets";
 
 type State =
   | { kind: "asking" }
@@ -37,10 +38,15 @@ export function App() {
     // The page goes first, with all that still writes.
     flushSync(() => setState({ kind: "out", problem: null }));
     forgetPerson();
+    forgetSecrets();
   };
   const expire = () => {
-    forgetSaid();
-    setState(EXPIRED);
+    const over = afterSecrets(() => {
+      forgetSaid();
+      setState(EXPIRED);
+    });
+    // What is to be acknowledged first stands there.
+    if (!over && consoleIn(location.pathname) === null) go(consolePath("keys"));
   };
   return <Shell session={state.session} onSignOut={signOut} onSignedOut={expire} />;
 }

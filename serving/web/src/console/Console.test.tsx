@@ -17,7 +17,7 @@ const FACTS = {
   learning_frozen: false,
   releases_frozen: true,
   release: null,
-  self_test: { alarm: true, says: "stable beats itself" },
+  self_test: { votes: 40, alarm: true, says: "stable beats itself" },
   reasons: { release: "the ledger did not answer" },
   version: "0.1",
 };
@@ -113,6 +113,80 @@ test("the overview says what serves, what does not, and what cannot be known", a
   expect(await figureOf("votes' self-test")).toBe("votes' self-testalarmstable beats itself");
   await screen.findByText("No round is open.");
   await screen.findByText(/^Unknown: the ledger did not answer\./);
+});
+
+const KEY = {
+  object: "key", id: "key_1", name: "ann", role: "admin", created: 1767225600, expires: null, last_rotated: null,
+  limits: { requests_per_minute: null, tokens_per_day: null, streams: null, feedback_per_day: null }, usage: null,
+}; // prettier-ignore
+
+test("a key that is told once goes along, and whoever rotated their own reads it before they are signed out", async () => {
+  let out = false;
+  const known = (body: unknown) => () => (out ? failure(401, "no session") : json(body));
+  await arrive("/console/keys", "admin", {
+    "GET /v1/conversations": known(LIST),
+    "GET /v1/keys": known({ ...LIST, data: [KEY] }),
+    "GET /v1/invites": known(LIST),
+    "GET /v1/me": known({ id: "key_1" }),
+    "POST /v1/keys/key_1/rotate": () => ((out = true), json({ ...KEY, key: "rk-new" })),
+    "POST /v1/session": () => failure(503, "the ledger is away"),
+  });
+  await screen.findByText("yours");
+  fireEvent.click(screen.getByRole("button", { name: "Rotate" }));
+  fireEvent.submit(screen.getByText(/It is your own/).closest("form")!);
+  await screen.findByText("rk-new");
+  await waitFor(() => expect(screen.queryByText(/It is your own/)).toBeNull());
+  fireEvent.click(screen.getByRole("link", { name: "Audit trail" }));
+  await screen.findByRole("heading", { name: "Audit trail" });
+  expect(screen.getByText("rk-new")).toBeTruthy();
+  fireEvent.click(screen.getByText("I have it"));
+  await screen.findByText(/^You were signed out/);
+});
+
+test("a key that is told once is still there for who was in the chat meanwhile", async () => {
+  await arrive("/console/keys", "admin", {
+    "GET /v1/keys": () => json({ ...LIST, data: [KEY] }),
+    "GET /v1/invites": () => json(LIST),
+    "GET /v1/me": () => json({ id: "key_9" }),
+    "POST /v1/keys": () => json({ ...KEY, id: "key_2", name: "bot", key: "rk-bot" }, 201),
+  });
+  const form = await screen.findByRole("form", { name: "New key" });
+  fireEvent.change(screen.getByLabelText("Name"), { target: { value: "bot" } });
+  fireEvent.submit(form);
+  await screen.findByText("rk-bot");
+  fireEvent.click(screen.getByText("Back to the chat"));
+  await screen.findByLabelText("Message");
+  fireEvent.click(screen.getByText("Console"));
+  await screen.findByRole("heading", { name: "Overview" });
+  fireEvent.click(await screen.findByText("I have it"));
+  expect(screen.queryByText("rk-bot")).toBeNull();
+});
+
+test("nothing is claimed of what is not known, and no test that has not begun is said to be passed", async () => {
+  await arrive("/console/overview", "admin", {
+    "GET /v1/status": () =>
+      json({
+        ...FACTS,
+        last_swap: null,
+        learning_frozen: null,
+        self_test: { votes: 0, alarm: false, says: "of 0 decisive votes the second won 0" },
+        reasons: { last_swap: "the ledger is away", learning_frozen: "the ledger is silent" },
+      }),
+  });
+  expect(await figureOf("last swap")).toBe("last swapunknownthe ledger is away");
+  expect(await figureOf("votes' self-test")).toBe("votes' self-testno votes yetof 0 decisive votes the second won 0");
+  const learning = screen.getByText("learning", { selector: ".c-name" }).parentElement!;
+  expect(learning.textContent).toBe("learning unknownUnknown: the ledger is silent.");
+  expect(screen.getByText("releases", { selector: ".c-name" }).parentElement!.textContent).toContain("Nothing is released");
+});
+
+test("no swap is shown where none was, and a test that found nothing is quiet", async () => {
+  const self_test = { votes: 12, alarm: false, says: "of 12 the second won 5" };
+  await arrive("/console/overview", "admin", {
+    "GET /v1/status": () => json({ ...FACTS, last_swap: null, self_test, reasons: {} }),
+  });
+  expect(await figureOf("votes' self-test")).toBe("votes' self-testquietof 12 the second won 5");
+  expect(screen.queryByText("last swap")).toBeNull();
 });
 
 test("learning is frozen for a reason, after a confirmation", async () => {

@@ -3,6 +3,7 @@ import type { Session } from "../api/client";
 import { Boundary } from "../app/Boundary";
 import type { InConsole } from "../app/route";
 import "./console.css";
+import { Secrets } from "./keys/Secrets";
 import { isView, mayUse, NAMES, type ViewName } from "./navigation";
 import { SignedOut } from "./parts/usePolled";
 import { Audit } from "./views/Audit";
@@ -65,6 +66,7 @@ export default function Console({ session, at, menu, onSignedOut }: ConsoleProps
       </header>
       <SignedOut value={onSignedOut}>
         <div className="c-view">
+          <Secrets />
           <Shown session={session} at={at} />
         </div>
       </SignedOut>

@@ -116,6 +116,23 @@ describe("the browser of judgements", () => {
     expect(screen.getByLabelText<HTMLInputElement>("Rater").value).toBe("");
   });
 
+  it("says that a policy is none, and shows nothing as if it were all of its", async () => {
+    history.replaceState(null, "", "/console/feedback?policy=best");
+    const asked = gateway({ "GET /v1/feedback": () => page([THUMB]) });
+    render(<Feedback session={SESSION} id={null} />);
+    const field = screen.getByLabelText<HTMLInputElement>("Policy");
+    expect(field.getAttribute("aria-invalid")).toBe("true");
+    const said = document.getElementById(field.getAttribute("aria-describedby")!)!;
+    expect(said.textContent).toBe("No policy is called “best”: write its version, such as 3.");
+    expect(asked).toEqual([]);
+    expect(screen.queryByRole("link", { name: "Download" })).toBeNull();
+    fireEvent.change(field, { target: { value: "V3" } });
+    fireEvent.submit(screen.getByRole("search"));
+    await screen.findByText("Thumb down");
+    expect(asked[0]!.path).toContain("policy_version=3");
+    expect(field.getAttribute("aria-invalid")).toBe("false");
+  });
+
   it("opens a comparison into prompt, both answers and who wrote them", async () => {
     gateway({
       ...STORED,

@@ -1,5 +1,5 @@
 import { useEffect, useId, useState, type FormEvent } from "react";
-import { type Chosen, type Filter, isFiltered } from "./chosen";
+import { type Chosen, type Filter, isFiltered, versionIn } from "./chosen";
 
 interface FiltersProps {
   chosen: Chosen;
@@ -59,6 +59,8 @@ const NONE: Chosen = { type: "", rater: "", policy: "", split: "", lane: "", asi
 export function Filters({ chosen, onChoose }: FiltersProps) {
   const [draft, setDraft] = useState(chosen);
   const told = JSON.stringify(chosen);
+  const unknown = Number.isNaN(versionIn(chosen.policy));
+  const complaint = useId();
   useEffect(() => setDraft(JSON.parse(told) as Chosen), [told]);
   const apply = (next: Chosen) => JSON.stringify(next) !== told && onChoose(next);
   const choose = (name: Filter) => (value: string) => {
@@ -80,7 +82,7 @@ export function Filters({ chosen, onChoose }: FiltersProps) {
         <Choice key={name} label={label} options={options} value={draft[name]} onChoose={choose(name)} />
       ))}
       <Typed label="Rater" {...typed("rater")} />
-      <Typed label="Policy" hint="such as 3" {...typed("policy")} />
+      <Typed label="Policy" hint="such as 3" {...(unknown && { complaint })} {...typed("policy")} />
       <Day label="From" value={draft.since} onChoose={choose("since")} />
       <Day label="To" value={draft.until} onChoose={choose("until")} />
       {/* Enter in a field needs a button to press. */}
@@ -91,6 +93,11 @@ export function Filters({ chosen, onChoose }: FiltersProps) {
         <button type="button" className="link p-reset" onClick={() => onChoose(NONE)}>
           Show all
         </button>
+      )}
+      {unknown && (
+        <p id={complaint} className="failure p-whole-line" role="alert">
+          No policy is called “{chosen.policy.trim()}”: write its version, such as 3.
+        </p>
       )}
     </form>
   );
@@ -131,12 +138,14 @@ function Day({ label, value, onChoose }: ChoiceProps) {
 interface TypedProps {
   label: string;
   hint?: string;
+  /** The id of what is said against it. */
+  complaint?: string;
   value: string;
   onType: (value: string) => void;
   onLeave: () => void;
 }
 
-function Typed({ label, hint, value, onType, onLeave }: TypedProps) {
+function Typed({ label, hint, complaint, value, onType, onLeave }: TypedProps) {
   const field = useId();
   return (
     <label htmlFor={field}>
@@ -147,6 +156,8 @@ function Typed({ label, hint, value, onType, onLeave }: TypedProps) {
         autoComplete="off"
         spellCheck={false}
         placeholder={hint}
+        aria-invalid={complaint !== undefined}
+        aria-describedby={complaint}
         value={value}
         onChange={(event) => onType(event.target.value)}
         onBlur={onLeave}

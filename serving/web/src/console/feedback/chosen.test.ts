@@ -22,8 +22,15 @@ describe("filters in the address", () => {
     });
   });
 
-  it("ask nothing by what is no number and no day", () => {
-    expect(wantedBy(chosenIn("?policy=best&since=yesterday&rater=%20"))).toEqual({});
-    expect(wantedBy(chosenIn("?policy=0"))).toEqual({ policy_version: 0 });
+  it("ask nothing by what is no day", () => {
+    expect(wantedBy(chosenIn("?since=yesterday&rater=%20&policy=%20"))).toEqual({});
+  });
+
+  it.each(["3", "v3", "policy-3", "policy-v3", " Policy-V3 "])("know a policy as people write it: %s", (policy) => {
+    expect(wantedBy(chosenIn(searchOf({ policy })))).toEqual({ policy_version: 3 });
+  });
+
+  it.each(["best", "3.5", "-1", "policy-v", "1234567890"])("mean nothing by a policy that is none: %s", (policy) => {
+    expect(wantedBy(chosenIn(searchOf({ policy, type: "rating" })))).toBeNull();
   });
 });

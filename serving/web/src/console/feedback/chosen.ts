@@ -23,13 +23,20 @@ export function searchOf(chosen: Partial<Chosen>): string {
 
 export const isFiltered = (chosen: Chosen): boolean => FILTERS.some((name) => chosen[name] !== "");
 
-/** What the gateway is asked; of a day or a number that is none nothing. */
-export function wantedBy({ type, rater, policy, split, lane, aside, since, until }: Chosen): Wanted {
-  const version = /^(?:policy-v)?(\d+)$/.exec(policy.trim())?.[1];
+/** The version that a policy is named by, also as people write it: null for none named, NaN for what names none. */
+export function versionIn(policy: string): number | null {
+  const name = policy.trim();
+  return name === "" ? null : Number(/^(?:policy-)?v?(\d{1,9})$/i.exec(name)?.[1] ?? NaN);
+}
+
+/** What the gateway is asked, of a day that is none nothing; null where no judgement can be meant. */
+export function wantedBy({ type, rater, policy, split, lane, aside, since, until }: Chosen): Wanted | null {
+  const version = versionIn(policy);
+  if (Number.isNaN(version)) return null;
   return {
     ...(type && { type }),
     ...(rater.trim() && { rater: rater.trim() }),
-    ...(version !== undefined && { policy_version: Number(version) }),
+    ...(version !== null && { policy_version: version }),
     ...(split && { split }),
     ...(lane && { lane }),
     ...(aside && { quarantined: aside === "only" }),

@@ -1,21 +1,20 @@
 import { session } from "../../api/client";
 import { type Key, keys } from "../../api/oversight";
+import { makingSecret, showSecret, signedInAnew } from "../../app/secrets";
 import { Act } from "../parts/Act";
 import { Badge } from "../parts/Badge";
 import { type Column, Table } from "../parts/Table";
 import { When } from "../parts/When";
 import { limitsIn, usedToday } from "./limits";
-import type { Shown } from "./Secret";
 
 interface KeyTableProps {
   rows: readonly Key[];
   /** The key of whoever looks. */
   own: string | undefined;
   onDone: () => void;
-  onRotated: (shown: Shown) => void;
 }
 
-export function KeyTable({ rows, own, onDone, onRotated }: KeyTableProps) {
+export function KeyTable({ rows, own, onDone }: KeyTableProps) {
   const columns: Column<Key>[] = [
     { name: "Name", cell: (key) => <Named row={key} isOwn={key.id === own} /> },
     { name: "Role", cell: ({ role }) => role },
@@ -26,7 +25,7 @@ export function KeyTable({ rows, own, onDone, onRotated }: KeyTableProps) {
       name: "Act",
       cell: (key) => (
         <span className="p-acts">
-          <Rotate row={key} isOwn={key.id === own} onDone={onDone} onRotated={onRotated} />
+          <Rotate row={key} isOwn={key.id === own} onDone={onDone} />
           <Revoke row={key} isOwn={key.id === own} onDone={onDone} />
         </span>
       ),
@@ -80,18 +79,13 @@ interface Done extends OneKey {
   onDone: () => void;
 }
 
-function Rotate({ row, isOwn, onDone, onRotated }: Done & { onRotated: (shown: Shown) => void }) {
+function Rotate({ row, isOwn, onDone }: Done) {
   return (
     <Act
       name="Rotate"
       title={`Rotate the key of ${row.name}?`}
       reason="none"
-      act={async () => {
-        const { name, key } = await keys.rotate(row.id);
-        // The session ended with the old text: before anything else finds that out, and the new one is lost unseen.
-        if (isOwn) await session.withKey(key).catch(() => undefined);
-        onRotated({ what: "key", name, text: key });
-      }}
+      act={() => makingSecret(() => rotate(row.id, isOwn))}
       onDone={onDone}
     >
       <p>
@@ -101,6 +95,13 @@ function Rotate({ row, isOwn, onDone, onRotated }: Done & { onRotated: (shown: S
       {isOwn && <p>It is your own: this browser stays signed in, others have to sign in again.</p>}
     </Act>
   );
+}
+
+async function rotate(id: string, isOwn: boolean): Promise<void> {
+  const { name, key } = await keys.rotate(id);
+  showSecret({ what: "key", id, name, text: key });
+  // The session ended with the old text. Should this fail, whoever reads the new one signs in by it themselves.
+  if (isOwn) await session.withKey(key).then(signedInAnew, () => undefined);
 }
 
 function Revoke({ row, isOwn, onDone }: Done) {

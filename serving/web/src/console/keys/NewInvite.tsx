@@ -1,11 +1,11 @@
 import { useState, type FormEvent } from "react";
 import { explain, type Role } from "../../api/client";
 import { invites } from "../../api/oversight";
+import { makingSecret, showSecret } from "../../app/secrets";
 import { Choice, DAYS, endOf, ROLES, Text } from "./fields";
-import type { Shown } from "./Secret";
 import { useMaking } from "./useMaking";
 
-export function NewInvite({ onMade }: { onMade: (shown: Shown) => void }) {
+export function NewInvite({ onMade }: { onMade: () => void }) {
   const [name, setName] = useState("");
   const [role, setRole] = useState("user");
   const [days, setDays] = useState("7");
@@ -13,8 +13,12 @@ export function NewInvite({ onMade }: { onMade: (shown: Shown) => void }) {
   const submit = async (event: FormEvent) => {
     event.preventDefault();
     const done = await make(async () => {
-      const made = await invites.create({ name: name.trim(), role: role as Role, url: location.origin, ...endOf(days) });
-      onMade({ what: "link", name: made.name, text: made.link });
+      const wish = { name: name.trim(), role: role as Role, url: location.origin, ...endOf(days) };
+      await makingSecret(async () => {
+        const made = await invites.create(wish);
+        showSecret({ what: "link", id: made.id, name: made.name, text: made.link });
+      });
+      onMade();
     });
     if (done) setName("");
   };

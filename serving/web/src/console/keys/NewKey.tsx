@@ -1,14 +1,14 @@
 import { useState, type FormEvent } from "react";
 import { explain, type Role } from "../../api/client";
 import { keys, type Limits } from "../../api/oversight";
+import { makingSecret, showSecret } from "../../app/secrets";
 import { Bound, Choice, DAYS, endOf, ROLES, Text } from "./fields";
 import { LIMITS } from "./limits";
-import type { Shown } from "./Secret";
 import { useMaking } from "./useMaking";
 
 type Typed = Partial<Record<keyof Limits, string>>;
 
-export function NewKey({ onMade }: { onMade: (shown: Shown) => void }) {
+export function NewKey({ onMade }: { onMade: () => void }) {
   const [name, setName] = useState("");
   const [role, setRole] = useState("user");
   const [days, setDays] = useState("");
@@ -18,8 +18,11 @@ export function NewKey({ onMade }: { onMade: (shown: Shown) => void }) {
     event.preventDefault();
     const done = await make(async () => {
       const wish = { name: name.trim(), role: role as Role, ...endOf(days), limits: limitsOf(typed) };
-      const made = await keys.create(wish);
-      onMade({ what: "key", name: made.name, text: made.key });
+      await makingSecret(async () => {
+        const { id, name, key } = await keys.create(wish);
+        showSecret({ what: "key", id, name, text: key });
+      });
+      onMade();
     });
     if (!done) return;
     setName("");

@@ -1,12 +1,7 @@
 import { useEffect, useRef } from "react";
+import type { Shown } from "../../app/secrets";
 import { CopyButton } from "../../chat/CopyButton";
-
-export interface Shown {
-  what: "key" | "link";
-  /** Whose it is. */
-  name: string;
-  text: string;
-}
+import "../people.css";
 
 interface SecretProps {
   shown: Shown;

@@ -19,6 +19,7 @@ export function Health({ facts }: { facts: Status }) {
           <Engine key={engine.arm} engine={engine} />
         ))}
         {facts.last_swap && <LastSwap swap={facts.last_swap} />}
+        {reasons.last_swap && <Figure name="last swap" value={null} note={reasons.last_swap} />}
         <Figure
           name="ledger"
           value={
@@ -41,8 +42,8 @@ export function Health({ facts }: { facts: Status }) {
         />
         <Figure
           name="votes' self-test"
-          value={self_test && <Badge tone={self_test.alarm ? "bad" : "good"}>{self_test.alarm ? "alarm" : "quiet"}</Badge>}
-          note={self_test?.alarm ? self_test.says : reasons.self_test}
+          value={self_test && <Tested test={self_test} />}
+          note={self_test?.says ?? reasons.self_test}
         />
       </Figures>
     </section>
@@ -81,6 +82,12 @@ function LastSwap({ swap: { to_version, ok, reason, held_s, time } }: { swap: Sw
       }
     />
   );
+}
+
+/** Without votes it is silent, which is not to say that all is well. */
+function Tested({ test: { alarm, votes } }: { test: NonNullable<Status["self_test"]> }) {
+  if (alarm) return <Badge tone="bad">alarm</Badge>;
+  return votes === 0 ? <Badge>no votes yet</Badge> : <Badge tone="good">quiet</Badge>;
 }
 
 const count = (value: number | null) => (value === null ? null : figure(value));

@@ -5,6 +5,8 @@ import { Badge } from "../parts/Badge";
 interface SwitchProps {
   what: string;
   frozen: boolean | null;
+  /** Why nobody can say whether it is frozen. */
+  unknown: string | undefined;
   /** What happens by itself while it is not frozen. */
   going: string;
   /** What stops, and what does not, once it is. */
@@ -21,6 +23,7 @@ export function Switches({ facts, onDone }: { facts: Status; onDone: () => void 
       <Switch
         what="learning"
         frozen={facts.learning_frozen}
+        unknown={facts.reasons.learning_frozen}
         going="Rounds start by count and by schedule."
         stops="No round starts by itself. Serving goes on, an open round is finished, and one can be started by hand."
         freeze={status.freezeLearning}
@@ -29,6 +32,7 @@ export function Switches({ facts, onDone }: { facts: Status; onDone: () => void 
       <Switch
         what="releases"
         frozen={facts.releases_frozen}
+        unknown={facts.reasons.releases_frozen}
         going="Candidates are let in and promoted as the settings say."
         stops="Nothing is released or promoted by itself. What proves worse is still rolled back."
         freeze={status.freezeReleases}
@@ -38,14 +42,15 @@ export function Switches({ facts, onDone }: { facts: Status; onDone: () => void 
   );
 }
 
-function Switch({ what, frozen, going, stops, freeze, onDone }: SwitchProps) {
+function Switch({ what, frozen, unknown, going, stops, freeze, onDone }: SwitchProps) {
   const act = frozen ? "Unfreeze" : "Freeze";
+  const told = frozen === null ? `Unknown: ${unknown ?? "no reason is given"}.` : frozen ? stops : going;
   return (
     <div className="c-switch">
       <div>
         <strong className="c-name">{what}</strong>{" "}
         {frozen === null ? <Badge>unknown</Badge> : <Badge tone={frozen ? "bad" : "good"}>{frozen ? "frozen" : "on"}</Badge>}
-        <p className="muted small">{frozen ? stops : going}</p>
+        <p className="muted small">{told}</p>
       </div>
       <Act
         name={`${act} ${what}`}

@@ -1,21 +1,34 @@
-import type { Guardrail } from "../../api/releases";
+import type { Guardrail, Release } from "../../api/releases";
 import { Badge, type Tone } from "../parts/Badge";
 import { Table, type Column } from "../parts/Table";
-import { guardrailFigure, guardrailName } from "./words";
+import { atAllTimes, guardrailFigure, guardrailFound, guardrailName } from "./words";
 
 const TONES: Record<Guardrail["verdict"], Tone> = { ok: "good", breached: "bad", unknown: "plain" };
+const VERDICTS: Record<Guardrail["verdict"], string> = { ok: "ok", breached: "breached", unknown: "not decided yet" };
 
 /** Whatever the votes say, a breached one rolls back. */
-export const Guardrails = ({ guardrails }: { guardrails: Guardrail[] }) => (
-  <Table label="Guardrails" columns={COLUMNS} rows={guardrails} id={({ name }) => name} empty="None measured yet." />
+export const Guardrails = ({ release: { guardrails, plan } }: { release: Release }) => (
+  <Table
+    label="Guardrails"
+    columns={columns(plan.limits.alpha)}
+    rows={guardrails}
+    id={({ name }) => name}
+    empty="None measured yet."
+  />
 );
 
-const COLUMNS: Column<Guardrail>[] = [
+const columns = (alpha: number): Column<Guardrail>[] => [
   { name: "Guardrail", cell: ({ name }) => guardrailName(name) },
-  { name: "Verdict", cell: ({ verdict }) => <Badge tone={TONES[verdict]}>{verdict === "unknown" ? "too few yet" : verdict}</Badge> },
-  { name: "Found", cell: (each) => (each.value === null ? "–" : guardrailFigure(each, each.value)) },
-  { name: "Interval", cell: ({ interval }) => interval && `${interval.low.toFixed(2)} to ${interval.high.toFixed(2)}` },
+  { name: "Verdict", cell: ({ verdict }) => <Badge tone={TONES[verdict]}>{VERDICTS[verdict]}</Badge> },
+  { name: "Found", cell: guardrailFound },
+  { name: `Interval, ${atAllTimes(alpha)}`, cell: ranged },
   { name: "At most", cell: (each) => guardrailFigure(each, each.limit) },
   { name: "Conversations", numeric: true, cell: ({ units }) => units.candidate.toLocaleString("en") },
   { name: "Stable’s", numeric: true, cell: ({ units }) => units.stable.toLocaleString("en") },
 ];
+
+/** Its ends as what was found is told. */
+function ranged(each: Guardrail): string | null {
+  if (each.interval === null) return null;
+  return `${guardrailFigure(each, each.interval.low)} to ${guardrailFigure(each, each.interval.high)}`;
+}

@@ -12,7 +12,7 @@ import { History } from "./History";
 import { Orders } from "./Orders";
 import { ReleaseBadge } from "./ReleaseBadge";
 import { Steps } from "./Steps";
-import { MODES, percent, points, whereOf, whoseVotes } from "./words";
+import { atAllTimes, MODES, percent, points, whereOf, whoseVotes } from "./words";
 
 const EVERY_MS = 3_000;
 
@@ -42,7 +42,7 @@ function Whole({ release, onDone }: { release: ReleaseInFull; onDone: () => void
       <Evidence release={release} />
       <section>
         <h2>Guardrails</h2>
-        <Guardrails guardrails={release.guardrails} />
+        <Guardrails release={release} />
       </section>
       <Beside release={release} />
       <section>
@@ -96,7 +96,7 @@ function Measured({ release }: { release: ReleaseInFull }) {
         <Figure
           name="Win rate of the candidate"
           value={win_rate && percent(win_rate.value)}
-          note={win_rate && `${percent(win_rate.low)} to ${percent(win_rate.high)}`}
+          note={win_rate && `${percent(win_rate.low)} to ${percent(win_rate.high)}, ${atAllTimes(release.plan.alpha)}`}
         />
         <Figure name="Evidence" value={release.evidence && <Progress release={release} />} />
         <Figure name="Thumbs up, beside stable" value={thumbs && points(thumbs)} />

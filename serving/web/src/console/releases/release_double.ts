@@ -25,6 +25,7 @@ export const CANARY: Release = {
     interleave: 0.5,
     raters: "auto",
     alpha: 0.05,
+    limits: { alpha: 0.01 },
     max_votes: 4000,
     deadline: null,
   },

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { consequence, guardrailFigure, percent, points, shareOfEvidence } from "./words";
+import { atAllTimes, consequence, guardrailFigure, guardrailFound, percent, points, shareOfEvidence } from "./words";
 import { BadStep, stepsOf } from "./steps";
 import { CANARY } from "./release_double";
 
@@ -19,6 +19,20 @@ test("a guardrail's figure is a ratio, but the score's is a distance", () => {
   const [errors] = CANARY.guardrails;
   expect(guardrailFigure(errors!, 1.5)).toBe("1.50 × stable");
   expect(guardrailFigure({ ...errors!, name: "score" }, 0.5)).toBe("0.50 lower");
+  expect(guardrailFigure({ ...errors!, name: "score" }, -0.3)).toBe("0.30 higher");
+});
+
+test("a stable that never failed gives no ratio, and is not said to be unmeasured", () => {
+  const [errors] = CANARY.guardrails;
+  expect(guardrailFound(errors!)).toBe("0.90 × stable");
+  expect(guardrailFound({ ...errors!, value: null })).toBe("stable never failed");
+  expect(guardrailFound({ ...errors!, value: null, units: { candidate: 0, stable: 0 } })).toBe("–");
+  expect(guardrailFound({ ...errors!, name: "length", value: null })).toBe("–");
+});
+
+test("an interval is named by how sure it is", () => {
+  expect(atAllTimes(0.01)).toBe("99% at all times together");
+  expect(atAllTimes(0.005)).toBe("99.5% at all times together");
 });
 
 test("promoting a step says which it passes and what comes next", () => {

@@ -40,9 +40,24 @@ const GUARDRAILS: Record<string, string> = {
 
 export const guardrailName = (name: string): string => GUARDRAILS[name] ?? name.replaceAll("_", " ");
 
-/** All are ratios to stable's figure, but for the score, which may be lower by so much. */
+/** All are ratios to stable's figure, but for the score, which is lower by so much. */
 export const guardrailFigure = ({ name }: Guardrail, value: number): string =>
-  name === "score" ? `${value.toFixed(2)} lower` : `${value.toFixed(2)} × stable`;
+  name !== "score"
+    ? `${value.toFixed(2)} × stable`
+    : value < 0
+      ? `${(-value).toFixed(2)} higher`
+      : `${value.toFixed(2)} lower`;
+
+const FAILURES = ["errors", "refusals"];
+
+/** What was found: to a stable that never failed there is no ratio, be the candidate ever so bad. */
+export function guardrailFound(guardrail: Guardrail): string {
+  if (guardrail.value !== null) return guardrailFigure(guardrail, guardrail.value);
+  return FAILURES.includes(guardrail.name) && guardrail.units.stable > 0 ? "stable never failed" : "–";
+}
+
+/** Of an interval that may be looked at whenever one likes. */
+export const atAllTimes = (alpha: number): string => `${percent(1 - alpha)} at all times together`;
 
 export interface Consequence {
   title: string;

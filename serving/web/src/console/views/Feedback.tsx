@@ -45,8 +45,12 @@ function Browser() {
         chosen={chosen}
         onChoose={(next) => go(consolePath("feedback") + searchOf(next), { replace: true })}
       />
-      <Judgements label="Judgements" wanted={wanted} />
-      <Export wanted={wanted} />
+      {wanted !== null && (
+        <>
+          <Judgements label="Judgements" wanted={wanted} />
+          <Export wanted={wanted} />
+        </>
+      )}
     </>
   );
 }

@@ -3,6 +3,8 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import type { Session } from "../../api/client";
 import type { Key } from "../../api/oversight";
 import { failure, gateway, json } from "../../rating/gateway_double";
+import { forgetSecrets } from "../../app/secrets";
+import { Secrets } from "../keys/Secrets";
 import { Keys } from "./Keys";
 
 const EVIL = "<b onclick=x>Mallory</b>";
@@ -34,11 +36,18 @@ const ROUTES = {
   "GET /v1/me": json({ id: "key_1" }),
 };
 
+const Shown = () => (
+  <>
+    <Secrets />
+    <Keys session={SESSION} id={null} />
+  </>
+);
+
 beforeEach(() => {
   HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
   HTMLDialogElement.prototype.close ??= vi.fn();
 });
-afterEach(() => vi.unstubAllGlobals());
+afterEach(() => (vi.unstubAllGlobals(), forgetSecrets()));
 
 const act = (row: HTMLElement, name: string) => {
   fireEvent.click(within(row).getByRole("button", { name }));
@@ -47,7 +56,7 @@ const act = (row: HTMLElement, name: string) => {
 
 it("lists keys with limits and use, names as text, and marks one's own", async () => {
   gateway(ROUTES);
-  const { container } = render(<Keys session={SESSION} id={null} />);
+  const { container } = render(<Shown />);
   const own = (await screen.findByText("yours")).closest("tr")!;
   expect(own.textContent).toContain("root");
   const other = screen.getByText(EVIL).closest("tr")!;
@@ -60,7 +69,7 @@ it("lists keys with limits and use, names as text, and marks one's own", async (
 
 it("makes a key with limits and an end, and shows it until it is kept", async () => {
   const asked = gateway({ ...ROUTES, "POST /v1/keys": json({ ...OTHER, name: "bot", key: "rk-secret" }, 201) });
-  render(<Keys session={SESSION} id={null} />);
+  render(<Shown />);
   const form = screen.getByRole("form", { name: "New key" });
   fireEvent.change(within(form).getByLabelText("Name"), { target: { value: " bot " } });
   fireEvent.change(within(form).getByLabelText("Role"), { target: { value: "operator" } });
@@ -78,9 +87,47 @@ it("makes a key with limits and an end, and shows it until it is kept", async ()
   expect(within(form).getByLabelText<HTMLInputElement>("Name").value).toBe("");
 });
 
+it("keeps what is told once until each is acknowledged, and lets nobody leave the page unasked", async () => {
+  const asks = () => !window.dispatchEvent(new Event("beforeunload", { cancelable: true }));
+  gateway({
+    ...ROUTES,
+    "POST /v1/keys": [
+      json({ ...OTHER, id: "key_3", name: "one", key: "rk-one" }, 201),
+      json({ ...OTHER, id: "key_4", name: "two", key: "rk-two" }, 201),
+    ],
+  });
+  render(<Shown />);
+  expect(asks()).toBe(false);
+  const form = screen.getByRole("form", { name: "New key" });
+  for (const name of ["one", "two"]) {
+    fireEvent.change(within(form).getByLabelText("Name"), { target: { value: name } });
+    fireEvent.submit(form);
+    await screen.findByText(`rk-${name}`);
+  }
+  expect(asks()).toBe(true);
+  fireEvent.click(within(screen.getByRole("region", { name: "The key of two" })).getByText("I have it"));
+  expect(screen.queryByText("rk-two")).toBeNull();
+  expect(screen.getByText("rk-one")).toBeTruthy();
+  expect(asks()).toBe(true);
+  fireEvent.click(screen.getByText("I have it"));
+  expect(asks()).toBe(false);
+});
+
+it("shows of a key that is rotated again the text that works", async () => {
+  const texts = ["rk-first", "rk-second"];
+  gateway({ ...ROUTES, "POST /v1/keys/key_2/rotate": () => json({ ...OTHER, key: texts.shift() }) });
+  render(<Shown />);
+  act((await screen.findByText(EVIL)).closest("tr")!, "Rotate");
+  await screen.findByText("rk-first");
+  await waitFor(() => expect(screen.queryByRole("dialog", { hidden: true })).toBeNull());
+  act(screen.getByText(EVIL).closest("tr")!, "Rotate");
+  await screen.findByText("rk-second");
+  expect(screen.queryByText("rk-first")).toBeNull();
+});
+
 it("says why no key was made, and keeps what was typed", async () => {
   gateway({ ...ROUTES, "POST /v1/keys": failure(400, "name is bad") });
-  render(<Keys session={SESSION} id={null} />);
+  render(<Shown />);
   const form = screen.getByRole("form", { name: "New key" });
   fireEvent.change(within(form).getByLabelText("Name"), { target: { value: "bot" } });
   fireEvent.submit(form);
@@ -94,7 +141,7 @@ it("signs in anew by one's own key that was rotated, before anything else is ask
     "POST /v1/keys/key_1/rotate": json({ ...OWN, key: "rk-new" }),
     "POST /v1/session": json({ object: "session" }),
   });
-  render(<Keys session={SESSION} id={null} />);
+  render(<Shown />);
   act((await screen.findByText("yours")).closest("tr")!, "Rotate");
   await screen.findByText("rk-new");
   const after = asked.slice(asked.findIndex(({ path }) => path.endsWith("/rotate")));
@@ -103,7 +150,7 @@ it("signs in anew by one's own key that was rotated, before anything else is ask
 
 it("revokes after confirmation only, and tells of a refusal", async () => {
   const asked = gateway({ ...ROUTES, "DELETE /v1/keys/key_2": failure(409, "the last admin key") });
-  render(<Keys session={SESSION} id={null} />);
+  render(<Shown />);
   act((await screen.findByText(EVIL)).closest("tr")!, "Revoke");
   await screen.findByText(/the last admin key/);
   expect(asked.filter(({ method }) => method === "DELETE").map(({ path }) => path)).toEqual(["/v1/keys/key_2"]);
@@ -116,7 +163,7 @@ it("invites by a link shown once, and withdraws it", async () => {
     "POST /v1/invites": json(made, 201),
     "DELETE /v1/invites/invite_1": json({ deleted: true }),
   });
-  render(<Keys session={SESSION} id={null} />);
+  render(<Shown />);
   const form = screen.getByRole("form", { name: "New invite" });
   fireEvent.change(within(form).getByLabelText("Whom it is for"), { target: { value: "Lee" } });
   fireEvent.submit(form);

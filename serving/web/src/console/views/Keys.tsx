@@ -1,4 +1,3 @@
-import { useState } from "react";
 import { me } from "../../api/client";
 import { invites, keys } from "../../api/oversight";
 import type { ViewProps } from "../Console";
@@ -7,7 +6,6 @@ import { InviteTable } from "../keys/InviteTable";
 import { KeyTable } from "../keys/KeyTable";
 import { NewInvite } from "../keys/NewInvite";
 import { NewKey } from "../keys/NewKey";
-import { Secret, type Shown } from "../keys/Secret";
 import { Loaded } from "../parts/Loaded";
 import { usePolled } from "../parts/usePolled";
 
@@ -18,35 +16,24 @@ export function Keys({ session }: ViewProps) {
   const ring = usePolled(keys.list, EVERY_MS);
   const opened = usePolled(invites.list, EVERY_MS);
   const own = usePolled(() => me.get().then(({ id }) => id), null, session.name);
-  const [shown, setShown] = useState<Shown | null>(null);
-  const made = (refresh: () => Promise<void>) => (secret: Shown) => {
-    setShown(secret);
-    void refresh();
-  };
   return (
     <>
-      {shown && <Secret key={shown.text} shown={shown} onKept={() => setShown(null)} />}
       <section aria-labelledby="c-invites">
         <h2 id="c-invites">Invites</h2>
         <p className="muted small">
           A link by which one person signs in to the page, once; they have a key of that role from then on.
         </p>
-        <NewInvite onMade={made(opened.refresh)} />
+        <NewInvite onMade={() => void opened.refresh()} />
         <Loaded polled={opened}>
           {(rows) => <InviteTable rows={rows} onDone={() => void opened.refresh()} />}
         </Loaded>
       </section>
       <section aria-labelledby="c-keys">
         <h2 id="c-keys">Keys</h2>
-        <NewKey onMade={made(ring.refresh)} />
+        <NewKey onMade={() => void ring.refresh()} />
         <Loaded polled={ring}>
           {(rows) => (
-            <KeyTable
-              rows={rows}
-              own={own.value}
-              onDone={() => void ring.refresh()}
-              onRotated={made(ring.refresh)}
-            />
+            <KeyTable rows={rows} own={own.value} onDone={() => void ring.refresh()} />
           )}
         </Loaded>
       </section>
