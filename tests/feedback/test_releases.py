@@ -76,6 +76,13 @@ def test_an_end_without_promotion_leaves_the_pointer(book: ReleaseBook, state: A
     assert book.registry.previous() is None
 
 
+def test_what_is_over_is_paused_by_nobody(book: ReleaseBook) -> None:
+    seen = canary(book, 1)
+    ended = book.end(book.move(seen, seen.paused_now(1.0, "ann", "lunch"), actor="ann", reason="lunch"), "aborted",
+                     actor="bob", reason="so")  # fmt: skip
+    assert (ended.paused_at, ended.paused_by, ended.paused_why) == (None, "", "")
+
+
 def test_who_saw_an_old_revision_changes_nothing(book: ReleaseBook) -> None:
     seen = canary(book, 1)
     book.move(seen, seen.paused_now(1.0), actor="ann", reason="wait")
