@@ -1,6 +1,6 @@
 """Where a policy version comes from and what went on from it: answer → version → round → judgements, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -35,11 +35,11 @@ class Lineage(Record):
 
 def lineage_of(registry: PolicyRegistry, version: int) -> Lineage:
     """Raises UnknownPolicy or BrokenPolicy."""
-    manifest = registry.manifest(version)
-    told, all_of = manifest.lineage, manifests(registry)
+    manifest, states = registry.manifest(version), registry.states()
+    told, all_of = manifest.lineage, manifests(registry, states)
     return Lineage(
         version=version,
-        state=registry.states()[version],
+        state=states[version],
         ancestors=ancestors(all_of, version),
         descendants=tuple(other for other in all_of if version in ancestors(all_of, other)),
         round=told.get("round"),
@@ -56,11 +56,11 @@ def lineage_of(registry: PolicyRegistry, version: int) -> Lineage:
     )
 
 
-def manifests(registry: PolicyRegistry) -> dict[int, Manifest]:
-    """All that can be read, by version."""
+def manifests(registry: PolicyRegistry, versions: Iterable[int]) -> dict[int, Manifest]:
+    """Those that can be read, by version."""
     found: dict[int, Manifest] = {}
-    for version in registry.states():
-        with suppress(BrokenPolicy):  # nobody can say where these come from
+    for version in versions:
+        with suppress(BrokenPolicy, OSError):  # nobody can say where these come from
             found[version] = registry.manifest(version)
     return found
 

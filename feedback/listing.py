@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from feedback.blinding import blind
 from feedback.judgements import IMPORTED_ID, Feedback
 from feedback.raters import Raters
 from feedback.records import Lane
@@ -75,10 +76,13 @@ def policies_of(ledger: Ledger, items: Iterable[Feedback]) -> dict[str, list[int
 
 
 def _by_policy(ledger: Ledger, items: list[Kept], version: int | None) -> list[Kept]:
+    """Without what is still compared blind: to find it by who wrote it would tell who did."""
     if version is None:
         return items
     versions = policies_of(ledger, (kept.feedback for kept in items))
-    return [kept for kept in items if version in versions[kept.feedback.id]]
+    fitting = [kept for kept in items if version in versions[kept.feedback.id]]
+    unseen = blind(ledger, [kept.feedback for kept in fitting])
+    return [kept for kept in fitting if kept.feedback.id not in unseen]
 
 
 def _batches(ledger: Ledger, sought: Sought, after: str) -> Iterator[list[str]]:

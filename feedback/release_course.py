@@ -73,7 +73,7 @@ def _passed_by(facts: Facts) -> End:
     """The pointer was moved outside of the release. To its own candidate too: a promotion of a release ends it in the
     same step, so this is none, and no vote had a part in it."""
     what, by = f"policy-v{facts.stable} was made stable outside of the release", facts.pointed
-    if by is None:
+    if by is None or by.version != facts.stable:  # moved again between the two looks
         return End("aborted", what)
     return End("aborted", f"{what} ({by.action}: {by.reason})", actor=by.actor)
 

@@ -271,5 +271,5 @@ def _ended(seen: Release, state: State, why: str, now: float, decision: Decision
     known = decision or seen.decision
     return seen.model_copy(
         update={"state": state, "revision": seen.revision + 1, "weight": 0.0, "ended": now, "why": why,
-                "paused_at": None, "decision": known}
+                "paused_at": None, "paused_by": "", "paused_why": "", "decision": known}
     )  # fmt: skip

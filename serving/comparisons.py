@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from feedback.blinding import COMPARED
 from feedback.judgements import Feedback, compares
 from feedback.records import Completion, Lane, Offer, Slot, new_id
 from feedback.release_votes import SECOND
@@ -37,7 +38,6 @@ from serving.swap_gate import Served
 MIN_SLOTS, MAX_SLOTS = 2, 8
 # Of the comparisons during a release: a rater, or a client, that is not blind shows in them.
 AA_SHARE = 0.01
-COMPARED = "cmp_"
 
 router = APIRouter()
 _draw = random.SystemRandom()

@@ -1,5 +1,6 @@
 """`ratchet feedback`: what people said, out of the ledger and into it."""
 
+import os
 import signal
 import sys
 import time
@@ -186,18 +187,31 @@ def _opened(out: Path) -> Iterator[BinaryIO]:
     if out == Path("-"):
         yield cast(BinaryIO, sys.stdout.buffer)
         return
-    temporary = out.with_name(out.name + ".part")
+    temporary = out.with_name(f"{out.name}.{os.getpid()}.part")
     try:
         if out.exists():
             raise FileExistsError
-        with temporary.open("wb") as file:
-            yield file
-        out.hardlink_to(temporary)  # unlike a rename it fails where another file has come meanwhile
-        temporary.unlink()
+        try:
+            with temporary.open("xb") as file:  # never what another export wrote, or left under both names
+                yield file
+            _named(temporary, out)
+        finally:
+            temporary.unlink(missing_ok=True)
     except FileExistsError as error:
         raise Failure(f"{out} exists: nothing is overwritten") from error
     except OSError as error:
         raise Failure(f"{out} cannot be written: {error.strerror}") from error
+
+
+def _named(whole: Path, out: Path) -> None:
+    """Unlike a rename it raises FileExistsError where another file has come meanwhile."""
+    try:
+        out.hardlink_to(whole)
+    except FileExistsError:
+        raise
+    except OSError:  # some file systems know no second names
+        out.touch(exist_ok=False)
+        whole.replace(out)
 
 
 def _bar() -> Progress:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from feedback.blinding import COMPARED, blind
 from feedback.judgements import Comparison, Feedback, Judgement, Ranking
 from feedback.keys import ApiKey
 from feedback.listing import policies_of
@@ -17,7 +18,7 @@ from feedback.records import Offer, new_id, prompt_digest
 from feedback.release_votes import written_of
 from feedback.store import Appended, Kept
 from serving import api_docs as docs
-from serving.comparisons import COMPARED, reveal
+from serving.comparisons import reveal
 from serving.errors import ApiError, invalid, unavailable
 from serving.gateway import CallerDep, Direct, Gateway, GatewayDep, User, read_json
 from serving.recorder import STOPPED, Ticket
@@ -242,7 +243,7 @@ def overseen(gateway: Gateway, items: Sequence[Kept]) -> list[dict[str, Any]]:
     """Of each; who wrote what is still compared blind is told to nobody."""
     aside = Raters(gateway.ledger.redis).quarantined()
     policies = policies_of(gateway.ledger, (kept.feedback for kept in items))
-    unseen = blind(gateway, [kept.feedback for kept in items])
+    unseen = blind(gateway.ledger, [kept.feedback for kept in items])
     return [
         {"quarantined": kept.feedback.rater in aside, "policy_versions": None if id in unseen else policies[id]}
         for kept in items
@@ -252,23 +253,10 @@ def overseen(gateway: Gateway, items: Sequence[Kept]) -> list[dict[str, Any]]:
 
 def written(gateway: Gateway, said: Feedback) -> dict[str, int | None] | None:
     """Which policy wrote each answer that is judged and still there; None while that is told to nobody."""
-    if blind(gateway, [said]):
+    if blind(gateway.ledger, [said]):
         return None
     found = written_of(gateway.ledger, said.judgement.targets)
     return {id: answer.policy_version for id, answer in found.items()}
-
-
-def blind(gateway: Gateway, items: Sequence[Feedback]) -> set[str]:
-    """The ids of those, such as thumbs, that judge what was laid side by side before anybody voted on it."""
-    offers = {
-        each.id: offer
-        for each in items
-        if not isinstance(each.judgement, Comparison | Ranking)
-        if (offer := each.judgement.targets[0].partition(":")[0]).startswith(COMPARED)
-    }
-    found = (gateway.archive.response(offer) for offer in {*offers.values()})
-    unseen = gateway.archive.blind([response for response in found if response is not None])
-    return {id for id, offer in offers.items() if offer in unseen}
 
 
 def card(kept: Kept, *, oversees: bool = False) -> dict[str, Any]:

@@ -49,8 +49,11 @@ def judgements(lineage: Lineage) -> dict[str, int]:
 
 def side_by_side(registry: PolicyRegistry, left: int, right: int) -> dict[str, Any]:
     """In what two versions differ, and what each says to the same prompts. Raises UnknownPolicy or BrokenPolicy."""
-    manifests = registry.manifest(left), registry.manifest(right)
-    told = difference(*manifests, lineage_of(registry, left), lineage_of(registry, right))
+    try:
+        manifests = registry.manifest(left), registry.manifest(right)
+        told = difference(*manifests, lineage_of(registry, left), lineage_of(registry, right))
+    except OSError as error:
+        raise BrokenPolicy(f"policy-v{left} and policy-v{right} cannot be read: {error}") from error
     return {**told, **answers(registry, left, right)}
 
 

@@ -49,7 +49,12 @@ class Trunk:
         full_reward: bool = False,
         seed: int = 0,
     ):
-        """Takes over `model` and puts adapters into it. `base_dtype` is what merged weights are written in."""
+        """Takes over `model` and puts adapters into it. `base_dtype` is what merged weights are written in.
+
+        Raises UnsupportedModel when it does not run its layers in order.
+        """
+        if not isinstance(getattr(getattr(model, "model", None), "layers", None), nn.ModuleList):
+            raise UnsupportedModel(f"{type(model).__name__} has no list of layers where it is looked for")
         self.adapter, self.base_dtype = adapter, base_dtype or model.dtype
         self.model = model.eval().requires_grad_(False)  # eval: dropout off, in every stage
         depth = len(model.model.layers)
@@ -80,9 +85,13 @@ class Trunk:
         reward_heads: int = 1,
         full_reward: bool = False,
         seed: int = 0,
+        device: str | None = None,
     ) -> "Trunk":
-        """The base model in `directory` (Hugging Face format), in the dtype native to this machine."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        """The base model in `directory` (Hugging Face format), in the dtype native to this machine.
+
+        On its GPU, if it has one and no `device` is named. Raises UnsupportedModel.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         model = AutoModelForCausalLM.from_pretrained(directory, dtype="auto", local_files_only=True)
         base_dtype = base_dtype or model.dtype
         for weight in model.parameters():  # those alone: in bf16 the frequencies of the positions would be others

@@ -106,13 +106,14 @@ def describe_base(
 
 
 def base_answers(directory: Path) -> FixedAnswers | None:
-    """What the base model says to the fixed prompts, by the same arithmetic as what is trained from it.
+    """What the base model says to the fixed prompts.
 
-    None of a model that cannot be trained: it may serve all the same, and nothing descends from it to hold against it.
+    On the CPU: an engine may fill the GPU already, and a first start must not depend on what is left of it. None of a
+    model that cannot be trained: it may serve all the same, and nothing descends from it to hold against it.
     """
     try:
-        trunk = Trunk.load(directory, AdapterConfig())
-    except (AttributeError, ValueError) as error:
+        trunk = Trunk.load(directory, AdapterConfig(), device="cpu")
+    except ValueError as error:  # UnsupportedModel among them
         log.warning("the base model's answers to the fixed prompts are left out: %s", error)
         return None
     return answers_of(trunk, None, directory, stop_tokens(trunk), lambda _: None)

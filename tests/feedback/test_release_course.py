@@ -65,6 +65,8 @@ def test_a_move_of_the_pointer_outside_of_it_is_no_promotion(release: Release, s
     end = following(release, replace(CALM, stable=stable, candidate_is="stable", pointed=line, decision=BETTER))
     why = f"policy-v{stable} was made stable outside of the release ({action}: all is bad)"
     assert end == End("aborted", why, actor="bob")
+    elsewhere = replace(CALM, stable=stable, candidate_is="stable", pointed=line.model_copy(update={"version": 9}))
+    assert following(release, elsewhere) == End("aborted", why.partition(" (")[0]), "bob did not move it there"
 
 
 def test_a_version_that_failed_its_proof_never_serves() -> None:

@@ -92,8 +92,7 @@ class Releases(RuleBasedStateMachine):
     def promote(self) -> None:
         release = self.open
         assert release is not None
-        serves = self.stable == release.candidate
-        allowed = serves or (self.stable == release.stable and self.states[release.candidate] == "canary")
+        allowed = self.stable == release.stable and self.states[release.candidate] == "canary"
         try:
             ended = self.book.end(release, "promoted", actor="ann", reason="better")
         except REFUSED:

@@ -76,6 +76,13 @@ def test_an_end_without_promotion_leaves_the_pointer(book: ReleaseBook, state: A
     assert book.registry.previous() is None
 
 
+def test_what_is_over_is_paused_by_nobody(book: ReleaseBook) -> None:
+    seen = canary(book, 1)
+    ended = book.end(book.move(seen, seen.paused_now(1.0, "ann", "lunch"), actor="ann", reason="lunch"), "aborted",
+                     actor="bob", reason="so")  # fmt: skip
+    assert (ended.paused_at, ended.paused_by, ended.paused_why) == (None, "", "")
+
+
 def test_who_saw_an_old_revision_changes_nothing(book: ReleaseBook) -> None:
     seen = canary(book, 1)
     book.move(seen, seen.paused_now(1.0), actor="ann", reason="wait")
@@ -110,10 +117,13 @@ def test_what_it_is_measured_against_must_still_serve(book: ReleaseBook) -> None
     assert (book.registry.stable(), book.open()) == (2, release)
 
 
-def test_a_candidate_that_serves_by_other_ways_is_promoted(book: ReleaseBook) -> None:
+def test_a_candidate_that_serves_by_other_ways_was_not_promoted_by_its_release(book: ReleaseBook) -> None:
     release = canary(book, 1)
     book.registry.point_stable(1, expected=0, actor="bob", reason="by hand")
-    book.end(release, "promoted", actor="ratchet", reason="it serves")
+    with pytest.raises(PointerMoved, match="no longer policy-v0; it is policy-v1"):
+        book.end(release, "promoted", actor="ratchet", reason="it serves")
+    assert (book.registry.stable(), book.open()) == (1, release)
+    book.end(release, "aborted", actor="bob", reason="by hand")
     assert (book.registry.stable(), book.registry.states()[1], book.open()) == (1, "stable", None)
 
 

@@ -61,9 +61,11 @@ async def test_nobody_is_told_who_wrote_what_is_still_compared_blind(live: Any) 
     [row] = (await live.http.get("/v1/feedback?everybody=true")).json()["data"]
     assert row["policy_versions"] is None
     assert (await live.http.get(f"/v1/feedback/{row['id']}")).json()["written"] is None
+    assert await found(live, policy_version=0) == [], "to find it by its version would tell that"
     await live.http.post("/v1/feedback", json={"type": "comparison", "comparison_id": offer, "winner": "left"})
     rows = (await live.http.get("/v1/feedback?everybody=true")).json()["data"]
     assert [each["policy_versions"] for each in rows] == [[0], [0]]
+    assert await found(live, policy_version=0) == [each["id"] for each in rows]
     for each in rows:
         written = (await live.http.get(f"/v1/feedback/{each['id']}")).json()["written"]
         assert written == {f"{offer}:{slot}": 0 for slot in range(2 if each["type"] == "comparison" else 1)}

@@ -70,6 +70,20 @@ async def test_a_version_that_tells_little_or_nothing(live: Any) -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "broken_policy")
 
 
+async def test_a_version_that_cannot_be_read_hides_no_other(live: Any) -> None:
+    for version in (1, 2):
+        live.shelf.publish(version, stable=False)
+    registry = live.gateway.registry
+    tell(registry, 1, **TOLD)
+    (registry.directory(2) / MANIFEST).unlink()
+    (registry.directory(2) / MANIFEST).symlink_to(MANIFEST)  # a link to itself: the disk's fault
+    shown = (await live.http.get("/v1/policies/1")).json()
+    assert (shown["config"], shown["ancestors"], shown["descendants"]) == (TOLD["config"], [0], [])
+    assert (await live.http.get("/v1/policies/1/diff", params={"with": "0"})).status_code == 200
+    refused = await live.http.get("/v1/policies/1/diff", params={"with": "2"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "broken_policy")
+
+
 async def test_two_versions_are_read_side_by_side(live: Any) -> None:
     registry = live.gateway.registry
     for version in (1, 2):

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from feedback.fixed_answers import FixedAnswers, read_answers, write_answers
 from feedback.manifest import describe_files
 from training.config import AdapterConfig
 from training.data import encode_chat
 from training.fixed_answers import MAX_TOKENS, PROMPTS, answers_of
+from training.layers import UnsupportedModel
 from training.models import Role, Trunk
 from training.rollout import likeliest_completions
 from training.version import base_answers
@@ -56,12 +57,21 @@ def test_answers_are_text_without_control_tokens(base_directory: Path) -> None:
     assert base_answers(base_directory) == said, "an adapter that was never trained says what the base says"
 
 
-def test_a_base_that_cannot_be_trained_has_no_answers(base_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(*_: object, **__: object) -> Trunk:
-        raise AttributeError("'GPT2LMHeadModel' object has no attribute 'model'")
+def test_a_base_that_cannot_be_trained_has_no_answers(tmp_path: Path) -> None:
+    config = GPT2Config(vocab_size=300, n_positions=32, n_embd=8, n_layer=1, n_head=1)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModel, match="GPT2LMHeadModel"):
+        Trunk.load(tmp_path, AdapterConfig())
+    assert base_answers(tmp_path) is None
 
-    monkeypatch.setattr(Trunk, "load", other)
-    assert base_answers(base_directory) is None
+
+def test_the_base_answers_without_a_gpu_that_an_engine_may_fill(
+    base_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # and whoever goes there fails
+    monkeypatch.setattr("training.fixed_answers.MAX_TOKENS", 2)
+    said = base_answers(base_directory)
+    assert said is not None and len(said.answers) == len(PROMPTS)
 
 
 def test_what_is_written_is_read_and_named_with_its_digest(tmp_path: Path) -> None:
