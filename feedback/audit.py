@@ -1,4 +1,4 @@
-"""Who did what to policies, releases, raters and freezes, when and why: one list of all, newest first."""
+"""Who did what to policies, releases, raters, freezes and keys, when and why: one list of all, newest first."""
 
 import re
 from collections.abc import Mapping
@@ -8,22 +8,25 @@ from typing import Any, Literal, NamedTuple
 
 from redis import Redis
 
-from feedback import freezes, raters, registry, releases
+from feedback import freezes, key_audit, raters, registry, releases
 from feedback.freezes import FreezeLine
+from feedback.key_audit import KeyLine
 from feedback.raters import RaterLine
 from feedback.records import Record
 from feedback.releases import Release, describe
 
-Kind = Literal["policy", "release", "rater", "freeze"]
+Kind = Literal["policy", "release", "rater", "freeze", "key"]
 #: Where each kind is written; of one moment the first kind is the newest.
 STREAMS: dict[Kind, str] = {
     "policy": registry.AUDIT, "release": releases.HISTORY, "rater": raters.AUDIT, "freeze": freezes.AUDIT,
+    "key": key_audit.AUDIT,
 }  # fmt: skip
 CURSOR = re.compile(rf"(\d{{1,15}}-\d{{1,15}})-({'|'.join(STREAMS)})", re.ASCII)
 
 
 class Entry(Record):
-    """One line of it; `id` is its place among all. `became` tells of a release what it was from then on."""
+    """One line of it; `id` is its place among all. `became` tells of a release, a key or an
+    invite what it was from then on."""
 
     id: str
     time: float
@@ -74,6 +77,10 @@ def _told(kind: Kind, fields: Mapping[str, str]) -> dict[str, Any]:
             return _named(RaterLine.model_validate_json(fields["data"]).model_dump(), "rater")
         case "freeze":
             return _named(FreezeLine.model_validate_json(fields["data"]).model_dump(), "what")
+        case "key":  # nobody is asked why
+            line = KeyLine.model_validate_json(fields["data"])
+            told = line.model_dump(include={"action", "actor", "time"})
+            return {"what": line.id, "reason": "", "became": key_audit.became(line), **told}
 
 
 def _named(line: dict[str, Any], name: str) -> dict[str, Any]:

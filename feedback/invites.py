@@ -5,6 +5,7 @@ import json
 import secrets
 from typing import Any
 
+from feedback.key_audit import AUDIT, INSTALLATION, line, note
 from feedback.keys import KEYS, ApiKey, Name, Role, new_plain
 from feedback.records import Record, new_id
 from feedback.sessions import Sessions, SignedIn, until
@@ -18,6 +19,14 @@ if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 redis.call('SET', KEYS[3], ARGV[5], 'EXAT', ARGV[6])
+redis.call('XADD', KEYS[4], '*', 'data', ARGV[7])
+return 1
+"""
+
+# Not one that somebody used meanwhile.
+_WITHDRAW = """
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('XADD', KEYS[2], '*', 'data', ARGV[2])
 return 1
 """
 
@@ -45,18 +54,27 @@ class Invites:
         self.redis: Any = sessions.redis
         self._pepper = self.keys.salt("invites")
         self._accept = self.redis.register_script(_ACCEPT)
+        self._withdraw = self.redis.register_script(_WITHDRAW)
 
-    def create(self, *, name: str, role: Role = "user", expires: float | None = None) -> tuple[str, Invite]:
+    def create(
+        self, *, name: str, role: Role = "user", expires: float | None = None, actor: str = INSTALLATION
+    ) -> tuple[str, Invite]:
         """An invite and its token, which is seen this once. Raises ValueError on a bad name."""
         now, new = self.keys.clock(), NewInvite(name=name, role=role)
         ends = now + LASTS_S if expires is None else expires
         token = f"inv_{secrets.token_urlsafe(32)}"
         invite = Invite(id=new_id("invite_"), created=now, expires=ends, **dict(new))
-        self.redis.hset(INVITES, self._place(token), invite.model_dump_json())
+        with self.redis.pipeline() as pipe:
+            pipe.hset(INVITES, self._place(token), invite.model_dump_json())
+            note(pipe, line("invite", invite, actor, now))
+            pipe.execute()
         return token, invite
 
     def accept(self, token: str) -> SignedIn | None:
-        """Use an invite up: its key and a first session; None if it was used, withdrawn or late, or never was."""
+        """Use an invite up: its key and a first session; None if it was used, withdrawn or late, or never was.
+
+        In the audit the invite is who made the key.
+        """
         place, now = self._place(token), self.keys.clock()
         raw = self.redis.hget(INVITES, place)
         invite = Invite.model_validate_json(raw) if raw else None
@@ -66,7 +84,8 @@ class Invites:
         at = self.keys.place(new_plain())
         new = self.sessions.new(at, ApiKey(id=new_id("key_"), name=invite.name, role=invite.role, created=now))
         args = [place, raw, at, new.key.model_dump_json(), new.session.model_dump_json(), until(new.session)]
-        accepted = self._accept(keys=[INVITES, KEYS, self.sessions.name(new.token)], args=args)
+        args.append(line("create", new.key, invite.id, now))
+        accepted = self._accept(keys=[INVITES, KEYS, self.sessions.name(new.token), AUDIT], args=args)
         return new if accepted else None
 
     def list(self) -> list[Invite]:
@@ -77,10 +96,13 @@ class Invites:
             self.redis.hdel(INVITES, *late)
         return sorted((opened[place] for place in opened.keys() - late), key=lambda invite: invite.id)
 
-    def withdraw(self, id: str) -> bool:
+    def withdraw(self, id: str, *, actor: str = INSTALLATION) -> bool:
         """False when there is no such invite any more."""
-        places = [place for place, invite in self._opened().items() if invite.id == id]
-        return bool(places and self.redis.hdel(INVITES, *places))
+        now, found = self.keys.clock(), [held for held in self._opened().items() if held[1].id == id]
+        return any(
+            self._withdraw(keys=[INVITES, AUDIT], args=[place, line("withdraw", invite, actor, now)])
+            for place, invite in found
+        )
 
     def _opened(self) -> dict[str, Invite]:
         return {place: Invite.model_validate(json.loads(raw)) for place, raw in self.redis.hgetall(INVITES).items()}

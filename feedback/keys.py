@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 from redis import Redis
 
+from feedback.key_audit import INSTALLATION, KeyAction, line, note
 from feedback.records import Record, new_id
 
 Role = Literal["user", "rater", "operator", "admin"]
@@ -85,7 +86,8 @@ class ApiKey(Record):
 class KeyRing:
     """The keys of one installation; `pepper` is the installation's secret.
 
-    A change reads the ring, decides, and writes only if nobody else wrote meanwhile: rules over all keys hold.
+    A change reads the ring, decides, and writes only if nobody else wrote meanwhile: rules over all keys hold. Each
+    leaves a line in the audit, of the same moment.
     """
 
     def __init__(self, redis: Redis, pepper: str, clock: Callable[[], float] = time.time) -> None:
@@ -95,14 +97,20 @@ class KeyRing:
         # A request asks several times who is behind it, and most requests of a key are the same person's.
         self._of_person = lru_cache(maxsize=4096)(lambda name: self._hmac(name)[:24])
 
-    def create(self, *, name: str, role: Role, expires: float | None = None, limits: Limits | None = None) -> str:
+    def create(
+        self, *, name: str, role: Role, expires: float | None = None, limits: Limits | None = None,
+        actor: str = INSTALLATION,
+    ) -> str:  # fmt: skip
         """Make a key; this return value is the only time it can be seen. Raises ValueError on a bad name or time."""
-        return self.issue(NewKey(name=name, role=role, expires=expires, limits=limits or Limits()))[0]
+        return self.issue(NewKey(name=name, role=role, expires=expires, limits=limits or Limits()), actor=actor)[0]
 
-    def issue(self, new: NewKey) -> tuple[str, ApiKey]:
+    def issue(self, new: NewKey, *, actor: str = INSTALLATION) -> tuple[str, ApiKey]:
         """Make a key: its text, which can be seen this once, and what is known of it."""
         plain, key = new_plain(), ApiKey(id=new_id("key_"), created=self.clock(), **dict(new))
-        self.redis.hset(KEYS, self._hmac(plain), key.model_dump_json())
+        with self.redis.pipeline() as pipe:
+            pipe.hset(KEYS, self._hmac(plain), key.model_dump_json())
+            note(pipe, line("create", key, actor, key.created))
+            pipe.execute()
         return plain, key
 
     def find(self, plain: str) -> ApiKey | None:
@@ -136,34 +144,39 @@ class KeyRing:
         """All keys that were not revoked, oldest first; their ids are in the same order."""
         return sorted(parsed(self.redis.hgetall(KEYS)).values(), key=lambda key: key.id)
 
-    def revoke(self, id: str, *, spare_admin: bool = False) -> bool:
+    def revoke(self, id: str, *, spare_admin: bool = False, actor: str = INSTALLATION) -> bool:
         """False when there is no such key. Raises LastAdmin if no living admin would be left and one must be."""
         try:
-            self._change(id, lambda place, key: {}, spare_admin=spare_admin)
+            self._change("revoke", id, lambda place, key: {}, actor, spare_admin=spare_admin)
         except UnknownKey:
             return False
         return True
 
-    def update(self, id: str, change: KeyChange, *, spare_admin: bool = False) -> ApiKey:
+    def update(self, id: str, change: KeyChange, *, spare_admin: bool = False, actor: str = INSTALLATION) -> ApiKey:
         """Raises UnknownKey; LastAdmin as `revoke` does.
 
         A key that becomes an operator's or admin's, or stops being one, rates under another pseudonym from then on.
         """
-        [key] = self._change(id, lambda place, key: {place: key.changed(change)}, spare_admin=spare_admin).values()
+        given = sorted(change.model_fields_set)
+        [key] = self._change(
+            "change", id, lambda place, key: {place: key.changed(change)}, actor, *given, spare_admin=spare_admin
+        ).values()
         return key
 
-    def rotate(self, id: str) -> str:
+    def rotate(self, id: str, *, actor: str = INSTALLATION) -> str:
         """Give a key a new text, which is seen this once; the old one is useless. Its id stays, and so its pseudonym.
 
         Raises UnknownKey.
         """
         plain = new_plain()
-        self._change(id, lambda _, key: {self._hmac(plain): key.model_copy(update={"last_rotated": self.clock()})})
+        rotated = {"last_rotated": self.clock()}
+        self._change("rotate", id, lambda _, key: {self._hmac(plain): key.model_copy(update=rotated)}, actor)
         return plain
 
     def _change(
-        self, id: str, replace: Callable[[str, ApiKey], dict[str, ApiKey]], *, spare_admin: bool = False
-    ) -> dict[str, ApiKey]:
+        self, action: KeyAction, id: str, replace: Callable[[str, ApiKey], dict[str, ApiKey]], actor: str,
+        *given: str, spare_admin: bool = False,
+    ) -> dict[str, ApiKey]:  # fmt: skip
         """Put what `replace` makes of a key, and of its place on the ring, where the key was."""
 
         def attempt(pipe: Any) -> dict[str, ApiKey]:
@@ -177,6 +190,7 @@ class KeyRing:
             pipe.hdel(KEYS, place)
             for at, held in instead.items():
                 pipe.hset(KEYS, at, held.model_dump_json())
+            note(pipe, line(action, next(iter(instead.values()), key), actor, self.clock(), *given))
             return instead
 
         written: dict[str, ApiKey] = self.redis.transaction(attempt, KEYS, value_from_callable=True)

@@ -49,8 +49,11 @@ class Judge:
 
 
 def rules_of(ledger: Ledger, release: Release) -> Rules:
-    """Who voted before it began may vote now; fixed then, so that nobody's coming or staying away moves the bar."""
-    return replace(release.plan.rules, raters=len(voters(ledger, release.whose, release.created)))
+    """Who voted before it began may vote now; fixed then, so that nobody's coming, going or erasure moves the bar."""
+    able = release.voters
+    if able is None:  # it began before that was kept
+        able = len(voters(ledger, release.whose, release.created))
+    return replace(release.plan.rules, raters=able)
 
 
 def decision_key(release: int) -> str:

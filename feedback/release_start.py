@@ -24,8 +24,9 @@ def begin_release(
     """
     whose, since = electorate(ledger, plan), ledger.watermark()
     return ReleaseBook(registry).start(
-        candidate, plan, mode=mode, whose=whose, since=since, actor=actor, reason=reason, seen=seen
-    )
+        candidate, plan, mode=mode, whose=whose, since=since, actor=actor, reason=reason, seen=seen,
+        voters=len(voters(ledger, whose, time.time())),
+    )  # fmt: skip
 
 
 def begin_once(

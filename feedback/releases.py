@@ -56,6 +56,7 @@ class Release(Record):
     reason: str
     created: float
     since: str = "0"  # of the feedback: what came before says nothing of this release
+    voters: int | None = None  # who could have voted when it began; None of those from before that was kept
     state: State = "pending"
     step: int = 0
     stepped: float
@@ -152,7 +153,7 @@ class ReleaseBook:
 
     def start(
         self, candidate: int, plan: Plan, *, mode: Mode, whose: Literal["evaluation", "all"], since: str, actor: str,
-        reason: str, seen: Release | None,
+        reason: str, seen: Release | None, voters: int | None = None,
     ) -> Release:  # fmt: skip
         """Begin to release `candidate` in place of `seen`, the open release if there is one.
 
@@ -169,7 +170,7 @@ class ReleaseBook:
             raise NotReleasable(f"policy-v{candidate} is {states[candidate]}: it cannot be released")
         release = Release(
             id=int(self.redis.incr(LAST)), candidate=candidate, stable=stable, plan=plan, mode=mode, whose=whose,
-            former=former, actor=actor, reason=reason, created=now, stepped=now, since=since,
+            former=former, actor=actor, reason=reason, created=now, stepped=now, since=since, voters=voters,
         )  # fmt: skip
         before: list[Any] = ["", "", "", "", ""]
         if seen is not None:

@@ -84,7 +84,7 @@ class AuditList(BaseModel):
 
 
 AUDIT = documented(
-    "Who did what to policies, releases, raters and freezes, newest first",
+    "Who did what to policies, releases, raters, freezes, keys and invites, newest first",
     tag="operation", returns=AuditList, errors=(403,),
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ import httpx
 import typer
 
 from feedback.keys import KeyRing
-from serving.commands import Failure, Home, console, installation
+from serving.commands import Failure, Home, actor, console, installation
 from serving.demo import DemoOptions, run_demo
 from serving.preferences import PREFERENCES
 from serving.probes import gateway_url
@@ -52,9 +52,9 @@ def access(home: Path | None, url: str | None, key: str | None) -> Iterator[tupl
         return
     settings, redis = installation(home)
     ring = KeyRing(redis, settings.secrets().pepper)
-    temporary = ring.create(name="demo", role="admin")
+    temporary = ring.create(name="demo", role="admin", actor=actor())
     try:
         yield gateway_url(settings), temporary
     finally:
         if (record := ring.find(temporary)) is not None:
-            ring.revoke(record.id)
+            ring.revoke(record.id, actor=actor())

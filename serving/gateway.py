@@ -32,6 +32,7 @@ from serving.observing import Observing
 from serving.peers import Peers
 from serving.places import Places
 from serving.quotas import Quotas
+from serving.rater_facts import RaterFacts
 from serving.recorder import Recorder
 from serving.replay import Replays
 from serving.running import Running
@@ -73,9 +74,11 @@ class Gateway:
     running: Running = field(default_factory=Running)
     replays: Replays = field(default_factory=Replays)
     learned: Learned = field(init=False)
+    rater_facts: RaterFacts = field(init=False)
 
     def __post_init__(self) -> None:
         self.learned = Learned(self.registry)
+        self.rater_facts = RaterFacts(self.ledger)
 
     @property
     def cookie(self) -> str:

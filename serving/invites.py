@@ -22,21 +22,21 @@ def list_invites(gateway: GatewayDep, _: AdminDep) -> dict[str, Any]:
 
 
 @router.post("/v1/invites", status_code=201, **docs.INVITE)
-async def invite(request: Request, gateway: GatewayDep, _: AdminDep) -> dict[str, Any]:
+async def invite(request: Request, gateway: GatewayDep, caller: AdminDep) -> dict[str, Any]:
     """Make a link; this answer is the only one that shows it."""
     wish = read(docs.NewLink, await read_json(request), gateway)
 
     def create() -> tuple[str, Invite]:
-        return gateway.auth.invites.create(name=wish.name, role=wish.role, expires=wish.expires)
+        return gateway.auth.invites.create(name=wish.name, role=wish.role, expires=wish.expires, actor=caller.name)
 
     token, made = await run_in_threadpool(create)
     return card(made) | {"token": token, "link": link((wish.url or page_of(request)).rstrip("/"), token)}
 
 
 @router.delete("/v1/invites/{id}", **docs.WITHDRAW)
-def withdraw(id: str, gateway: GatewayDep, _: AdminDep) -> dict[str, Any]:
+def withdraw(id: str, gateway: GatewayDep, caller: AdminDep) -> dict[str, Any]:
     """The link is useless from now on."""
-    if not gateway.auth.invites.withdraw(id):
+    if not gateway.auth.invites.withdraw(id, actor=caller.name):
         raise ApiError(404, f"No open invite {id}.", code="invite_not_found", param="id")
     return {"object": "invite.deleted", "id": id, "deleted": True}
 

@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from feedback.keys import ROLES, ApiKey, KeyChange, KeyRing, Limits, Role, UnknownKey
-from serving.commands import AsJson, Failure, Home, OneLineErrors, console, installation
+from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
 from serving.listing import Listing
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def create(
     limits = limits_of(requests_per_minute, tokens_per_day, streams, feedback_per_day)
     until, known_role = moment(expires), role_named(role)
     try:
-        plain = ring_of(home).create(name=name, role=known_role, expires=until, limits=limits)
+        plain = ring_of(home).create(name=name, role=known_role, expires=until, limits=limits, actor=actor())
     except ValidationError as error:
         raise Failure(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error
     typer.echo(plain)
@@ -74,7 +74,7 @@ def list_keys(home: Home = None, as_json: AsJson = False) -> None:
 def revoke(id: Id, home: Home = None) -> None:
     """Make a key useless within seconds."""
     ring = ring_of(home)
-    if not ring.revoke(id):
+    if not ring.revoke(id, actor=actor()):
         raise unknown(id)
     typer.echo(f"revoked {id}")
     if not any(key.role == "admin" and key.living(ring.clock()) for key in ring.list()):
@@ -85,7 +85,7 @@ def revoke(id: Id, home: Home = None) -> None:
 def rotate(id: Id, home: Home = None) -> None:
     """Replace a key by a new one, shown once, which is the same person; the old one is useless within seconds."""
     try:
-        typer.echo(ring_of(home).rotate(id))
+        typer.echo(ring_of(home).rotate(id, actor=actor()))
     except UnknownKey:
         raise unknown(id) from None
 
@@ -107,7 +107,7 @@ def limit(
         raise Failure("nothing to change: give --expires or a limit")
     ring = ring_of(home)
     try:
-        key = ring.update(id, change)
+        key = ring.update(id, change, actor=actor())
     except UnknownKey:
         raise unknown(id) from None
     typer.echo(f"{key.id} expires: {expiry(key, ring.clock())}, limits: {limits_text(key.limits)}")

@@ -17,10 +17,10 @@ K = TypeVar("K", KeyChange, NewKey, NewLink)
 
 
 @router.post("/v1/keys", status_code=201, **docs.CREATE_KEY)
-async def create_key(request: Request, gateway: GatewayDep, _: AdminDep) -> dict[str, Any]:
+async def create_key(request: Request, gateway: GatewayDep, caller: AdminDep) -> dict[str, Any]:
     """Make a key; this answer is the only one that shows it."""
     new = read(NewKey, await read_json(request), gateway)
-    plain, key = await run_in_threadpool(gateway.keys.issue, new)
+    plain, key = await run_in_threadpool(gateway.keys.issue, new, actor=caller.name)
     return card(key) | {"key": plain}
 
 
@@ -42,22 +42,23 @@ def get_key(id: str, gateway: GatewayDep, _: AdminDep) -> dict[str, Any]:
 
 
 @router.post("/v1/keys/{id}", **docs.CHANGE_KEY)
-async def change_key(id: str, request: Request, gateway: GatewayDep, _: AdminDep) -> dict[str, Any]:
+async def change_key(id: str, request: Request, gateway: GatewayDep, caller: AdminDep) -> dict[str, Any]:
     """Change the name, role, limits or expiry that the body gives."""
     change = read(KeyChange, await read_json(request), gateway)
-    return card(await run_in_threadpool(gateway.keys.update, id, change, spare_admin=True))
+    changed = await run_in_threadpool(gateway.keys.update, id, change, spare_admin=True, actor=caller.name)
+    return card(changed)
 
 
 @router.post("/v1/keys/{id}/rotate", **docs.ROTATE_KEY)
-def rotate_key(id: str, gateway: GatewayDep, _: AdminDep) -> dict[str, Any]:
+def rotate_key(id: str, gateway: GatewayDep, caller: AdminDep) -> dict[str, Any]:
     """A new text for a key, shown in this answer only; the old one is useless from now on."""
-    plain = gateway.keys.rotate(id)
+    plain = gateway.keys.rotate(id, actor=caller.name)
     return card(gateway.keys.get(id)) | {"key": plain}
 
 
 @router.delete("/v1/keys/{id}", **docs.REVOKE_KEY)
-def revoke_key(id: str, gateway: GatewayDep, _: AdminDep) -> dict[str, Any]:
-    if not gateway.keys.revoke(id, spare_admin=True):
+def revoke_key(id: str, gateway: GatewayDep, caller: AdminDep) -> dict[str, Any]:
+    if not gateway.keys.revoke(id, spare_admin=True, actor=caller.name):
         raise UnknownKey(f"there is no key {id}")
     return {"object": "key.deleted", "id": id, "deleted": True}
 

@@ -8,9 +8,10 @@ import typer
 from feedback.erasure import traces
 from feedback.raters import Raters
 from feedback.registry import PolicyRegistry
+from feedback.store import Ledger
 from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
 from serving.listing import Listing
-from serving.rater_facts import described
+from serving.rater_facts import RaterFacts
 
 app = typer.Typer(cls=OneLineErrors, invoke_without_command=True, help="Show who judges; put raters aside.")
 
@@ -33,7 +34,7 @@ def list_raters(ctx: typer.Context, home: Home = None, as_json: AsJson = False) 
     if ctx.invoked_subcommand is not None:
         return
     _, redis = installation(home)
-    rows = described(redis)
+    rows = RaterFacts(Ledger(redis)).rows()
     if as_json:
         console().print_json(data=rows)
         return

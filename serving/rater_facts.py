@@ -1,52 +1,76 @@
 """A rater as the command line and the API tell of one: what stands of theirs, what it weighs, how their checks went."""
 
+import threading
+from collections import Counter
 from typing import Any
-
-from redis import Redis
 
 from feedback.archive import Archive
 from feedback.checks import Checked, checked, suspects
 from feedback.keys import source_of
 from feedback.raters import RaterLine, Raters, RaterWeight
-from feedback.store import Ledger
+from feedback.store import FEEDBACK_IDS, Ledger
 
 
-def described(redis: Redis) -> list[dict[str, Any]]:
-    """One row for each rater of whom a judgement stands, who is aside, or who trained in the last round.
+class RaterFacts:
+    """What stands is read once for each state of the ledger: a gateway that parses all of it is slow to everybody."""
 
-    Most judgements first; checks are none.
-    """
-    ledger, raters = Ledger(redis), Raters(redis)
-    weights, aside = raters.weights(), raters.quarantined()
-    counts: dict[str, int] = dict.fromkeys([*weights, *aside], 0)
-    splits: dict[str, str] = {}
-    standing = ledger.standing(ledger.watermark())
-    for item in standing:
-        counts[item.rater] = counts.get(item.rater, 0) + (not item.is_check)
-        splits[item.rater] = item.split
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self._raters = ledger, Raters(ledger.redis)
+        self._lock = threading.Lock()
+        self._seen: tuple[str, int] | None = None
+        self._said: dict[str, dict[str, Any]] = {}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One for each rater of whom a judgement stands, who is aside, or who trained in the last round.
+
+        Most judgements first; checks are none.
+        """
+        said, weights, aside = self._standing(), self._raters.weights(), self._raters.quarantined()
+        rows = [
+            _row(rater, said.get(rater), weights.get(rater), aside.get(rater)) for rater in {**weights, **aside, **said}
+        ]
+        return sorted(rows, key=lambda row: (-row["judgements"], row["rater"]))
+
+    def row(self, rater: str) -> dict[str, Any]:
+        """Of one who is known, though nothing of theirs may stand."""
+        rows = (row for row in self.rows() if row["rater"] == rater)
+        return next(rows, None) or _row(rater, None, None, None)
+
+    def _standing(self) -> dict[str, dict[str, Any]]:
+        with self._lock:
+            # Every word, also one that was taken back, moves the first; what is erased, the second.
+            seen = self._ledger.watermark(), int(self._ledger.redis.zcard(FEEDBACK_IDS))
+            if seen != self._seen:
+                self._said = _said(self._ledger, seen[0])
+                self._seen = seen
+            return self._said
+
+
+def _said(ledger: Ledger, until: str) -> dict[str, dict[str, Any]]:
+    """By rater what follows from the judgements that stand."""
+    standing = ledger.standing(until)
+    splits = {item.rater: item.split for item in standing}
+    counts = Counter(item.rater for item in standing if not item.is_check)
     checks = checked(standing, Archive(ledger))
     suspected = suspects(checks)
-    return [
-        {
-            "rater": rater,
-            "source": source_of(rater),
-            "split": splits.get(rater, ""),
-            "judgements": count,
-            **_weighed(weights.get(rater)),
+    return {
+        rater: {
+            "split": split,
+            "judgements": counts[rater],
             **_checked(checks.get(rater, Checked())),
             "suspected": suspected.get(rater, []),
-            "quarantined": _aside(aside.get(rater)),
         }
-        for rater, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    ]
+        for rater, split in splits.items()
+    }
 
 
-def described_one(redis: Redis, rater: str) -> dict[str, Any]:
-    """The row of one who is known, though nothing of theirs may stand."""
-    rows = (row for row in described(redis) if row["rater"] == rater)
-    return next(rows, None) or {
-        "rater": rater, "source": source_of(rater), "split": "", "judgements": 0, **_weighed(None),
-        **_checked(Checked()), "suspected": [], "quarantined": None,
+def _row(
+    rater: str, said: dict[str, Any] | None, weight: RaterWeight | None, aside: RaterLine | None
+) -> dict[str, Any]:
+    nothing = {"split": "", "judgements": 0, **_checked(Checked()), "suspected": []}
+    return {
+        "rater": rater, "source": source_of(rater), **(said or nothing), **_weighed(weight),
+        "quarantined": None if aside is None else aside.model_dump(),
     }  # fmt: skip
 
 
@@ -59,7 +83,3 @@ def _checked(checks: Checked) -> dict[str, Any]:
     """`side` is the share of left among those whom they preferred of what was laid blind."""
     chosen = checks.left + checks.right
     return {"checks": checks.told, "side": checks.left / chosen if chosen else None}
-
-
-def _aside(line: RaterLine | None) -> dict[str, Any] | None:
-    return None if line is None else line.model_dump()

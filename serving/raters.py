@@ -9,7 +9,6 @@ from feedback.raters import Action, Raters
 from serving import api_oversight as docs
 from serving.errors import NO_RETRY, ApiError
 from serving.gateway import Gateway, GatewayDep, OperatorDep, read_json
-from serving.rater_facts import described, described_one
 from serving.releases import read
 
 router = APIRouter()
@@ -20,7 +19,7 @@ Rater = Annotated[str, Path(description="a pseudonym, as the list shows it")]
 @router.get("/v1/raters", **docs.RATERS)
 def list_raters(gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
     """All of them, most judgements first."""
-    return {"object": "list", "data": described(gateway.ledger.redis)}
+    return {"object": "list", "data": gateway.rater_facts.rows()}
 
 
 @router.post("/v1/raters/{id}/quarantine", **docs.QUARANTINE)
@@ -49,4 +48,4 @@ def moved(gateway: Gateway, action: Action, rater: str, actor: str, reason: str)
     if not move(rater, actor=actor, reason=reason):
         is_so = "in quarantine already" if action == "quarantine" else "not in quarantine"
         raise ApiError(409, f"{rater} is {is_so}.", code="conflict", headers=NO_RETRY)
-    return described_one(raters.redis, rater)
+    return gateway.rater_facts.row(rater)

@@ -51,7 +51,7 @@ def card(
     tested: SelfTest | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What `decision` says lies flat beside the release's own fields; all null before there is one."""
-    known = release.model_dump(mode="json", exclude={"decision", "since"})
+    known = release.model_dump(mode="json", exclude={"decision", "since", "voters"})
     where = {"is": describe(release), "open": release.is_open, "paused": release.paused}
     test = self_test(tested) if tested is not None and tested.votes else None
     beside = {"steps": steps(release), "engine": engine, "self_test": test}

@@ -9,7 +9,7 @@ from feedback.invites import Invites, link
 from feedback.keys import ROLES, KeyRing
 from feedback.sessions import Sessions
 from feedback.settings import Settings
-from serving.commands import AsJson, Failure, Home, OneLineErrors, console, installation
+from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
 from serving.key_commands import day, moment, role_named
 from serving.listing import Listing
 from serving.probes import gateway_url
@@ -34,7 +34,7 @@ def invite(
         raise Failure("a link must expire: write 90m, 12h, 7d or 8w")
     settings, invites = invites_of(home)
     try:
-        token, _ = invites.create(name=name, role=known_role, expires=until)
+        token, _ = invites.create(name=name, role=known_role, expires=until, actor=actor())
     except ValidationError as error:
         raise Failure(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error
     typer.echo(link((url or gateway_url(settings)).rstrip("/"), token))
@@ -60,7 +60,7 @@ def list_invites(home: Home = None, as_json: AsJson = False) -> None:
 def withdraw(id: Id, home: Home = None) -> None:
     """Make a link useless that nobody has used yet."""
     _, invites = invites_of(home)
-    if not invites.withdraw(id):
+    if not invites.withdraw(id, actor=actor()):
         raise Failure(f"there is no open invite {id}; `ratchet user list` shows them")
     typer.echo(f"{id} is withdrawn")
 

@@ -1,4 +1,4 @@
-"""One list of what was done to policies, releases, raters and freezes, on a real Valkey."""
+"""One list of what was done to policies, releases, raters, freezes and keys, on a real Valkey."""
 
 import json
 from pathlib import Path
@@ -13,11 +13,15 @@ from feedback import raters, registry
 from feedback.audit import STREAMS, Entry, audit
 from feedback.freezes import FreezeLine, is_frozen, set_frozen
 from feedback.freezes import key as freeze_key
+from feedback.invites import Invites
+from feedback.key_audit import KeyLine
+from feedback.keys import KeyChange, KeyRing, LastAdmin, Limits, UnknownKey
 from feedback.raters import Raters
 from feedback.registry import PolicyRegistry
 from feedback.release_plan import Plan
 from feedback.releases import ReleaseBook
 from feedback.rounds import RoundBook
+from feedback.sessions import Sessions
 from feedback.store import connect
 from tests.feedback.test_registry import publish
 
@@ -29,6 +33,12 @@ def redis(valkey_url: str) -> Redis:
 
 def told(entries: list[Entry]) -> list[tuple[str, str, str, str, str]]:
     return [(each.kind, each.what, each.action, each.actor, each.reason) for each in entries]
+
+
+def of_keys(redis: Redis) -> list[tuple[str, str, str, str | None]]:
+    """Oldest first."""
+    found = audit(redis, only="key").entries
+    return [(each.what, each.action, each.actor, each.became) for each in reversed(found)]
 
 
 def test_everything_stands_in_one_list_newest_first(redis: Redis, tmp_path: Path) -> None:
@@ -46,6 +56,8 @@ def test_everything_stands_in_one_list_newest_first(redis: Redis, tmp_path: Path
     book.end(proposed, "rolled_back", actor="eve", reason="worse")
     Raters(redis).quarantine("rater_x", actor="fay", reason="bot")
     book.freeze(True, actor="gil", reason="look")
+    KeyRing(redis, "pepper").create(name="bot", role="user", actor="hal")
+    [bot] = KeyRing(redis, "pepper").list()
     found = audit(redis).entries
     by_kind = {kind: [line[1:] for line in told(found) if line[0] == kind] for kind in STREAMS}
     assert by_kind == {  # of one millisecond nobody knows which kind came first
@@ -60,6 +72,7 @@ def test_everything_stands_in_one_list_newest_first(redis: Redis, tmp_path: Path
             ("policy-v1", "rolled_back", "eve", "worse"), ("policy-v1", "canary", "cay", "try"),
             ("policy-v0", "promote", "ann", "first"), *[(f"policy-v{n}", "publish", "test", "made") for n in (1, 0)],
         ],
+        "key": [(bot.id, "create", "hal", "")],
     }  # fmt: skip
     for kind in STREAMS:
         assert audit(redis, only=kind).entries == [each for each in found if each.kind == kind]
@@ -67,7 +80,7 @@ def test_everything_stands_in_one_list_newest_first(redis: Redis, tmp_path: Path
     assert [each.became for each in found if each.kind == "release"][:2] == [
         "rolled back", "proposed, step 1 of 2, policy-v1 at 0%",
     ]  # fmt: skip
-    assert all(each.became is None for each in found if each.kind != "release")
+    assert all(each.became is None for each in found if each.kind not in ("release", "key"))
 
 
 def test_a_freeze_has_a_line_of_its_own_once(redis: Redis) -> None:
@@ -84,7 +97,43 @@ def test_a_freeze_has_a_line_of_its_own_once(redis: Redis) -> None:
     assert is_frozen(redis, "releases")
 
 
-@pytest.mark.parametrize("before", ["", "5-0", "5-0-key", "x-0-policy", "5-0-policy ", "٣-0-policy", "-1-0-rater"])
+def test_what_is_done_to_a_key_has_a_line_without_the_key(redis: Redis) -> None:
+    ring = KeyRing(redis, "pepper")
+    first = ring.create(name="ann", role="admin", actor="op")
+    [key] = ring.list()
+    second = ring.rotate(key.id, actor="bob")
+    with pytest.raises(LastAdmin):
+        ring.update(key.id, KeyChange(role="user"), spare_admin=True, actor="eve")
+    ring.update(key.id, KeyChange(role="rater", limits=Limits(streams=2)), actor="cay")
+    assert ring.revoke(key.id, actor="dan")
+    assert not ring.revoke(key.id, actor="eve")
+    with pytest.raises(UnknownKey):
+        ring.rotate(key.id, actor="eve")
+    assert of_keys(redis) == [
+        (key.id, "create", "op", "ann, admin"), (key.id, "rotate", "bob", "ann, admin"),
+        (key.id, "change", "cay", "ann, rater; given: limits, role"), (key.id, "revoke", "dan", "ann, rater"),
+    ]  # fmt: skip
+    written = str(redis.xrange("keys:audit"))
+    assert not [plain for plain in (first, second) if plain in written or ring.place(plain) in written]
+
+
+def test_an_invite_has_its_lines_and_so_has_the_key_that_it_made(redis: Redis) -> None:
+    ring = KeyRing(redis, "pepper")
+    invites = Invites(Sessions(ring))
+    token, used = invites.create(name="ann", role="rater", actor="op")
+    _, back = invites.create(name="bea", actor="op")
+    assert invites.withdraw(back.id, actor="bob")
+    assert not invites.withdraw(back.id, actor="eve")
+    assert invites.accept(token) is not None and invites.accept(token) is None
+    [key] = ring.list()
+    assert of_keys(redis) == [
+        (used.id, "invite", "op", "ann, rater"), (back.id, "invite", "op", "bea, user"),
+        (back.id, "withdraw", "bob", "bea, user"), (key.id, "create", used.id, "ann, rater"),
+    ]  # fmt: skip
+    assert token not in str(redis.xrange("keys:audit"))
+
+
+@pytest.mark.parametrize("before", ["", "5-0", "5-0-keys", "x-0-policy", "5-0-policy ", "٣-0-policy", "-1-0-rater"])
 def test_what_is_no_id_is_refused(redis: Redis, before: str) -> None:
     with pytest.raises(ValueError, match="not the id"):
         audit(redis, before)
@@ -97,6 +146,9 @@ LINES: dict[str, dict[str, Any]] = {
     },
     "freezes:audit": {
         "data": FreezeLine(what="learning", action="freeze", actor="a", reason="r", time=1.5).model_dump_json()
+    },
+    "keys:audit": {
+        "data": KeyLine(id="key_1", name="n", role="user", action="rotate", actor="a", time=1.5).model_dump_json()
     },
 }  # fmt: skip
 

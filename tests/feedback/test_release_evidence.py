@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.decisions import Rules, decide
+from feedback.raters import Raters
 from feedback.registry import PolicyRegistry
 from feedback.release_evidence import course, evidence_of, spread
 from feedback.release_judge import rules_of
@@ -114,3 +115,14 @@ def test_the_ledger_tells_it_again_up_to_the_end(booth: Booth, book: ReleaseBook
     booth.compare(0, 1, rater="eve", created=time.time() + 60, **facts)
     assert evidence_of(booth.ledger, over) == points
     assert len(evidence_of(booth.ledger, release)) == 5, "were it still open, it would count"
+
+
+def test_the_bar_of_a_release_is_that_of_its_beginning(booth: Booth, book: ReleaseBook) -> None:
+    for rater in ("ann", "bob", "cay"):
+        booth.compare(0, 1, rater=rater, created=time.time())
+    release = begun(booth, book)
+    Raters(booth.ledger.redis).quarantine("bob", actor="op", reason="bought")
+    assert (release.voters, rules_of(booth.ledger, release).raters) == (3, 3)
+    assert book.get(release.id) == release, "another process reads the same bar"
+    older = release.model_copy(update={"voters": None})
+    assert rules_of(booth.ledger, older).raters == 2, "of those that began before it was kept"

@@ -15,6 +15,7 @@ from redis import Redis
 from rich.table import Table
 from typer.testing import CliRunner, Result
 
+from feedback.audit import audit
 from feedback.invites import Invites
 from feedback.judgements import Feedback, Rating
 from feedback.keys import KeyRing, Limits
@@ -179,6 +180,11 @@ def test_dead_redis_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert result.stderr.count("\n") == 1
 
 
+def by_hand(redis: Redis) -> list[str]:
+    """What was done to keys on this machine, newest first."""
+    return [line.action for line in audit(redis, only="key").entries if line.actor.startswith("cli:")]
+
+
 def test_keys_are_made_listed_and_revoked(home: Path, redis: Redis) -> None:
     plain = ratchet("keys", "create", "anna", "--role", "rater").stdout.strip()
     ring = KeyRing(redis, load_secrets(home).pepper)
@@ -189,6 +195,7 @@ def test_keys_are_made_listed_and_revoked(home: Path, redis: Redis) -> None:
     assert ratchet("keys", "revoke", record.id).exit_code == 0
     assert ring.find(plain) is None
     assert ratchet("keys", "revoke", record.id).exit_code == 1
+    assert by_hand(redis) == ["revoke", "create"]
 
 
 def test_a_key_is_made_with_limits_which_can_be_changed(home: Path, redis: Redis) -> None:
@@ -204,6 +211,7 @@ def test_a_key_is_made_with_limits_which_can_be_changed(home: Path, redis: Redis
     assert limited.stdout == f"{key.id} expires: never, limits: 60 requests/min, 9 tokens/day, 50 feedback/day\n"
     changed = ring.get(key.id)
     assert changed.limits == Limits(requests_per_minute=60, tokens_per_day=9, feedback_per_day=50)
+    assert by_hand(redis) == ["change", "create"]
 
 
 def test_used_and_expired_keys_are_listed_as_such(home: Path, redis: Redis) -> None:
@@ -226,6 +234,7 @@ def test_a_rotated_key_is_the_same_key(home: Path, redis: Redis) -> None:
     new = ring.find(ratchet("keys", "rotate", key.id).stdout.strip())
     assert new is not None and new.id == key.id
     assert ring.find(old) is None
+    assert by_hand(redis) == ["rotate", "create"]
 
 
 @pytest.mark.parametrize(
@@ -259,6 +268,7 @@ def test_people_are_invited_by_a_link_that_can_be_withdrawn(home: Path, redis: R
     assert bob["expires"] - bob["created"] == pytest.approx(7 * 86_400, abs=60)
     assert "inv_" not in (table := ratchet("user", "list").stdout) and anna["id"] in table
     assert ratchet("user", "withdraw", bob["id"]).exit_code == 0
+    assert by_hand(redis) == ["withdraw", "invite", "invite"]
     invites = Invites(Sessions(KeyRing(redis, load_secrets(home).pepper)))
     assert invites.accept(other.partition("#")[2]) is None
     new = invites.accept(shown.partition("#")[2])

@@ -5,7 +5,10 @@ from typing import Any
 import httpx
 import pytest
 
+from feedback.erasure import Eraser
+from feedback.judgements import Feedback
 from feedback.raters import Raters, RaterWeight
+from feedback.store import Ledger
 
 
 @pytest.fixture
@@ -71,6 +74,36 @@ async def test_who_only_asked_may_be_put_aside_as_well(live: Any) -> None:
     row = (await order(live, "release", rater)).json()
     assert (row["rater"], row["judgements"], row["checks"]["left"], row["side"]) == (rater, 0, 0, None)
     assert (await live.http.get("/v1/raters")).json()["data"] == []
+
+
+async def test_the_ledger_is_read_again_only_when_it_has_changed(
+    live: Any, joe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings: list[str] = []
+    standing = Ledger.standing
+
+    def counted(ledger: Ledger, until: str) -> list[Feedback]:
+        readings.append(until)
+        return standing(ledger, until)
+
+    async def row() -> tuple[int, bool, float | None, int]:
+        [found] = (await live.http.get("/v1/raters")).json()["data"]
+        return found["judgements"], found["quarantined"] is not None, found["share"], len(readings)
+
+    monkeypatch.setattr(Ledger, "standing", counted)
+    kept = RaterWeight(
+        rater=joe, source="live", judgements=4, compared=0, agreement=None, reliability=0.5, share=0.25, capped=False
+    )
+    assert [await row(), await row()] == [(4, False, None, 1)] * 2
+    await order(live, "quarantine", joe)
+    Raters(live.ledger.redis).keep_weights([kept])
+    assert await row() == (4, True, 0.25, 1)
+    oldest, *_, newest = [said for _, said in live.ledger.feedback_between("0")]
+    assert live.ledger.retract(newest.id)
+    assert [await row(), await row()] == [(3, True, 0.25, 2)] * 2
+    compared = live.gateway.archive.response(oldest.judgement.targets[0].partition(":")[0])
+    assert Eraser(live.gateway.archive).response(compared).feedback == (oldest.id,)
+    assert [await row(), await row()] == [(2, True, 0.25, 3)] * 2
 
 
 @pytest.mark.parametrize("name", ["quarantine", "release"])

@@ -202,12 +202,12 @@ async function everyOne<T>(path: string): Promise<T[]> {
 export interface AuditLine {
   id: string;
   time: number;
-  kind: "policy" | "release" | "rater" | "freeze";
+  kind: "policy" | "release" | "rater" | "freeze" | "key";
   what: string;
   action: string;
   actor: string;
   reason: string;
-  /** What a release was from then on. */
+  /** What a release, a key or an invite was from then on. */
   became: string | null;
 }
 

@@ -24,6 +24,7 @@ it("lists deeds newest first, goes on after the last, and asks for one kind", as
       json({ data: [line("3", "policy", "policy-v3", "promote"), line("2", "rater", "rater_x", "quarantine")], has_more: true }),
       json({ data: [line("1", "release", "release 7", "abort")], has_more: false }),
       json({ data: [line("2", "rater", "rater_x", "quarantine")], has_more: false }),
+      json({ data: [line("4", "key", "key_1", "rotate")], has_more: false }),
     ],
   });
   const { container } = render(<Audit session={{ role: "operator" } as Session} id={null} />);
@@ -36,9 +37,12 @@ it("lists deeds newest first, goes on after the last, and asks for one kind", as
   fireEvent.click(screen.getByRole("button", { name: "Raters" }));
   await screen.findByText("Raters", { selector: "[aria-pressed=true]" });
   await vi.waitFor(() => expect(deeds()).toEqual(["quarantine"]));
+  fireEvent.click(screen.getByRole("button", { name: "Keys" }));
+  await vi.waitFor(() => expect(deeds()).toEqual(["rotate"]));
   expect(asked.map(({ path }) => path)).toEqual([
     "/v1/audit?limit=50",
     "/v1/audit?limit=50&before=2",
     "/v1/audit?limit=50&kind=rater",
+    "/v1/audit?limit=50&kind=key",
   ]);
 });

@@ -16,6 +16,7 @@ const KINDS: [AuditLine["kind"] | "", string][] = [
   ["release", "Releases"],
   ["rater", "Raters"],
   ["freeze", "Freezes"],
+  ["key", "Keys"],
 ];
 
 const COLUMNS: Column<AuditLine>[] = [
