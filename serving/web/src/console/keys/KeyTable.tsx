@@ -83,6 +83,7 @@ interface Done extends OneKey {
 function Rotate({ row, isOwn, onDone, onRotated }: Done & { onRotated: (shown: Shown) => void }) {
   return (
     <Act
+      of={row.id}
       name="Rotate"
       title={`Rotate the key of ${row.name}?`}
       reason="none"
@@ -106,6 +107,7 @@ function Rotate({ row, isOwn, onDone, onRotated }: Done & { onRotated: (shown: S
 function Revoke({ row, isOwn, onDone }: Done) {
   return (
     <Act
+      of={row.id}
       name="Revoke"
       title={`Revoke the key of ${row.name}?`}
       reason="none"

@@ -48,6 +48,7 @@ function Switch({ what, frozen, going, stops, freeze, onDone }: SwitchProps) {
         <p className="muted small">{frozen ? stops : going}</p>
       </div>
       <Act
+        of={String(frozen)}
         name={`${act} ${what}`}
         title={`${act} ${what}?`}
         danger={!frozen}

@@ -1,9 +1,11 @@
-import { useContext, useId, useState, type FormEvent, type ReactNode } from "react";
+import { useContext, useId, useRef, useState, type FormEvent, type ReactNode } from "react";
 import { ApiError, explain } from "../../api/client";
 import { Dialog } from "../../app/Dialog";
 import { SignedOut } from "./usePolled";
 
 interface ActProps {
+  /** What it would be done to, as it stands: another one, and an open confirmation is of something else. */
+  of: string;
   /** On the button that opens the dialog, and in it on the one that acts. */
   name: string;
   title: string;
@@ -20,7 +22,7 @@ interface ActProps {
 }
 
 /** A deed that others see: it is confirmed first, and says what became of it. */
-export function Act({ name, title, danger, primary, disabled, ...rest }: ActProps) {
+export function Act({ name, danger, primary, disabled, ...rest }: ActProps) {
   const [open, setOpen] = useState(false);
   const [said, setSaid] = useState("");
   const look = danger ? "danger" : primary ? "primary" : undefined;
@@ -35,7 +37,6 @@ export function Act({ name, title, danger, primary, disabled, ...rest }: ActProp
       {open && (
         <Deed
           name={name}
-          title={title}
           look={look}
           {...rest}
           onClose={(done) => {
@@ -48,12 +49,17 @@ export function Act({ name, title, danger, primary, disabled, ...rest }: ActProp
   );
 }
 
-interface DeedProps extends Pick<ActProps, "name" | "title" | "reason" | "act" | "onDone" | "children"> {
+interface DeedProps extends Pick<ActProps, "of" | "name" | "title" | "reason" | "act" | "onDone" | "children"> {
   look: string | undefined;
   onClose: (done: boolean) => void;
 }
 
-function Deed({ name, title, look, reason = "optional", act, onDone, onClose, children }: DeedProps) {
+/** It says to the end what it said when it was opened, and does that or nothing. */
+function Deed({ reason = "optional", act, onDone, onClose, ...now }: DeedProps) {
+  const begun = useRef(now);
+  const moved = now.of !== begun.current.of;
+  if (!moved) begun.current = { ...begun.current, children: now.children }; // it may hold a form
+  const { name, title, look, children } = begun.current;
   const [why, setWhy] = useState("");
   const [acting, setActing] = useState(false);
   const [problem, setProblem] = useState<unknown>(null);
@@ -61,6 +67,7 @@ function Deed({ name, title, look, reason = "optional", act, onDone, onClose, ch
   const field = useId();
   const submit = async (event: FormEvent) => {
     event.preventDefault();
+    if (moved) return;
     setActing(true);
     setProblem(null);
     try {
@@ -97,11 +104,16 @@ function Deed({ name, title, look, reason = "optional", act, onDone, onClose, ch
             {conflict(problem) ? `Somebody else was quicker, and this was not done: ${explain(problem)}` : explain(problem)}
           </p>
         )}
+        {moved && !acting && problem === null && (
+          <p className="failure" role="alert">
+            This changed while you read it; nothing was done. Close it and look again.
+          </p>
+        )}
         <footer>
           <button type="button" disabled={acting} onClick={() => onClose(false)}>
             Cancel
           </button>
-          <button type="submit" className={look} disabled={acting || (reason === "required" && !why.trim())}>
+          <button type="submit" className={look} disabled={acting || moved || (reason === "required" && !why.trim())}>
             {acting ? "Working…" : name}
           </button>
         </footer>

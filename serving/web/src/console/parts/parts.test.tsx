@@ -78,7 +78,7 @@ test("who is no longer signed in is told at once", async () => {
 function deed(doing: (reason: string) => Promise<unknown>, reason?: "required") {
   const done = vi.fn();
   render(
-    <Act name="Promote" title="Promote policy-v2?" act={doing} onDone={done} {...(reason ? { reason } : {})}>
+    <Act of="1" name="Promote" title="Promote policy-v2?" act={doing} onDone={done} {...(reason ? { reason } : {})}>
       <p>It serves everybody.</p>
     </Act>,
   );
@@ -98,6 +98,49 @@ test("a deed is done with its reason, once confirmed", async () => {
   expect(doing).toHaveBeenCalledWith("better");
   expect(screen.queryByText("It serves everybody.")).toBeNull();
   expect(screen.getByRole("status").textContent).toBe("Promote: done.");
+});
+
+test("a deed is of what it was when it was opened, and once that changed it does nothing", () => {
+  const doing = vi.fn(() => Promise.resolve());
+  const frozen = (now: boolean) => (
+    <Act of={String(now)} name={now ? "Thaw" : "Freeze"} title={now ? "Thaw it?" : "Freeze it?"} act={doing}>
+      <p>{now ? "It goes on." : "It stops."}</p>
+    </Act>
+  );
+  const { rerender } = render(frozen(false));
+  fireEvent.click(screen.getByText("Freeze"));
+  rerender(frozen(true));
+  const form = screen.getByText("It stops.").closest("form")!;
+  expect(screen.getByText("Freeze it?")).toBeTruthy();
+  expect(screen.queryByText("It goes on.")).toBeNull();
+  const submit = screen.getByText("Freeze", { selector: "[type=submit]" }) as HTMLButtonElement;
+  expect(submit.disabled).toBe(true);
+  expect(screen.getByRole("alert", { hidden: true }).textContent).toBe(
+    "This changed while you read it; nothing was done. Close it and look again.",
+  );
+  fireEvent.submit(form);
+  expect(doing).not.toHaveBeenCalled();
+  fireEvent.click(screen.getByText("Cancel"));
+  fireEvent.click(screen.getByText("Thaw"));
+  fireEvent.submit(screen.getByText("It goes on.").closest("form")!);
+  expect(doing).toHaveBeenCalledTimes(1);
+});
+
+test("what changes because of the deed under way is no reason to call it undone", async () => {
+  let tell = () => {};
+  const doing = () => new Promise<void>((resolve) => (tell = resolve));
+  const at = (of: string) => (
+    <Act of={of} name="Pass" title="Pass it?" act={doing}>
+      <p>It is passed.</p>
+    </Act>
+  );
+  const { rerender } = render(at("1"));
+  fireEvent.click(screen.getByText("Pass"));
+  fireEvent.submit(screen.getByText("It is passed.").closest("form")!);
+  rerender(at("2"));
+  expect(screen.queryByRole("alert", { hidden: true })).toBeNull();
+  await act(async () => tell());
+  expect(screen.queryByText("It is passed.")).toBeNull();
 });
 
 test("a deed that needs a reason waits for one", () => {

@@ -12,10 +12,12 @@ interface OrdersProps {
 export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
   const { version, state, id } = policy;
   const expected = list.stable;
+  const of = `${version === expected}/${expected}`;
   if (version === expected) {
     return (
       <div className="c-row">
         <Act
+          of={of}
           name="Roll back"
           title={`Roll back ${id}?`}
           danger
@@ -34,6 +36,7 @@ export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
   return (
     <div className="c-row">
       <Act
+        of={of}
         name="Promote"
         title={`Let ${id} serve everybody?`}
         act={(reason) => policies.promote(version, { reason, expected })}

@@ -128,6 +128,18 @@ test("what serves can be rolled back, and nothing that is broken promoted", asyn
   await waitFor(() => expect(posted(asked)).toEqual([["/v1/rollback", { reason: "", expected: "policy-v1" }]]));
 });
 
+test("a promotion is never turned into a rollback by what another operator did meanwhile", async () => {
+  let now = LIST;
+  const asked = shown("policy-v2", { "GET /v1/policies": () => json(now), "POST /v1": () => json({ version: 2 }) });
+  fireEvent.click(await screen.findByText("Promote"));
+  now = { ...LIST, stable: 2 };
+  document.dispatchEvent(new Event("visibilitychange")); // it asks at once
+  await screen.findByText(/^This changed while you read it; nothing was done/);
+  expect(screen.getByText("Let policy-v2 serve everybody?")).toBeTruthy();
+  fireEvent.submit(screen.getByLabelText(/^Reason/).closest("form")!);
+  expect(posted(asked)).toEqual([]);
+});
+
 test("two versions stand side by side with their answers to the same prompts", async () => {
   const asked = shown("1-2");
   const card = (await screen.findByText("Why is the sky blue?")).closest("article")!;

@@ -125,6 +125,26 @@ test("after a conflict the release is shown as it is now", async () => {
   expect(screen.queryByText("Pause")).toBeNull();
 });
 
+test.each([
+  ["Pause", { ...CANARY, paused: true, revision: 3 }, /No step is taken until somebody resumes it/],
+  ["Pass the step", { ...CANARY, step: 2, revision: 3 }, /“wait for the votes” counts as taken/],
+] as [string, Release, RegExp][])("%s is never of a release that changed meanwhile", async (order, changed, says) => {
+  let now: Release = CANARY;
+  const asked = gateway({
+    "GET /v1/releases/3": () => json({ ...now, history: [] }),
+    "GET /v1/releases/3/evidence": () => json(EVIDENCE),
+    "POST /v1/releases/3": () => json(CANARY),
+  });
+  render(<Releases session={ROOT} id="3" />);
+  fireEvent.click(await screen.findByText(order, { selector: ".c-row button" }));
+  now = changed;
+  document.dispatchEvent(new Event("visibilitychange")); // it asks at once
+  await screen.findByText(/^This changed while you read it; nothing was done/);
+  expect(screen.getByText(says)).toBeTruthy();
+  fireEvent.submit(screen.getByText(says).closest("form")!);
+  expect(posted(asked)).toEqual([]);
+});
+
 test("what is over takes no orders, and tells which steps were never taken", async () => {
   const steps = CANARY.steps.map((step) => ({ ...step, state: step.state === "taken" ? step.state : "not taken" }) as const);
   one({ ...CANARY, state: "rolled_back", open: false, is: "rolled back", why: "It is worse.", steps });
