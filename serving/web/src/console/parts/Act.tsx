@@ -1,6 +1,7 @@
 import { useContext, useId, useRef, useState, type FormEvent, type ReactNode } from "react";
-import { ApiError, explain } from "../../api/client";
+import { ApiError } from "../../api/client";
 import { Dialog } from "../../app/Dialog";
+import { outcome, refused, unsure } from "./outcome";
 import { SignedOut } from "./usePolled";
 
 interface ActProps {
@@ -15,7 +16,7 @@ interface ActProps {
   primary?: boolean;
   disabled?: boolean;
   act: (reason: string) => Promise<unknown>;
-  /** After it was done, and after a conflict: what is shown is out of date then. */
+  /** After it was done, or may have been, or was refused as things stand: what is shown is out of date then. */
   onDone?: () => void;
   /** What it will do, and what it will not. */
   children: ReactNode;
@@ -76,7 +77,7 @@ function Deed({ reason = "optional", act, onDone, onClose, ...now }: DeedProps) 
       onClose(true);
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) return signedOut();
-      if (conflict(error)) onDone?.();
+      if (refused(error) || unsure(error)) onDone?.();
       setProblem(error);
       setActing(false);
     }
@@ -101,7 +102,7 @@ function Deed({ reason = "optional", act, onDone, onClose, ...now }: DeedProps) 
         )}
         {problem !== null && (
           <p className="failure" role="alert">
-            {conflict(problem) ? `Somebody else was quicker, and this was not done: ${explain(problem)}` : explain(problem)}
+            {outcome(problem)}
           </p>
         )}
         {moved && !acting && problem === null && (
@@ -121,5 +122,3 @@ function Deed({ reason = "optional", act, onDone, onClose, ...now }: DeedProps) 
     </Dialog>
   );
 }
-
-const conflict = (error: unknown): boolean => error instanceof ApiError && error.status === 409;

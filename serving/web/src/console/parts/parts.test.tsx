@@ -152,7 +152,7 @@ test("a deed that needs a reason waits for one", () => {
 });
 
 test("a conflict says that somebody was quicker, and what is shown is renewed", async () => {
-  const done = deed(() => Promise.reject(new ApiError(409, "policy-v3 serves.")));
+  const done = deed(() => Promise.reject(new ApiError(409, "policy-v3 serves.", "conflict")));
   confirm();
   expect((await screen.findByRole("alert", { hidden: true })).textContent).toBe(
     "Somebody else was quicker, and this was not done: policy-v3 serves.",
@@ -160,11 +160,30 @@ test("a conflict says that somebody was quicker, and what is shown is renewed", 
   expect(done).toHaveBeenCalledTimes(1);
 });
 
-test("another failure stays in the dialog", async () => {
-  const done = deed(() => Promise.reject(new ApiError(503, "Not now.")));
+test("another refusal is not somebody else's doing, but what is shown is renewed", async () => {
+  const done = deed(() => Promise.reject(new ApiError(409, "It is the last admin key.", "last_admin")));
   confirm();
-  expect((await screen.findByRole("alert", { hidden: true })).textContent).toBe("Not now.");
+  expect((await screen.findByRole("alert", { hidden: true })).textContent).toBe("It is the last admin key.");
+  expect(done).toHaveBeenCalledTimes(1);
+});
+
+test("a mistake stays in the dialog, to be mended", async () => {
+  const done = deed(() => Promise.reject(new ApiError(400, "No such step.")));
+  confirm();
+  expect((await screen.findByRole("alert", { hidden: true })).textContent).toBe("No such step.");
   expect(done).not.toHaveBeenCalled();
+});
+
+test.each([
+  [new ApiError(503, "Not now."), "Not now."],
+  [new ApiError(0, "The answer broke off."), "The answer broke off."],
+])("what may have been done is not called undone: %o", async (error, says) => {
+  const done = deed(() => Promise.reject(error));
+  confirm();
+  expect((await screen.findByRole("alert", { hidden: true })).textContent).toBe(
+    `It is not known whether this was done: look before you repeat it. ${says}`,
+  );
+  expect(done).toHaveBeenCalledTimes(1); // so that there is something to look at
 });
 
 test("a plot is drawn, and told in numbers", async () => {

@@ -111,7 +111,7 @@ test("a version shows its lineage both ways, the gate's checks and what it learn
 });
 
 test("to promote says whose place it takes, and names whoever is believed to serve", async () => {
-  const asked = shown("policy-v2", { "POST /v1/policies/policy-v2/promote": () => failure(409, "it is policy-v0") });
+  const asked = shown("policy-v2", { "POST /v1/policies/policy-v2/promote": () => failure(409, "it is policy-v0", "conflict") });
   fireEvent.click(await screen.findByText("Promote"));
   expect(screen.getByText(/becomes the stable policy in place of policy-v1 at once/)).toBeTruthy();
   fireEvent.change(screen.getByLabelText(/^Reason/), { target: { value: "looks good" } });
