@@ -15,7 +15,7 @@ beforeEach(() => {
   vi.useRealTimers();
 });
 
-function Shown({ load, of }: { load: () => Promise<string>; of?: string }) {
+function Shown({ load, of }: { load: (signal: AbortSignal) => Promise<string>; of?: string }) {
   const polled = usePolled(load, 1000, of);
   return <Loaded polled={polled}>{(value) => <p>{value}</p>}</Loaded>;
 }
@@ -31,7 +31,7 @@ test("what is polled is renewed, kept while the server is away, and marked as ol
   expect(screen.getByText("one")).toBeTruthy();
   await passing(1000);
   expect(screen.getByText("one")).toBeTruthy();
-  expect(screen.getByRole("alert").textContent).toMatch(/^This is from before\. The server cannot be reached/);
+  expect(screen.getByRole("alert").textContent).toMatch(/^This is from just now\. The server cannot be reached/);
   await passing(1999); // after a failure it waits longer
   expect(load).toHaveBeenCalledTimes(2);
   await passing(1);
@@ -44,6 +44,24 @@ test("a first try that fails says so and can be repeated", async () => {
   render(<Shown load={load} />);
   fireEvent.click(await screen.findByText("Try again"));
   await screen.findByText("there");
+});
+
+test("a server that hangs is no server that is well: it is said, with the time of what is shown", async () => {
+  vi.useFakeTimers();
+  const signals: AbortSignal[] = [];
+  const hanging = (signal: AbortSignal) => (signals.push(signal), new Promise<string>(() => {}));
+  const load = vi.fn<(signal: AbortSignal) => Promise<string>>().mockResolvedValueOnce("one").mockImplementation(hanging);
+  render(<Shown load={load} />);
+  await passing(0);
+  await passing(1000 + 14_999);
+  expect(screen.queryByRole("alert")).toBeNull();
+  await passing(1);
+  expect(screen.getByText("one")).toBeTruthy();
+  const told = screen.getByRole("alert").textContent;
+  expect(told).toMatch(/^This is from 16 seconds ago\. The server does not answer\./);
+  expect(signals[0]!.aborted).toBe(true);
+  await passing(2000); // and it is asked again
+  expect(load).toHaveBeenCalledTimes(3);
 });
 
 test("an answer that was overtaken is not shown", async () => {
