@@ -1,4 +1,4 @@
-import { fireEvent, render, screen, waitFor, within } from "@testing-library/react";
+import { act, fireEvent, render, screen, waitFor, within } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Session } from "../../api/client";
 import type { Release } from "../../api/releases";
@@ -178,6 +178,31 @@ test("a release is started in place of the open one, with the steps that were wr
   const steps = [{ set_weight: 5 }, { pause: "30m" }, { analysis: true }];
   const wish = { candidate: "policy-v7", replaces: 3, mode: "assisted", strategy: { steps }, plan: { raters: "all" } };
   await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases", wish]]));
+});
+
+test("evidence is never that of another release", async () => {
+  let now: Release = CANARY;
+  let tell = (_: Response) => {};
+  gateway({
+    "GET /v1/releases/current": () => json({ ...now, history: [] }),
+    "GET /v1/releases/3/evidence": () => json(EVIDENCE),
+    "GET /v1/releases/4/evidence": () => new Promise<Response>((resolve) => (tell = resolve)),
+  });
+  render(<Releases session={ROOT} id="current" />);
+  await screen.findByText(/Win rate of the candidate, with its confidence band in numbers/);
+  now = { ...CANARY, id: 4 };
+  document.dispatchEvent(new Event("visibilitychange")); // it asks at once
+  await screen.findByRole("heading", { name: /^Release 4/ });
+  expect(screen.queryByText(/Win rate of the candidate, with its confidence band/)).toBeNull();
+  await act(async () => tell(json(EVIDENCE)));
+  await screen.findByText(/Win rate of the candidate, with its confidence band in numbers/);
+});
+
+test.each(["3/evidence", "../keys", "newest", "1234567890"])("%s names no release, and asks for nothing", (id) => {
+  const asked = gateway({});
+  render(<Releases session={ROOT} id={id} />);
+  expect(screen.getByText(`There is no release ${id}.`)).toBeTruthy();
+  expect(asked).toEqual([]);
 });
 
 test("where nothing is open that is said, and a start names that", async () => {
