@@ -1,8 +1,20 @@
-import { useContext, useId, useRef, useState, type FormEvent, type ReactNode } from "react";
+import {
+  createContext,
+  useContext,
+  useId,
+  useLayoutEffect,
+  useRef,
+  useState,
+  type FormEvent,
+  type ReactNode,
+} from "react";
 import { ApiError } from "../../api/client";
 import { Dialog } from "../../app/Dialog";
 import { outcome, refused, unsure } from "./outcome";
 import { SignedOut } from "./usePolled";
+
+/** Says to who listens what became of a deed, where it is heard though the button is gone. */
+export const Say = createContext<(words: string) => void>(() => undefined);
 
 interface ActProps {
   /** What it would be done to, as it stands: another one, and an open confirmation is of something else. */
@@ -25,16 +37,14 @@ interface ActProps {
 /** A deed that others see: it is confirmed first, and says what became of it. */
 export function Act({ name, danger, primary, disabled, ...rest }: ActProps) {
   const [open, setOpen] = useState(false);
-  const [said, setSaid] = useState("");
+  const say = useContext(Say);
+  const here = useFocusKept();
   const look = danger ? "danger" : primary ? "primary" : undefined;
   return (
-    <span className="c-act">
-      <button type="button" className={look} disabled={disabled} onClick={() => (setSaid(""), setOpen(true))}>
+    <span className="c-act" ref={here}>
+      <button type="button" className={look} disabled={disabled} onClick={() => (say(""), setOpen(true))}>
         {name}
       </button>
-      <span role="status" className="quiet">
-        {said}
-      </span>
       {open && (
         <Deed
           name={name}
@@ -42,12 +52,26 @@ export function Act({ name, danger, primary, disabled, ...rest }: ActProps) {
           {...rest}
           onClose={(done) => {
             setOpen(false);
-            setSaid(done ? `${name}: done.` : "");
+            if (done) say(`${name}: done.`);
           }}
         />
       )}
     </span>
   );
+}
+
+/** What is done with often takes its button along: whoever was at it goes on from the top of the view. */
+function useFocusKept() {
+  const here = useRef<HTMLSpanElement>(null);
+  useLayoutEffect(() => {
+    const place = here.current!;
+    const main = place.closest("main");
+    return () => {
+      if (!place.contains(document.activeElement)) return;
+      queueMicrotask(() => document.activeElement === document.body && main?.focus({ preventScroll: true }));
+    };
+  }, []);
+  return here;
 }
 
 interface DeedProps extends Pick<ActProps, "of" | "name" | "title" | "reason" | "act" | "onDone" | "children"> {

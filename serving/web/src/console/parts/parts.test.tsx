@@ -1,7 +1,7 @@
 import { act, fireEvent, render, screen, waitFor } from "@testing-library/react";
 import { beforeEach, expect, test, vi } from "vitest";
 import { ApiError } from "../../api/client";
-import { Act } from "./Act";
+import { Act, Say } from "./Act";
 import { Loaded } from "./Loaded";
 import { wholeTicks } from "./drawing";
 import { figure, Plot } from "./Plot";
@@ -13,6 +13,7 @@ beforeEach(() => {
   HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
   HTMLDialogElement.prototype.close ??= vi.fn();
   vi.useRealTimers();
+  said.mockClear();
 });
 
 function Shown({ load, of }: { load: (signal: AbortSignal) => Promise<string>; of?: string }) {
@@ -93,12 +94,16 @@ test("who is no longer signed in is told at once", async () => {
   await waitFor(() => expect(out).toHaveBeenCalledTimes(1));
 });
 
+const said = vi.fn();
+
 function deed(doing: (reason: string) => Promise<unknown>, reason?: "required") {
   const done = vi.fn();
   render(
-    <Act of="1" name="Promote" title="Promote policy-v2?" act={doing} onDone={done} {...(reason ? { reason } : {})}>
-      <p>It serves everybody.</p>
-    </Act>,
+    <Say value={said}>
+      <Act of="1" name="Promote" title="Promote policy-v2?" act={doing} onDone={done} {...(reason ? { reason } : {})}>
+        <p>It serves everybody.</p>
+      </Act>
+    </Say>,
   );
   fireEvent.click(screen.getByText("Promote"));
   return done;
@@ -115,7 +120,7 @@ test("a deed is done with its reason, once confirmed", async () => {
   await waitFor(() => expect(done).toHaveBeenCalledTimes(1));
   expect(doing).toHaveBeenCalledWith("better");
   expect(screen.queryByText("It serves everybody.")).toBeNull();
-  expect(screen.getByRole("status").textContent).toBe("Promote: done.");
+  expect(said.mock.calls).toEqual([[""], ["Promote: done."]]); // emptied first, or the same words are heard once
 });
 
 test("a deed is of what it was when it was opened, and once that changed it does nothing", () => {
@@ -159,6 +164,27 @@ test("what changes because of the deed under way is no reason to call it undone"
   expect(screen.queryByRole("alert", { hidden: true })).toBeNull();
   await act(async () => tell());
   expect(screen.queryByText("It is passed.")).toBeNull();
+});
+
+test.each([true, false])("where its button goes the focus goes to the view, the dialog open: %s", async (open) => {
+  const view = (there: boolean) => (
+    <main tabIndex={-1}>
+      {there && (
+        <Act of="1" name="Withdraw" title="Withdraw it?" act={() => Promise.resolve()}>
+          <p>It is useless then.</p>
+        </Act>
+      )}
+    </main>
+  );
+  const { rerender } = render(view(true));
+  const button = screen.getByText("Withdraw");
+  button.focus();
+  if (open) {
+    fireEvent.click(button);
+    screen.getByLabelText(/Reason/).focus();
+  }
+  rerender(view(false));
+  await waitFor(() => expect(document.activeElement).toBe(screen.getByRole("main")));
 });
 
 test("a deed that needs a reason waits for one", () => {
@@ -224,6 +250,24 @@ test("a plot is drawn, and told in numbers", async () => {
     ["1", "0.25 (0.125 to 0.5)", ""],
     ["2", "0.5", "-1"],
   ]);
+});
+
+test("a plot is drawn anew only where it changed, and its lines differ by more than their colour", async () => {
+  const of = (y: number) => {
+    const points = [{ x: 1, y }, { x: 2, y: 0.5 }]; // prettier-ignore
+    const series = ["better", "worse", "what counts"].map((name) => ({ name, points }));
+    return <Plot title="Evidence" series={series} x={{ name: "votes" }} y={{ name: "log e" }} />;
+  };
+  const { container, rerender } = render(of(0));
+  const drawn = () => container.querySelector(".c-drawn svg")!;
+  await waitFor(() => expect(drawn()).toBeTruthy());
+  const dashes = [...drawn().querySelectorAll("[data-mark=line]")].map((line) => line.getAttribute("stroke-dasharray"));
+  expect(new Set(dashes).size).toBe(3);
+  const first = drawn();
+  rerender(of(0));
+  expect(drawn()).toBe(first);
+  rerender(of(1));
+  expect(drawn()).not.toBe(first);
 });
 
 test("a table names its rows, or says why there are none", () => {
