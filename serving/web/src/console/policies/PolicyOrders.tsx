@@ -11,9 +11,10 @@ interface OrdersProps {
 /** To serve a version at once, without a release, or to go back from it. */
 export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
   const { version, state, id } = policy;
-  const expected = list.stable;
-  const of = `${version === expected}/${expected}`;
+  const { stable: expected, previous } = list;
+  const of = `${version === expected}/${expected}/${previous}`;
   if (version === expected) {
+    if (previous === null) return null;
     return (
       <div className="c-row">
         <Act
@@ -21,12 +22,11 @@ export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
           name="Roll back"
           title={`Roll back ${id}?`}
           danger
-          act={(reason) => policies.rollBack({ reason, expected })}
+          act={(reason) => policies.rollBack({ reason, expected, to: previous })}
           onDone={onDone}
         >
           <p>
-            {id} stops serving, and the version that was stable before it answers everybody again. Answers that are
-            being written are finished.
+            {id} stops serving; {nameOf(previous)} answers everybody. Answers that are being written are finished.
           </p>
         </Act>
       </div>
