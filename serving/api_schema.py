@@ -218,12 +218,13 @@ class PolicyList(BaseModel):
     object: Literal["list"]
     data: list[Policy]
     stable: int | None
+    previous: int | None = Field(description="what a rollback without `to` returns to")
     served: int | None
     candidate_served: int | None = Field(description="beside it, while a release is under way")
     last_swap: dict[str, Any] | None
 
     model_config = example({
-        "object": "list", "data": [], "stable": 3, "served": 3, "candidate_served": None,
+        "object": "list", "data": [], "stable": 3, "previous": 2, "served": 3, "candidate_served": None,
         "last_swap": {"from_version": 2, "to_version": 3},
     })  # fmt: skip
 

@@ -32,6 +32,7 @@ def list_policies(gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
             for version, state in gateway.registry.states().items()
         ],
         "stable": gateway.registry.stable(),
+        "previous": gateway.registry.previous(),
         "served": served.version if served else None,
         "candidate_served": candidate.version if candidate else None,
         "last_swap": json.loads(raw) if raw else None,

@@ -21,12 +21,13 @@ async def test_policies_are_listed_promoted_and_rolled_back(live: Any, eventuall
         ("policy-v0", "retired", False), ("policy-v1", "stable", True),
     ]  # fmt: skip
     assert listing["data"][1]["parent"] == 0
-    assert (listing["stable"], listing["served"]) == (1, 1)
+    assert (listing["stable"], listing["previous"], listing["served"]) == (1, 0, 1)
     assert listing["last_swap"]["to_version"] == 1
     assert listing["last_swap"]["proof"]["decided_by"] == "change"
     assert live.gateway.registry.audit()[-1].reason == "looks good"
     assert (await live.http.post("/v1/rollback")).json()["version"] == 0
     await eventually(lambda: live.served == 0)
+    assert (await live.http.get("/v1/policies")).json()["previous"] is None
     assert (await live.http.post("/v1/rollback", json={"to": "policy-v1"})).json()["version"] == 1
     await eventually(lambda: live.served == 1)
 

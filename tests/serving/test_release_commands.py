@@ -259,8 +259,7 @@ def test_the_history_does_not_say_twice_what_became_and_names_who_took_the_place
     begun = book.move(seen, canary, actor="controller", reason=f"an engine holds it: {describe(canary)}")
     book.move(begun, begun.skipped(5.0), actor="controller", reason=describe(begun.skipped(5.0)))
     done(release("start", "2", "--reason", "newer"))
-    cells = history_table(book.history()).columns
-    assert list(cells[4].cells) == [
+    assert [row[4] for row in history_table(book.history()).rows] == [
         "started by hand", "an engine holds it", "", "release 2 of policy-v2 took its place: newer", "newer",
     ]  # fmt: skip
     [_, over] = book.latest()

@@ -104,7 +104,7 @@ async def test_an_old_tab_is_told_when_the_server_is_away_and_recovers(console: 
     await console.goto(f"/console/rounds/{id}")
     await expect(lines(console, "Score")).to_have_count(1)
     await console.route("**/v1/rounds/**", lambda route: route.abort())
-    await console.get_by_role("alert").get_by_text("This is from before.").wait_for()
+    await console.get_by_role("alert").get_by_text("This is from").wait_for()
     await expect(lines(console, "Score")).to_have_count(1)
     await console.unroute("**/v1/rounds/**")
     await console.get_by_role("alert").wait_for(state="detached")

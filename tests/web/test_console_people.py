@@ -240,3 +240,23 @@ async def test_each_view_of_people_is_for_everybody(
         seen[path] = await complaints(console)
         assert await console.evaluate("document.documentElement.scrollWidth") <= width, path
     assert {path: said for path, said in seen.items() if said} == {}
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+async def test_what_is_shown_once_and_what_is_confirmed_are_for_everybody(
+    console: Any, served: Live, scheme: str, width: int  # noqa: F811
+) -> None:  # fmt: skip
+    await console.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    await console.set_viewport_size({"width": width, "height": 844})
+    await console.goto("/console/keys")
+    form = console.get_by_role("form", name="New key")
+    await form.get_by_label("Name").fill("bot")
+    await form.get_by_role("button", name="Make a key").click()
+    await console.get_by_role("region", name="The key of bot").wait_for()
+    row = console.get_by_role("region", name="Keys").get_by_role("row", name=re.compile("bot"))
+    await row.get_by_role("button", name="Revoke").wait_for()
+    seen = {"secret": await complaints(console)}
+    await row.get_by_role("button", name="Revoke").click()
+    await console.get_by_role("dialog").get_by_text("it cannot be brought back").wait_for()
+    seen["confirmation"] = await complaints(console)
+    assert seen == {"secret": [], "confirmation": []}

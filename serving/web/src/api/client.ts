@@ -109,7 +109,13 @@ async function errorOf(response: Response): Promise<ApiError> {
 
 async function json<T>(method: string, path: string, body?: unknown, options?: Options): Promise<T> {
   const response = await send(method, path, body, options);
-  return (response.status === 204 ? undefined : await response.json()) as T;
+  if (response.status === 204) return undefined as T;
+  try {
+    return (await response.json()) as T;
+  } catch (error) {
+    if (options?.signal?.aborted) throw error;
+    throw new ApiError(0, "The answer of the server broke off.", "answer_broken");
+  }
 }
 
 export const get = <T>(path: string, options?: Options) => json<T>("GET", path, undefined, options);

@@ -25,6 +25,8 @@ export interface Policy {
 export interface PolicyList {
   data: Policy[];
   stable: number | null;
+  /** Where a rollback returns to. */
+  previous: number | null;
   served: number | null;
   candidate_served: number | null;
   last_swap: Record<string, unknown> | null;

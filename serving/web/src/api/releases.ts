@@ -150,7 +150,7 @@ export interface Told {
 export const releases = {
   list: (signal?: AbortSignal, limit = 50) =>
     get<ReleaseList>("/v1/releases", { query: { limit }, ...(signal && { signal }) }),
-  get: (id: string, signal?: AbortSignal) => get<ReleaseInFull>(`/v1/releases/${id}`, signal && { signal }),
+  get: (id: string, signal?: AbortSignal) => get<ReleaseInFull>(`/v1/releases/${encodeURIComponent(id)}`, signal && { signal }),
   evidence: (id: number, signal?: AbortSignal) =>
     get<ReleaseEvidence>(`/v1/releases/${id}/evidence`, signal && { signal }),
   start: (wish: NewRelease) => post<Release>("/v1/releases", wish),

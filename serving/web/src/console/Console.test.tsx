@@ -198,6 +198,7 @@ test("learning is frozen for a reason, after a confirmation", async () => {
   await waitFor(() => expect(screen.queryByLabelText(/Reason/)).toBeNull());
   const [said] = asked.filter(({ method }) => method === "POST");
   expect([said!.path, said!.body]).toEqual(["/v1/rounds/freeze", { frozen: true, reason: "an audit" }]);
+  await waitFor(() => expect(screen.getAllByRole("status").map((each) => each.textContent)).toContain("Freeze learning: done."));
   expect(screen.getByRole("button", { name: "Unfreeze releases" })).toBeTruthy();
 });
 

@@ -1,10 +1,11 @@
-import { useEffect, useRef, type ComponentType, type ReactNode } from "react";
+import { useEffect, useRef, useState, type ComponentType, type ReactNode } from "react";
 import type { Session } from "../api/client";
 import { Boundary } from "../app/Boundary";
 import type { InConsole } from "../app/route";
 import "./console.css";
 import { Secrets } from "./keys/Secrets";
 import { isView, mayUse, NAMES, type ViewName } from "./navigation";
+import { Say } from "./parts/Act";
 import { SignedOut } from "./parts/usePolled";
 import { Audit } from "./views/Audit";
 import { Feedback } from "./views/Feedback";
@@ -46,6 +47,7 @@ interface ConsoleProps {
 export default function Console({ session, at, menu, onSignedOut }: ConsoleProps) {
   const title = isView(at.view) ? NAMES[at.view] : "Console";
   const main = useRef<HTMLElement>(null);
+  const [said, say] = useState("");
   const place = `${at.view}/${at.id}`;
   const before = useRef(place);
   useEffect(() => {
@@ -64,11 +66,16 @@ export default function Console({ session, at, menu, onSignedOut }: ConsoleProps
         {menu}
         <h1>{title}</h1>
       </header>
+      <p role="status" className="quiet">
+        {said}
+      </p>
       <SignedOut value={onSignedOut}>
-        <div className="c-view">
-          <Secrets />
-          <Shown session={session} at={at} />
-        </div>
+        <Say value={say}>
+          <div className="c-view">
+            <Secrets />
+            <Shown session={session} at={at} />
+          </div>
+        </Say>
       </SignedOut>
     </main>
   );

@@ -18,6 +18,7 @@ export function InviteTable({ rows, onDone }: InviteTableProps) {
       name: "Act",
       cell: ({ id, name }) => (
         <Act
+          of={id}
           name="Withdraw"
           title={`Withdraw the invite of ${name}?`}
           reason="none"

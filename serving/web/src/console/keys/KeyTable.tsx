@@ -82,6 +82,7 @@ interface Done extends OneKey {
 function Rotate({ row, isOwn, onDone }: Done) {
   return (
     <Act
+      of={row.id}
       name="Rotate"
       title={`Rotate the key of ${row.name}?`}
       reason="none"
@@ -107,6 +108,7 @@ async function rotate(id: string, isOwn: boolean): Promise<void> {
 function Revoke({ row, isOwn, onDone }: Done) {
   return (
     <Act
+      of={row.id}
       name="Revoke"
       title={`Revoke the key of ${row.name}?`}
       reason="none"

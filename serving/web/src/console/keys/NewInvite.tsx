@@ -1,15 +1,22 @@
 import { useState, type FormEvent } from "react";
-import { explain, type Role } from "../../api/client";
+import type { Role } from "../../api/client";
 import { invites } from "../../api/oversight";
 import { makingSecret, showSecret } from "../../app/secrets";
+import { outcome } from "../parts/outcome";
 import { Choice, DAYS, endOf, ROLES, Text } from "./fields";
 import { useMaking } from "./useMaking";
 
-export function NewInvite({ onMade }: { onMade: () => void }) {
+interface NewInviteProps {
+  onMade: () => void;
+  /** It may have been made, and its text is lost then: what is shown is out of date. */
+  onUnsure: () => void;
+}
+
+export function NewInvite({ onMade, onUnsure }: NewInviteProps) {
   const [name, setName] = useState("");
   const [role, setRole] = useState("user");
   const [days, setDays] = useState("7");
-  const { making, problem, make } = useMaking();
+  const { making, problem, make } = useMaking(onUnsure);
   const submit = async (event: FormEvent) => {
     event.preventDefault();
     const done = await make(async () => {
@@ -32,7 +39,7 @@ export function NewInvite({ onMade }: { onMade: () => void }) {
       </button>
       {problem !== null && (
         <p className="failure p-whole-line" role="alert">
-          {explain(problem)}
+          {outcome(problem)}
         </p>
       )}
     </form>

@@ -1,19 +1,26 @@
 import { useState, type FormEvent } from "react";
-import { explain, type Role } from "../../api/client";
+import type { Role } from "../../api/client";
 import { keys, type Limits } from "../../api/oversight";
 import { makingSecret, showSecret } from "../../app/secrets";
+import { outcome } from "../parts/outcome";
 import { Bound, Choice, DAYS, endOf, ROLES, Text } from "./fields";
 import { LIMITS } from "./limits";
 import { useMaking } from "./useMaking";
 
 type Typed = Partial<Record<keyof Limits, string>>;
 
-export function NewKey({ onMade }: { onMade: () => void }) {
+interface NewKeyProps {
+  onMade: () => void;
+  /** It may have been made, and its text is lost then: what is shown is out of date. */
+  onUnsure: () => void;
+}
+
+export function NewKey({ onMade, onUnsure }: NewKeyProps) {
   const [name, setName] = useState("");
   const [role, setRole] = useState("user");
   const [days, setDays] = useState("");
   const [typed, setTyped] = useState<Typed>({});
-  const { making, problem, make } = useMaking();
+  const { making, problem, make } = useMaking(onUnsure);
   const submit = async (event: FormEvent) => {
     event.preventDefault();
     const done = await make(async () => {
@@ -53,7 +60,7 @@ export function NewKey({ onMade }: { onMade: () => void }) {
       </details>
       {problem !== null && (
         <p className="failure" role="alert">
-          {explain(problem)}
+          {outcome(problem)}
         </p>
       )}
     </form>

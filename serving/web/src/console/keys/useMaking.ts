@@ -1,5 +1,6 @@
 import { useContext, useState } from "react";
 import { ApiError } from "../../api/client";
+import { unsure } from "../parts/outcome";
 import { SignedOut } from "../parts/usePolled";
 
 export interface Making {
@@ -9,8 +10,8 @@ export interface Making {
   make: (work: () => Promise<void>) => Promise<boolean>;
 }
 
-/** One at a time: what is made by a form. */
-export function useMaking(): Making {
+/** One at a time: what is made by a form. `onUnsure` is called when it may have been made all the same. */
+export function useMaking(onUnsure: () => void): Making {
   const [making, setMaking] = useState(false);
   const [problem, setProblem] = useState<unknown>(null);
   const signedOut = useContext(SignedOut);
@@ -23,6 +24,7 @@ export function useMaking(): Making {
       return true;
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) signedOut();
+      if (unsure(error)) onUnsure();
       setProblem(error);
       return false;
     } finally {

@@ -53,6 +53,7 @@ function Switch({ what, frozen, unknown, going, stops, freeze, onDone }: SwitchP
         <p className="muted small">{told}</p>
       </div>
       <Act
+        of={String(frozen)}
         name={`${act} ${what}`}
         title={`${act} ${what}?`}
         danger={!frozen}

@@ -1,9 +1,24 @@
-import { useContext, useId, useState, type FormEvent, type ReactNode } from "react";
-import { ApiError, explain } from "../../api/client";
+import {
+  createContext,
+  useContext,
+  useId,
+  useLayoutEffect,
+  useRef,
+  useState,
+  type FormEvent,
+  type ReactNode,
+} from "react";
+import { ApiError } from "../../api/client";
 import { Dialog } from "../../app/Dialog";
+import { outcome, refused, unsure } from "./outcome";
 import { SignedOut } from "./usePolled";
 
+/** Says to who listens what became of a deed, where it is heard though the button is gone. */
+export const Say = createContext<(words: string) => void>(() => undefined);
+
 interface ActProps {
+  /** What it would be done to, as it stands: another one, and an open confirmation is of something else. */
+  of: string;
   /** On the button that opens the dialog, and in it on the one that acts. */
   name: string;
   title: string;
@@ -13,34 +28,31 @@ interface ActProps {
   primary?: boolean;
   disabled?: boolean;
   act: (reason: string) => Promise<unknown>;
-  /** After it was done, and after a conflict: what is shown is out of date then. */
+  /** After it was done, or may have been, or was refused as things stand: what is shown is out of date then. */
   onDone?: () => void;
   /** What it will do, and what it will not. */
   children: ReactNode;
 }
 
 /** A deed that others see: it is confirmed first, and says what became of it. */
-export function Act({ name, title, danger, primary, disabled, ...rest }: ActProps) {
+export function Act({ name, danger, primary, disabled, ...rest }: ActProps) {
   const [open, setOpen] = useState(false);
-  const [said, setSaid] = useState("");
+  const say = useContext(Say);
+  const here = useFocusKept();
   const look = danger ? "danger" : primary ? "primary" : undefined;
   return (
-    <span className="c-act">
-      <button type="button" className={look} disabled={disabled} onClick={() => (setSaid(""), setOpen(true))}>
+    <span className="c-act" ref={here}>
+      <button type="button" className={look} disabled={disabled} onClick={() => (say(""), setOpen(true))}>
         {name}
       </button>
-      <span role="status" className="quiet">
-        {said}
-      </span>
       {open && (
         <Deed
           name={name}
-          title={title}
           look={look}
           {...rest}
           onClose={(done) => {
             setOpen(false);
-            setSaid(done ? `${name}: done.` : "");
+            if (done) say(`${name}: done.`);
           }}
         />
       )}
@@ -48,12 +60,31 @@ export function Act({ name, title, danger, primary, disabled, ...rest }: ActProp
   );
 }
 
-interface DeedProps extends Pick<ActProps, "name" | "title" | "reason" | "act" | "onDone" | "children"> {
+/** What is done with often takes its button along: whoever was at it goes on from the top of the view. */
+function useFocusKept() {
+  const here = useRef<HTMLSpanElement>(null);
+  useLayoutEffect(() => {
+    const place = here.current!;
+    const main = place.closest("main");
+    return () => {
+      if (!place.contains(document.activeElement)) return;
+      queueMicrotask(() => document.activeElement === document.body && main?.focus({ preventScroll: true }));
+    };
+  }, []);
+  return here;
+}
+
+interface DeedProps extends Pick<ActProps, "of" | "name" | "title" | "reason" | "act" | "onDone" | "children"> {
   look: string | undefined;
   onClose: (done: boolean) => void;
 }
 
-function Deed({ name, title, look, reason = "optional", act, onDone, onClose, children }: DeedProps) {
+/** It says to the end what it said when it was opened, and does that or nothing. */
+function Deed({ reason = "optional", act, onDone, onClose, ...now }: DeedProps) {
+  const begun = useRef(now);
+  const moved = now.of !== begun.current.of;
+  if (!moved) begun.current = { ...begun.current, children: now.children }; // it may hold a form
+  const { name, title, look, children } = begun.current;
   const [why, setWhy] = useState("");
   const [acting, setActing] = useState(false);
   const [problem, setProblem] = useState<unknown>(null);
@@ -61,6 +92,7 @@ function Deed({ name, title, look, reason = "optional", act, onDone, onClose, ch
   const field = useId();
   const submit = async (event: FormEvent) => {
     event.preventDefault();
+    if (moved) return;
     setActing(true);
     setProblem(null);
     try {
@@ -69,7 +101,7 @@ function Deed({ name, title, look, reason = "optional", act, onDone, onClose, ch
       onClose(true);
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) return signedOut();
-      if (conflict(error)) onDone?.();
+      if (refused(error) || unsure(error)) onDone?.();
       setProblem(error);
       setActing(false);
     }
@@ -94,14 +126,19 @@ function Deed({ name, title, look, reason = "optional", act, onDone, onClose, ch
         )}
         {problem !== null && (
           <p className="failure" role="alert">
-            {conflict(problem) ? `Somebody else was quicker, and this was not done: ${explain(problem)}` : explain(problem)}
+            {outcome(problem)}
+          </p>
+        )}
+        {moved && !acting && problem === null && (
+          <p className="failure" role="alert">
+            This changed while you read it; nothing was done. Close it and look again.
           </p>
         )}
         <footer>
           <button type="button" disabled={acting} onClick={() => onClose(false)}>
             Cancel
           </button>
-          <button type="submit" className={look} disabled={acting || (reason === "required" && !why.trim())}>
+          <button type="submit" className={look} disabled={acting || moved || (reason === "required" && !why.trim())}>
             {acting ? "Working…" : name}
           </button>
         </footer>
@@ -109,5 +146,3 @@ function Deed({ name, title, look, reason = "optional", act, onDone, onClose, ch
     </Dialog>
   );
 }
-
-const conflict = (error: unknown): boolean => error instanceof ApiError && error.status === 409;

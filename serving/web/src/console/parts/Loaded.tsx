@@ -1,6 +1,7 @@
 import type { ReactNode } from "react";
 import { explain } from "../../api/client";
 import type { Polled } from "./usePolled";
+import { When } from "./When";
 
 interface LoadedProps<T> {
   polled: Polled<T>;
@@ -9,12 +10,16 @@ interface LoadedProps<T> {
 
 /** What was polled once it is there; a failure takes its place, or stands above what is known from before. */
 export function Loaded<T>({ polled, children }: LoadedProps<T>) {
-  const { value, problem, stale, refresh } = polled;
+  const { value, at, problem, refresh } = polled;
   return (
     <>
       {problem !== null && (
         <p className="c-problem" role="alert">
-          {stale && "This is from before. "}
+          {at !== null && (
+            <>
+              This is from <When time={at} />.{" "}
+            </>
+          )}
           {explain(problem)}{" "}
           <button type="button" className="link" onClick={() => void refresh()}>
             Try again

@@ -88,7 +88,8 @@ function Drawn(props: PlotProps) {
   useEffect(() => {
     if (drawing === null || drawing === "missing" || width === 0) return;
     box.current!.replaceChildren(drawing.draw({ ...props, height }, width));
-  });
+    // Not at every poll: what is pointed at would lose its tip.
+  }, [drawing, width, JSON.stringify(props)]);
   return (
     <>
       <div ref={box} className="c-drawn" style={{ minHeight: height }} />

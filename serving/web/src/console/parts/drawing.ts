@@ -5,6 +5,8 @@ import type { Axis, PlotProps, Point, Rule, Series } from "./Plot";
 type Marks = NonNullable<NonNullable<Parameters<typeof plot>[0]>["marks"]>;
 
 const colour = (at: number) => `var(--series-${at})`;
+/** Lines differ by more than their colour; the legend has the same (.c-series-1). */
+const DASHES = ["none", "7 3", "2 3", "9 3 2 3"];
 const QUIET = "var(--muted)";
 
 /** An SVG element that follows the theme, since its colours are the page's own. */
@@ -53,7 +55,10 @@ function marksOf({ points, as = "line" }: Series, at: number, x: Axis): Marks {
   } else {
     marks.push(areaY(ranged, { x: place, y1: "low", y2: "high", fill: colour(at), fillOpacity: 0.16, curve }));
   }
-  if (as !== "dots") marks.push(lineY(points, { x: place, y: "y", stroke: colour(at), strokeWidth: 1.8, curve }));
+  if (as !== "dots") {
+    const line = { stroke: colour(at), strokeWidth: 1.8, strokeDasharray: DASHES[at % DASHES.length]!, curve } as const;
+    marks.push(lineY(points, { x: place, y: "y", ...line }));
+  }
   // A line of one point would not be seen.
   if (as === "dots" || as === "dotted line" || points.length === 1) {
     marks.push(dot(points, { x: place, y: "y", r: 3.5, fill: colour(at), stroke: "var(--raised)" }));

@@ -1,7 +1,7 @@
 import { act, fireEvent, render, screen, waitFor } from "@testing-library/react";
 import { beforeEach, expect, test, vi } from "vitest";
 import { ApiError } from "../../api/client";
-import { Act } from "./Act";
+import { Act, Say } from "./Act";
 import { Loaded } from "./Loaded";
 import { wholeTicks } from "./drawing";
 import { figure, Plot } from "./Plot";
@@ -13,9 +13,10 @@ beforeEach(() => {
   HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
   HTMLDialogElement.prototype.close ??= vi.fn();
   vi.useRealTimers();
+  said.mockClear();
 });
 
-function Shown({ load, of }: { load: () => Promise<string>; of?: string }) {
+function Shown({ load, of }: { load: (signal: AbortSignal) => Promise<string>; of?: string }) {
   const polled = usePolled(load, 1000, of);
   return <Loaded polled={polled}>{(value) => <p>{value}</p>}</Loaded>;
 }
@@ -31,7 +32,7 @@ test("what is polled is renewed, kept while the server is away, and marked as ol
   expect(screen.getByText("one")).toBeTruthy();
   await passing(1000);
   expect(screen.getByText("one")).toBeTruthy();
-  expect(screen.getByRole("alert").textContent).toMatch(/^This is from before\. The server cannot be reached/);
+  expect(screen.getByRole("alert").textContent).toMatch(/^This is from just now\. The server cannot be reached/);
   await passing(1999); // after a failure it waits longer
   expect(load).toHaveBeenCalledTimes(2);
   await passing(1);
@@ -44,6 +45,24 @@ test("a first try that fails says so and can be repeated", async () => {
   render(<Shown load={load} />);
   fireEvent.click(await screen.findByText("Try again"));
   await screen.findByText("there");
+});
+
+test("a server that hangs is no server that is well: it is said, with the time of what is shown", async () => {
+  vi.useFakeTimers();
+  const signals: AbortSignal[] = [];
+  const hanging = (signal: AbortSignal) => (signals.push(signal), new Promise<string>(() => {}));
+  const load = vi.fn<(signal: AbortSignal) => Promise<string>>().mockResolvedValueOnce("one").mockImplementation(hanging);
+  render(<Shown load={load} />);
+  await passing(0);
+  await passing(1000 + 14_999);
+  expect(screen.queryByRole("alert")).toBeNull();
+  await passing(1);
+  expect(screen.getByText("one")).toBeTruthy();
+  const told = screen.getByRole("alert").textContent;
+  expect(told).toMatch(/^This is from 16 seconds ago\. The server does not answer\./);
+  expect(signals[0]!.aborted).toBe(true);
+  await passing(2000); // and it is asked again
+  expect(load).toHaveBeenCalledTimes(3);
 });
 
 test("an answer that was overtaken is not shown", async () => {
@@ -75,12 +94,16 @@ test("who is no longer signed in is told at once", async () => {
   await waitFor(() => expect(out).toHaveBeenCalledTimes(1));
 });
 
+const said = vi.fn();
+
 function deed(doing: (reason: string) => Promise<unknown>, reason?: "required") {
   const done = vi.fn();
   render(
-    <Act name="Promote" title="Promote policy-v2?" act={doing} onDone={done} {...(reason ? { reason } : {})}>
-      <p>It serves everybody.</p>
-    </Act>,
+    <Say value={said}>
+      <Act of="1" name="Promote" title="Promote policy-v2?" act={doing} onDone={done} {...(reason ? { reason } : {})}>
+        <p>It serves everybody.</p>
+      </Act>
+    </Say>,
   );
   fireEvent.click(screen.getByText("Promote"));
   return done;
@@ -97,7 +120,71 @@ test("a deed is done with its reason, once confirmed", async () => {
   await waitFor(() => expect(done).toHaveBeenCalledTimes(1));
   expect(doing).toHaveBeenCalledWith("better");
   expect(screen.queryByText("It serves everybody.")).toBeNull();
-  expect(screen.getByRole("status").textContent).toBe("Promote: done.");
+  expect(said.mock.calls).toEqual([[""], ["Promote: done."]]); // emptied first, or the same words are heard once
+});
+
+test("a deed is of what it was when it was opened, and once that changed it does nothing", () => {
+  const doing = vi.fn(() => Promise.resolve());
+  const frozen = (now: boolean) => (
+    <Act of={String(now)} name={now ? "Thaw" : "Freeze"} title={now ? "Thaw it?" : "Freeze it?"} act={doing}>
+      <p>{now ? "It goes on." : "It stops."}</p>
+    </Act>
+  );
+  const { rerender } = render(frozen(false));
+  fireEvent.click(screen.getByText("Freeze"));
+  rerender(frozen(true));
+  const form = screen.getByText("It stops.").closest("form")!;
+  expect(screen.getByText("Freeze it?")).toBeTruthy();
+  expect(screen.queryByText("It goes on.")).toBeNull();
+  const submit = screen.getByText("Freeze", { selector: "[type=submit]" }) as HTMLButtonElement;
+  expect(submit.disabled).toBe(true);
+  expect(screen.getByRole("alert", { hidden: true }).textContent).toBe(
+    "This changed while you read it; nothing was done. Close it and look again.",
+  );
+  fireEvent.submit(form);
+  expect(doing).not.toHaveBeenCalled();
+  fireEvent.click(screen.getByText("Cancel"));
+  fireEvent.click(screen.getByText("Thaw"));
+  fireEvent.submit(screen.getByText("It goes on.").closest("form")!);
+  expect(doing).toHaveBeenCalledTimes(1);
+});
+
+test("what changes because of the deed under way is no reason to call it undone", async () => {
+  let tell = () => {};
+  const doing = () => new Promise<void>((resolve) => (tell = resolve));
+  const at = (of: string) => (
+    <Act of={of} name="Pass" title="Pass it?" act={doing}>
+      <p>It is passed.</p>
+    </Act>
+  );
+  const { rerender } = render(at("1"));
+  fireEvent.click(screen.getByText("Pass"));
+  fireEvent.submit(screen.getByText("It is passed.").closest("form")!);
+  rerender(at("2"));
+  expect(screen.queryByRole("alert", { hidden: true })).toBeNull();
+  await act(async () => tell());
+  expect(screen.queryByText("It is passed.")).toBeNull();
+});
+
+test.each([true, false])("where its button goes the focus goes to the view, the dialog open: %s", async (open) => {
+  const view = (there: boolean) => (
+    <main tabIndex={-1}>
+      {there && (
+        <Act of="1" name="Withdraw" title="Withdraw it?" act={() => Promise.resolve()}>
+          <p>It is useless then.</p>
+        </Act>
+      )}
+    </main>
+  );
+  const { rerender } = render(view(true));
+  const button = screen.getByText("Withdraw");
+  button.focus();
+  if (open) {
+    fireEvent.click(button);
+    screen.getByLabelText(/Reason/).focus();
+  }
+  rerender(view(false));
+  await waitFor(() => expect(document.activeElement).toBe(screen.getByRole("main")));
 });
 
 test("a deed that needs a reason waits for one", () => {
@@ -109,7 +196,7 @@ test("a deed that needs a reason waits for one", () => {
 });
 
 test("a conflict says that somebody was quicker, and what is shown is renewed", async () => {
-  const done = deed(() => Promise.reject(new ApiError(409, "policy-v3 serves.")));
+  const done = deed(() => Promise.reject(new ApiError(409, "policy-v3 serves.", "conflict")));
   confirm();
   expect((await screen.findByRole("alert", { hidden: true })).textContent).toBe(
     "Somebody else was quicker, and this was not done: policy-v3 serves.",
@@ -117,11 +204,30 @@ test("a conflict says that somebody was quicker, and what is shown is renewed", 
   expect(done).toHaveBeenCalledTimes(1);
 });
 
-test("another failure stays in the dialog", async () => {
-  const done = deed(() => Promise.reject(new ApiError(503, "Not now.")));
+test("another refusal is not somebody else's doing, but what is shown is renewed", async () => {
+  const done = deed(() => Promise.reject(new ApiError(409, "It is the last admin key.", "last_admin")));
   confirm();
-  expect((await screen.findByRole("alert", { hidden: true })).textContent).toBe("Not now.");
+  expect((await screen.findByRole("alert", { hidden: true })).textContent).toBe("It is the last admin key.");
+  expect(done).toHaveBeenCalledTimes(1);
+});
+
+test("a mistake stays in the dialog, to be mended", async () => {
+  const done = deed(() => Promise.reject(new ApiError(400, "No such step.")));
+  confirm();
+  expect((await screen.findByRole("alert", { hidden: true })).textContent).toBe("No such step.");
   expect(done).not.toHaveBeenCalled();
+});
+
+test.each([
+  [new ApiError(503, "Not now."), "Not now."],
+  [new ApiError(0, "The answer broke off."), "The answer broke off."],
+])("what may have been done is not called undone: %o", async (error, says) => {
+  const done = deed(() => Promise.reject(error));
+  confirm();
+  expect((await screen.findByRole("alert", { hidden: true })).textContent).toBe(
+    `It is not known whether this was done: look before you repeat it. ${says}`,
+  );
+  expect(done).toHaveBeenCalledTimes(1); // so that there is something to look at
 });
 
 test("a plot is drawn, and told in numbers", async () => {
@@ -144,6 +250,24 @@ test("a plot is drawn, and told in numbers", async () => {
     ["1", "0.25 (0.125 to 0.5)", ""],
     ["2", "0.5", "-1"],
   ]);
+});
+
+test("a plot is drawn anew only where it changed, and its lines differ by more than their colour", async () => {
+  const of = (y: number) => {
+    const points = [{ x: 1, y }, { x: 2, y: 0.5 }]; // prettier-ignore
+    const series = ["better", "worse", "what counts"].map((name) => ({ name, points }));
+    return <Plot title="Evidence" series={series} x={{ name: "votes" }} y={{ name: "log e" }} />;
+  };
+  const { container, rerender } = render(of(0));
+  const drawn = () => container.querySelector(".c-drawn svg")!;
+  await waitFor(() => expect(drawn()).toBeTruthy());
+  const dashes = [...drawn().querySelectorAll("[data-mark=line]")].map((line) => line.getAttribute("stroke-dasharray"));
+  expect(new Set(dashes).size).toBe(3);
+  const first = drawn();
+  rerender(of(0));
+  expect(drawn()).toBe(first);
+  rerender(of(1));
+  expect(drawn()).not.toBe(first);
 });
 
 test("a table names its rows, or says why there are none", () => {

@@ -7,22 +7,24 @@ export const SignedOut = createContext<() => void>(() => undefined);
 export interface Polled<T> {
   /** The newest there is: that of before while the server is away. */
   value: T | undefined;
+  /** When that was the newest, in seconds since 1970; null without one. */
+  at: number | null;
   /** Why the last try failed. */
   problem: unknown;
-  /** There is a value, but the last try to renew it failed. */
-  stale: boolean;
   /** Asks at once, and again after the usual time. */
   refresh: () => Promise<void>;
 }
 
 const SLOWEST_MS = 30_000;
+/** Who has not answered by then hangs: what is shown would look like news for ever. */
+const PATIENCE_MS = 15_000;
 
 /**
  * Asks again `everyMs` after each answer, or only once for null; less often while that fails, not at all while the
  * page is hidden. When `of` changes it is about something else, and begins anew; `load` may be another each time.
  */
 export function usePolled<T>(load: (signal: AbortSignal) => Promise<T>, everyMs: number | null, of = ""): Polled<T> {
-  const [state, setState] = useState<{ of: string; value?: T; problem: unknown }>({ of, problem: null });
+  const [state, setState] = useState<{ of: string; value?: T; at?: number; problem: unknown }>({ of, problem: null });
   const latest = useRef({ load, everyMs });
   latest.current = { load, everyMs };
   const ask = useRef<() => Promise<void>>(async () => undefined);
@@ -32,7 +34,7 @@ export function usePolled<T>(load: (signal: AbortSignal) => Promise<T>, everyMs:
     const polling = new Polling(
       (signal) => latest.current.load(signal),
       () => latest.current.everyMs,
-      (value) => setState({ of, value, problem: null }),
+      (value) => setState({ of, value, at: Date.now() / 1000, problem: null }),
       (problem) => {
         if (problem instanceof ApiError && problem.status === 401) signedOut();
         setState((before) => (before.of === of ? { ...before, problem } : { of, problem }));
@@ -49,8 +51,8 @@ export function usePolled<T>(load: (signal: AbortSignal) => Promise<T>, everyMs:
   }, [of, everyMs === null, signedOut]);
 
   const refresh = useCallback(() => ask.current(), []);
-  const { value, problem } = state.of === of ? state : { value: undefined, problem: null };
-  return { value, problem, stale: value !== undefined && problem !== null, refresh };
+  const { value, at = null, problem } = state.of === of ? state : { value: undefined, problem: null };
+  return { value, at, problem, refresh };
 }
 
 /** One question at a time: a newer one takes the place of one under way. */
@@ -68,14 +70,16 @@ class Polling<T> {
 
   async ask(): Promise<void> {
     this.end();
-    const { signal } = (this.asking = new AbortController());
+    const asking = (this.asking = new AbortController());
+    const { signal } = asking;
     try {
-      const value = await this.load(signal);
+      const value = await inTime(this.load(signal));
       if (signal.aborted) return;
       this.failures = 0;
       this.onValue(value);
     } catch (problem) {
       if (signal.aborted) return;
+      asking.abort(); // what hangs holds a connection
       this.failures += 1;
       this.onProblem(problem);
     }
@@ -88,5 +92,18 @@ class Polling<T> {
   end(): void {
     window.clearTimeout(this.timer);
     this.asking.abort();
+  }
+}
+
+async function inTime<T>(answer: Promise<T>): Promise<T> {
+  let timer = 0;
+  const late = new Promise<never>((_, reject) => {
+    const told = new ApiError(0, "The server does not answer.", "unanswered");
+    timer = window.setTimeout(() => reject(told), PATIENCE_MS);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    window.clearTimeout(timer);
   }
 }

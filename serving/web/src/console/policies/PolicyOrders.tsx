@@ -11,20 +11,22 @@ interface OrdersProps {
 /** To serve a version at once, without a release, or to go back from it. */
 export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
   const { version, state, id } = policy;
-  const expected = list.stable;
+  const { stable: expected, previous } = list;
+  const of = `${version === expected}/${expected}/${previous}`;
   if (version === expected) {
+    if (previous === null) return null;
     return (
       <div className="c-row">
         <Act
+          of={of}
           name="Roll back"
           title={`Roll back ${id}?`}
           danger
-          act={(reason) => policies.rollBack({ reason, expected })}
+          act={(reason) => policies.rollBack({ reason, expected, to: previous })}
           onDone={onDone}
         >
           <p>
-            {id} stops serving, and the version that was stable before it answers everybody again. Answers that are
-            being written are finished.
+            {id} stops serving; {nameOf(previous)} answers everybody. Answers that are being written are finished.
           </p>
         </Act>
       </div>
@@ -34,6 +36,7 @@ export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
   return (
     <div className="c-row">
       <Act
+        of={of}
         name="Promote"
         title={`Let ${id} serve everybody?`}
         act={(reason) => policies.promote(version, { reason, expected })}

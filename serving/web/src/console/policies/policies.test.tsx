@@ -32,6 +32,7 @@ const BROKEN: Policy = { ...MADE, id: "policy-v3", version: 3, state: "broken", 
 const LIST: PolicyList = {
   data: [BASE, FIRST, SECOND, BROKEN],
   stable: 1,
+  previous: 0,
   served: 1,
   candidate_served: null,
   last_swap: null,
@@ -111,7 +112,7 @@ test("a version shows its lineage both ways, the gate's checks and what it learn
 });
 
 test("to promote says whose place it takes, and names whoever is believed to serve", async () => {
-  const asked = shown("policy-v2", { "POST /v1/policies/policy-v2/promote": () => failure(409, "it is policy-v0") });
+  const asked = shown("policy-v2", { "POST /v1/policies/policy-v2/promote": () => failure(409, "it is policy-v0", "conflict") });
   fireEvent.click(await screen.findByText("Promote"));
   expect(screen.getByText(/becomes the stable policy in place of policy-v1 at once/)).toBeTruthy();
   fireEvent.change(screen.getByLabelText(/^Reason/), { target: { value: "looks good" } });
@@ -121,11 +122,48 @@ test("to promote says whose place it takes, and names whoever is believed to ser
   expect(posted(asked)).toEqual([["/v1/policies/policy-v2/promote", body]]);
 });
 
-test("what serves can be rolled back, and nothing that is broken promoted", async () => {
+test("what serves can be rolled back, to a version that is named", async () => {
   const asked = shown("1", { "POST /v1/rollback": () => json({ version: 0 }) });
   fireEvent.click(await screen.findByText("Roll back"));
+  expect(screen.getByText(/^policy-v1 stops serving; policy-v0 answers everybody\./)).toBeTruthy();
   fireEvent.click(screen.getByText("Roll back", { selector: "footer button" }));
-  await waitFor(() => expect(posted(asked)).toEqual([["/v1/rollback", { reason: "", expected: "policy-v1" }]]));
+  const body = { reason: "", expected: "policy-v1", to: "policy-v0" };
+  await waitFor(() => expect(posted(asked)).toEqual([["/v1/rollback", body]]));
+});
+
+test("a rollback is never to another version than was read", async () => {
+  let now = LIST;
+  const asked = shown("1", { "GET /v1/policies": () => json(now), "POST /v1": () => json({ version: 2 }) });
+  fireEvent.click(await screen.findByText("Roll back"));
+  now = { ...LIST, previous: 2 };
+  document.dispatchEvent(new Event("visibilitychange")); // it asks at once
+  await screen.findByText(/^This changed while you read it; nothing was done/);
+  fireEvent.submit(screen.getByLabelText(/^Reason/).closest("form")!);
+  expect(posted(asked)).toEqual([]);
+});
+
+test("what nothing served before is not rolled back", async () => {
+  shown("1", { "GET /v1/policies": () => json({ ...LIST, previous: null }) });
+  await screen.findByText("Comes from");
+  expect(screen.queryByText("Roll back")).toBeNull();
+});
+
+test("nothing that is broken is promoted", async () => {
+  shown("3", { "GET /v1/policies/policy-v3": () => json({ ...FACTS, ...BROKEN }) });
+  await screen.findByText("Comes from");
+  expect(screen.queryByText("Promote")).toBeNull();
+});
+
+test("a promotion is never turned into a rollback by what another operator did meanwhile", async () => {
+  let now = LIST;
+  const asked = shown("policy-v2", { "GET /v1/policies": () => json(now), "POST /v1": () => json({ version: 2 }) });
+  fireEvent.click(await screen.findByText("Promote"));
+  now = { ...LIST, stable: 2 };
+  document.dispatchEvent(new Event("visibilitychange")); // it asks at once
+  await screen.findByText(/^This changed while you read it; nothing was done/);
+  expect(screen.getByText("Let policy-v2 serve everybody?")).toBeTruthy();
+  fireEvent.submit(screen.getByLabelText(/^Reason/).closest("form")!);
+  expect(posted(asked)).toEqual([]);
 });
 
 test("two versions stand side by side with their answers to the same prompts", async () => {

@@ -17,6 +17,7 @@ export function Move({ row: { rater, quarantined, suspected }, onDone }: MovePro
   const known = suspected.join("; ");
   return (
     <Act
+      of={aside ? "aside" : "heard"}
       name={aside ? "Release" : "Quarantine"}
       title={aside ? `Let ${shortRater(rater)} train again?` : `Put ${shortRater(rater)} aside?`}
       danger={!aside}

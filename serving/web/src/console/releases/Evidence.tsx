@@ -8,7 +8,8 @@ const EVERY_MS = 10_000;
 
 /** How the votes came to say what they say, one by one. */
 export function Evidence({ release }: { release: Release }) {
-  const polled = usePolled((signal) => releases.evidence(release.id, signal), release.open ? EVERY_MS : null);
+  const every = release.open ? EVERY_MS : null;
+  const polled = usePolled((signal) => releases.evidence(release.id, signal), every, String(release.id));
   return (
     <section>
       <h2>Evidence</h2>

@@ -32,6 +32,7 @@ function Give({ release, order, full = false, primary, danger, onDone }: GivePro
   const seen = order === "promote" || order === "resume" ? { revision: release.revision } : {};
   return (
     <Act
+      of={[order, release.id, ...Object.values(seen)].join("/")}
       name={action}
       title={title}
       {...(primary && { primary })}

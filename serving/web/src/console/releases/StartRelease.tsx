@@ -35,6 +35,7 @@ export function StartRelease({ policies, open, onDone }: StartProps) {
   });
   return (
     <Act
+      of={`${open?.id}/${newest.id}`}
       name="Start a release"
       title="Start a release"
       primary

@@ -1,4 +1,4 @@
-import { fireEvent, render, screen, waitFor, within } from "@testing-library/react";
+import { act, fireEvent, render, screen, waitFor, within } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Session } from "../../api/client";
 import type { Release } from "../../api/releases";
@@ -128,6 +128,26 @@ test("after a conflict the release is shown as it is now", async () => {
   expect(screen.queryByText("Pause")).toBeNull();
 });
 
+test.each([
+  ["Pause", { ...CANARY, paused: true, revision: 3 }, /No step is taken until somebody resumes it/],
+  ["Pass the step", { ...CANARY, step: 2, revision: 3 }, /“wait for the votes” counts as taken/],
+] as [string, Release, RegExp][])("%s is never of a release that changed meanwhile", async (order, changed, says) => {
+  let now: Release = CANARY;
+  const asked = gateway({
+    "GET /v1/releases/3": () => json({ ...now, history: [] }),
+    "GET /v1/releases/3/evidence": () => json(EVIDENCE),
+    "POST /v1/releases/3": () => json(CANARY),
+  });
+  render(<Releases session={ROOT} id="3" />);
+  fireEvent.click(await screen.findByText(order, { selector: ".c-row button" }));
+  now = changed;
+  document.dispatchEvent(new Event("visibilitychange")); // it asks at once
+  await screen.findByText(/^This changed while you read it; nothing was done/);
+  expect(screen.getByText(says)).toBeTruthy();
+  fireEvent.submit(screen.getByText(says).closest("form")!);
+  expect(posted(asked)).toEqual([]);
+});
+
 test("what is over takes no orders, and tells which steps were never taken", async () => {
   const steps = CANARY.steps.map((step) => ({ ...step, state: step.state === "taken" ? step.state : "not taken" }) as const);
   one({ ...CANARY, state: "rolled_back", open: false, is: "rolled back", why: "It is worse.", steps });
@@ -161,6 +181,31 @@ test("a release is started in place of the open one, with the steps that were wr
   const steps = [{ set_weight: 5 }, { pause: "30m" }, { analysis: true }];
   const wish = { candidate: "policy-v7", replaces: 3, mode: "assisted", strategy: { steps }, plan: { raters: "all" } };
   await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases", wish]]));
+});
+
+test("evidence is never that of another release", async () => {
+  let now: Release = CANARY;
+  let tell = (_: Response) => {};
+  gateway({
+    "GET /v1/releases/current": () => json({ ...now, history: [] }),
+    "GET /v1/releases/3/evidence": () => json(EVIDENCE),
+    "GET /v1/releases/4/evidence": () => new Promise<Response>((resolve) => (tell = resolve)),
+  });
+  render(<Releases session={ROOT} id="current" />);
+  await screen.findByText(/Win rate of the candidate, with its confidence band in numbers/);
+  now = { ...CANARY, id: 4 };
+  document.dispatchEvent(new Event("visibilitychange")); // it asks at once
+  await screen.findByRole("heading", { name: /^Release 4/ });
+  expect(screen.queryByText(/Win rate of the candidate, with its confidence band/)).toBeNull();
+  await act(async () => tell(json(EVIDENCE)));
+  await screen.findByText(/Win rate of the candidate, with its confidence band in numbers/);
+});
+
+test.each(["3/evidence", "../keys", "newest", "1234567890"])("%s names no release, and asks for nothing", (id) => {
+  const asked = gateway({});
+  render(<Releases session={ROOT} id={id} />);
+  expect(screen.getByText(`There is no release ${id}.`)).toBeTruthy();
+  expect(asked).toEqual([]);
 });
 
 test("where nothing is open that is said, and a start names that", async () => {

@@ -43,6 +43,7 @@ export function StartRound() {
   const begun = useRef<number>(0);
   return (
     <Act
+      of="a round"
       name="Start a round"
       title="Start a round now?"
       reason="none"

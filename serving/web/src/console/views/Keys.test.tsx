@@ -135,6 +135,19 @@ it("says why no key was made, and keeps what was typed", async () => {
   expect(within(form).getByLabelText<HTMLInputElement>("Name").value).toBe("bot");
 });
 
+it("asks what there is when it is not known whether a key was made", async () => {
+  const asked = gateway({ ...ROUTES, "POST /v1/keys": failure(502, "a proxy gave up") });
+  render(<Keys session={SESSION} id={null} />);
+  const form = screen.getByRole("form", { name: "New key" });
+  fireEvent.change(within(form).getByLabelText("Name"), { target: { value: "bot" } });
+  fireEvent.submit(form);
+  expect((await within(form).findByRole("alert")).textContent).toBe(
+    "It is not known whether this was done: look before you repeat it. a proxy gave up",
+  );
+  const after = asked.slice(asked.findIndex(({ method }) => method === "POST") + 1);
+  expect(after.map(({ method, path }) => `${method} ${path}`)).toContain("GET /v1/keys?limit=100");
+});
+
 it("signs in anew by one's own key that was rotated, before anything else is asked", async () => {
   const asked = gateway({
     ...ROUTES,

@@ -3,4 +3,9 @@ import { ReleaseList } from "../releases/ReleaseList";
 import { ReleasePage } from "../releases/ReleasePage";
 import "../releases/releases.css";
 
-export const Releases = ({ id }: ViewProps) => (id === null ? <ReleaseList /> : <ReleasePage id={id} />);
+const ID = /^(\d{1,9}|current)$/;
+
+export function Releases({ id }: ViewProps) {
+  if (id === null) return <ReleaseList />;
+  return ID.test(id) ? <ReleasePage id={id} /> : <p>There is no release {id}.</p>;
+}
