@@ -1,7 +1,8 @@
 """How the evidence on a release came to be: what its votes proved after each one that counted."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
+from feedback.curves import thinned
 from feedback.decisions import Count, Rules, counting
 from feedback.evidence import log_e_better, win_rate
 from feedback.records import Record
@@ -40,20 +41,13 @@ def evidence_of(ledger: Ledger, release: Release, most: int = MOST) -> list[Poin
 def course(votes: Sequence[Vote], rules: Rules, most: int = MOST) -> list[Point]:
     """At most so many points, evenly spread, the first and the last always."""
     last = sum(counts for _, counts in counting(votes, Count(rules)))
-    kept, count, points = spread(last, most), Count(rules), []
+    kept, count, points = {1 + index for index in thinned(last, most)}, Count(rules), []
     number = 0
     for vote, counts in counting(votes, count):
         number += counts
         if counts and number in kept:
             points.append(_point(number, vote, count))
     return points
-
-
-def spread(last: int, most: int) -> Collection[int]:
-    """At most `most` of the numbers from 1 to `last`, evenly spread from the first to the last; `most` is 2 or more."""
-    if last <= most:
-        return range(1, last + 1)
-    return {1 + round(index * (last - 1) / (most - 1)) for index in range(most)}
 
 
 def _point(number: int, vote: Vote, count: Count) -> Point:

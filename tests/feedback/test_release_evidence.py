@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedback.curves import thinned
 from feedback.decisions import Rules, decide
 from feedback.raters import Raters
 from feedback.registry import PolicyRegistry
-from feedback.release_evidence import course, evidence_of, spread
+from feedback.release_evidence import course, evidence_of
 from feedback.release_judge import rules_of
 from feedback.release_plan import Plan
 from feedback.release_start import begin_release
@@ -67,7 +68,7 @@ def test_each_point_is_what_the_decision_was_after_that_vote(votes: list[Vote], 
 
 @given(last=st.integers(0, 3000), most=st.integers(2, 500))
 def test_points_are_spread_from_the_first_to_the_last(last: int, most: int) -> None:
-    kept = sorted(spread(last, most))
+    kept = [1 + index for index in thinned(last, most)]
     assert len(kept) == min(last, most)
     assert not kept or (kept[0], kept[-1]) == (1, last)
     gaps = {after - before for before, after in zip(kept, kept[1:], strict=False)}
