@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,12 @@ async def browser() -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def served(start: Callable[..., Awaitable[Live]]) -> Live:  # noqa: F811
+def stocked() -> None:
+    """For tests to override: what is there before the gateway starts."""
+
+
+@pytest.fixture
+async def served(start: Callable[..., Awaitable[Live]], stocked: None) -> Live:  # noqa: F811
     assert (Path(DIST) / "index.html").is_file(), "the page is not built: .ci/web builds it"
     return await start()
 
@@ -58,16 +64,30 @@ async def sign_in(page: Any, key: str) -> None:
     await page.get_by_label("Message").wait_for()
 
 
-@pytest.fixture
-async def page(browser: Any, served: Live) -> AsyncIterator[Any]:
-    """Signed in as a user; whatever the page complains of fails the test."""
+@asynccontextmanager
+async def signed_in(browser: Any, served: Live, key: str) -> AsyncIterator[Any]:
+    """A page in a browser of its own; whatever the page complains of fails the test."""
     context = await browser.new_context(base_url=served.url)
     context.set_default_timeout(PATIENCE_MS)
     page = await context.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if "Content Security Policy" in said.text else None)
-    await sign_in(page, served.user_key)
+    await sign_in(page, key)
     yield page
     await context.close()
     assert complaints == []
+
+
+@pytest.fixture
+async def page(browser: Any, served: Live) -> AsyncIterator[Any]:
+    """As a user."""
+    async with signed_in(browser, served, served.user_key) as page:
+        yield page
+
+
+@pytest.fixture
+async def console(browser: Any, served: Live) -> AsyncIterator[Any]:
+    """As an admin."""
+    async with signed_in(browser, served, served.admin_key) as page:
+        yield page

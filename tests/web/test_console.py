@@ -1,14 +1,11 @@
 """What an operator sees in the console of learning and health, and does about it, in Chromium."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import expect
 
 from feedback.keys import KeyRing
-from serving.pages import DIST
 from tests.serving.live import Live, Shelf
 from tests.web.conftest import PATIENCE_MS, sign_in
 from tests.web.learning import ITERATIONS, refused, stock, under_way
@@ -18,25 +15,8 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture
-async def served(start: Callable[..., Awaitable[Live]], shelf: Shelf) -> Live:
-    assert (Path(DIST) / "index.html").is_file(), "the page is not built: .ci/web builds it"
+def stocked(shelf: Shelf) -> None:
     stock(shelf)
-    return await start()
-
-
-@pytest.fixture
-async def console(browser: Any, served: Live) -> AsyncIterator[Any]:
-    """Signed in as an admin; whatever the page complains of fails the test."""
-    context = await browser.new_context(base_url=served.url)
-    context.set_default_timeout(PATIENCE_MS)
-    page = await context.new_page()
-    broken: list[str] = []
-    page.on("pageerror", lambda error: broken.append(str(error)))
-    page.on("console", lambda said: broken.append(said.text) if "Content Security Policy" in said.text else None)
-    await sign_in(page, served.admin_key)
-    yield page
-    await context.close()
-    assert broken == []
 
 
 def lines(page: Any, title: str) -> Any:

@@ -15,7 +15,6 @@ from tests.serving.live import Live
 from tests.web.conftest import PATIENCE_MS, sign_in
 from tests.web.people import HURT, QUESTION, People, judged
 from tests.web.test_accessibility import complaints
-from tests.web.test_console import console  # noqa: F401  fixture
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -38,7 +37,7 @@ def rows(page: Any) -> Any:
     return page.get_by_label("Judgements", exact=True).locator("> li")
 
 
-async def test_judgements_are_filtered_opened_and_read_in_full(console: Any, people: People) -> None:  # noqa: F811
+async def test_judgements_are_filtered_opened_and_read_in_full(console: Any, people: People) -> None:
     await console.get_by_role("link", name="Console").click()
     await console.get_by_role("link", name="Feedback", exact=True).click()
     await expect(rows(console)).to_have_count(16)
@@ -78,7 +77,7 @@ async def test_judgements_are_filtered_opened_and_read_in_full(console: Any, peo
     assert (await download.value).suggested_filename.startswith("feedback-kto-")
 
 
-async def test_what_people_write_stays_text_in_every_view(console: Any, served: Live, people: People) -> None:  # noqa: F811
+async def test_what_people_write_stays_text_in_every_view(console: Any, served: Live, people: People) -> None:
     await console.goto(f"/console/feedback?rater={people.hurtful.rater}")
     await expect(rows(console)).to_have_count(2)
     for row in await rows(console).all():
@@ -96,7 +95,7 @@ async def test_what_people_write_stays_text_in_every_view(console: Any, served: 
 
 
 async def test_whoever_is_suspected_is_reviewed_put_aside_and_released(
-    console: Any, served: Live, people: People  # noqa: F811
+    console: Any, served: Live, people: People
 ) -> None:  # fmt: skip
     await console.goto("/console/feedback")
     await console.get_by_role("link", name="Quarantine review").click()
@@ -123,7 +122,7 @@ async def test_whoever_is_suspected_is_reviewed_put_aside_and_released(
 
 
 async def test_raters_are_listed_with_their_figures_and_put_aside(
-    console: Any, served: Live, people: People  # noqa: F811
+    console: Any, served: Live, people: People
 ) -> None:  # fmt: skip
     await console.goto("/console/raters")
     table = console.get_by_role("region", name="Raters")
@@ -146,7 +145,7 @@ async def test_raters_are_listed_with_their_figures_and_put_aside(
     await expect(audit.get_by_role("row").nth(1)).to_contain_text("chose left 10 of 10 times")
 
 
-async def test_a_key_is_made_shown_once_rotated_and_revoked(console: Any, served: Live) -> None:  # noqa: F811
+async def test_a_key_is_made_shown_once_rotated_and_revoked(console: Any, served: Live) -> None:
     ring = KeyRing(served.ledger.redis, "pepper")
     await console.goto("/console/keys")
     form = console.get_by_role("form", name="New key")
@@ -176,7 +175,7 @@ async def test_a_key_is_made_shown_once_rotated_and_revoked(console: Any, served
     assert ring.find(renewed) is None
 
 
-async def test_ones_own_key_is_rotated_without_losing_it(console: Any, served: Live) -> None:  # noqa: F811
+async def test_ones_own_key_is_rotated_without_losing_it(console: Any, served: Live) -> None:
     await console.goto("/console/keys")
     row = console.get_by_role("region", name="Keys").get_by_role("row", name=re.compile("yours"))
     await row.get_by_role("button", name="Rotate").click()
@@ -192,7 +191,7 @@ async def test_ones_own_key_is_rotated_without_losing_it(console: Any, served: L
     await expect(row).to_be_visible()  # signed in still
 
 
-async def test_an_invite_lets_one_person_in_once(console: Any, served: Live, browser: Any) -> None:  # noqa: F811
+async def test_an_invite_lets_one_person_in_once(console: Any, served: Live, browser: Any) -> None:
     await console.goto("/console/keys")
     form = console.get_by_role("form", name="New invite")
     for name in ("Kim", "Lee"):
@@ -225,7 +224,7 @@ async def test_keys_are_for_admins(browser: Any, served: Live) -> None:
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 async def test_each_view_of_people_is_for_everybody(
-    console: Any, served: Live, people: People, scheme: str, width: int  # noqa: F811
+    console: Any, served: Live, people: People, scheme: str, width: int
 ) -> None:  # fmt: skip
     await console.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     await console.set_viewport_size({"width": width, "height": 844})
@@ -244,7 +243,7 @@ async def test_each_view_of_people_is_for_everybody(
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 async def test_what_is_shown_once_and_what_is_confirmed_are_for_everybody(
-    console: Any, served: Live, scheme: str, width: int  # noqa: F811
+    console: Any, served: Live, scheme: str, width: int
 ) -> None:  # fmt: skip
     await console.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     await console.set_viewport_size({"width": width, "height": 844})

@@ -1,12 +1,11 @@
 import { useEffect, useId, useState, type FormEvent } from "react";
+import { Choice, type FieldProps, type Options } from "../parts/Choice";
 import { type Chosen, type Filter, isFiltered, versionIn } from "./chosen";
 
 interface FiltersProps {
   chosen: Chosen;
   onChoose: (chosen: Chosen) => void;
 }
-
-type Options = [value: string, label: string][];
 
 const CHOICES: [Filter, string, Options][] = [
   [
@@ -79,12 +78,12 @@ export function Filters({ chosen, onChoose }: FiltersProps) {
   return (
     <form className="p-filters" role="search" aria-label="Filter judgements" onSubmit={submit}>
       {CHOICES.map(([name, label, options]) => (
-        <Choice key={name} label={label} options={options} value={draft[name]} onChoose={choose(name)} />
+        <Choice key={name} label={label} options={options} value={draft[name]} onChange={choose(name)} />
       ))}
       <Typed label="Rater" {...typed("rater")} />
       <Typed label="Policy" hint="such as 3" {...(unknown && { complaint })} {...typed("policy")} />
-      <Day label="From" value={draft.since} onChoose={choose("since")} />
-      <Day label="To" value={draft.until} onChoose={choose("until")} />
+      <Day label="From" value={draft.since} onChange={choose("since")} />
+      <Day label="To" value={draft.until} onChange={choose("until")} />
       {/* Enter in a field needs a button to press. */}
       <button type="submit" className="quiet" tabIndex={-1}>
         Filter
@@ -103,34 +102,12 @@ export function Filters({ chosen, onChoose }: FiltersProps) {
   );
 }
 
-interface ChoiceProps {
-  label: string;
-  value: string;
-  onChoose: (value: string) => void;
-}
-
-function Choice({ label, options, value, onChoose }: ChoiceProps & { options: Options }) {
+function Day({ label, value, onChange }: FieldProps) {
   const field = useId();
   return (
     <label htmlFor={field}>
       {label}
-      <select id={field} value={value} onChange={(event) => onChoose(event.target.value)}>
-        {options.map(([option, words]) => (
-          <option key={option} value={option}>
-            {words}
-          </option>
-        ))}
-      </select>
-    </label>
-  );
-}
-
-function Day({ label, value, onChoose }: ChoiceProps) {
-  const field = useId();
-  return (
-    <label htmlFor={field}>
-      {label}
-      <input id={field} type="date" value={value} onChange={(event) => onChoose(event.target.value)} />
+      <input id={field} type="date" value={value} onChange={(event) => onChange(event.target.value)} />
     </label>
   );
 }

@@ -2,21 +2,21 @@ import { useState, type FormEvent } from "react";
 import type { Role } from "../../api/client";
 import { invites } from "../../api/oversight";
 import { makingSecret, showSecret } from "../../app/secrets";
+import { Choice } from "../parts/Choice";
 import { outcome } from "../parts/outcome";
-import { Choice, DAYS, endOf, ROLES, Text } from "./fields";
+import { DAYS, endOf, ROLES, Text } from "./fields";
 import { useMaking } from "./useMaking";
 
 interface NewInviteProps {
-  onMade: () => void;
-  /** It may have been made, and its text is lost then: what is shown is out of date. */
-  onUnsure: () => void;
+  /** It is made, or may have been and its text is lost: what is shown is out of date. */
+  onDone: () => void;
 }
 
-export function NewInvite({ onMade, onUnsure }: NewInviteProps) {
+export function NewInvite({ onDone }: NewInviteProps) {
   const [name, setName] = useState("");
   const [role, setRole] = useState("user");
   const [days, setDays] = useState("7");
-  const { making, problem, make } = useMaking(onUnsure);
+  const { making, problem, make } = useMaking(onDone);
   const submit = async (event: FormEvent) => {
     event.preventDefault();
     const done = await make(async () => {
@@ -25,7 +25,7 @@ export function NewInvite({ onMade, onUnsure }: NewInviteProps) {
         const made = await invites.create(wish);
         showSecret({ what: "link", id: made.id, name: made.name, text: made.link });
       });
-      onMade();
+      onDone();
     });
     if (done) setName("");
   };

@@ -2,25 +2,25 @@ import { useState, type FormEvent } from "react";
 import type { Role } from "../../api/client";
 import { keys, type Limits } from "../../api/oversight";
 import { makingSecret, showSecret } from "../../app/secrets";
+import { Choice } from "../parts/Choice";
 import { outcome } from "../parts/outcome";
-import { Bound, Choice, DAYS, endOf, ROLES, Text } from "./fields";
+import { Bound, DAYS, endOf, ROLES, Text } from "./fields";
 import { LIMITS } from "./limits";
 import { useMaking } from "./useMaking";
 
 type Typed = Partial<Record<keyof Limits, string>>;
 
 interface NewKeyProps {
-  onMade: () => void;
-  /** It may have been made, and its text is lost then: what is shown is out of date. */
-  onUnsure: () => void;
+  /** It is made, or may have been and its text is lost: what is shown is out of date. */
+  onDone: () => void;
 }
 
-export function NewKey({ onMade, onUnsure }: NewKeyProps) {
+export function NewKey({ onDone }: NewKeyProps) {
   const [name, setName] = useState("");
   const [role, setRole] = useState("user");
   const [days, setDays] = useState("");
   const [typed, setTyped] = useState<Typed>({});
-  const { making, problem, make } = useMaking(onUnsure);
+  const { making, problem, make } = useMaking(onDone);
   const submit = async (event: FormEvent) => {
     event.preventDefault();
     const done = await make(async () => {
@@ -29,7 +29,7 @@ export function NewKey({ onMade, onUnsure }: NewKeyProps) {
         const { id, name, key } = await keys.create(wish);
         showSecret({ what: "key", id, name, text: key });
       });
-      onMade();
+      onDone();
     });
     if (!done) return;
     setName("");

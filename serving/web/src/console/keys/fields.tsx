@@ -1,5 +1,6 @@
 import { useId } from "react";
 import type { Role } from "../../api/client";
+import type { FieldProps } from "../parts/Choice";
 
 export const ROLES: [Role, string][] = [
   ["user", "user"],
@@ -22,12 +23,6 @@ export const DAYS: [string, string][] = [
 export const endOf = (days: string): { expires?: number } =>
   days === "" ? {} : { expires: Math.floor(Date.now() / 1000) + Number(days) * DAY_S };
 
-interface FieldProps {
-  label: string;
-  value: string;
-  onChange: (value: string) => void;
-}
-
 export function Text({ label, value, onChange }: FieldProps) {
   const field = useId();
   return (
@@ -42,22 +37,6 @@ export function Text({ label, value, onChange }: FieldProps) {
         value={value}
         onChange={(event) => onChange(event.target.value)}
       />
-    </label>
-  );
-}
-
-export function Choice({ label, value, onChange, options }: FieldProps & { options: [string, string][] }) {
-  const field = useId();
-  return (
-    <label htmlFor={field}>
-      {label}
-      <select id={field} value={value} onChange={(event) => onChange(event.target.value)}>
-        {options.map(([option, words]) => (
-          <option key={option} value={option}>
-            {words}
-          </option>
-        ))}
-      </select>
     </label>
   );
 }

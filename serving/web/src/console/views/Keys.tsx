@@ -23,14 +23,14 @@ export function Keys({ session }: ViewProps) {
         <p className="muted small">
           A link by which one person signs in to the page, once; they have a key of that role from then on.
         </p>
-        <NewInvite onMade={() => void opened.refresh()} onUnsure={() => void opened.refresh()} />
+        <NewInvite onDone={() => void opened.refresh()} />
         <Loaded polled={opened}>
           {(rows) => <InviteTable rows={rows} onDone={() => void opened.refresh()} />}
         </Loaded>
       </section>
       <section aria-labelledby="c-keys">
         <h2 id="c-keys">Keys</h2>
-        <NewKey onMade={() => void ring.refresh()} onUnsure={() => void ring.refresh()} />
+        <NewKey onDone={() => void ring.refresh()} />
         <Loaded polled={ring}>
           {(rows) => (
             <KeyTable rows={rows} own={own.value} onDone={() => void ring.refresh()} />
