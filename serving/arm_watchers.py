@@ -8,10 +8,11 @@ from feedback.registry import BASE, PolicyRegistry
 from feedback.releases import ReleaseBook
 from feedback.settings import Settings
 from serving.arms import Arms
-from serving.hotswap import AdapterLoader, Adapters, MergedLoader, Policy, PolicyLoader, read_policy
+from serving.hotswap import AdapterLoader, Adapters, MergedLoader, PolicyLoader
 from serving.metrics import Metrics
 from serving.pool import EnginePool, hosting
 from serving.targets import CandidateTarget, StableTarget
+from serving.verified import Policy, read_policy
 from serving.watcher import PolicyWatcher
 
 

@@ -8,49 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from feedback.manifest import BrokenPolicy, Manifest, directory_name, read_manifest, verify_files
-from feedback.records import digest
-from feedback.registry import BASE, PolicyRegistry
-from feedback.shapes import check_shapes
-from serving.control_tokens import ControlTokens
+from feedback.manifest import BrokenPolicy, Manifest, directory_name, read_manifest
+from feedback.registry import PolicyRegistry
 from serving.engine import SERVED_NAME, Engine, EngineDown, EngineRefused, Scores
-from serving.finite import check_finite
-from serving.plain_draw import engine_defaults
 from serving.proof import Proof, Reading, digests_agree, judge
 from serving.swap_gate import Close, Load, Served, SwapGate, Taint
+from serving.verified import Policy
 
 log = logging.getLogger("serving.hotswap")
 
 # Rows of the base and of an adapter in one batch may differ from rows alone by rounding only.
 MIXED_BATCH_TOLERANCE = 0.25
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A version on disk, verified to the byte."""
-
-    manifest: Manifest
-    directory: Path
-
-    @property
-    def model_dir(self) -> Path:
-        return self.directory / self.manifest.model_path  # an absolute model_path (the base) stands for itself
-
-    def served(self, *, engine_model: str, pinned: bool, tokenizer_dir: Path) -> Served:
-        facts = {"weights": self.manifest.weights, "files": [f.sha256 for f in self.manifest.files.values()]}
-        fingerprint = f"fp_{digest(facts)[:16]}"
-        tokens = ControlTokens.of(tokenizer_dir)
-        manifest = self.manifest
-        return Served(
-            manifest.version,
-            engine_model,
-            fingerprint,
-            tokens,
-            pinned,
-            manifest.parent,
-            manifest.created,
-            engine_defaults(tokenizer_dir),
-        )
 
 
 @dataclass(frozen=True)
@@ -304,21 +272,3 @@ def largest_difference(left: Scores, right: Scores) -> float:
     """Over all golden tokens; 0 without any."""
     pairs = (pair for a, b in zip(left, right, strict=True) for pair in zip(a, b, strict=True))
     return max((abs(a - b) for a, b in pairs), default=0.0)
-
-
-def read_policy(registry: PolicyRegistry, version: int) -> Policy:
-    """Read a version from disk, verify each byte, that it has the base's tensors, and numbers in them.
-
-    Raises BrokenPolicy or OSError. Needs no Redis.
-    """
-    directory = registry.directory(version)
-    manifest = read_manifest(directory)
-    if manifest.version != version:
-        raise BrokenPolicy(f"{directory} says that it is version {manifest.version}")
-    verify_files(directory, manifest)
-    policy = Policy(manifest, directory)
-    if version != BASE:
-        base = registry.directory(BASE)
-        check_shapes(policy.model_dir, base / read_manifest(base).model_path)
-        check_finite(policy.model_dir)
-    return policy

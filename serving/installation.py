@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 from pydantic import ValidationError
 from redis import Redis
 
@@ -118,8 +118,9 @@ def check_urls(settings: Settings) -> None:
 
 def _is_http(url: str) -> bool:
     try:
-        return httpx.URL(url).scheme in ("http", "https")
-    except httpx.InvalidURL:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
         return False
 
 

@@ -12,11 +12,12 @@ from feedback.manifest import BrokenPolicy
 from feedback.records import Record
 from feedback.registry import PointerMoved, PolicyRegistry
 from serving.engine import Engine, EngineDown, EngineRefused, NoSocketLeft
-from serving.hotswap import Loaded, Policy, PolicyLoader, SwapFailed, read_policy
+from serving.hotswap import Loaded, PolicyLoader, SwapFailed
 from serving.metrics import Metrics
 from serving.proof import Proof
 from serving.swap_gate import Lose, Open, SwapGate
 from serving.targets import Target
+from serving.verified import Policy, read_policy
 
 log = logging.getLogger("serving.hotswap")
 
@@ -60,7 +61,7 @@ class PolicyWatcher:
     gate: SwapGate
     loader: PolicyLoader
     metrics: Metrics
-    poll_s: float = 0.5
+    poll_s: float = 0.2
     retry_s: float = RETRY_S
     last: SwapReport | None = None
     _aim: int | None = field(default=None, init=False)

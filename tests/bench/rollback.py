@@ -1,8 +1,8 @@
 """How long a rollback takes while people chat: from the command, or the request, to the first answer by the one before.
 
-`ratchet up` with the real engine, a version made on purpose beside the base, and people who chat without pause. Each
-turn promotes the version and rolls it back, by `ratchet rollback` and by `POST /v1/rollback` in turn; a probe asks for
-one token at a time and notes who wrote it. The swap's own figures are the service's: how long the engine stood still,
+`ratchet up` with the real engine, two versions made on purpose, and people who chat without pause. Each turn promotes
+the newer one and rolls it back, by `ratchet rollback` and by `POST /v1/rollback` in turn; a probe asks for one token at
+a time and notes who wrote it. The swap's own figures are the service's: how long the engine stood still,
 how long clients saw nothing new.
 """
 
@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -90,14 +91,18 @@ def probing(service: Service) -> Iterator[Probe]:
         probe.join()
 
 
-def turn(service: Service, probe: Probe, version: int, way: str) -> Turn:
+def promote(service: Service, probe: Probe, version: int) -> None:
     begun = time.monotonic()
     service.cli("promote", str(version))
     probe.first(version, begun)
+
+
+def turn(service: Service, probe: Probe, older: int, newer: int, way: str) -> Turn:
+    promote(service, probe, newer)
     begun = time.monotonic()
     WAYS[way](service)
     returned = time.monotonic() - begun
-    first = probe.first(0, begun) - begun
+    first = probe.first(older, begun) - begun
     swap = service.get("/v1/policies")["last_swap"]
     return Turn(way, first, returned, swap["pause_s"], swap["held_s"])
 
@@ -108,9 +113,10 @@ def measured(model: Path, count: int, turns: int) -> tuple[list[Turn], int]:
         service = Service(Path(home), model).start()
         try:
             registry = PolicyRegistry(connect(service.settings.resolved_redis_url()), service.settings.policies_dir)
-            version = candidates.publish(registry, model, candidates.slightly)
+            older, newer = (candidates.publish(registry, model, partial(candidates.slightly, seed=n)) for n in (1, 2))
             with people(service, count) as crowd, probing(service) as probe:
-                results = [turn(service, probe, version, way) for _ in range(turns) for way in WAYS]
+                promote(service, probe, older)
+                results = [turn(service, probe, older, newer, way) for _ in range(turns) for way in WAYS]
             return results, probe.failures + sum(len(person.failures) for person in crowd)
         finally:
             service.stop()

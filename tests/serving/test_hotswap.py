@@ -271,7 +271,7 @@ async def test_a_fault_nobody_foresaw_does_not_end_the_watcher(
         raise ArithmeticError("of all things")
 
     with monkeypatch.context() as patched:
-        patched.setattr("serving.hotswap.verify_files", stumble)
+        patched.setattr("serving.verified.verify_files", stumble)
         live.shelf.publish(1, move=0.4)
         await eventually(lambda: live.served is None)
         assert "of all things" in (await live.http.get("/ready")).json()["reasons"][0]
