@@ -5,6 +5,7 @@ from typing import Any
 from feedback.keys import KeyChange, NewKey
 from serving import api_feedback as judged
 from serving import api_kept as kept
+from serving import api_operations as operations
 from serving import api_releases as releases
 from serving import api_schema as schema
 from serving.openapi import MEANINGS, documented
@@ -179,19 +180,19 @@ ME = documented("The caller's own key", tag="me", returns=kept.Me)
 TAKE_ALONG = documented("Everything that is kept of the caller", tag="me", also=LINES)
 FORGET_ME = documented("Erase everything of the caller", tag="me", returns=kept.DeletedMe)
 
-POLICIES = documented("All policy versions", tag="policies", returns=schema.PolicyList, errors=(403,))
+POLICIES = documented("All policy versions", tag="policies", returns=operations.PolicyList, errors=(403,))
 LEADERBOARD = documented(
     "Policy versions by what people prefer, with intervals",
     tag="policies",
-    returns=schema.Leaders,
+    returns=operations.Leaders,
     also=PLOT,
     errors=(403, 404),
 )
 ROLLBACK = documented(
     "Back to an earlier policy",
     tag="policies",
-    returns=schema.PointedPolicy,
-    body=schema.Rollback,
+    returns=operations.PointedPolicy,
+    body=operations.Rollback,
     examples={"the one before": {}, "a certain one": {"to": "policy-v2", "reason": "it rambles"}},
     optional=True,
     errors=(403, 404, 409),
@@ -199,8 +200,8 @@ ROLLBACK = documented(
 PROMOTE = documented(
     "Make a policy the one that serves",
     tag="policies",
-    returns=schema.PointedPolicy,
-    body=schema.Promotion,
+    returns=operations.PointedPolicy,
+    body=operations.Promotion,
     examples={"promotion": {"reason": "looks good"}},
     optional=True,
     errors=(403, 404, 409),
@@ -235,7 +236,7 @@ FREEZE_RELEASES = documented(
     "Let no release start or promote by itself, or let them again",
     tag="releases",
     returns=releases.FrozenReleases,
-    body=schema.Freeze,
+    body=operations.Freeze,
     examples={"freeze": {"frozen": True, "reason": "we look into it"}, "unfreeze": {"frozen": False}},
     errors=(403,),
 )
@@ -270,15 +271,15 @@ ABORT_RELEASE = _order("End a release, nothing decided", releases.ReleaseOrder, 
 ROLL_BACK_RELEASE = _order("End a release: the candidate is worse", releases.ReleaseOrder, _ANY_REASON)
 
 OPEN_ROUND = documented(
-    "Start a training round, unless one is open", tag="rounds", returns=schema.Round, done=(200, 201), errors=(403,)
+    "Start a training round, unless one is open", tag="rounds", returns=operations.Round, done=(200, 201), errors=(403,)
 )
-ROUNDS = documented("Training rounds, newest first", tag="rounds", returns=schema.RoundList, errors=(403,))
-ROUND = documented("One training round", tag="rounds", returns=schema.Round, errors=(403, 404))
+ROUNDS = documented("Training rounds, newest first", tag="rounds", returns=operations.RoundList, errors=(403,))
+ROUND = documented("One training round", tag="rounds", returns=operations.Round, errors=(403, 404))
 FREEZE = documented(
     "Stop learning, or go on",
     tag="rounds",
-    returns=schema.Frozen,
-    body=schema.Freeze,
+    returns=operations.Frozen,
+    body=operations.Freeze,
     examples={"freeze": {"frozen": True, "reason": "we look into it"}},
     errors=(403,),
 )

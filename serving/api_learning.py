@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 from feedback.curves import Curves
 from feedback.fit import Fit
 from feedback.rounds import CoursePoint
-from serving.api_schema import Policy, example
+from serving.api_operations import Policy
+from serving.api_schema import example
 from serving.openapi import documented
 
 

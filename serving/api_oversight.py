@@ -10,8 +10,9 @@ from feedback.keys import Moment
 from feedback.raters import RaterLine
 from feedback.records import Record
 from serving.api_kept import Deleted
+from serving.api_operations import Round
 from serving.api_releases import ShownFigure, ShownSelfTest
-from serving.api_schema import Round, Schema, example
+from serving.api_schema import Schema, example
 from serving.openapi import documented
 
 Text = Annotated[str, Field(max_length=1024)]
