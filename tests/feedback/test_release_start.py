@@ -6,6 +6,7 @@ import pytest
 
 from feedback.raters import Raters
 from feedback.registry import PolicyRegistry
+from feedback.release_judge import rules_of
 from feedback.release_plan import Plan
 from feedback.release_start import begin_once, begin_release, electorate
 from feedback.releases import Release, ReleaseBook
@@ -43,6 +44,16 @@ def test_what_was_said_before_counts_for_nothing(booth: Booth, registry: PolicyR
     before = booth.ledger.watermark()
     release = begin_release(booth.ledger, registry, 1, Plan(), mode="manual", actor="ann", reason="try", seen=None)
     assert (release.since, release.whose, release.mode) == (before, "all", "manual")
+
+
+def test_the_first_release_knows_who_ranked_for_the_round_before_it(booth: Booth, registry: PolicyRegistry) -> None:
+    """So the bar against plots is not the one for votes of nobody knows how many."""
+    for rater in ("ann", "bob", "bob", "cay"):
+        booth.compare(0, 0, rater=rater)
+    Raters(booth.ledger.redis).quarantine("cay", actor="op", reason="bought")
+    release = begin_release(booth.ledger, registry, 1, Plan(), mode="manual", actor="ann", reason="try", seen=None)
+    assert release.voters == 2
+    assert rules_of(booth.ledger, release).raters == 2
 
 
 def once(booth: Booth, registry: PolicyRegistry, candidate: int) -> Release | None:
