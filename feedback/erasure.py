@@ -2,7 +2,7 @@
 
 Each step is repeatable: an erasure that was cut off is finished by asking for it again. Others' judgements of an erased
 answer go with it. Policies that trained on it are listed, not unmade: the next rounds train without it. The open round
-starts again if it has collected any of it, in the very step that erases.
+starts again if it has collected any of it, in the very step that erases; one that did so twice is listed as well.
 """
 
 import time
@@ -95,12 +95,14 @@ return redis.call('DEL', 'comparison:' .. ARGV[1])
 
 
 class Erased(Record):
-    """How much left the ledger, the ids of the judgements that did, and the open rounds that start again."""
+    """How much left the ledger, the ids of the judgements that did, the open rounds that start again, and those that do
+    not: they learn from it."""
 
     conversations: int = 0
     completions: int = 0
     feedback: tuple[str, ...] = ()
     restarted: tuple[int, ...] = ()
+    learning: tuple[int, ...] = ()
 
     def __add__(self, other: "Erased") -> "Erased":
         return Erased(
@@ -108,6 +110,7 @@ class Erased(Record):
             completions=self.completions + other.completions,
             feedback=(*self.feedback, *other.feedback),
             restarted=tuple(sorted({*self.restarted, *other.restarted})),
+            learning=tuple(sorted({*self.learning, *other.learning})),
         )
 
 
@@ -182,7 +185,7 @@ class Eraser:
         if response.id.startswith("cmp_"):
             self._forget_offer(response.rater, repeat_id(response.id))
         recalled = self.ledger.durably(self._response, keys, [response.id, response.conversation_id, *ids])
-        erased += Erased(completions=len(ids), restarted=_restarted(recalled))
+        erased += Erased(completions=len(ids)) + _recalled(recalled)
         # Nothing more can be said of it from now on, but something may have been said meanwhile.
         return erased + self._judgements(self._on(response))
 
@@ -196,16 +199,19 @@ class Eraser:
             keys = [f"feedback:item:{feedback.id}", FEEDBACK, CURRENT, CLIENT_IDS, f"feedback:by:{feedback.rater}"]
             keys += [FEEDBACK_IDS]
             recalled.append(self.ledger.durably(self._feedback, keys, [feedback.id, *feedback.judgement.targets]))
-        return Erased(feedback=tuple(feedback.id for feedback in found), restarted=_restarted(*recalled))
+        return Erased(feedback=tuple(feedback.id for feedback in found)) + _recalled(*recalled)
 
     def _title(self, response: Response) -> str:
         known = self.ledger.completions(tuple(response.completion_ids))
         return next((title_of(completion) for completion in known.values()), "")
 
 
-def _restarted(*recalled: int) -> tuple[int, ...]:
-    """The rounds among what `recall` replied."""
-    return tuple(sorted({id for id in recalled if id}))
+def _recalled(*replies: int) -> Erased:
+    """What `recall` replied."""
+    return Erased(
+        restarted=tuple(sorted({id for id in replies if id > 0})),
+        learning=tuple(sorted({-id for id in replies if id < 0})),
+    )
 
 
 def traces(registry: PolicyRegistry, rater: str, feedback: Iterable[str]) -> Traces:

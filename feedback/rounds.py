@@ -21,6 +21,8 @@ MAX_ATTEMPTS = 8
 OPEN = "round:open"
 LAST = "round:last"
 SOURCES = "round:sources"
+#: As often may what is erased start a round again.
+MOST_RESTARTS = 2
 
 # Times are Redis's own, so that skewed worker clocks cannot lengthen or shorten a lease.
 _OPEN = """

@@ -6,7 +6,7 @@ from typing import Any
 from redis import Redis
 
 from feedback.registry import STATES
-from feedback.rounds import OPEN, SOURCES, LeaseLost, key
+from feedback.rounds import MOST_RESTARTS, OPEN, SOURCES, LeaseLost, key
 from feedback.store import ERASED
 
 # What the data holds is noted first and looked for among the erased then: an erasure comes before, and is seen here, or
@@ -27,8 +27,9 @@ return whole
 """
 
 # For scripts that erase. `recall(id)`: if the open round's data holds this response or judgement, the round starts
-# again under another token, with other files and another policy number. The round's id, or 0. One that has published by
-# now is for the traces to name.
+# again under another token, with other files and another policy number. The round's id; 0 where it holds none of it, or
+# has published by now, which is for the traces to name. Where somebody always erases something, a round would never
+# end: after `MOST_RESTARTS` it goes on with what it has collected, and the reply is its id, negative.
 RECALL = f"""
 local function recall(source)
   local id = redis.call('GET', '{OPEN}')
@@ -36,6 +37,7 @@ local function recall(source)
   local round = 'round:' .. id
   local version = redis.call('HGET', round, 'policy_version')
   if version and redis.call('HEXISTS', '{STATES}', version) == 1 then return 0 end
+  if tonumber(redis.call('HGET', round, 'restarts') or 0) >= {MOST_RESTARTS} then return -tonumber(id) end
   redis.call('DEL', '{SOURCES}')
   redis.call('HINCRBY', round, 'token', 1)
   redis.call('HINCRBY', round, 'restarts', 1)

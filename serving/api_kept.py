@@ -191,7 +191,7 @@ class DeletedMe(BaseModel):
     conversations: int
     completions: int
     feedback: int
-    learned: Learned = Field(description="what had trained on it, and stays as it is")
+    learned: Learned = Field(description="what had trained on it, or goes on to, and stays as it is")
     restarted: list[int] = Field(description="open rounds that had collected some of it, and collect again without")
 
     model_config = example({

@@ -211,7 +211,8 @@ class Demo:
         round = await self.service.open_round()
         self._note(round=int(round["id"]))
         while round["state"] in ("queued", "running"):
-            self.line.show(f"round {round['id']}: {round['stage']}", line(round["progress"]) or "…")
+            again = round["reason"] if round["restarts"] and not round["progress"] else None
+            self.line.show(f"round {round['id']}: {round['stage']}", line(round["progress"]) or again or "…")
             await asyncio.sleep(self.options.poll_s)
             round = await self.service.round(round["id"])
         metrics = round["metrics"]

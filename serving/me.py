@@ -37,13 +37,14 @@ def delete_me(gateway: GatewayDep, rater: RaterDep) -> dict[str, Any]:
     judged = eraser.judgements(rater)
     erased = eraser.person(rater)
     learned = traces(gateway.registry, rater, judged | set(erased.feedback))
+    rounds = sorted({*learned.rounds, *erased.learning})
     return {
         "object": "me.deleted",
         "deleted": True,
         "conversations": erased.conversations,
         "completions": erased.completions,
         "feedback": len(erased.feedback),
-        "learned": learned.model_dump(mode="json"),
+        "learned": {"rounds": rounds, "policies": learned.policies},
         "restarted": list(erased.restarted),
     }
 

@@ -94,8 +94,11 @@ def follow(book: RoundBook, id: int) -> RoundRecord:
 
 def _follow_in_lines(book: RoundBook, record: RoundRecord) -> RoundRecord:
     """A line for each stage, and now and then where it is and what it measures."""
-    said, step, spoke = "", 0, -math.inf
+    said, step, spoke, restarts = "", 0, -math.inf, record.restarts
     while True:
+        if record.restarts > restarts:
+            said, restarts = "", record.restarts
+            typer.echo(f"  {record.reason}")
         if record.state != "queued" and record.stage != said:
             said, step, spoke = record.stage, 0, -math.inf
             typer.echo(f"  {said}")

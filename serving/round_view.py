@@ -81,8 +81,8 @@ def figures(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _steps(progress: Mapping[str, Any]) -> list[str]:
-    left = progress.get("eta_s")
-    return [f"{progress['step']}/{progress['total']}", *([] if left is None else [f"{_clock(left)} to go"])]
+    left = progress.get("eta_s") or 0.0  # after the last step nobody knows how long measuring takes
+    return [f"{progress['step']}/{progress['total']}", *([f"{_clock(left)} to go"] if left >= 1 else [])]
 
 
 def _took(record: RoundRecord) -> str:

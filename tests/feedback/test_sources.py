@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from feedback.erasure import Eraser
+from feedback.erasure import Erased, Eraser
 from feedback.judgements import Rating
 from feedback.manifest import Manifest, write_manifest
 from feedback.registry import PolicyRegistry, StaleToken
@@ -59,6 +59,21 @@ def test_a_response_in_the_data_starts_the_round_again_once(shop: Any, book: Rou
     assert record(book, id) == again
     token = book.claim(id, owner="w", lease_s=60) or 0
     assert (token, record(book, id).state) == (3, "running")
+
+
+def test_whoever_always_erases_something_cannot_keep_a_round_from_ending(
+    shop: Any, book: RoundBook, eraser: Eraser
+) -> None:
+    asked = [shop.ask(("user", str(turn)), answer="a") for turn in range(4)]
+    id, token = begin(book, responses=[asked[0].id])
+    for turn, response in enumerate(asked[:2]):
+        assert eraser.response(response) == Erased(completions=1, restarted=(id,))
+        token = book.claim(id, owner="w", lease_s=60) or 0
+        assert note_sources(book.redis, id, token, responses=[asked[turn + 1].id, asked[3].id], feedback=[])
+    assert eraser.response(asked[2]) == Erased(completions=1, learning=(id,))
+    assert eraser.response(asked[3]) == Erased(completions=1, conversations=1, learning=(id,))
+    book.write(id, token, stage="sft")  # it was not taken away
+    assert (record(book, id).restarts, record(book, id).state) == (2, "running")
 
 
 def test_a_judgement_in_the_data_does_so_too(shop: Any, book: RoundBook, eraser: Eraser) -> None:

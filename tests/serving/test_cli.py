@@ -24,12 +24,13 @@ from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook, RoundRecord
 from feedback.sessions import Sessions
 from feedback.settings import Settings, load_secrets
+from feedback.sources import RECALL, note_sources
 from feedback.store import Ledger, connect
 from serving import up
 from serving.cli import app
 from serving.policy_commands import summary
 from serving.quotas import Quotas
-from serving.round_view import in_full, live
+from serving.round_view import in_full, line, live
 from serving.terminal import Terminal
 
 COMMANDS = [
@@ -440,6 +441,33 @@ def test_train_tells_what_ppo_measures(home: Path, redis: Redis) -> None:
     said = ratchet("train", "--now").stdout.splitlines()
     told = "  ppo 3/400, 1:02:05 to go, score 0.5, KL 1.24, entropy 1.25, length 22.4"
     assert said == ["round 1 is open already", "  ppo", told, "round 1 refused: not better"]
+
+
+def test_train_says_why_a_round_starts_again(home: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = RoundBook(redis)
+    book.request(trigger="operator", actor="test")
+    token = book.claim(1, owner="test", lease_s=60)
+    assert token is not None and note_sources(redis, 1, token, responses=["chatcmpl-1"], feedback=[])
+    book.write(1, token, stage="gate")
+
+    def erase() -> None:
+        assert redis.eval(RECALL + "return recall(ARGV[1])", 0, "chatcmpl-1") == 1
+
+    def end() -> None:
+        again = book.claim(1, owner="test", lease_s=60)
+        assert again is not None
+        book.finish(1, again, "refused", reason="not better")
+
+    between_looks = iter([erase, end])
+    monkeypatch.setattr("serving.round_commands.time.sleep", lambda _: next(between_looks)())
+    said = ratchet("train", "--now").stdout.splitlines()
+    assert said[:3] == ["round 1 is open already", "  gate", "  data was erased; the round starts again"]
+    assert said[-1] == "round 1 refused: not better"
+
+
+def test_a_step_that_ends_says_no_more_how_long_it_takes() -> None:
+    assert line({"step": 3, "total": 5, "eta_s": 7.0}) == "3/5, 0:07 to go"
+    assert line({"step": 5, "total": 5, "eta_s": 0.0}) == line({"step": 5, "total": 5}) == "5/5"
 
 
 def test_running_round_is_a_few_lines_that_move() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from feedback.judgements import Comparison, Feedback
 from feedback.records import Completion, Message, Offer, Slot, new_id
+from feedback.rounds import MOST_RESTARTS, key
 from feedback.sources import note_sources
 
 USER = {"role": "user", "content": "hi"}
@@ -442,6 +443,12 @@ async def test_erasing_a_person_names_the_open_round_that_starts_again(live: Any
         "queued", 1, "data was erased; the round starts again",
     )  # fmt: skip
     assert (await live.http.delete("/v1/me", headers=own(live))).json()["restarted"] == []
+    id = (await asked(joe)).id
+    token = rounds.claim(round_id, owner="worker", lease_s=60)
+    live.ledger.redis.hset(key(round_id), "restarts", MOST_RESTARTS)
+    assert note_sources(live.ledger.redis, round_id, token, responses=[id], feedback=[])
+    erased = (await live.http.delete("/v1/me", headers=own(live))).json()
+    assert (erased["restarted"], erased["learned"]) == ([], {"rounds": [round_id], "policies": []})
 
 
 async def test_without_the_ledger_the_answer_is_503(live: Any, joe: Any, valkey: Any) -> None:

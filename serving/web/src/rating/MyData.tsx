@@ -199,6 +199,8 @@ function Erased({ facts }: { facts: DeletedMe }) {
           {rounds.length > 0 && ` in ${rounds.length === 1 ? "round" : "rounds"} ${rounds.join(", ")}`}. Later rounds do
           without it.
         </p>
+      ) : rounds.length > 0 ? (
+        <p>Round {rounds.join(", ")}, under way, learns from it. Later rounds do without it.</p>
       ) : (
         <p>No policy had learned from it.</p>
       )}

@@ -51,6 +51,7 @@ test.each([
   [{ step: 0, total: 0 }, ""],
   [{ step: 0, total: 40, eta_s: null }, "step 0 of 40"],
   [{ step: 3, total: 1200, eta_s: 62.4 }, "step 3 of 1,200, 1:02 to go"],
+  [{ step: 5, total: 5, eta_s: 0 }, "step 5 of 5"],
 ])("progress %j is told as %s", (progress, words) => expect(stepsOf(progress)).toBe(words));
 
 test("a curve is of one stage, without what was no number", () => {

@@ -36,10 +36,10 @@ export function stageStates(round: Round): { stage: Stage; state: StageState }[]
   return STAGES.map((stage, index) => ({ stage, state: state(stage, index) }));
 }
 
-/** "step 3 of 40, 0:42 to go"; empty before there are steps. */
+/** "step 3 of 40, 0:42 to go"; empty before there are steps. How long measuring takes after the last nobody knows. */
 export function stepsOf({ step, total, eta_s }: Progress): string {
   if (!total || step === undefined) return "";
-  return `step ${figure(step)} of ${figure(total)}` + (eta_s == null ? "" : `, ${clock(eta_s)} to go`);
+  return `step ${figure(step)} of ${figure(total)}` + ((eta_s ?? 0) < 1 ? "" : `, ${clock(eta_s ?? 0)} to go`);
 }
 
 export function took({ created, finished }: Round): string {
