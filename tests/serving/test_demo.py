@@ -133,6 +133,7 @@ class Fake:
             "id": 7,
             "state": state,
             "stage": "ppo",
+            "restarts": 0,
             "progress": progress if state == "running" else {},
             "metrics": metrics if state in ("published", "refused") else {},
             "reason": reason,
