@@ -80,12 +80,11 @@ export function Filters({ chosen, onChoose }: FiltersProps) {
       {CHOICES.map(([name, label, options]) => (
         <Choice key={name} label={label} options={options} value={draft[name]} onChange={choose(name)} />
       ))}
-      <Typed label="Rater" {...typed("rater")} />
+      <Typed label="Rater" hint="or choose one below" {...typed("rater")} />
       <Typed label="Policy" hint="such as 3" {...(unknown && { complaint })} {...typed("policy")} />
       <Day label="From" value={draft.since} onChange={choose("since")} />
       <Day label="To" value={draft.until} onChange={choose("until")} />
-      {/* Enter in a field needs a button to press. */}
-      <button type="submit" className="quiet" tabIndex={-1}>
+      <button type="submit" className="p-apply" disabled={JSON.stringify(draft) === told}>
         Filter
       </button>
       {isFiltered(chosen) && (
