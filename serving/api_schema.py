@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from feedback.leaderboard import Leaderboard
 from feedback.rounds import RoundRecord
+from feedback.standings import Leaderboard
 
 Schema = dict[str, Any]
 
