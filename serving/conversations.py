@@ -20,8 +20,8 @@ Words = Annotated[
     str,
     Query(
         max_length=256,
-        description="only those with all of these words in their titles. Of 2,000 titles a page: while has_more is true "
-        "go on after last_id, for where few have the words, a page may be short, or empty",
+        description="only those with all of these words in their titles; 2,000 are looked at for a page, which may be "
+        "short, or empty, where few have them: while has_more is true go on after last_id",
     ),
 ]
 
