@@ -1,6 +1,7 @@
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,9 +171,7 @@ def test_a_version_is_named_in_any_of_these_ways(name: str | int) -> None:
     assert version_number(name) == 3
 
 
-@pytest.mark.parametrize(
-    "name", ["", "v", "policy-v", "vv3", "v-3", -3, True, 3.0, "3.0", "\u0663", " 3", "9" * 10, None]
-)
+@pytest.mark.parametrize("name", ["", "v", "policy-v", "vv3", "v-3", -3, True, 3.0, "\u0663", " 3", "9" * 10, None])
 def test_nothing_else_is_a_version(name: Any) -> None:
     with pytest.raises(ValueError, match="is no version: write it like 3, v3 or policy-v3"):
         version_number(name)
