@@ -10,6 +10,8 @@ from feedback.records import Completion, Conversation, Offer, Response
 from feedback.store import ERASED, REPEATS, Ledger, conversation_key
 
 SCAN = 200
+#: So many titles are looked at for one page; where few have the words, whoever asks goes on from there.
+MOST_LOOKED_AT = 2000
 T = TypeVar("T")
 
 # Each changes what exists, never makes it: what was just erased must not come back as something empty.
@@ -37,6 +39,14 @@ class Page(NamedTuple, Generic[T]):
     """Some of a list, and whether there is more of it."""
 
     items: list[T]
+    has_more: bool
+
+
+class Found(NamedTuple):
+    """Some of a person's conversations; the next ones come after `last`, which need not be among them."""
+
+    items: list[Conversation]
+    last: str | None
     has_more: bool
 
 
@@ -88,26 +98,28 @@ class Archive:
         fields = self.redis.hgetall(conversation_key(rater, id))
         return _conversation(rater, id, fields) if fields else None
 
-    def conversations(
-        self, rater: str, *, after: str | None, limit: int, words: Sequence[str] = ()
-    ) -> Page[Conversation]:
+    def conversations(self, rater: str, *, after: str | None, limit: int, words: Sequence[str] = ()) -> Found:
         """A person's conversations, the one last used or changed first; those with all of `words` in their titles.
 
         Raises KeyError for an unknown `after`.
         """
-        index, start = f"conversations:{rater}", 0
+        index, looked_at, start = f"conversations:{rater}", 0, 0
         if after is not None:
             if (before := self.redis.zrevrank(index, after)) is None:
                 raise KeyError(after)
             start = before + 1
         wanted, step = [word.casefold() for word in words], SCAN if words else limit + 1
         found: list[Conversation] = []
-        while len(found) <= limit and (ids := self.redis.zrevrange(index, start, start + step - 1)):
-            start += step
+        while ids := self.redis.zrevrange(index, start + looked_at, start + looked_at + step - 1):
+            looked_at += len(ids)
             rows = self._hashes(conversation_key(rater, id) for id in ids)
             read = [_conversation(rater, id, fields) for id, fields in zip(ids, rows, strict=True) if fields]
             found += [each for each in read if all(word in each.title.casefold() for word in wanted)]
-        return Page(found[:limit], len(found) > limit)
+            if len(found) > limit:
+                return Found(found[:limit], found[limit - 1].id, has_more=True)
+            if looked_at >= MOST_LOOKED_AT:
+                return Found(found, ids[-1], has_more=True)
+        return Found(found, found[-1].id if found else None, has_more=False)
 
     def conversation_ids(self, rater: str) -> list[str]:
         """All of a person's conversations, the one last used or changed last."""

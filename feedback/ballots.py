@@ -3,18 +3,18 @@
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, islice
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
 from feedback.bradley_terry import Vote
 from feedback.judgements import Comparison, Feedback, Ranking
-from feedback.leaderboard import Leaderboard, leaderboard
+from feedback.leaderboard import leaderboard
 from feedback.raters import Raters
 from feedback.registry import PolicyRegistry, UnknownPolicy
+from feedback.standings import Leaderboard, Whose
 from feedback.store import Ledger
 
-Whose = Literal["all", "evaluation", "training"]
 SPLITS: dict[Whose, tuple[str, ...]] = {"all": ("train", "eval"), "evaluation": ("eval",), "training": ("train",)}
 
 CHUNK = 1000

@@ -16,16 +16,17 @@ were independent: three raters who happen to agree to the vote would otherwise b
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from feedback.davidson import COVARIATES, Cell, Cells, Moments, Pair, likelihood, moments
-from feedback.newton import Matrix, Point, inverse, maximise
+import numpy as np
+
+from feedback.davidson import COVARIATES, TIES, Cells, likelihood, moments, sums
+from feedback.newton import Floats, Point, maximise
 from feedback.statistics import Interval, percentile_interval, t_quantile
 
 RIDGE = 1e-3
-SIDE, LONGER, TIES = -3, -2, -1  # places of the covariates among the parameters
 
 
 class Vote(NamedTuple):
@@ -57,13 +58,13 @@ def linked(votes: Iterable[Vote], anchor: int) -> set[int]:
     """The versions from which a chain of wins or ties leads to the anchor, and one back; itself among them."""
     beaten: dict[int, set[int]] = defaultdict(set)
     beating: dict[int, set[int]] = defaultdict(set)
-    for vote in votes:
-        if vote.result > 0:
-            beaten[vote.left].add(vote.right)
-            beating[vote.right].add(vote.left)
-        if vote.result < 1:
-            beaten[vote.right].add(vote.left)
-            beating[vote.left].add(vote.right)
+    for left, right, result in {vote[:3] for vote in votes}:
+        if result > 0:
+            beaten[left].add(right)
+            beating[right].add(left)
+        if result < 1:
+            beaten[right].add(left)
+            beating[left].add(right)
     return reached(beaten, anchor) & reached(beating, anchor)
 
 
@@ -84,9 +85,9 @@ class Fitted:
     versions: tuple[int, ...]
     anchor: int
     parameters: tuple[float, ...]
-    covariance: Matrix  # if votes were independent: the inverse information; rows of what is pinned are void
+    covariance: Floats  # (p, p), if votes were independent: the inverse information; 0 for what is pinned
     pinned: frozenset[int]
-    raters: tuple[Mapping[Pair, Moments], ...]  # each rater's part in the likelihood at the maximum
+    cells: Cells  # what it was fitted to
 
     def strength(self, version: int) -> float:
         return self.parameters[self.versions.index(version)]
@@ -99,75 +100,33 @@ class Fitted:
     def leads(self, over: int, *, confidence: float = 0.95) -> dict[int, Estimate]:
         """By how much each version is stronger than one of them."""
         base = self.versions.index(over)
-        contrasts = [{} if place == base else {place: 1.0, base: -1.0} for place in range(len(self.versions))]
-        return dict(zip(self.versions, self._estimates(contrasts, confidence), strict=True))
+        values = [strength - self.parameters[base] for strength in self.parameters[: len(self.versions)]]
+        directions = self.covariance[: len(self.versions)] - self.covariance[base]
+        return dict(zip(self.versions, self._estimates(values, directions, confidence), strict=True))
 
     def effect(self, covariate: int, *, confidence: float = 0.95) -> Estimate | None:
         """SIDE's alpha or LONGER's gamma; None where all votes are alike in it."""
-        place = len(self.parameters) + covariate
-        return None if place in self.pinned else self._estimates([{place: 1.0}], confidence)[0]
+        if len(self.parameters) + covariate in self.pinned:
+            return None
+        return self._estimates([self.parameters[covariate]], self.covariance[[covariate]], confidence)[0]
 
-    def _estimates(self, contrasts: Sequence[Mapping[int, float]], confidence: float) -> list[Estimate]:
-        """Of weighted sums of parameters. One of pinned ones alone is not estimated: it is known."""
-        values = [sum(weight * self.parameters[i] for i, weight in contrast.items()) for contrast in contrasts]
-        errors = self._errors([self.direction(contrast) for contrast in contrasts], confidence)
+    def _estimates(self, values: list[float], directions: Floats, confidence: float) -> list[Estimate]:
+        """Values of contrasts c with their intervals, along H^-1 c (contrasts, p), as the module's docstring says."""
+        _, m = moments(self.cells, np.array(self.parameters))
+        errors = []
+        for along in directions:
+            eta = self.cells.eta(along)
+            slopes = sums(self.cells.rater, m.slope * eta + m.slope_t * along[TIES])
+            shares = sums(self.cells.rater, m.about * eta * eta)  # the width of ties taken as known
+            errors.append(_error(float(slopes @ slopes), float(shares.sum()), float(shares @ shares), confidence))
         return [
             Estimate(value, None if error is None else Interval(value, value - error, value + error))
             for value, error in zip(values, errors, strict=True)
         ]
 
-    def direction(self, contrast: Mapping[int, float]) -> list[float]:
-        """Along which a contrast of parameters is estimated: H^-1 c (p); nowhere for what is pinned."""
-        chosen = [(self.covariance[i], weight) for i, weight in contrast.items() if i not in self.pinned]
-        return [
-            0.0 if j in self.pinned else sum(row[j] * weight for row, weight in chosen)
-            for j in range(len(self.parameters))
-        ]
-
-    def _errors(self, directions: Sequence[Sequence[float]], confidence: float) -> list[float | None]:
-        """Half the width of the interval along each direction, as the module's docstring says."""
-        across = [list(column) for column in zip(*directions, strict=True)]  # (p, directions)
-        sums = [(0.0, 0.0, 0.0)] * len(directions)
-        for pairs in self.raters:
-            slopes = _weighted(across, _slopes(pairs, len(across)))
-            parts = _informations(across, pairs)
-            sums = [
-                (meat + slope * slope, total + part, squares + part * part)
-                for (meat, total, squares), slope, part in zip(sums, slopes, parts, strict=True)
-            ]
-        return [_error(*each, confidence) for each in sums]
-
-
-def _slopes(pairs: Mapping[Pair, Moments], size: int) -> dict[int, float]:
-    """A rater's part in the slope of the log-likelihood, by place."""
-    slopes: dict[int, float] = defaultdict(float)
-    for (left, right), m in pairs.items():
-        places = (left, right, size + SIDE, size + LONGER, size + TIES)
-        for place, slope in zip(places, (m.g0, -m.g0, m.gs, m.gl, m.gt), strict=True):
-            slopes[place] += slope
-    return slopes
-
-
-def _weighted(across: Sequence[Sequence[float]], weights: Mapping[int, float]) -> list[float]:
-    sums = [0.0] * len(across[0])
-    for place, weight in weights.items():
-        sums = [a + weight * b for a, b in zip(sums, across[place], strict=True)]
-    return sums
-
-
-def _informations(across: Sequence[Sequence[float]], pairs: Mapping[Pair, Moments]) -> list[float]:
-    """A rater's part in the information along each direction, the width of ties taken as known."""
-    side, longer = across[SIDE], across[LONGER]
-    sums = [0.0] * len(side)
-    for (left, right), (_, _, _, _, _, v00, v0s, v0l, vss, vsl, vll, *_) in pairs.items():
-        sums = [
-            e + (d := a - b) * (d * v00 + 2 * (s * v0s + x * v0l)) + s * s * vss + x * (2 * s * vsl + x * vll)
-            for e, a, b, s, x in zip(sums, across[left], across[right], side, longer, strict=True)
-        ]
-    return sums
-
 
 def _error(meat: float, total: float, squares: float, confidence: float) -> float | None:
+    """Half the width of an interval, from sums over the raters of squared slopes, of shares and of squared shares."""
     if not squares:
         return 0.0  # known, not estimated
     effective = total * total / squares
@@ -181,98 +140,82 @@ def fit(votes: Iterable[Vote], anchor: int, *, ridge: float = RIDGE) -> Fitted:
     """The strengths of all versions that are linked with the anchor, by their votes among each other."""
     heap = Counter(votes)
     versions = tuple(sorted(linked(heap, anchor)))
-    place = {version: index for index, version in enumerate(versions)}
-    heap = Counter({v: n for v, n in heap.items() if v.left in place and v.right in place})
-    pinned = _pinned(heap, place[anchor], len(versions))
-    parameters, there = _maximum(_cells(heap, place), pinned, _start(len(versions), pinned), ridge)
-    parts = tuple(
-        {pair: _moments(parameters, pair, cells) for pair, cells in _cells(own, place).items()}
-        for own in by_rater(heap).values()
-    )
-    return Fitted(versions, anchor, tuple(parameters), inverse(there.information), pinned, parts)
+    cells = cells_of(heap, versions)
+    pinned = _pinned(cells, versions.index(anchor), len(versions))
+    start = [0.0] * (len(versions) + COVARIATES)
+    start[TIES] = -math.inf if len(start) + TIES in pinned else 0.0
+    parameters, there = _maximum(nameless(cells), pinned, start, ridge)
+    covariance = np.asarray(np.linalg.inv(there.information), dtype=np.float64)
+    covariance[list(pinned)] = covariance[:, list(pinned)] = 0.0
+    return Fitted(versions, anchor, tuple(parameters.tolist()), covariance, pinned, cells)
 
 
-def refit(fitted: Fitted, heap: Mapping[Vote, float], *, ridge: float = RIDGE) -> dict[int, float]:
+def refit(fitted: Fitted, cells: Cells, *, ridge: float = RIDGE) -> dict[int, float]:
     """The strengths of the same versions under other weights of the votes, found from where these were."""
-    place = {version: index for index, version in enumerate(fitted.versions)}
-    cells = _cells({v: n for v, n in heap.items() if v.left in place and v.right in place}, place)
-    pinned = _pinned(heap, place[fitted.anchor], len(place)) | fitted.pinned
+    pinned = _pinned(cells, fitted.versions.index(fitted.anchor), len(fitted.versions)) | fitted.pinned
     start = [value if i not in pinned else 0.0 for i, value in enumerate(fitted.parameters)]
     start[TIES] = -math.inf if len(start) + TIES in pinned else start[TIES]
     parameters, _ = _maximum(cells, pinned, start, ridge)
-    return {version: parameters[index] for version, index in place.items()}
+    return dict(zip(fitted.versions, parameters.tolist(), strict=False))
 
 
-def influence(fitted: Fitted, votes: Iterable[Vote], leader: int, rival: int) -> dict[Vote, float]:
-    """By how much each vote puts one version further ahead of another, to first order: (H^-1 c)' times its slope."""
-    place = {version: index for index, version in enumerate(fitted.versions)}
-    along = fitted.direction({place[leader]: 1.0, place[rival]: -1.0})
-    found: dict[Vote, float] = {}
-    for vote in votes:
-        if vote.left in place and vote.right in place:
-            pair = place[vote.left], place[vote.right]
-            [cell] = _cells({vote: 1.0}, place)[pair]
-            slopes = _slopes({pair: _moments(fitted.parameters, pair, [cell])}, len(along))
-            found[vote] = sum(along[i] * slope for i, slope in slopes.items())
-    return found
+def influence(fitted: Fitted, cells: Cells, leader: int, rival: int) -> Floats:
+    """By how much a vote of each cell puts one version further ahead of another, to first order (c): (H^-1 c)' times
+    its slope."""
+    along = fitted.covariance[fitted.versions.index(leader)] - fitted.covariance[fitted.versions.index(rival)]
+    _, m = moments(cells._replace(votes=np.ones_like(cells.votes)), np.array(fitted.parameters))
+    ahead: Floats = m.slope * cells.eta(along) + m.slope_t * along[TIES]
+    return ahead
 
 
-def bootstrap(
-    votes: Iterable[Vote], fitted: Fitted, *, confidence: float = 0.95, draws: int = 200, seed: int = 0
-) -> dict[int, Interval]:
+def bootstrap(fitted: Fitted, *, confidence: float = 0.95, draws: int = 200, seed: int = 0) -> dict[int, Interval]:
     """Percentile intervals of the strengths, whole raters drawn with replacement (Cameron et al. 2008).
 
     Draws in which nobody voted on a version do not count for it.
     """
-    raters = list(by_rater(Counter(votes)).values())
-    generator = random.Random(seed)
+    cells, generator = fitted.cells, random.Random(seed)
+    raters = range(int(cells.rater.max()) + 1)
     drawn: dict[int, list[float]] = {version: [] for version in fitted.versions}
     for _ in range(draws):
-        heap: Heap = Counter()
-        for own in generator.choices(raters, k=len(raters)):
-            heap.update(own)
-        met = {fitted.anchor, *(v.left for v in heap), *(v.right for v in heap)}
-        for version, strength in refit(fitted, heap).items():
+        times = np.bincount(generator.choices(raters, k=len(raters)), minlength=len(raters))
+        own = weighted(cells, cells.votes * times[cells.rater])
+        met = {fitted.anchor, *(fitted.versions[i] for i in np.union1d(own.left, own.right))}
+        for version, strength in refit(fitted, own).items():
             drawn[version].append(strength if version in met else math.nan)
     return {v: percentile_interval(fitted.strength(v), values, confidence) for v, values in drawn.items()}
 
 
-def by_rater(heap: Heap) -> dict[str, Heap]:
-    raters: dict[str, Heap] = defaultdict(Counter)
-    for vote, count in heap.items():
-        raters[vote.rater][vote] = count
-    return raters
+def cells_of(heap: Mapping[Vote, float], versions: Collection[int]) -> Cells:
+    """The votes on these versions among each other; their raters are numbered as they come."""
+    place = {version: index for index, version in enumerate(versions)}
+    raters: dict[str, int] = {}
+    rows = [
+        (place[v.left], place[v.right], v.result, v.side, v.longer, count, raters.setdefault(v.rater, len(raters)))
+        for v, count in heap.items()
+        if v.left in place and v.right in place
+    ]
+    left, right, result, side, longer, count, rater = np.array(rows, dtype=np.float64).reshape(-1, 7).T.copy()
+    return Cells(left.astype(np.int64), right.astype(np.int64), result, side, longer, count, rater.astype(np.int64))
 
 
-def _cells(heap: Mapping[Vote, float], place: Mapping[int, int]) -> Cells:
-    """The votes by pair of places and by circumstances, raters put together."""
-    counts: dict[Pair, dict[tuple[float, float], list[float]]] = defaultdict(dict)
-    for vote, count in heap.items():
-        row = counts[place[vote.left], place[vote.right]].setdefault((vote.side, vote.longer), [0.0, 0.0, 0.0])
-        row[0 if vote.result == 1 else 1 if vote.result == 0 else 2] += count
-    return {pair: [Cell(*where, *row) for where, row in rows.items()] for pair, rows in counts.items()}
+def weighted(cells: Cells, votes: Floats) -> Cells:
+    """So many votes of each; without those of which there are none."""
+    return cells._replace(votes=votes).at(votes > 0)
 
 
-def _pinned(heap: Mapping[Vote, float], anchor: int, versions: int) -> frozenset[int]:
+def nameless(cells: Cells) -> Cells:
+    """The votes without their raters: many become one. They are ordered by what they say."""
+    told = cells.at(np.lexsort(cells[4::-1]))
+    new = np.any([np.diff(column, prepend=math.nan) != 0 for column in told[:5]], axis=0)
+    votes = sums(new.cumsum() - 1, told.votes)
+    return told.at(new)._replace(votes=votes, rater=np.zeros(len(votes), dtype=np.int64))
+
+
+def _pinned(cells: Cells, anchor: int, versions: int) -> frozenset[int]:
     """Places of what the votes say nothing about, beside the anchor."""
-    silent = (
-        all(vote.side == 0 for vote in heap),
-        all(vote.longer == 0 for vote in heap),
-        all(vote.result in (0, 1) for vote in heap),
-    )
+    silent = (not cells.side.any(), not cells.longer.any(), not (cells.result == 0.5).any())
     return frozenset({anchor} | {versions + i for i in range(COVARIATES) if silent[i]})
 
 
-def _start(versions: int, pinned: frozenset[int]) -> list[float]:
-    start = [0.0] * (versions + COVARIATES)
-    start[TIES] = -math.inf if versions + COVARIATES + TIES in pinned else 0.0
-    return start
-
-
-def _maximum(cells: Cells, pinned: frozenset[int], start: list[float], ridge: float) -> tuple[list[float], Point]:
+def _maximum(cells: Cells, pinned: frozenset[int], start: list[float], ridge: float) -> tuple[Floats, Point]:
     return maximise(lambda at: likelihood(cells, at, pinned=pinned, ridge=ridge), start)
-
-
-def _moments(parameters: Sequence[float], pair: Pair, cells: Sequence[Cell]) -> Moments:
-    lead = parameters[pair[0]] - parameters[pair[1]]
-    return moments(cells, lead, parameters[SIDE], parameters[LONGER], parameters[TIES])

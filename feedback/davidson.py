@@ -9,108 +9,113 @@ and the width nu of ties is learned. In (theta, alpha, gamma, ln nu) this is an 
 observed of its information is what is expected.
 """
 
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection
 from typing import NamedTuple
 
-from feedback.newton import Matrix, Point
+import numpy as np
+from numpy.typing import NDArray
+
+from feedback.newton import Floats, Point
+
+Ints = NDArray[np.int64]
 
 #: Beside the strengths: alpha (side), gamma (length), ln nu (ties), in this order after them.
 COVARIATES = 3
+SIDE, LONGER, TIES = -3, -2, -1  # their places among the parameters
 
 
-class Cell(NamedTuple):
-    """Votes on one pair of versions under the same circumstances: how many were for the left, the right, neither."""
+class Cells(NamedTuple):
+    """Votes, alike ones of a rater together: one column each (c)."""
 
-    side: float
-    longer: float
-    left: float
-    right: float
-    ties: float
+    left: Ints  # places of the versions among the strengths
+    right: Ints
+    result: Floats  # the left one's share: 1, 0, or 0.5 for a tie
+    side: Floats
+    longer: Floats
+    votes: Floats
+    rater: Ints
+
+    def eta(self, parameters: Floats) -> Floats:
+        """By how much the left one is better (c); of a direction in the parameters (p), by how much more along it."""
+        lead = parameters[self.left] - parameters[self.right]
+        eta: Floats = lead + parameters[SIDE] * self.side + parameters[LONGER] * self.longer
+        return eta
+
+    def at(self, which: NDArray[np.bool_] | Ints) -> "Cells":
+        """Only these, in this order."""
+        words = self.result[which], self.side[which], self.longer[which], self.votes[which]
+        return Cells(self.left[which], self.right[which], *words, self.rater[which])
 
 
 class Moments(NamedTuple):
-    """Of the votes on one pair: log-likelihood, its slopes, and its information.
+    """Of each cell (c): the log-likelihood's slopes along eta and ln nu (t), and its information on the two."""
 
-    Subscripts: 0 = eta, s = side, l = longer, t = ties. `g0` is the slope along eta, `gs` along alpha, and so on;
-    `v0s` is the information between eta and alpha.
-    """
-
-    value: float
-    g0: float
-    gs: float
-    gl: float
-    gt: float
-    v00: float
-    v0s: float
-    v0l: float
-    vss: float
-    vsl: float
-    vll: float
-    v0t: float
-    vst: float
-    vlt: float
-    vtt: float
+    slope: Floats
+    slope_t: Floats
+    about: Floats
+    about_t: Floats
+    about_tt: Floats
 
 
-Pair = tuple[int, int]  # places of the left and the right version
-Cells = Mapping[Pair, Sequence[Cell]]
+def moments(cells: Cells, at: Floats) -> tuple[float, Moments]:
+    """The log-likelihood at parameters (p) and what it is made of; ln nu of -inf is a world without ties."""
+    eta, ln_nu = cells.eta(at), at[TIES]
+    up = np.exp(eta / 2)
+    total = up + 1 / up + np.exp(ln_nu)
+    tie, mean = np.exp(ln_nu) / total, (up - 1 / up) / (2 * total)
+    half, tied = cells.result - 0.5, cells.result == 0.5
+    value = cells.votes @ (half * eta - np.log(total)) + cells.votes @ np.where(tied, ln_nu, 0.0)
+    return float(value), Moments(
+        slope=cells.votes * (half - mean),
+        slope_t=cells.votes * (tied - tie),
+        about=cells.votes * ((1 - tie) / 4 - mean * mean),
+        about_t=-cells.votes * mean * tie,
+        about_tt=cells.votes * tie * (1 - tie),
+    )
 
 
-def moments(cells: Iterable[Cell], lead: float, alpha: float, gamma: float, ln_nu: float) -> Moments:
-    """Of votes on a pair whose left version is stronger by `lead`; `ln_nu` of -inf is a world without ties."""
-    nu = math.exp(ln_nu)
-    value = g0 = gs = gl = gt = v00 = v0s = v0l = vss = vsl = vll = v0t = vst = vlt = vtt = 0.0
-    for side, longer, left, right, ties in cells:
-        eta = lead + alpha * side + gamma * longer
-        up = math.exp(eta / 2)
-        total = up + 1 / up + nu
-        votes, tie = left + right + ties, nu / total
-        mean = (up - 1 / up) / (2 * total)
-        value += (left - right) * eta / 2 + (ties * ln_nu if ties else 0.0) - votes * math.log(total)
-        g = (left - right) / 2 - votes * mean
-        v = votes * ((1 - tie) / 4 - mean * mean)
-        c = -votes * mean * tie
-        g0, gs, gl, gt = g0 + g, gs + g * side, gl + g * longer, gt + ties - votes * tie
-        v00, v0s, v0l = v00 + v, v0s + v * side, v0l + v * longer
-        vss, vsl, vll = vss + v * side * side, vsl + v * side * longer, vll + v * longer * longer
-        v0t, vst, vlt, vtt = v0t + c, vst + c * side, vlt + c * longer, vtt + votes * tie * (1 - tie)
-    return Moments(value, g0, gs, gl, gt, v00, v0s, v0l, vss, vsl, vll, v0t, vst, vlt, vtt)
-
-
-def likelihood(cells: Cells, at: Sequence[float], *, pinned: Collection[int], ridge: float) -> Point:
+def likelihood(cells: Cells, at: Floats, *, pinned: Collection[int], ridge: float) -> Point:
     """The penalised log-likelihood of all votes at parameters (p); those `pinned` are constants.
 
-    The penalty is ridge / 2 * |parameters|^2, a normal prior of precision `ridge`.
+    The penalty is ridge / 2 * |parameters|^2, a normal prior of precision `ridge`. Where exponentials overflow the
+    value is NaN or -inf.
     """
-    size = len(at)
-    a, b, t = range(size - COVARIATES, size)
-    value = -ridge / 2 * sum(x * x for x in at if math.isfinite(x))
-    gradient = [-ridge * x for x in at]
-    information = [[ridge * (i == j) for j in range(size)] for i in range(size)]
-    for (left, right), votes in cells.items():
-        m = moments(votes, at[left] - at[right], at[a], at[b], at[t])
-        value += m.value
-        for index, slope in ((left, m.g0), (right, -m.g0), (a, m.gs), (b, m.gl), (t, m.gt)):
-            gradient[index] += slope
-        _add(information, (left, right, a, b, t), m)
-    for index in pinned:
-        gradient[index] = 0.0
-        for row in information:
-            row[index] = 0.0
-        information[index] = [float(index == j) for j in range(size)]
-    return Point(value, gradient, information)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        value, parts = moments(cells, at)
+        gradient = _slopes(cells, parts, len(at)) - ridge * at
+        information = _information(cells, parts, len(at)) + ridge * np.eye(len(at))
+    held = list(pinned)
+    gradient[held] = 0.0
+    information[held, :] = information[:, held] = 0.0
+    information[held, held] = 1.0
+    known = at[np.isfinite(at)]
+    return Point(value - ridge / 2 * float(known @ known), gradient, information)
 
 
-def _add(information: Matrix, places: tuple[int, int, int, int, int], m: Moments) -> None:
-    block = (
-        (m.v00, -m.v00, m.v0s, m.v0l, m.v0t),
-        (-m.v00, m.v00, -m.v0s, -m.v0l, -m.v0t),
-        (m.v0s, -m.v0s, m.vss, m.vsl, m.vst),
-        (m.v0l, -m.v0l, m.vsl, m.vll, m.vlt),
-        (m.v0t, -m.v0t, m.vst, m.vlt, m.vtt),
-    )
-    for i, row in zip(places, block, strict=True):
-        line = information[i]
-        for j, value in zip(places, row, strict=True):
-            line[j] += value
+def _slopes(cells: Cells, m: Moments, size: int) -> Floats:
+    """The slope of the log-likelihood (p)."""
+    rest = [m.slope @ cells.side, m.slope @ cells.longer, m.slope_t.sum()]
+    return np.concatenate([_by_version(cells, m.slope, size), rest])
+
+
+def _information(cells: Cells, m: Moments, size: int) -> Floats:
+    """What the votes tell of all parameters (p, p), from three blocks: of strengths, of the covariates, of both."""
+    versions, side, longer = size - COVARIATES, cells.side, cells.longer
+    met = sums(cells.left * versions + cells.right, m.about, versions * versions).reshape(versions, versions)
+    met = met + met.T
+    strengths = np.diag(met.sum(axis=0)) - met
+    both = np.stack([_by_version(cells, w, size) for w in (m.about * side, m.about * longer, m.about_t)])
+    ss, sl, ll = m.about @ (side * side), m.about @ (side * longer), m.about @ (longer * longer)
+    st, lt, tt = m.about_t @ side, m.about_t @ longer, m.about_tt.sum()
+    return np.block([[strengths, both.T], [both, np.array([[ss, sl, st], [sl, ll, lt], [st, lt, tt]])]])
+
+
+def _by_version(cells: Cells, weights: Floats, size: int) -> Floats:
+    """Summed for the left version and against the right one, by place (versions)."""
+    versions = size - COVARIATES
+    return sums(cells.left, weights, versions) - sums(cells.right, weights, versions)
+
+
+def sums(places: Ints, weights: Floats, size: int = 0) -> Floats:
+    """Of the weights (c) at each place (at least `size`)."""
+    return np.bincount(places, weights, size).astype(np.float64, copy=False)  # whose stub knows counts alone

@@ -4,11 +4,13 @@ Whose going would move the leader's lead most is read off the votes' influence a
 without them, so that what is told did happen. The number is therefore an upper bound: fewer may do.
 """
 
-from collections import Counter
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from feedback.bradley_terry import Fitted, Heap, Vote, influence, refit
+import numpy as np
+
+from feedback.bradley_terry import Fitted, influence, nameless, refit, weighted
+from feedback.davidson import Cells, Ints
+from feedback.newton import Floats
 
 RIVALS = 3  # the leader's next ones that are tried
 
@@ -21,29 +23,30 @@ class Fall(NamedTuple):
     dropped: int
 
 
-def fall_of_leader(votes: Heap, fitted: Fitted) -> Fall | None:
-    """The fewest votes found; None when half of all are not enough, or nobody else is there."""
-    votes = nameless(votes)
+class Helpful(NamedTuple):
+    """The votes that put the leader further ahead of a rival, the most so first (h)."""
+
+    cell: Ints  # where each is among all
+    votes: Floats
+    weight: Floats  # by how much each of them does
+    before: Floats  # how many go before it
+
+
+def fall_of_leader(fitted: Fitted, most: int) -> Fall | None:
+    """The fewest votes found; None when `most` are not enough, or nobody else is there."""
+    cells = nameless(fitted.cells)
     ordered = sorted(fitted.versions, key=fitted.strength, reverse=True)
     leader, rivals = ordered[0], ordered[1 : 1 + RIVALS]
-    falls = [fall for rival in rivals if (fall := _fall(votes, fitted, leader, rival))]
+    falls = [fall for rival in rivals if (fall := _fall(cells, fitted, leader, rival, most))]
     return min(falls, key=lambda fall: fall.dropped, default=None)
 
 
-def nameless(votes: Heap) -> Heap:
-    """The votes without their raters: many become one."""
-    counts: Heap = Counter()
-    for (left, right, result, _, side, longer), count in votes.items():
-        counts[Vote(left, right, result, "", side, longer)] += count
-    return counts
-
-
-def _fall(votes: Heap, fitted: Fitted, leader: int, rival: int) -> Fall | None:
-    helpful = helpful_votes(votes, fitted, leader, rival)
-    most = min(votes.total() // 2, sum(count for _, count, _ in helpful))
+def _fall(cells: Cells, fitted: Fitted, leader: int, rival: int, most: int) -> Fall | None:
+    helpful = helpful_votes(cells, fitted, leader, rival)
+    most = min(most, int(helpful.votes.sum()))
 
     def ahead(dropped: int) -> bool:
-        strengths = refit(fitted, without(votes, helpful, dropped))
+        strengths = refit(fitted, without(cells, helpful, dropped))
         return strengths[rival] > strengths[leader] + 1e-9
 
     enough = min(most, _expected(helpful, fitted.strength(leader) - fitted.strength(rival)))
@@ -58,33 +61,26 @@ def _fall(votes: Heap, fitted: Fitted, leader: int, rival: int) -> Fall | None:
     return Fall(leader, rival, enough)
 
 
-Helpful = Sequence[tuple[Vote, int, float]]
-
-
-def helpful_votes(votes: Heap, fitted: Fitted, leader: int, rival: int) -> Helpful:
-    """The votes that put the leader further ahead of a rival, the most so first: how many, and by how much each."""
-    weights = influence(fitted, votes, leader, rival)
-    helpful = [(vote, votes[vote], weight) for vote, weight in weights.items() if weight > 0]
-    return sorted(helpful, key=lambda each: (-each[2], each[0]))
+def helpful_votes(cells: Cells, fitted: Fitted, leader: int, rival: int) -> Helpful:
+    weights = influence(fitted, cells, leader, rival)
+    order = np.argsort(-weights, kind="stable")
+    order = order[weights[order] > 0]
+    votes = cells.votes[order]
+    return Helpful(order, votes, weights[order], votes.cumsum() - votes)
 
 
 def _expected(helpful: Helpful, lead: float) -> int:
     """How many make up for the lead if each takes away what it alone would; at least one."""
-    dropped = 0
-    for _, count, weight in helpful:
-        if weight * count >= lead:
-            return max(dropped + int(lead / weight), 1)
-        dropped, lead = dropped + count, lead - weight * count
-    return max(dropped, 1)
+    gained = np.cumsum(helpful.weight * helpful.votes)
+    last = int(np.searchsorted(gained, lead))
+    if last == len(gained):
+        return max(int(helpful.votes.sum()), 1)
+    missing = lead - (gained[last - 1] if last else 0.0)
+    return max(int(helpful.before[last] + missing / helpful.weight[last]), 1)
 
 
-def without(votes: Heap, helpful: Helpful, dropped: int) -> Heap:
+def without(cells: Cells, helpful: Helpful, dropped: int) -> Cells:
     """The votes less the most helpful ones."""
-    left = Counter(votes)
-    for vote, count, _ in helpful:
-        taken = min(count, dropped)
-        left[vote] -= taken
-        dropped -= taken
-        if not dropped:
-            break
-    return +left
+    votes = cells.votes.copy()
+    votes[helpful.cell] -= np.clip(dropped - helpful.before, 0, helpful.votes)
+    return weighted(cells, votes)

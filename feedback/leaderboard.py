@@ -3,64 +3,14 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
-from typing import Literal
 
-from feedback.bradley_terry import LONGER, SIDE, Estimate, Fitted, Heap, Vote, bootstrap, fit, reached
+from feedback.bradley_terry import Estimate, Fitted, Heap, Vote, bootstrap, fit, reached
+from feedback.davidson import LONGER, SIDE
 from feedback.fragility import fall_of_leader
-from feedback.records import Record
+from feedback.standings import Figure, Fragility, Leaderboard, Standing, Status
 
 CONFIDENCE = 0.95
 ELO, ELO_BASE = 400 / math.log(10), 1000.0
-
-#: `one_sided`: its votes link it with the anchor in one direction only, as when it won every one of them. Then no
-#: strength is the most likely. `unlinked`: not compared with anything that was compared with the anchor, and so on.
-Status = Literal["ranked", "one_sided", "unlinked", "no_votes"]
-
-
-class Figure(Record):
-    """A value with its interval; without bounds where fewer than two raters stand behind it."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-class Standing(Record):
-    """One version. `strength` is in log-odds above the anchor, which has 0; `elo` the same around 1000."""
-
-    version: int
-    status: Status
-    strength: Figure | None
-    elo: Figure | None
-    against_stable: Figure | None  # share of wins over the stable policy, ties counting half, side and length apart
-    votes: int
-    wins: int
-    ties: int
-    losses: int
-    raters: int
-
-
-class Fragility(Record):
-    """Without `dropped` certain votes `rival` would be ahead of `leader`; fewer may do. Both None: half are too few."""
-
-    leader: int
-    rival: int | None
-    dropped: int | None
-
-
-class Leaderboard(Record):
-    """Versions that can be ranked by strength, then the others. Votes are on pairs of answers by different versions."""
-
-    anchor: int
-    stable: int | None
-    confidence: float
-    votes: int
-    ties: int
-    raters: int
-    standings: tuple[Standing, ...]
-    left_wins: Figure | None  # of two equally strong and long answers: how often the left one is preferred
-    longer_wins: Figure | None  # of two equally strong ones: how often the one that is twice as long is
-    fragility: Fragility | None
 
 
 def leaderboard(
@@ -71,7 +21,7 @@ def leaderboard(
     fitted = fit(heap, anchor)
     leads = fitted.leads(anchor, confidence=CONFIDENCE) if len(fitted.versions) > 1 else {}
     if draws and leads:
-        drawn = bootstrap(heap, fitted, confidence=CONFIDENCE, draws=draws)
+        drawn = bootstrap(fitted, confidence=CONFIDENCE, draws=draws)
         leads = {v: Estimate(lead.value, lead.interval and drawn[v]) for v, lead in leads.items()}
     over_stable = fitted.leads(stable, confidence=CONFIDENCE) if stable is not None and stable in leads else {}
     shares = {v: _figure(lead, lambda theta: win_share(theta, fitted.nu)) for v, lead in over_stable.items()}
@@ -142,7 +92,7 @@ def win_share(theta: float, nu: float) -> float:
 def _fragility(heap: Heap, fitted: Fitted) -> Fragility | None:
     if len(fitted.versions) < 2:
         return None
-    fall = fall_of_leader(heap, fitted)
+    fall = fall_of_leader(fitted, heap.total() // 2)
     leader = max(fitted.versions, key=fitted.strength)
     return Fragility(leader=leader, rival=fall and fall.rival, dropped=fall and fall.dropped)
 

@@ -55,6 +55,14 @@ class Manifest(Record):
         return f"policy-v{self.version}"
 
 
+def version_number(name: str | int) -> int:
+    """The version that 3, v3 or policy-v3 names, as versions are told anywhere. Raises ValueError for other names."""
+    digits = str(name).removeprefix("policy-").removeprefix("v")
+    if isinstance(name, bool) or not (digits.isascii() and digits.isdigit() and len(digits) < 10):
+        raise ValueError(f"{name} is no version: write it like 3, v3 or policy-v3")
+    return int(digits)
+
+
 def directory_name(version: int) -> str:
     return f"{version:06d}"
 

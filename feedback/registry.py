@@ -294,3 +294,8 @@ def _name(version: int | None) -> str:
 
 def _number(item: tuple[str, str]) -> int:
     return int(item[0])
+
+
+def in_words(name: str) -> str:
+    """A state, or what was done, for people: "rolled back"."""
+    return name.replace("_", " ")

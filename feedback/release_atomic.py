@@ -33,13 +33,14 @@ return 'ok'
 
 # ARGV: id, the revision that was seen, the new JSON, its state if that is final, candidate, its policy state from then
 # on, stable, actor, reason, time. A promotion moves the pointer in the same step; where the pointer was moved outside
-# of the release, be it to the candidate, there is none.
+# of the release, be it to the candidate, there is none, and none is rolled back from it.
 MOVE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'open' end
 if redis.call('HGET', 'release:' .. ARGV[1], 'revision') ~= ARGV[2] then return 'open' end
 local state = redis.call('HGET', KEYS[3], ARGV[5]) or ''
+local decided = ARGV[4] == 'promoted' or ARGV[4] == 'rolled_back'
+if decided and redis.call('GET', KEYS[2]) ~= ARGV[7] then return 'stable' end
 if ARGV[4] == 'promoted' then
-  if redis.call('GET', KEYS[2]) ~= ARGV[7] then return 'stable' end
   if state ~= 'canary' then return 'state' end
   redis.call('HSET', KEYS[3], ARGV[7], 'retired', ARGV[5], 'stable')
   redis.call('SET', KEYS[2], ARGV[5])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from feedback.decisions import Decision
-from feedback.registry import AuditLine
+from feedback.registry import AuditLine, in_words
 from feedback.registry import State as PolicyState
 from feedback.releases import Release, State, describe
 
@@ -65,7 +65,7 @@ def _overtaken(release: Release, facts: Facts) -> End | None:
     if facts.stable != release.stable:
         return _passed_by(facts)
     if facts.candidate_is != "canary":
-        return End("aborted", f"policy-v{release.candidate} is {facts.candidate_is}")
+        return End("aborted", f"policy-v{release.candidate} is {in_words(str(facts.candidate_is))}")
     return None
 
 

@@ -20,6 +20,8 @@ DAY_S = 86400
 #: Of two slots that the same policy fills, the one that plays the candidate.
 SECOND = "policy@stable/2"
 CHUNK = 1000
+#: By so much the clocks of a gateway and of Redis may differ.
+SLACK_S = 60.0
 
 
 class Written(BaseModel):
@@ -43,16 +45,19 @@ class Place(NamedTuple):
 
 
 class Standing:
-    """What people say since a cursor, of what is `wanted`; each look reads what is new, and forgets what was erased."""
+    """What people say since a cursor, up to another, of what is `wanted`.
 
-    def __init__(self, ledger: Ledger, since: str, wanted: Callable[[Feedback], bool]) -> None:
-        self.ledger, self.wanted, self._cursor = ledger, wanted, since
+    Each look reads what is new, and forgets what was erased.
+    """
+
+    def __init__(self, ledger: Ledger, since: str, wanted: Callable[[Feedback], bool], until: str = "+") -> None:
+        self.ledger, self.wanted, self.until, self._cursor = ledger, wanted, until, since
         self._last: dict[str, Feedback] = {}
         self._written: dict[str, Written] = {}
 
     def items(self) -> list[Feedback]:
         """What counts of each slot, in order of arrival, unless its rater was set aside."""
-        for cursor, said in self.ledger.said(self._cursor):
+        for cursor, said in self.ledger.said(self._cursor, self.until):
             self._cursor = cursor
             if isinstance(said, str) or self.wanted(said):
                 self._take(said)
@@ -90,7 +95,7 @@ class ReleaseFeedback:
 
     def __init__(self, ledger: Ledger, release: Release) -> None:
         self.release = release
-        self._standing = Standing(ledger, release.since, self._counts)
+        self._standing = Standing(ledger, release.since, self._counts, _until(release))
 
     def read(self) -> tuple[list[Vote], Interval | None]:
         """Its votes in order of arrival, and by how much more of the candidate's answers are liked."""
@@ -119,6 +124,11 @@ class ReleaseFeedback:
                 id = item.judgement.completion_id
                 if id in arms and written[id].release == self.release.id and written[id].arm == arms[id]:
                     yield (item.rater, written[id].conversation_id), arms[id], item.judgement.label
+
+
+def _until(release: Release) -> str:
+    """Whatever came later is none of its votes. A cursor is a time of Redis's, in milliseconds."""
+    return "+" if release.ended is None else str(int((release.ended + SLACK_S) * 1000))
 
 
 def votes_of_release(ledger: Ledger, release: Release) -> list[Vote]:

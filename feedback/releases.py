@@ -9,7 +9,7 @@ from typing import Any, Literal
 from feedback.decisions import Decision, Outcome
 from feedback.freezes import is_frozen, set_frozen
 from feedback.records import Record
-from feedback.registry import AUDIT, STABLE, STATES, PointerMoved, PolicyRegistry, UnknownPolicy
+from feedback.registry import AUDIT, STABLE, STATES, PointerMoved, PolicyRegistry, UnknownPolicy, in_words
 from feedback.registry import State as PolicyState
 from feedback.release_atomic import MOVE, START
 from feedback.release_plan import Analysis, Pause, Plan, SetWeight
@@ -261,7 +261,7 @@ def key(id: int) -> str:
 def describe(release: Release) -> str:
     """Where it is, in a few words."""
     if not release.is_open:
-        return release.state.replace("_", " ")
+        return in_words(release.state)
     where = f"step {min(release.step + 1, len(release.plan.steps))} of {len(release.plan.steps)}"
     held = "waiting" if release.waiting else "paused" if release.paused else release.state
     what = "proposed" if release.proposed else held

@@ -23,6 +23,8 @@ LAST = "round:last"
 SOURCES = "round:sources"
 #: As often may what is erased start a round again.
 MOST_RESTARTS = 2
+#: For so long after its end a round keeps the course of its figures; what came of it stays.
+COURSE_KEPT_S = 90 * 24 * 3600
 
 # Times are Redis's own, so that skewed worker clocks cannot lengthen or shorten a lease.
 _OPEN = """
@@ -54,7 +56,7 @@ if tonumber(ARGV[2]) >= 0 then
   redis.call('HSET', KEYS[1], 'lease_until', now + ARGV[2])
 end
 for i = 4, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-if ARGV[3] == 'final' then redis.call('DEL', KEYS[2], KEYS[3]) end
+if tonumber(ARGV[3]) > 0 then redis.call('DEL', KEYS[2], KEYS[3]) redis.call('EXPIRE', KEYS[4], ARGV[3]) end
 return 1
 """
 
@@ -136,7 +138,7 @@ class RoundBook:
 
     def write(self, id: int, token: int, *, lease_s: float | None = None, **fields: Any) -> None:
         """Renew the lease and set fields; raises LeaseLost when the token is no longer the newest."""
-        self._guarded(id, token, "", lease_s, fields)
+        self._guarded(id, token, lease_s, fields)
 
     def go_on(self, id: int, token: int, stage: str, *, after: int, points: Sequence[CoursePoint]) -> None:
         """Let a stage go on with these after a step, whatever stood there; raises LeaseLost as `write` does."""
@@ -153,11 +155,11 @@ class RoundBook:
     def finish(self, id: int, token: int, state: State, **fields: Any) -> None:
         """End the round; raises LeaseLost when the token is no longer the newest."""
         assert state in FINAL
-        self._guarded(id, token, "final", None, {"state": state, "finished": time.time(), **fields})
+        self._guarded(id, token, None, {"state": state, "finished": time.time(), **fields}, keep_s=COURSE_KEPT_S)
 
     def release(self, id: int, token: int) -> None:
         """Give the lease up at once, so that the next worker need not wait for it to expire."""
-        self._guarded(id, token, "", 0.0, {})
+        self._guarded(id, token, 0.0, {})
 
     def get(self, id: int) -> RoundRecord | None:
         fields = self.redis.hgetall(key(id))
@@ -190,10 +192,12 @@ class RoundBook:
     def is_frozen(self) -> bool:
         return is_frozen(self.redis, "learning")
 
-    def _guarded(self, id: int, token: int, mode: str, lease_s: float | None, fields: dict[str, Any]) -> None:
+    def _guarded(self, id: int, token: int, lease_s: float | None, fields: dict[str, Any], *, keep_s: int = 0) -> None:
+        """With `keep_s` the round ends, and its course stays for so long."""
         flat = [item for name, value in fields.items() for item in (name, _encode(value))]
         lease = -1 if lease_s is None else int(lease_s * 1000)
-        if not self._write(keys=[key(id), OPEN, SOURCES], args=[token, lease, mode, *flat]):
+        keys = [key(id), OPEN, SOURCES, course_key(id)]
+        if not self._write(keys=keys, args=[token, lease, keep_s, *flat]):
             raise _lost(id, token)
 
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from feedback.leaderboard import Leaderboard
 from feedback.rounds import RoundRecord
+from feedback.standings import Leaderboard
 from serving.api_schema import Schema, example
 
 

@@ -10,6 +10,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
 
+from feedback import manifest
 from feedback.manifest import BrokenPolicy
 from feedback.registry import PointerMoved, UnknownPolicy
 from feedback.release_plan import BadPlan
@@ -28,11 +29,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def version_number(text: str | int) -> int:
-    """The number that 3, v3 or policy-v3 names, as versions are told anywhere. Raises BadParameter for others."""
-    digits = str(text).removeprefix("policy-").removeprefix("v")
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
-        raise typer.BadParameter(f"{text} is no version: write it like 3, v3 or policy-v3")
-    return int(digits)
+    """The version that an argument names. Raises BadParameter."""
+    try:
+        return manifest.version_number(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 #: A version as an argument, or as an option.

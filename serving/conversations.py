@@ -16,7 +16,14 @@ from serving.stored import RaterDep, Stored, answer_of, card, completion_not_fou
 # `path`, for people name their conversations as they like; the longer routes come first.
 PLACE = "/v1/conversations/{id:path}"
 
-Words = Annotated[str, Query(max_length=256)]
+Words = Annotated[
+    str,
+    Query(
+        max_length=256,
+        description="only those with all of these words in their titles; 2,000 are looked at for a page, which may be "
+        "short, or empty, where few have them: while has_more is true go on after last_id",
+    ),
+]
 
 router = APIRouter()
 
@@ -35,10 +42,11 @@ def list_conversations(
 ) -> dict[str, Any]:
     """One's own, the one last used first."""
     try:
-        found, has_more = gateway.archive.conversations(rater, after=after, limit=limit, words=q.split())
+        found = gateway.archive.conversations(rater, after=after, limit=limit, words=q.split())
     except KeyError:
         raise conversation_not_found(str(after), "after") from None
-    return page([card(conversation) for conversation in found], has_more=has_more)
+    cards = [card(conversation) for conversation in found.items]
+    return page(cards, has_more=found.has_more) | {"last_id": found.last}
 
 
 @router.get(PLACE + "/tree", **docs.TREE)

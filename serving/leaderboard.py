@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
-from feedback.ballots import Whose, board_of
+from feedback.ballots import board_of
+from feedback.standings import Whose
 from serving import api_docs as docs
 from serving.gateway import GatewayDep, OperatorDep
 from serving.leaderboard_view import plot

@@ -7,8 +7,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from feedback.ballots import Whose, board_of
 from feedback.registry import PolicyRegistry
+from feedback.standings import Whose
 from feedback.store import Ledger
 from serving.commands import AsJson, Home, console, installation, version_number
 from serving.leaderboard_view import HEADINGS, plot, remarks, rows
@@ -27,6 +27,8 @@ def leaderboard(
     as_json: AsJson = False,
 ) -> None:
     """Show policy versions by what people prefer, side and length apart, with intervals."""
+    from feedback.ballots import board_of  # whoever asks for another command must not wait for what reckons this
+
     settings, redis = installation(home)
     registry = PolicyRegistry(redis, settings.policies_dir)
     board = board_of(Ledger(redis), registry, whose=raters, blind=blind, anchor=anchor, draws=bootstrap)

@@ -1,6 +1,6 @@
 """The leaderboard of policy versions as rows of a table, as sentences, and as a plot: one SVG that loads nothing."""
 
-from feedback.leaderboard import Figure, Leaderboard, Standing
+from feedback.standings import Figure, Leaderboard, Standing
 
 HEADINGS = ("version", "Elo", "interval", "wins over stable", "interval", "votes", "won", "tied", "lost", "raters")
 NO_VOTES = (

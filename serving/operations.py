@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
-from feedback.manifest import BrokenPolicy, read_manifest
+from feedback.manifest import BrokenPolicy, read_manifest, version_number
 from feedback.rounds import RoundRecord
 from serving import api_docs as docs
 from serving import api_learning as learning
@@ -98,11 +98,11 @@ def expected_of(body: dict[str, Any]) -> int | None:
 
 
 def version_of(value: Any, param: str) -> int:
-    """7, "7" or "policy-v7"."""
-    text = str(value).removeprefix("policy-v")
-    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise invalid(f"{param} must be a policy such as policy-v7", param)
-    return int(text)
+    """The version that a field names. Raises ApiError 400."""
+    try:
+        return version_number(value)
+    except ValueError:
+        raise invalid(f"{param} must be a policy such as policy-v7", param) from None
 
 
 @router.post("/v1/rounds", **docs.OPEN_ROUND)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from feedback.manifest import BrokenPolicy
-from feedback.registry import PolicyRegistry
+from feedback.registry import PolicyRegistry, in_words
 from feedback.settings import Settings
 from serving.commands import (
     AsJson,
@@ -52,7 +52,7 @@ def policies(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> 
     table = Listing(headings, "there is no policy yet", frozenset({"metrics"}))
     for row in rows:
         mark = "now" if row["version"] == served else ""
-        state = f"{row['state']}, pinned" if row["pinned"] else row["state"]
+        state = in_words(row["state"]) + (", pinned" if row["pinned"] else "")
         table.add(row["name"], state, row["parent"], row["created"], row["summary"], mark)
     console().print(table)
 
@@ -73,7 +73,7 @@ def show(
     if as_json:
         console().print_json(data=row)
         return
-    facts = Table(row["name"], row["state"])
+    facts = Table(row["name"], in_words(row["state"]))
     for name in ("parent", "created", "summary"):
         facts.add_row(name, row[name])
     for stage, metrics in row["metrics"].items():

@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-from feedback.registry import PointerMoved
 from feedback.release_plan import Plan, SetWeight, plan_of
 from feedback.releases import Mode, Release, ReleaseBook, ReleaseMoved, describe
 from feedback.settings import Settings
@@ -99,10 +98,6 @@ def _given(book: ReleaseBook, seen: Release, order: Order, full: bool, actor: st
             state: Literal["promoted", "aborted", "rolled_back"] = (
                 "promoted" if order == "promote" else "aborted" if order == "abort" else "rolled_back"
             )
-            if order == "rollback" and (stable := book.registry.stable()) != seen.stable:
-                raise PointerMoved(
-                    f"the stable policy is no longer policy-v{seen.stable}; it is policy-v{stable}", stable
-                )
             decision = decision_of(book.redis, seen)
             return book.end(seen, state, actor=actor, reason=reason, decision=decision)
     return seen if changed is seen else book.move(seen, changed, actor=actor, reason=reason)

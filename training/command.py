@@ -17,7 +17,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from feedback.exchange.reading import Rejected
-from feedback.manifest import BrokenPolicy
+from feedback.manifest import BrokenPolicy, version_number
 from feedback.records import Record
 from feedback.registry import PolicyRegistry, UnknownPolicy
 from feedback.settings import Settings
@@ -94,10 +94,11 @@ class Here:
         """A directory, or a version's reward model. Raises NoRewardModel, UnknownPolicy, BrokenPolicy or ValueError."""
         if Path(name).is_dir():
             return in_directory(Path(name), self._base)
-        number = name.removeprefix("policy-").removeprefix("v")
-        if not (number.isascii() and number.isdigit()):
-            raise ValueError(f"{name} is neither a directory of `ratchet rm train` nor a version, such as 3")
-        return of_version(self.settings, self.redis(), int(number), self._base)
+        try:
+            version = version_number(name)
+        except ValueError:
+            raise ValueError(f"{name} is neither a directory of `ratchet rm train` nor a version, such as 3") from None
+        return of_version(self.settings, self.redis(), version, self._base)
 
 
 class Lines:

@@ -7,7 +7,7 @@ goes on from there.
 
 import shutil
 
-from feedback.registry import PointerMoved, PolicyRegistry
+from feedback.registry import PointerMoved, PolicyRegistry, in_words
 from feedback.release_plan import BadPlan, load_plan
 from feedback.release_start import begin_once
 from feedback.releases import NotReleasable, ReleaseBook, ReleaseMoved
@@ -88,4 +88,4 @@ def _promote(registry: PolicyRegistry, version: int, parent: int, reason: str) -
             registry.point_stable(version, expected=parent, actor=ACTOR, reason=reason)
         except PointerMoved as error:
             return f"policy-v{version} stays a candidate: {error}"
-    return f"policy-v{version} is {registry.states()[version]}"
+    return f"policy-v{version} is {in_words(registry.states()[version])}"

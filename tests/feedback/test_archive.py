@@ -93,7 +93,7 @@ def test_what_does_not_exist_is_not_made_by_a_change(shop: Any) -> None:
     assert not shop.archive.change_conversation("ann", "c", title="x")
     assert not shop.archive.annotate("chatcmpl-1", {"a": "b"})
     assert shop.archive.conversation("ann", "c") is None
-    assert shop.archive.conversations("ann", after=None, limit=9) == ([], False)
+    assert shop.archive.conversations("ann", after=None, limit=9) == ([], None, False)
     assert shop.archive.response("chatcmpl-1") is None
     with pytest.raises(KeyError):
         shop.archive.conversations("ann", after="gone", limit=9)
@@ -138,8 +138,9 @@ def test_conversations_come_once_each_the_last_used_first(shop: Any, used: list[
         shop.ask(("user", "x"), answer="y", conversation=name)
     found: list[str] = []
     while True:
-        page, has_more = shop.archive.conversations("ann", after=found[-1] if found else None, limit=limit)
+        page, last, has_more = shop.archive.conversations("ann", after=found[-1] if found else None, limit=limit)
         found += [conversation.id for conversation in page]
+        assert last == (found[-1] if found else None)
         if not has_more:
             break
     assert found == list(dict.fromkeys(reversed(used)))
@@ -155,7 +156,7 @@ def test_conversations_are_found_by_all_words_of_their_titles(
         shop.ask(("user", title), answer="y", conversation=id)
 
     def found(*words: str, after: str | None = None, limit: int = 9) -> tuple[str, bool]:
-        page, has_more = shop.archive.conversations("ann", after=after, limit=limit, words=words)
+        page, _, has_more = shop.archive.conversations("ann", after=after, limit=limit, words=words)
         return "".join(each.id for each in page), has_more
 
     assert found("tea") == ("dba", False)
@@ -165,6 +166,22 @@ def test_conversations_are_found_by_all_words_of_their_titles(
     assert found("tea", limit=2) == ("db", True)
     assert found("tea", limit=2, after="b") == ("a", False)
     assert found("tea", limit=3) == ("dba", False)
+
+
+def test_a_search_stops_after_so_many_titles_and_goes_on_from_the_last_one(
+    shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedback.archive.SCAN", 2)
+    monkeypatch.setattr("feedback.archive.MOST_LOOKED_AT", 4)
+    for id in "abcdefghi":
+        shop.ask(("user", {"a": "Green tea", "h": "Black tea"}.get(id, "Coffee")), answer="y", conversation=id)
+    pages, last, has_more = [], None, True
+    while has_more:
+        found, last, has_more = shop.archive.conversations("ann", after=last, limit=3, words=["tea"])
+        pages.append((" ".join(each.id for each in found), last, has_more))
+    assert pages == [("h", "f", True), ("", "b", True), ("a", "a", False)]
+    unnamed = shop.archive.conversations("ann", after=None, limit=3)
+    assert ([each.id for each in unnamed.items], unnamed.last) == (["i", "h", "g"], "g")
 
 
 def test_answers_laid_side_by_side_are_blind_until_the_vote(shop: Any) -> None:

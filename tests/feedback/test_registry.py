@@ -1,10 +1,19 @@
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from feedback.manifest import BrokenPolicy, Manifest, describe_files, read_manifest, verify_files, write_manifest
+from feedback.manifest import (
+    BrokenPolicy,
+    Manifest,
+    describe_files,
+    read_manifest,
+    verify_files,
+    version_number,
+    write_manifest,
+)
 from feedback.registry import PointerMoved, PolicyRegistry, RejectedPolicy, StaleToken, UnknownPolicy
 from feedback.rounds import RoundBook, key
 from feedback.store import connect
@@ -155,3 +164,14 @@ def test_a_directory_that_is_not_its_manifest_is_refused(tmp_path: Path, fault: 
         weights.symlink_to(tmp_path / "copy")
     with pytest.raises(BrokenPolicy):
         verify_files(directory, read_manifest(directory))
+
+
+@pytest.mark.parametrize("name", [3, "3", "v3", "policy-v3", "policy-3", "003"])
+def test_a_version_is_named_in_any_of_these_ways(name: str | int) -> None:
+    assert version_number(name) == 3
+
+
+@pytest.mark.parametrize("name", ["", "v", "policy-v", "vv3", "v-3", -3, True, 3.0, "\u0663", " 3", "9" * 10, None])
+def test_nothing_else_is_a_version(name: Any) -> None:
+    with pytest.raises(ValueError, match="is no version: write it like 3, v3 or policy-v3"):
+        version_number(name)

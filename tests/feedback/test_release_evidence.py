@@ -18,6 +18,7 @@ from feedback.release_plan import Plan
 from feedback.release_start import begin_release
 from feedback.release_votes import votes_of_release
 from feedback.releases import Release, ReleaseBook
+from feedback.store import FEEDBACK
 from feedback.votes import Vote
 from tests.feedback.booth import Booth
 from tests.feedback.test_registry import publish
@@ -116,6 +117,17 @@ def test_the_ledger_tells_it_again_up_to_the_end(booth: Booth, book: ReleaseBook
     booth.compare(0, 1, rater="eve", created=time.time() + 60, **facts)
     assert evidence_of(booth.ledger, over) == points
     assert len(evidence_of(booth.ledger, release)) == 5, "were it still open, it would count"
+
+
+def test_what_came_after_the_end_of_a_release_is_not_read(booth: Booth, book: ReleaseBook) -> None:
+    release = begun(booth, book)
+    booth.compare(0, 1, lane="release", release=release.id, created=time.time())
+    over = book.end(release, "aborted", actor="ann", reason="enough")
+    assert over.ended is not None
+    booth.ledger.redis.xadd(FEEDBACK, {"data": "no judgement"}, id=f"{int(over.ended * 1000) + 60_001}-0")
+    assert len(evidence_of(booth.ledger, over)) == 1
+    with pytest.raises(ValueError, match="Invalid JSON"):
+        evidence_of(booth.ledger, release)
 
 
 def test_the_bar_of_a_release_is_that_of_its_beginning(booth: Booth, book: ReleaseBook) -> None:

@@ -109,12 +109,13 @@ def test_a_new_candidate_takes_the_place_of_the_running_one(book: ReleaseBook) -
     assert book.registry.states()[2] == "candidate"
 
 
-def test_what_it_is_measured_against_must_still_serve(book: ReleaseBook) -> None:
+@pytest.mark.parametrize("state", ["promoted", "rolled_back"])
+def test_what_it_is_measured_against_must_still_serve(book: ReleaseBook, state: Any) -> None:
     release = canary(book, 1)
     book.registry.point_stable(2, expected=0, actor="bob", reason="by hand")
     with pytest.raises(PointerMoved):
-        book.end(release, "promoted", actor="ann", reason="better")
-    assert (book.registry.stable(), book.open()) == (2, release)
+        book.end(release, state, actor="ann", reason="so")
+    assert (book.registry.stable(), book.registry.states()[1], book.open()) == (2, "canary", release)
 
 
 def test_a_candidate_that_serves_by_other_ways_was_not_promoted_by_its_release(book: ReleaseBook) -> None:

@@ -1,4 +1,5 @@
 import threading
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,19 @@ def test_freezing(rounds: RoundBook) -> None:
 
 def point(stage: str, step: int, loss: float = 0.5) -> CoursePoint:
     return CoursePoint(stage=stage, step=step, total=9, time=float(step), metrics={"loss": loss})
+
+
+@pytest.mark.parametrize("end", ["published", "refused", "failed", "cancelled"])
+def test_a_course_is_kept_for_90_days_after_the_end_and_the_round_for_good(rounds: RoundBook, end: Any) -> None:
+    id, _ = rounds.request(trigger="t", actor="a")
+    token = rounds.claim(id, owner="w", lease_s=60)
+    assert token is not None
+    rounds.go_on(id, token, "ppo", after=0, points=[point("ppo", 1)])
+    rounds.write(id, token, stage="ppo")
+    assert rounds.redis.ttl(f"round:{id}:course") == -1, "for as long as it is open"
+    rounds.finish(id, token, end)
+    assert 90 * 86400 - 3600 < rounds.redis.ttl(f"round:{id}:course") <= 90 * 86400
+    assert rounds.redis.ttl(f"round:{id}") == -1 and rounds.course(id) == [point("ppo", 1)]
 
 
 def test_a_course_goes_on_where_an_attempt_begins_and_only_for_the_newest(rounds: RoundBook) -> None:

@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from feedback.ballots import votes_in
-from feedback.leaderboard import Figure, Fragility, Leaderboard, Standing, leaderboard
+from feedback.leaderboard import leaderboard
 from feedback.settings import load_secrets
+from feedback.standings import Figure, Fragility, Leaderboard, Standing
 from serving.cli import app
 from serving.leaderboard_view import NO_VOTES, plot, remarks, rows
 from tests.feedback.booth import Booth

@@ -13,6 +13,8 @@ from feedback.judgements import Feedback, Rating
 from feedback.manifest import Manifest, describe_files, write_manifest
 from feedback.records import Completion, Message
 from feedback.registry import PolicyRegistry
+from feedback.release_plan import Plan
+from feedback.releases import ReleaseBook
 from feedback.settings import load_secrets
 from feedback.store import Ledger, connect
 from serving.cli import app
@@ -121,6 +123,18 @@ def test_history_tells_who_did_what_when_and_why(registry: PolicyRegistry) -> No
     table = policies("history").stdout
     assert "[better]" in table and "the paper's" in table and f"cli:{getpass.getuser()}" in table
     assert refused(policies("history", "9")) == "ratchet: policy-v9 does not exist"
+
+
+def test_people_read_rolled_back_and_machines_rolled_back_in_one_word(registry: PolicyRegistry) -> None:
+    book = ReleaseBook(registry)
+    begun = book.start(3, Plan(), mode="manual", whose="all", since="0", actor="ann", reason="try", seen=None)
+    book.end(begun, "rolled_back", actor="ann", reason="worse")
+    for command in ([], ["show", "3"], ["history"], ["lineage", "3"]):
+        shown = policies(*command).stdout
+        assert "rolled back" in shown and "rolled_back" not in shown, command
+    assert [row["state"] for row in printed(policies("--json"))["policies"]][3] == "rolled_back"
+    assert printed(policies("history", "3", "--json"))[-1]["action"] == "rolled_back"
+    assert printed(policies("lineage", "3", "--json"))["state"] == "rolled_back"
 
 
 def test_a_pinned_version_is_not_deleted_and_another_is(registry: PolicyRegistry) -> None:

@@ -1,6 +1,7 @@
 """The stages of a round in this process: what each starts from and leaves behind, and what ends a round early."""
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,7 +110,11 @@ def test_next_round_goes_on_from_the_stable_version(rounds: Rounds, monkeypatch:
     assert outcomes["publish"].metrics == {"version": 1, "note": "policy-v1 is stable"}
     require_answers(installation, 0, 1)
     done = [(point.stage, point.step) for point in installation.book.course(first)]
-    assert done == [*(("sft", n + 1) for n in range(20)), *(("reward", n + 1) for n in range(len(done) - 27)),
+    reward = json.loads((installation.settings.home / "round.json").read_text())["reward"]
+    held_out = round(24 * RewardConfig().held_out_fraction)
+    rankings = 24 - held_out + 4  # a demonstration is ranked above what it corrects
+    reward_steps = reward["epochs"] * math.ceil(rankings / reward["batch_rankings"])
+    assert done == [*(("sft", n + 1) for n in range(20)), *(("reward", n + 1) for n in range(reward_steps)),
                     *(("ppo", n + 1) for n in range(6)), ("gate", 6)]  # fmt: skip
     rounds.end(first, "published")
     installation.speak(24, seed=1)

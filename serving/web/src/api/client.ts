@@ -172,8 +172,9 @@ export const session = {
 
 export const conversations = {
   list: (after?: string, limit = 50) => get<Page<Conversation>>("/v1/conversations", { query: { after, limit } }),
-  /** Those with all these words in their titles, be they ever so old; the first hundred. */
-  search: (q: string) => get<Page<Conversation>>("/v1/conversations", { query: { q, limit: 100 } }),
+  /** Those with all these words in their titles: each page looks at some titles, and may be short or empty. */
+  search: (q: string, after?: string) =>
+    get<Page<Conversation>>("/v1/conversations", { query: { q, after, limit: 100 } }),
   get: (id: string) => get<Conversation>(`/v1/conversations/${segment(id)}`),
   tree: (id: string, signal?: AbortSignal) =>
     get<Tree>(`/v1/conversations/${segment(id)}/tree`, signal ? { signal } : {}),

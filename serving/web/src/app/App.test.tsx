@@ -145,3 +145,19 @@ test("an expired session leaves what one was writing", async () => {
   await screen.findByText(/what you were writing is kept/);
   expect(localStorage.getItem("ratchet.draft.new")).toBe("half a thought");
 });
+
+test("a search goes on for as long as there may be more, and past pages without any", async () => {
+  const page = (data: object[], last_id: string | null, has_more: boolean) => json({ ...PAGE, data, last_id, has_more });
+  const asked = await arrive({
+    "GET /v1/conversations?q=": [
+      page([{ ...TALK, id: "web-9", title: "Green tea" }], "web-7", true),
+      page([], "web-4", true),
+      page([{ ...TALK, id: "web-3", title: "Black tea" }], "web-3", false),
+    ],
+  });
+  fireEvent.change(await screen.findByRole("searchbox"), { target: { value: "tea" } });
+  await screen.findByText("Black tea");
+  screen.getByText("Green tea");
+  const searched = asked.filter(({ path }) => path.includes("q=tea")).map(({ path }) => new URL(path, "http://x"));
+  expect(searched.map((url) => url.searchParams.get("after"))).toEqual([null, "web-7", "web-4"]);
+});

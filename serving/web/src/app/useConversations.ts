@@ -1,6 +1,9 @@
 import { useCallback, useEffect, useRef, useState } from "react";
 import { ApiError, conversations, type Conversation } from "../api/client";
 
+/** A list of more is nothing that anybody looks through. */
+const MOST_FOUND = 100;
+
 export interface Conversations {
   items: Conversation[];
   hasMore: boolean;
@@ -66,8 +69,15 @@ export function useConversations(onSignedOut: () => void): Conversations {
   const search = useCallback(
     (words: string, signal: AbortSignal) =>
       guarded(async () => {
-        const page = await conversations.search(words);
-        if (!signal.aborted) setFound(page.data);
+        const known: Conversation[] = [];
+        for (let after: string | undefined; ; ) {
+          const page = await conversations.search(words, after);
+          if (signal.aborted) return;
+          known.push(...page.data);
+          setFound([...known]);
+          if (!page.has_more || !page.last_id || known.length >= MOST_FOUND) return;
+          after = page.last_id;
+        }
       }),
     [guarded],
   );
