@@ -146,12 +146,26 @@ class WorkerFacts(BaseModel):
     reason: str | None
 
 
+class TrafficFacts(BaseModel):
+    """Of all processes of the gateway together. What waits or was refused is any request, the rest are chats."""
+
+    in_flight: int = Field(description="that wait for the engine or are being answered by it")
+    places: int = Field(description="for so many; one more is refused")
+    waiting: int = Field(description="whose body is being read, or that wait for a swap to end")
+    streams_open: int = Field(description="of those in flight")
+    refused: int = Field(description="answered 503 since the start")
+    first_token_s: float | None = Field(
+        description="the median since the start, from the request to its first token, by a histogram; null before one"
+    )
+
+
 class Status(BaseModel):
     """`reasons` says of each part that is null since it is not known why that is so."""
 
     object: Literal["status"]
     engines: list[EngineFacts] = Field(description="`candidate` while a release is open")
     last_swap: dict[str, Any] | None
+    traffic: TrafficFacts
     ledger: LedgerFacts
     workers: WorkerFacts
     round: Round | None = Field(description="the open one")
@@ -165,6 +179,9 @@ class Status(BaseModel):
     model_config = example({
         "object": "status", "version": "0.1.0", "reasons": {}, "round": None, "learning_frozen": False,
         "engines": [{"arm": "stable", "policy_version": 3, "reason": None, "url_kind": "supervised"}],
+        "traffic": {
+            "in_flight": 3, "places": 1024, "waiting": 0, "streams_open": 2, "refused": 0, "first_token_s": 0.18,
+        },
         "last_swap": {"from_version": 2, "to_version": 3}, "releases_frozen": False, "release": None,
         "ledger": {
             "writable": True, "reason": None, "completions": 812, "judgements": 420, "memory_bytes": 8_300_000,

@@ -146,14 +146,18 @@ class Metrics:
         self.prompt_tokens.labels(str(version)).inc(prompt)
         self.completion_tokens.labels(str(version)).inc(completion)
 
-    def exposition(self, state: Collector) -> bytes:
-        """The Prometheus text format: what was counted, and what `state` reads now."""
+    def counted(self) -> CollectorRegistry:
+        """What was counted by all processes, or by this one where it is alone."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self.registry) + generate_latest(_alone(state))
+            return self.registry
         shared: Any = MultiProcessCollector
         counted = CollectorRegistry()
         shared(counted)
-        return generate_latest(counted) + generate_latest(_alone(state))
+        return counted
+
+    def exposition(self, state: Collector) -> bytes:
+        """The Prometheus text format: what was counted, and what `state` reads now."""
+        return generate_latest(self.counted()) + generate_latest(_alone(state))
 
 
 def _alone(collector: Collector) -> CollectorRegistry:

@@ -23,6 +23,7 @@ from serving.operations import round_card
 from serving.pool import hosting
 from serving.probes import QUEUE, WORKER_ALIVE
 from serving.release_facts import self_test
+from serving.traffic import traffic
 from serving.watcher import LAST_SWAP
 
 router = APIRouter()
@@ -48,7 +49,8 @@ async def get_status(gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
         known(run_in_threadpool(facts, gateway)), known(gateway.writable.trouble())
     )  # fmt: skip
     writable = Known(trouble.value is None, trouble.value) if trouble.reason is None else trouble
-    return {"object": "status", **engines(gateway), **told(found, writable), "version": own_version()}
+    own = {**engines(gateway), "traffic": traffic(gateway)._asdict()}
+    return {"object": "status", **own, **told(found, writable), "version": own_version()}
 
 
 async def known(asked: Awaitable[Any]) -> Known:

@@ -59,11 +59,39 @@ def test_images_are_pinned_to_a_version(name: str) -> None:
 @pytest.mark.parametrize("package", ["serving", "training"])
 def test_our_images_are_pinned_light_and_not_root(package: str) -> None:
     lines = (ROOT / package / "Dockerfile").read_text().splitlines()
-    assert re.fullmatch(r"FROM python:\d+\.\d+\.\d+-[\w-]+", next(line for line in lines if line.startswith("FROM")))
-    assert "USER ratchet" in lines
-    copied = {line.split()[1] for line in lines if line.startswith("COPY ")}
-    assert {"feedback", package} <= copied
+    begun = [line for line in lines if line.startswith("FROM")]
+    assert all(re.fullmatch(r"FROM python:\d+\.\d+\.\d+-[\w-]+( AS page)?", line) for line in begun)
+    last = lines[lines.index(begun[-1]) :]
+    assert "USER ratchet" in last
+    copied = {line.split()[1] for line in last if line.startswith("COPY ")}
+    assert {"feedback", package, ".ci/backend.py"} <= copied
     assert not {"serving", "training"} - {package} & copied
+
+
+def test_the_gateways_image_builds_the_page_it_holds() -> None:
+    """By the script that builds it on any machine, and in the place of one that came with the sources."""
+    lines = (ROOT / "serving" / "Dockerfile").read_text().splitlines()
+    own = max(index for index, line in enumerate(lines) if line.startswith("FROM"))
+    page, image = lines[:own], lines[own:]
+    assert page.index("COPY serving/web serving/web") < page.index("RUN python -m venv .venv && .ci/web")
+    assert "COPY .ci/quiet .ci/web .ci/" in page
+    taken = image.index("COPY --from=page /app/serving/web/dist serving/web/dist")
+    installed = next(index for index, line in enumerate(image) if line.startswith("RUN pip install"))
+    assert image.index("COPY serving serving") < taken < installed
+
+
+def test_images_are_built_from_what_they_copy_and_no_build_of_this_machine() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored[1] == "*"
+    for package in ("serving", "training"):
+        for line in (ROOT / package / "Dockerfile").read_text().splitlines():
+            command, *names = line.split()[:-1] or [""]
+            for name in names if command == "COPY" and "--from=page" not in names else ():
+                assert f"!{name}" in ignored or f"!{name.partition('/')[0]}" in ignored, name
+    # The last line that matches decides.
+    made = {f"serving/web/{name}" for name in ("dist", ".dist", ".node", ".sources", "node_modules")}
+    assert made <= set(ignored[ignored.index("!serving") + 1 :])
+    assert made <= {line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()}
 
 
 @each_service

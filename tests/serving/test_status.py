@@ -9,6 +9,7 @@ from feedback.settings import Settings
 from feedback.store import LedgerNotDurable
 from serving.probes import QUEUE, WORKER_ALIVE
 from serving.status import ALONE
+from serving.traffic import median
 from training.celery import make_app
 
 
@@ -17,6 +18,10 @@ def patient(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
     """A slow machine is no silent ledger, but where that is tried."""
     if "freeze_redis" not in request.fixturenames:
         monkeypatch.setattr("serving.status.WITHIN_S", 30.0)
+
+
+def keeps_nothing() -> None:
+    raise LedgerNotDurable("no space left")
 
 
 async def status(live: Any) -> dict[str, Any]:
@@ -31,6 +36,8 @@ async def test_everything_is_told_of_a_service_at_rest(live: Any) -> None:
     told = await status(live)
     assert told["engines"] == [{"arm": "stable", "policy_version": 0, "reason": None, "url_kind": "elsewhere"}]
     assert (told["last_swap"]["to_version"], told["last_swap"]["ok"]) == (0, True)
+    assert 0 < told["traffic"].pop("first_token_s") < 60
+    assert told["traffic"] == {"in_flight": 0, "places": 1024, "waiting": 0, "streams_open": 0, "refused": 0}
     memory = told["ledger"].pop("memory_bytes")
     assert memory > 100_000
     assert told["ledger"] == {"writable": True, "reason": None, "completions": 1, "judgements": 1}
@@ -62,6 +69,28 @@ async def test_what_is_under_way_is_told(live: Any, monkeypatch: pytest.MonkeyPa
     assert (await status(live))["workers"]["oldest_wait_s"] is None
 
 
+async def test_traffic_is_told_as_it_is(live: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await status(live))["traffic"]["first_token_s"] is None
+    stream = live.events("hey", max_tokens=500)
+    await anext(stream)
+    live.gateway.places.limit = 1
+    refused = await live.chat(max_tokens=2)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "queue_full")
+    monkeypatch.setattr(live.ledger, "check", keeps_nothing)
+    monkeypatch.setattr("serving.writable.FRESH_S", 0.0)
+    assert (await live.http.get("/ready")).status_code == 503, "its answer, and no refusal"
+    with live.gateway.waiting.taken():
+        told = (await status(live))["traffic"]
+    assert told == {
+        "in_flight": 1, "places": 1, "waiting": 1, "streams_open": 1, "refused": 1, "first_token_s": None,
+    }  # fmt: skip
+    await stream.aclose()
+    await eventually(live.engine_is_free)
+    told = (await status(live))["traffic"]
+    assert (told["in_flight"], told["waiting"], told["streams_open"]) == (0, 0, 0)
+    assert 0 < told["first_token_s"] < 60
+
+
 async def test_hints_are_counted_where_celery_lays_them(live: Any) -> None:
     settings = Settings(home=live.gateway.settings.home, redis_url=live.gateway.settings.resolved_redis_url())
     app = make_app(settings)
@@ -73,10 +102,7 @@ async def test_hints_are_counted_where_celery_lays_them(live: Any) -> None:
 
 
 async def test_a_ledger_that_keeps_nothing_is_told(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def check() -> None:
-        raise LedgerNotDurable("no space left")
-
-    monkeypatch.setattr(live.ledger, "check", check)
+    monkeypatch.setattr(live.ledger, "check", keeps_nothing)
     monkeypatch.setattr("serving.writable.FRESH_S", 0.0)
     ledger = (await status(live))["ledger"]
     assert (ledger["writable"], ledger["completions"]) == (False, 0)
@@ -104,3 +130,11 @@ async def test_a_silent_ledger_costs_what_it_knows_and_no_second(
 async def test_the_status_is_for_operators(live: Any) -> None:
     answer = await live.http.get("/v1/status", headers={"authorization": f"Bearer {live.user_key}"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "insufficient_role")
+
+
+def test_the_median_lies_where_it_would_if_each_bucket_were_evenly_filled() -> None:
+    assert median([(0.1, 0), (0.2, 0), (float("inf"), 0)]) is None
+    # One of four below 0.1, so the second of the three between 0.1 and 0.4 is the second of all.
+    assert median([(0.1, 1), (0.4, 4), (float("inf"), 4)]) == pytest.approx(0.2)
+    assert median([(0.1, 2), (0.4, 2), (float("inf"), 4)]) == pytest.approx(0.1)
+    assert median([(0.1, 1), (0.4, 1), (float("inf"), 4)]) == 0.4, "nobody knows how far beyond"

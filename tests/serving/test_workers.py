@@ -52,6 +52,27 @@ async def test_every_process_answers_and_tells_of_all(launch: Any) -> None:
         httpx.get(fleet.url, trust_env=False)
 
 
+async def test_every_process_tells_how_busy_all_of_them_are(launch: Any, eventually: Any) -> None:
+    fleet = await launch()
+
+    async def told() -> list[dict[str, Any]]:
+        return [(await client.get("/v1/status")).json()["traffic"] for client in fleet.clients.values()]
+
+    async def busy(streams: int) -> bool:
+        return all(each["in_flight"] == each["streams_open"] == streams for each in await told())
+
+    fleet.engine.set(tick=0.1)  # they outlast the test
+    streams = fleet.streams(8, max_tokens=2000)
+    await eventually(lambda: busy(8), 30)
+    rests = [(each["waiting"], each["refused"], each["first_token_s"], each["places"]) for each in await told()]
+    assert rests == [(0, 0, None, -(-1024 // WORKERS) * WORKERS)] * WORKERS
+    for stream in streams:
+        stream.cancel()
+    await eventually(lambda: busy(0), 30)
+    medians = {each["first_token_s"] for each in await told()}
+    assert len(medians) == 1 and None not in medians
+
+
 async def test_a_swap_under_thirty_streams_of_all_processes(launch: Any, eventually: Any) -> None:
     fleet = await launch()
     streams = fleet.streams(30, max_tokens=200, return_token_ids=True)

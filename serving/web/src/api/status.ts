@@ -21,10 +21,22 @@ export interface Swap {
   time: number;
 }
 
+/** Of all processes of the gateway; `refused` and the median are since its start. */
+export interface Traffic {
+  in_flight: number;
+  places: number;
+  waiting: number;
+  streams_open: number;
+  refused: number;
+  /** Seconds; null before the first answer. */
+  first_token_s: number | null;
+}
+
 /** What could not be known within a second is null; `reasons` says why, by the name of the part. */
 export interface Status {
   engines: EngineFacts[];
   last_swap: Swap | null;
+  traffic: Traffic;
   ledger: {
     writable: boolean | null;
     reason: string | null;

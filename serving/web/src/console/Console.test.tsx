@@ -11,6 +11,7 @@ const FACTS = {
     { arm: "candidate", policy_version: null, reason: "the engine starts" },
   ],
   last_swap: { to_version: 3, ok: false, reason: "the proof failed", held_s: 0.5, time: 1767225600 },
+  traffic: { in_flight: 3, places: 1024, waiting: 0, streams_open: 2, refused: 0, first_token_s: 0.2 },
   ledger: { writable: true, reason: null, completions: 1234, judgements: 56, memory_bytes: 1572864 },
   workers: { alive: null, queued: 2, oldest_wait_s: 75, reason: "the broker does not answer" },
   round: null,

@@ -1,5 +1,5 @@
 import { duration } from "../../api/client";
-import type { EngineFacts, Status, Swap } from "../../api/status";
+import type { EngineFacts, Status, Swap, Traffic } from "../../api/status";
 import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import { Badge } from "../parts/Badge";
@@ -8,9 +8,9 @@ import { figure } from "../parts/Plot";
 import { When } from "../parts/When";
 import { bytes } from "../parts/words";
 
-/** What answers, what keeps what is said, and who trains. */
+/** What answers and how busy it is, what keeps what is said, and who trains. */
 export function Health({ facts }: { facts: Status }) {
-  const { ledger, workers, engines, self_test, reasons } = facts;
+  const { traffic, ledger, workers, engines, self_test, reasons } = facts;
   return (
     <section aria-labelledby="health">
       <h2 id="health">Health</h2>
@@ -18,6 +18,12 @@ export function Health({ facts }: { facts: Status }) {
         {engines.map((engine) => (
           <Engine key={engine.arm} engine={engine} />
         ))}
+        <Chats traffic={traffic} />
+        <Figure
+          name="first token"
+          value={traffic.first_token_s === null ? "none yet" : `${figure(traffic.first_token_s)} s`}
+          note="median since the start"
+        />
         {facts.last_swap && <LastSwap swap={facts.last_swap} />}
         {reasons.last_swap && <Figure name="last swap" value={null} note={reasons.last_swap} />}
         <Figure
@@ -62,6 +68,21 @@ function Engine({ engine: { arm, policy_version, reason } }: { engine: EngineFac
         )
       }
       note={reason}
+    />
+  );
+}
+
+function Chats({ traffic: { in_flight, places, waiting, streams_open, refused } }: { traffic: Traffic }) {
+  const others = `${figure(streams_open)} streamed, ${figure(waiting)} waiting; ${figure(refused)} refused since the start`;
+  return (
+    <Figure
+      name="chats under way"
+      value={
+        <>
+          {figure(in_flight)} of {figure(places)} {in_flight >= places && <Badge tone="bad">full</Badge>}
+        </>
+      }
+      note={others}
     />
   );
 }

@@ -1,0 +1,38 @@
+import { render, screen } from "@testing-library/react";
+import { expect, test } from "vitest";
+import type { Status, Traffic } from "../../api/status";
+import { Health } from "./Health";
+
+const AT_REST: Traffic = { in_flight: 0, places: 1024, waiting: 0, streams_open: 0, refused: 0, first_token_s: null };
+
+function shown(traffic: Partial<Traffic>) {
+  const facts: Status = {
+    engines: [],
+    last_swap: null,
+    traffic: { ...AT_REST, ...traffic },
+    ledger: { writable: true, reason: null, completions: 0, judgements: 0, memory_bytes: 0 },
+    workers: { alive: 1, queued: 0, oldest_wait_s: null, reason: null },
+    round: null,
+    learning_frozen: false,
+    releases_frozen: false,
+    release: null,
+    self_test: null,
+    reasons: {},
+    version: null,
+  };
+  render(<Health facts={facts} />);
+  return (name: string) => screen.getByText(name).parentElement?.textContent;
+}
+
+test("how busy the gateway is stands among its health", () => {
+  const of = shown({ in_flight: 12, waiting: 3, streams_open: 7, refused: 1500, first_token_s: 0.18333 });
+  expect(of("chats under way")).toBe("chats under way12 of 1,024 7 streamed, 3 waiting; 1,500 refused since the start");
+  expect(of("first token")).toBe("first token0.1833 smedian since the start");
+  expect(screen.queryByText("full")).toBeNull();
+});
+
+test("a gateway without a place left says so, and one that has not answered yet has no time", () => {
+  const of = shown({ in_flight: 8, places: 8 });
+  expect(of("chats under way")).toMatch(/^chats under way8 of 8 full/);
+  expect(of("first token")).toMatch(/none yet/);
+});
