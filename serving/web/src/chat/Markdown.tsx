@@ -1,5 +1,5 @@
 /** What a model wrote, as safe elements: raw HTML in it stays text, and its links are checked by react-markdown. */
-import { memo, useEffect, useMemo, useState } from "react";
+import { memo, useEffect, useMemo, useState, type ReactNode } from "react";
 import ReactMarkdown, { type Components, type Options } from "react-markdown";
 import remarkGfm from "remark-gfm";
 import remarkMath from "remark-math";
@@ -16,7 +16,7 @@ export function Markdown({ text }: { text: string }) {
           <CodeBlock key={index} code={block.source} language={block.language} open={block.open} />
         ) : (
           <Boundary key={index} of={block.source} fallback={<p className="as-written">{block.source}</p>}>
-            <TextBlock source={block.source} />
+            {block.kind === "table" ? <LongTable head={block.head} rows={block.rows} /> : <TextBlock source={block.source} />}
           </Boundary>
         ),
       )}
@@ -26,11 +26,16 @@ export function Markdown({ text }: { text: string }) {
 
 const REMARK: NonNullable<Options["remarkPlugins"]> = [remarkGfm, [remarkMath, { singleDollarTextMath: false }]];
 
+interface TextBlockProps {
+  source: string;
+  components?: Components;
+}
+
 /** The same source is never parsed again. */
-const TextBlock = memo(function TextBlock({ source }: { source: string }) {
+const TextBlock = memo(function TextBlock({ source, components = COMPONENTS }: TextBlockProps) {
   const rehype = useMath(source.includes("$$"));
   return (
-    <ReactMarkdown remarkPlugins={REMARK} rehypePlugins={rehype} components={COMPONENTS}>
+    <ReactMarkdown remarkPlugins={REMARK} rehypePlugins={rehype} components={components}>
       {source}
     </ReactMarkdown>
   );
@@ -56,6 +61,23 @@ function useMath(wanted: boolean): Rehype | undefined {
   return wanted ? (plugins ?? undefined) : undefined;
 }
 
+/** Piece by piece, each parsed as a table of its own under the same names. */
+function LongTable({ head, rows }: { head: string; rows: string[] }) {
+  return (
+    <TableBox>
+      {rows.map((piece, at) => (
+        <TextBlock key={at} source={`${head}\n${piece}`} components={at === 0 ? FIRST_ROWS : MORE_ROWS} />
+      ))}
+    </TableBox>
+  );
+}
+
+const TableBox = ({ children }: { children?: ReactNode }) => (
+  <div className="table" tabIndex={0} role="region" aria-label="Table">
+    <table>{children}</table>
+  </div>
+);
+
 const COMPONENTS: Components = {
   a: ({ href, children }) => (
     <a href={href} target="_blank" rel="noopener noreferrer nofollow">
@@ -68,11 +90,7 @@ const COMPONENTS: Components = {
       {alt || "image"}
     </a>
   ),
-  table: ({ children }) => (
-    <div className="table" tabIndex={0} role="region" aria-label="Table">
-      <table>{children}</table>
-    </div>
-  ),
+  table: ({ children }) => <TableBox>{children}</TableBox>,
   pre: ({ node, children }) => {
     const code = node?.children[0];
     if (code?.type !== "element" || code.tagName !== "code") return <pre>{children}</pre>;
@@ -82,3 +100,6 @@ const COMPONENTS: Components = {
     return <CodeBlock code={text.replace(/\n$/, "")} language={language} open={false} />;
   },
 };
+
+const FIRST_ROWS: Components = { ...COMPONENTS, table: ({ children }) => <>{children}</> };
+const MORE_ROWS: Components = { ...FIRST_ROWS, thead: () => null };

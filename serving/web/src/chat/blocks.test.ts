@@ -29,6 +29,23 @@ test("as an answer grows its finished blocks stay as they were", () => {
   expect(before).toHaveLength(7);
 });
 
+test("a long table grows at its end alone; what is no table, or may be more than one, stays whole", () => {
+  const rows = (count: number) => Array.from({ length: count }, (_, at) => `| ${at} | $x_1$ |`).join("\n");
+  const head = "| a \\| b | c |\n|---|:-:|";
+  const [long, longer] = [102, 103].map((count) => blocksOf(`${head}\n${rows(count)}\n\nEnd`)[0]!);
+  if (long?.kind !== "table" || longer?.kind !== "table") throw new Error("no table");
+  expect([long.head, ...long.rows].join("\n")).toBe(`${head}\n${rows(102).replaceAll("$", "$$$$")}`);
+  expect(long.rows.map((piece) => piece.split("\n").length)).toEqual([50, 50, 2]);
+  expect(longer.rows.slice(0, 2)).toEqual(long.rows.slice(0, 2));
+  const whole = [
+    `${head}\n${rows(50)}`,
+    `${head}\n${rows(60)}\n> said`,
+    `| a |\n|---|---|\n${rows(60)}`,
+    `${head.replace("---", "-x-")}\n${rows(60)}`,
+  ];
+  expect(whole.map((markdown) => blocksOf(markdown)[0]!.kind)).toEqual(["text", "text", "text", "text"]);
+});
+
 test("mathematics is told from prices and code", () => {
   expect(withDollars("costs $5 and $10")).toBe("costs $5 and $10");
   expect(withDollars("from $5 to x$")).toBe("from $5 to x$");

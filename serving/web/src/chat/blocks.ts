@@ -5,7 +5,9 @@
 
 export type Block =
   | { kind: "text"; source: string }
-  | { kind: "code"; source: string; language: string; open: boolean };
+  | { kind: "code"; source: string; language: string; open: boolean }
+  /** A long table: `rows` are pieces of it, of which only the last grows. */
+  | { kind: "table"; source: string; head: string; rows: string[] };
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`\s]*)[^`]*$/;
 const LIST = /^\s*([-*+]|\d{1,9}[.)])\s/;
@@ -16,7 +18,7 @@ export function blocksOf(markdown: string): Block[] {
   let math = false;
   const close = () => {
     const source = text.join("\n").trimEnd();
-    if (source.trim()) blocks.push({ kind: "text", source: withDollars(source) });
+    if (source.trim()) blocks.push(blockOf(withDollars(source)));
     text = [];
     math = false;
   };
@@ -39,6 +41,20 @@ export function blocksOf(markdown: string): Block[] {
   close();
   return blocks;
 }
+
+const DELIMITERS = /^ {0,3}\|( *:?-+:? *\|)+ *$/;
+const ROWS = 50;
+
+function blockOf(source: string): Block {
+  const [names = "", delimiters = "", ...rows] = source.split("\n");
+  const long = rows.length > ROWS && DELIMITERS.test(delimiters) && cells(names) === cells(delimiters);
+  // A row may begin without its bar, but then it may be something else.
+  if (!long || ![names, ...rows].every((row) => /^ {0,3}\|/.test(row))) return { kind: "text", source };
+  const pieces = Array.from({ length: Math.ceil(rows.length / ROWS) }, (_, at) => rows.slice(at * ROWS, (at + 1) * ROWS));
+  return { kind: "table", source, head: `${names}\n${delimiters}`, rows: pieces.map((piece) => piece.join("\n")) };
+}
+
+const cells = (row: string): number => row.trim().replace(/\\\|/g, "").replace(/\|$/, "").split("|").length;
 
 function endOfFence(lines: string[], from: number, fence: string): number {
   const ends = new RegExp(`^ {0,3}\\${fence[0]}{${fence.length},}\\s*$`);

@@ -1,25 +1,27 @@
-/** Text that grows faster than it can be painted: however many pieces come, whoever shows it is told once a frame. */
+/** Text that grows faster than it can be painted: however many pieces come, whoever shows it is told at its pace. */
+import { Pace, type Clock } from "../app/pace";
+
 export class TextBuffer {
   private pieces: string[] = [];
   private whole = "";
-  private frame: number | null = null;
+  private readonly pace: Pace;
 
   constructor(
     private readonly tell: (text: string) => void,
-    private readonly schedule: (paint: () => void) => number = nextFrame,
-    private readonly unschedule: (handle: number) => void = forget,
-  ) {}
+    clock?: Clock,
+  ) {
+    this.pace = new Pace(() => this.flush(), clock);
+  }
 
   append(piece: string): void {
     if (!piece) return;
     this.pieces.push(piece);
-    this.frame ??= this.schedule(() => this.flush());
+    this.pace.soon();
   }
 
   /** All there is, told at once. */
   flush(): string {
-    if (this.frame !== null) this.unschedule(this.frame);
-    this.frame = null;
+    this.pace.stop();
     if (this.pieces.length) {
       this.whole += this.pieces.join("");
       this.pieces = [];
@@ -27,14 +29,4 @@ export class TextBuffer {
     }
     return this.whole;
   }
-}
-
-// A page in the background paints nothing, but its answer must not stand still.
-function nextFrame(paint: () => void): number {
-  return document.visibilityState === "visible" ? requestAnimationFrame(paint) : -window.setTimeout(paint, 250);
-}
-
-function forget(handle: number): void {
-  if (handle < 0) window.clearTimeout(-handle);
-  else cancelAnimationFrame(handle);
 }

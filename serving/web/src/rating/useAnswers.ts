@@ -1,4 +1,5 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { flushSync } from "react-dom";
 import {
   ApiError,
   chats,
@@ -12,8 +13,10 @@ import {
 } from "../api/client";
 import { stop } from "../api/feedback";
 import { unbroken } from "../api/unbroken";
+import { Pace } from "../app/pace";
 import { begun, finished, withChunk, type Answers, type Existing } from "./answers";
 import { keptChunks } from "./kept_answers";
+import type { Ranking } from "./ranking";
 
 /** Two blind answers or more; or one more answer beside one that was there. It must not change while it is shown. */
 export type Source = (
@@ -27,6 +30,9 @@ export type Source = (
 export interface Memory {
   keep: (responseId: string) => void;
   keeps: () => boolean;
+  /** The ranking that was begun of them, or of others that were there before. */
+  ranking: () => Ranking | null;
+  keepRanking: (ranking: Ranking) => void;
 }
 
 export interface Written {
@@ -53,7 +59,7 @@ const forgotten = (error: unknown): boolean =>
 
 const now = (): number => Date.now() / 1000;
 
-/** Asks, and shows what comes at most once a frame. What nobody looks at nor comes back to is stopped. */
+/** Asks, and shows what comes at the pace of the machine. What nobody looks at nor comes back to is stopped. */
 export function useAnswers(source: Source, memory: Memory | null = null): Written {
   const before = source.kind === "another" ? 1 : 0;
   const start = useMemo(
@@ -71,18 +77,14 @@ export function useAnswers(source: Source, memory: Memory | null = null): Writte
 
   useEffect(() => {
     const aborter = new AbortController();
-    let frame = 0;
     let lost = false;
-    const show = () => {
-      frame = 0;
-      setAnswers(latest.current);
-    };
+    const pace = new Pace(() => flushSync(() => setAnswers(latest.current)));
     const take = (chunk: ChatChunk) => {
       const { responseId, slots } = latest.current;
       latest.current = withChunk(latest.current, chunk, before);
       if (responseId !== chunk.id) kept.current?.keep(chunk.id);
       if (!slots.every(({ text }) => text) && latest.current.slots.every(({ text }) => text)) shownAt.current = now();
-      frame ||= requestAnimationFrame(show);
+      pace.soon();
       if (lost) setProblem(null);
       lost = false;
     };
@@ -120,7 +122,7 @@ export function useAnswers(source: Source, memory: Memory | null = null): Writte
       },
     );
     return () => {
-      cancelAnimationFrame(frame);
+      pace.stop();
       aborter.abort();
       const { responseId } = latest.current;
       if (responseId && !finished(latest.current) && !kept.current?.keeps()) void stop(responseId).catch(() => undefined);
