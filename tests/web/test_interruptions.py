@@ -68,7 +68,7 @@ async def test_a_refresh_while_two_are_written_side_by_side(page: Any, served: L
     await page.get_by_text("The answers are complete.").wait_for()
     assert await shown(page, 2) == whole and await is_blind(page)
     await page.keyboard.press("b")
-    await page.get_by_text("policy-v0").first.wait_for()
+    await page.locator(".trial").get_by_text("policy-v0").first.wait_for()
     [kept] = await feedback(served)
     assert text_of(served, kept["judgement"]["right"]) == whole[1]
     await page.reload()
@@ -101,6 +101,71 @@ async def test_a_refresh_in_a_ranking_of_four(page: Any, served: Live) -> None:
     await page.reload()
     await answered(page, whole[1])
     assert await page.get_by_role("button", name="Submit ranking").count() == 0
+
+
+async def test_a_refresh_in_a_half_made_ranking(page: Any, served: Live) -> None:
+    """Places, a tie, and that none is acceptable; it stays blind, and nothing of it is left once it is submitted."""
+    served.engine.set(says={"tea?": SIDES})
+    await try_several(page, "4 to rank", "tea?")
+    await page.get_by_role("button", name="Submit ranking").wait_for()
+    whole = await shown(page, 4)
+    for key in ("2", "1", "2"):
+        await page.keyboard.press(key)
+    await page.get_by_role("checkbox", name="None is acceptable").check()
+    half = page.locator(".r-summary")
+    before = await half.inner_text()
+    assert before.startswith("B > A = C; not ranked: D")
+    await page.reload()
+    await half.wait_for()
+    assert await half.inner_text() == before and await is_blind(page)
+    assert await page.get_by_role("checkbox", name="None is acceptable").is_checked()
+    assert sorted(await shown(page, 4)) == sorted(whole)
+    for key in ("3", "Control+Enter"):  # D is in hand
+        await page.keyboard.press(key)
+    await page.get_by_text("policy-v0").first.wait_for()
+    [kept] = await feedback(served)
+    slots = served.gateway.archive.offer(kept["judgement"]["comparison_id"]).completion_ids
+    assert kept["judgement"]["ranking"] == [[slots[1]], [slots[0], slots[2]], [slots[3]]]
+    assert kept["judgement"]["none_acceptable"]
+    assert await page.evaluate("sessionStorage.length") == 0
+
+
+async def test_a_ranking_that_is_dismissed_leaves_nothing(page: Any, served: Live) -> None:
+    served.engine.set(says={"tea?": SIDES})
+    await try_several(page, "4 to rank", "tea?")
+    await page.get_by_role("button", name="Submit ranking").wait_for()
+    await page.keyboard.press("2")
+    assert "places" in await page.evaluate("JSON.stringify({...sessionStorage})")
+    await page.get_by_role("button", name="Not now").click()
+    await page.get_by_role("button", name="Submit ranking").wait_for(state="detached")
+    assert await page.evaluate("sessionStorage.length") == 0
+
+
+async def test_a_refresh_in_a_half_written_correction_and_comment(page: Any, served: Live) -> None:
+    served.engine.set(says={"tea?": "Green."})
+    await ask(page, "tea?")
+    await answered(page, "Green.")
+    await page.get_by_role("button", name="Bad answer").click()
+    await page.get_by_role("button", name="too short").click()
+    await page.get_by_label("Comment, optional").fill("How hot")
+    await page.get_by_role("button", name="Edit into what it should have been").click()
+    field = page.get_by_label("What the answer should have been")
+    await field.fill("Green, at eigh")
+    await page.reload()
+    await field.wait_for()
+    assert await field.input_value() == "Green, at eigh"
+    assert await page.get_by_label("Comment, optional").input_value() == "How hot"
+    assert await page.get_by_role("button", name="too short").get_attribute("aria-pressed") == "true"
+    await field.fill("Green, at eighty degrees.")
+    await field.press("Control+Enter")
+    await page.get_by_text("Saved: later policies learn from it").wait_for()
+    await page.get_by_role("button", name="Send comment").click()
+    await page.get_by_text("Not sent yet").wait_for(state="detached")
+    await page.get_by_text("Saved", exact=True).wait_for()
+    assert await page.evaluate("sessionStorage.length") == 0
+    said = {kept["type"]: kept["judgement"] for kept in await feedback(served)}
+    assert said["demonstration"]["content"] == "Green, at eighty degrees."
+    assert said["rating"]["comment"] == "How hot"
 
 
 async def test_answers_wait_while_one_looks_at_another_chat(page: Any, served: Live) -> None:

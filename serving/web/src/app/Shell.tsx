@@ -3,6 +3,7 @@ import type { Session } from "../api/client";
 import { ChatPane } from "../chat/ChatPane";
 import { Chats } from "../chat/chats";
 import { keepDraft } from "../chat/drafts";
+import { forgetWords } from "../chat/begun_words";
 import { forgetTrial } from "../chat/open_trials";
 import { forgetStream } from "../chat/pending";
 import { mayUse, Navigation } from "../console/navigation";
@@ -122,6 +123,7 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
               chats.forget(id);
               forgetStream(id);
               forgetTrial(id);
+              forgetWords(id);
               keepDraft(id, "");
               if (id === conversationIn(location.pathname)) go("/chat");
             }}

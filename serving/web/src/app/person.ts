@@ -1,3 +1,4 @@
+import { forgetAllWords } from "../chat/begun_words";
 import { forgetDrafts } from "../chat/drafts";
 import { forgetTrials } from "../chat/open_trials";
 import { forgetStreams } from "../chat/pending";
@@ -9,4 +10,5 @@ export function forgetPerson(): void {
   forgetDrafts();
   forgetStreams();
   forgetTrials();
+  forgetAllWords();
 }

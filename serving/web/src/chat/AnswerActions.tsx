@@ -1,6 +1,7 @@
 import { useState, type ReactNode } from "react";
 import { AgainIcon, FlagIcon, PenIcon, RankIcon, SidesIcon } from "../app/icons";
 import { EditAnswer, FlagDialog, ThumbBar } from "../rating";
+import { begunWords, keepWords, type Words } from "./begun_words";
 import { CopyButton } from "./CopyButton";
 import { judged, useSaid } from "./said";
 import type { Turn } from "./tree";
@@ -12,6 +13,8 @@ export interface AnswerActs {
 }
 
 interface AnswerActionsProps {
+  /** The conversation. */
+  chat: string;
   turn: Turn;
   busy: boolean;
   kept: boolean;
@@ -24,13 +27,15 @@ interface AnswerActionsProps {
 
 /** What can be said of an answer and done with it. */
 export function AnswerActions(props: AnswerActionsProps) {
-  const { turn, busy, kept, last, correcting, onCorrect, acts, switcher } = props;
+  const { chat, turn, busy, kept, last, correcting, onCorrect, acts, switcher } = props;
   const { node, answers } = turn;
   const id = node.completion_id;
   const said = useSaid(id, kept);
   const [reporting, setReporting] = useState(false);
   const rating = said?.find(({ type, judgement }) => type === "rating" && judgement["metric"] == null) ?? null;
   const demonstration = said?.find(({ type }) => type === "demonstration");
+  const words = begunWords(chat, id);
+  const keep = (what: keyof Words) => (text: string | null) => keepWords(chat, id, what, text);
   const act = (label: string, icon: ReactNode, run: () => void, key = "") => (
     <button
       type="button"
@@ -54,7 +59,14 @@ export function AnswerActions(props: AnswerActionsProps) {
         {kept && act("Edit into what it should have been", <PenIcon />, () => onCorrect(true), "E")}
         {kept && act("Report this answer", <FlagIcon />, () => setReporting(true))}
         {kept && said && (
-          <ThumbBar completionId={id} standing={rating} hotkeys={last && !busy && !correcting} onSaved={() => judged(id)} />
+          <ThumbBar
+            completionId={id}
+            standing={rating}
+            begun={words.comment ?? null}
+            onDraft={keep("comment")}
+            hotkeys={last && !busy && !correcting}
+            onSaved={() => judged(id)}
+          />
         )}
         {node.policy_version !== null && <span className="muted small policy">policy-v{node.policy_version}</span>}
       </div>
@@ -63,6 +75,8 @@ export function AnswerActions(props: AnswerActionsProps) {
           completionId={id}
           text={node.content}
           saved={demonstration ? { id: demonstration.id, content: String(demonstration.judgement["content"]) } : null}
+          begun={words.correction ?? null}
+          onDraft={keep("correction")}
           onSaved={() => judged(id)}
           onClose={() => onCorrect(false)}
         />

@@ -4,11 +4,12 @@ import { DownIcon } from "../app/icons";
 import { isTyping, useKeys } from "../app/useKeys";
 import type { Memory } from "../rating";
 import { Banner } from "./Banner";
+import { correctedIn } from "./begun_words";
 import { Composer } from "./Composer";
 import { PrivacyBar } from "./PrivacyBar";
 import type { ChatStore, Writing } from "./store";
 import { forgetDraft } from "./drafts";
-import { forgetTrial, leaveTrial, openTrial, rememberTrial } from "./open_trials";
+import { begunRanking, forgetTrial, keepRanking, leaveTrial, openTrial, rememberTrial } from "./open_trials";
 import { turnsTo, type Turn } from "./tree";
 import { TrialView, type Trial } from "./Trial";
 import { besideOf, trialOf } from "./trials";
@@ -43,7 +44,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   const shown = pending ? [...turns, pending] : turns;
   const following = useFollowing(writing?.text ?? failure ?? trial ?? end);
   const [editing, setEditing] = useState<string | null>(null);
-  const [correcting, setCorrecting] = useState<string | null>(null);
+  const [correcting, setCorrecting] = useState(() => correctedIn(chat.id));
   const last = turns.at(-1)?.node.completion_id ?? null;
 
   useKeys({
@@ -162,6 +163,8 @@ function memoryOf(store: ChatStore, trial: Trial): Memory {
       store.begun();
     },
     keeps: () => openTrial(id) !== null,
+    ranking: () => begunRanking(id),
+    keepRanking: (ranking) => keepRanking(id, ranking),
   };
 }
 

@@ -63,6 +63,7 @@ function Judged({ trial: { way }, memory, onDecided, onClose }: TrialViewProps) 
     return (
       <RankingBoard
         answers={way.answers}
+        {...(memory ? { memory } : {})}
         renderText={markdown}
         onRanked={({ winner }) => onDecided(winner)}
         onClose={onClose}
@@ -89,6 +90,7 @@ function NewRanking({ source, memory, onDecided, onClose }: NewRankingProps) {
       <RankingBoard
         answers={known}
         {...(whole ? { comparisonId: whole } : {})}
+        {...(memory ? { memory } : {})}
         renderText={markdown}
         onRanked={({ winner }) => onDecided(winner)}
         onClose={onClose}

@@ -61,6 +61,7 @@ export const TurnView = memo(function TurnView(props: TurnViewProps) {
         {node.partial && <p className="muted small">Stopped here.</p>}
         {node.finish_reason === "length" && <p className="muted small">The answer was cut off at its greatest length.</p>}
         {!writing && <AnswerActions
+          chat={store.state.id}
           turn={turn}
           busy={busy}
           kept={kept}

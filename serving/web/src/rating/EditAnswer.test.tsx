@@ -91,4 +91,26 @@ describe("an edited answer", () => {
     write("🙂".repeat(32_768));
     expect(save().disabled).toBe(false);
   });
+
+  it("goes on with what was begun, and tells what is not saved yet", async () => {
+    const asked = gateway({ "POST /v1/feedback": accepted("demonstration") });
+    const onDraft = vi.fn();
+    const onClose = vi.fn();
+    const saved = { id: "fb_1", content: "Blue." };
+    render(
+      <EditAnswer completionId="r:0" text="Red." saved={saved} begun="Blu" onDraft={onDraft} onClose={onClose} />,
+    );
+    expect(field().value).toBe("Blu");
+    write("Blue, by day.");
+    expect(onDraft).toHaveBeenLastCalledWith("Blue, by day.");
+    fireEvent.click(save());
+    await says(/^Saved/);
+    expect(onDraft).toHaveBeenLastCalledWith(null);
+    write("Blue, by");
+    fireEvent.click(screen.getByRole("button", { name: "Close" }));
+    expect(onDraft).toHaveBeenLastCalledWith("Blue, by");
+    fireEvent.click(screen.getByRole("button", { name: "Discard" }));
+    expect(onDraft).toHaveBeenLastCalledWith(null);
+    expect(asked).toHaveLength(1);
+  });
 });

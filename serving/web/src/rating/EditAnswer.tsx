@@ -10,17 +10,22 @@ export interface EditAnswerProps {
   text: string;
   /** A correction that was saved before. */
   saved?: { id: string; content: string } | null;
+  /** What was begun before and not saved. */
+  begun?: string | null;
+  /** What is not saved yet; null when all is, or is discarded. */
+  onDraft?: (draft: string | null) => void;
   /** Called once the ledger has the correction; null when it was taken back. */
   onSaved?: (content: string | null) => void;
   onClose: () => void;
 }
 
 /** An answer edited into what it should have been: a demonstration, which fine-tuning learns. */
-export function EditAnswer({ completionId, text, saved = null, onSaved, onClose }: EditAnswerProps) {
+export function EditAnswer(props: EditAnswerProps) {
+  const { completionId, text, saved = null, begun = null, onDraft, onSaved, onClose } = props;
   const said = (content: string) =>
     ({ type: "demonstration", completion_id: completionId, content, based_on_edit: true }) as const;
   const kept = useStanding(saved && { id: saved.id, said: said(saved.content) });
-  const [draft, setDraft] = useState(saved?.content ?? text);
+  const [draft, setDraft] = useState(begun ?? saved?.content ?? text);
   const [standing, setStanding] = useState(saved?.content ?? null);
   const [asking, setAsking] = useState(false);
   const field = useRef<HTMLTextAreaElement>(null);
@@ -28,6 +33,7 @@ export function EditAnswer({ completionId, text, saved = null, onSaved, onClose 
   useEffect(() => field.current?.focus(), []);
 
   const unsaved = draft !== (standing ?? text);
+  useEffect(() => onDraft?.(unsaved ? draft : null), [draft, unsaved]);
   const hindrance = hindranceOf(draft, text, unsaved);
   const save = async () => {
     if (hindrance || kept.phase === "saving") return;
@@ -43,6 +49,10 @@ export function EditAnswer({ completionId, text, saved = null, onSaved, onClose 
     }
   };
   const leave = () => (unsaved ? setAsking(true) : onClose());
+  const discard = () => {
+    onDraft?.(null);
+    onClose();
+  };
   const stay = () => {
     setAsking(false);
     field.current?.focus();
@@ -67,7 +77,7 @@ export function EditAnswer({ completionId, text, saved = null, onSaved, onClose 
         onChange={(event) => setDraft(event.target.value)}
       />
       <ChangesSoFar before={text} after={draft} />
-      {asking && <Discard onDiscard={onClose} onStay={stay} />}
+      {asking && <Discard onDiscard={discard} onStay={stay} />}
       <div className="r-votes">
         <button
           type="button"

@@ -178,6 +178,32 @@ describe("the board", () => {
     await waitFor(() => expect(onRanked).toHaveBeenCalledTimes(2));
   });
 
+  it("goes on with what was begun, if that is of these answers, and tells how far it has come", () => {
+    const begun = {
+      candidates: IDS,
+      places: { "r:2": 1, "r:0": 2, "r:1": 2 },
+      noneAcceptable: true,
+      lifted: { id: "r:2", before: {} },
+    };
+    const memory = { ranking: () => begun, keepRanking: vi.fn() };
+    shown({ memory });
+    expect(screen.getByText(/^C > A = B; not ranked: D/)).toBeTruthy();
+    expect(screen.getByRole<HTMLInputElement>("checkbox", { name: /None is acceptable/ }).checked).toBe(true);
+    expect(document.activeElement).toBe(handle("D")); // the next to be placed
+    press("3");
+    expect(memory.keepRanking.mock.lastCall![0]).toEqual({
+      ...begun,
+      places: { ...begun.places, "r:3": 3 },
+      lifted: null,
+    });
+  });
+
+  it("does not go on with the ranking of other answers", () => {
+    const begun = { candidates: [...IDS].reverse(), places: { "r:0": 1 }, noneAcceptable: true, lifted: null };
+    shown({ memory: { ranking: () => begun, keepRanking: vi.fn() } });
+    expect(screen.getByText("Nothing is ranked yet.")).toBeTruthy();
+  });
+
   it("keeps a ranking that was not saved", async () => {
     const asked = gateway({
       "POST /v1/feedback": [failure(422, "they answer different prompts", "different_prompts")],

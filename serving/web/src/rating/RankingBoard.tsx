@@ -1,12 +1,13 @@
 import { DndContext, PointerSensor, pointerWithin, useSensor, useSensors } from "@dnd-kit/core";
 import { useEffect, useId, useLayoutEffect, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
 import { RankRow, type Control } from "./RankRow";
-import { groupsOf, listed, rank, sent, shelfOf, unranked, type Move, type Ranking } from "./ranking";
+import { groupsOf, listed, rank, resumed, sent, shelfOf, type Move, type Ranking } from "./ranking";
 import { afterPlacing, keyDone } from "./ranking_keys";
 import { announcement, summary } from "./ranking_words";
 import { Places, spotOf } from "./Places";
 import { Status } from "./Status";
 import { isWriting } from "./useHotkeys";
+import type { Memory } from "./useAnswers";
 import { useStanding } from "./useStanding";
 
 export interface Ranked {
@@ -22,6 +23,8 @@ export interface RankingBoardProps {
   answers: readonly { completionId: string; text: string; policy?: string | null }[];
   /** Of a blind offer: it tells who wrote what, in exchange for the ranking. */
   comparisonId?: string;
+  /** Whoever refreshes the page goes on where they were. */
+  memory?: Pick<Memory, "ranking" | "keepRanking">;
   renderText?: (text: string) => ReactNode;
   onRanked: (ranked: Ranked) => void;
   onUndone?: () => void;
@@ -170,8 +173,9 @@ function useKeptFocus(locked: boolean) {
   useLayoutEffect(() => {
     if (isWriting(document.activeElement)) return;
     // "Submit" and "Undo" take each other's place, and the focus with them.
-    const first = locked ? "[data-control='undo']" : "[data-handle]";
-    section.current?.querySelector<HTMLElement>(first)?.focus({ preventScroll: true });
+    const first = locked ? ["[data-control='undo']"] : [".r-shelf [data-handle]", "[data-handle]"];
+    const found = first.map((each) => section.current?.querySelector<HTMLElement>(each));
+    found.find((each) => each)?.focus({ preventScroll: true });
   }, [locked]);
   const wanted = useRef<Control | null>(null);
   useLayoutEffect(() => {
@@ -186,15 +190,19 @@ function useKeptFocus(locked: boolean) {
 }
 
 /** The ranking, the answer in hand, and what the ledger has of it. */
-function useBoard({ answers, comparisonId, onRanked, onUndone }: RankingBoardProps) {
-  const [ranking, setRanking] = useState<Ranking>(() => unranked(answers.map(({ completionId }) => completionId)));
-  const [focus, setFocus] = useState(() => listed(ranking)[0]!);
+function useBoard({ answers, comparisonId, memory, onRanked, onUndone }: RankingBoardProps) {
+  const candidates = answers.map(({ completionId }) => completionId);
+  const [ranking, setRanking] = useState<Ranking>(() => resumed(candidates, memory?.ranking() ?? null));
+  const [focus, setFocus] = useState(() => (shelfOf(ranking)[0] ?? listed(ranking)[0])!);
   const [spoken, setSpoken] = useState("");
   const shownAt = useRef(Date.now() / 1000);
   const kept = useStanding();
   const locked = kept.accepted !== null;
   const told = useRef<string | null>(null);
   const { section, keepFocus } = useKeptFocus(locked);
+  useEffect(() => {
+    if (!locked) memory?.keepRanking(ranking);
+  }, [ranking, locked, memory]);
 
   const move = (next: Move, from: Control | null = null) => {
     if (locked) return;

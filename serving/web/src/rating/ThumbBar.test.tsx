@@ -193,4 +193,26 @@ describe("keys", () => {
     expect((up() as HTMLButtonElement).disabled).toBe(true);
     expect(asked).toEqual([]);
   });
+
+  it("goes on with a comment that was begun, until it is sent or the vote taken back", async () => {
+    const answers = [failure(503, "Not now."), accepted("rating")];
+    gateway({ "POST /v1/feedback": answers, "DELETE /v1/feedback": deleted("fb_1") });
+    const onDraft = vi.fn();
+    const standing = { id: "fb_1", type: "rating", judgement: { value: -1, comment: "Tea" } } as unknown as KeptFeedback;
+    render(<ThumbBar completionId={ID} standing={standing} begun="Tea is" onDraft={onDraft} />);
+    const comment = screen.getByLabelText<HTMLTextAreaElement>("Comment, optional");
+    expect(comment.value).toBe("Tea is");
+    expect(onDraft.mock.calls).toEqual([["Tea is"]]);
+    fireEvent.change(comment, { target: { value: "Tea is green" } });
+    fireEvent.click(screen.getByRole("button", { name: "Send comment" }));
+    await says(/^Not saved/);
+    expect(onDraft).toHaveBeenLastCalledWith("Tea is green"); // not before the ledger has it
+    fireEvent.click(screen.getByRole("button", { name: "Try again" }));
+    await says(/^Saved/);
+    expect(onDraft).toHaveBeenLastCalledWith(null);
+    fireEvent.change(comment, { target: { value: "Tea is green, mostly" } });
+    fireEvent.click(down());
+    await says(/^Taken back/);
+    expect(onDraft).toHaveBeenLastCalledWith(null);
+  });
 });

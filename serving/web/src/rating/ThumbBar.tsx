@@ -1,4 +1,4 @@
-import { useId, useState } from "react";
+import { useEffect, useId, useState } from "react";
 import type { KeptFeedback } from "../api/client";
 import { MAX_TEXT, type Said } from "../api/feedback";
 import { ReasonChips } from "./ReasonChips";
@@ -14,6 +14,10 @@ export interface ThumbBarProps {
   completionId: string;
   /** The rating that stands already, as GET /v1/feedback lists it. */
   standing?: KeptFeedback | null;
+  /** A comment that was begun before and not sent. */
+  begun?: string | null;
+  /** The comment that is not sent yet; null when all of it is. */
+  onDraft?: (comment: string | null) => void;
   /** The answer is not stored, so it cannot be judged. */
   notKept?: boolean;
   /** + and - vote, for the answer that the page has in hand. */
@@ -41,12 +45,18 @@ function ratingOf(completionId: string, { vote, reasons, comment }: Given): Rati
   return { type: "rating", completion_id: completionId, value: vote, ...more };
 }
 
-export function ThumbBar({ completionId, standing, notKept = false, hotkeys = false, onSaved }: ThumbBarProps) {
+export function ThumbBar(props: ThumbBarProps) {
+  const { completionId, standing, begun = null, onDraft, notKept = false, hotkeys = false, onSaved } = props;
   const [given, setGiven] = useState(() => givenBy(standing));
-  const [draft, setDraft] = useState(given.comment);
-  const [open, setOpen] = useState(false);
+  const [draft, setDraft] = useState(begun ?? given.comment);
+  const [open, setOpen] = useState(begun !== null);
   const first = ratingOf(completionId, given);
   const kept = useStanding(standing && first ? { id: standing.id, said: first } : null);
+
+  const settled = kept.phase !== "saving" && kept.phase !== "failed";
+  const sent = settled ? given.comment : null;
+  const unsent = draft.trim() !== (sent ?? "").trim() && (given.vote !== null || kept.phase === "idle");
+  useEffect(() => onDraft?.(unsent ? draft : null), [draft, unsent]);
 
   const keep = async (next: Given) => {
     setGiven(next);

@@ -19,7 +19,7 @@ test("answers that were left are read again from their beginning, and nothing is
     "GET /v1/chat/completions/cmp_1/stream": streamed.response,
     "POST /v1/feedback": accepted("comparison", "fb_1", { reveal: {} }),
   });
-  const memory = { keep: vi.fn(), keeps: () => true };
+  const memory = { keep: vi.fn(), keeps: () => true, ranking: () => null, keepRanking: vi.fn() };
   const view = render(<Comparison source={BLIND} memory={memory} onDecided={vi.fn()} />);
   streamed.text(0, "Green.", FACTS);
   streamed.text(1, "Bla");

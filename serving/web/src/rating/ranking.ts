@@ -29,6 +29,12 @@ export function unranked(candidates: readonly string[]): Ranking {
   return { candidates, places: {}, noneAcceptable: false, lifted: null };
 }
 
+/** `begun` goes on if it is of these answers, with nothing in hand. */
+export function resumed(candidates: readonly string[], begun: Ranking | null): Ranking {
+  const same = begun?.candidates.length === candidates.length && candidates.every((id, at) => begun.candidates[at] === id);
+  return same ? { ...begun, lifted: null } : unranked(candidates);
+}
+
 /** The answers by place, best first, without gaps. */
 export function groupsOf({ candidates, places }: Pick<Ranking, "candidates" | "places">): string[][] {
   const taken = [...new Set(Object.values(places))].sort((one, other) => one - other);

@@ -14,6 +14,7 @@ import { stop } from "../api/feedback";
 import { unbroken } from "../api/unbroken";
 import { begun, finished, withChunk, type Answers, type Existing } from "./answers";
 import { keptChunks } from "./kept_answers";
+import type { Ranking } from "./ranking";
 
 /** Two blind answers or more; or one more answer beside one that was there. It must not change while it is shown. */
 export type Source = (
@@ -27,6 +28,9 @@ export type Source = (
 export interface Memory {
   keep: (responseId: string) => void;
   keeps: () => boolean;
+  /** The ranking that was begun of them, or of others that were there before. */
+  ranking: () => Ranking | null;
+  keepRanking: (ranking: Ranking) => void;
 }
 
 export interface Written {

@@ -1,0 +1,20 @@
+import { beforeEach, expect, test } from "vitest";
+import { begunWords, correctedIn, forgetWords, keepWords } from "./begun_words";
+
+beforeEach(() => sessionStorage.clear());
+
+test("what was begun of an answer is kept until it is given, beside the others", () => {
+  keepWords("web-1", "a:0", "correction", "Blue.");
+  keepWords("web-1", "b:0", "comment", "because");
+  keepWords("web-1", "a:0", "comment", "so");
+  keepWords("web-2", "c:0", "correction", "Red.");
+  expect(begunWords("web-1", "a:0")).toEqual({ correction: "Blue.", comment: "so" });
+  expect([correctedIn("web-1"), correctedIn("web-2"), correctedIn("web-3")]).toEqual(["a:0", "c:0", null]);
+  keepWords("web-1", "a:0", "correction", null);
+  expect(begunWords("web-1", "a:0")).toEqual({ comment: "so" });
+  expect(correctedIn("web-1")).toBeNull();
+  forgetWords("web-2");
+  keepWords("web-1", "a:0", "comment", null);
+  keepWords("web-1", "b:0", "comment", null);
+  expect(sessionStorage.length).toBe(0);
+});

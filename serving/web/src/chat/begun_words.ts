@@ -1,0 +1,32 @@
+/** What somebody has begun to say of answers in this tab and not given yet, by conversation: no refresh may lose it. */
+import { SessionKeep } from "./session_keep";
+
+export interface Words {
+  correction?: string;
+  comment?: string;
+}
+
+const begun = new SessionKeep<Record<string, Words>>("ratchet.words");
+
+export const begunWords = (conversationId: string, answer: string): Words => begun.get(conversationId)?.[answer] ?? {};
+
+/** Null: given, or not wanted any more. */
+export function keepWords(conversationId: string, answer: string, what: keyof Words, text: string | null): void {
+  const { [answer]: had = {}, ...others } = begun.get(conversationId) ?? {};
+  if ((had[what] ?? null) === text) return;
+  const { [what]: _, ...rest } = had;
+  const words = text === null ? rest : { ...rest, [what]: text };
+  const all = Object.keys(words).length ? { ...others, [answer]: words } : others;
+  if (Object.keys(all).length) begun.set(conversationId, all);
+  else begun.forget(conversationId);
+}
+
+/** The answer that was being corrected, the last of them. */
+export function correctedIn(conversationId: string): string | null {
+  const answers = Object.entries(begun.get(conversationId) ?? {});
+  return answers.findLast(([, { correction }]) => correction !== undefined)?.[0] ?? null;
+}
+
+export const forgetWords = (conversationId: string): void => begun.forget(conversationId);
+
+export const forgetAllWords = (): void => begun.clear();
