@@ -9,7 +9,7 @@ from feedback.judgements import Comparison, Demonstration, Feedback, Flag, Ranki
 from tests.feedback.test_erasure import publish
 from tests.serving.live import Live
 from tests.web.test_interruptions import HELD, SIDES, shown, try_several
-from tests.web.test_page import answered, ask
+from tests.web.test_page import LONG, answered, ask
 
 
 def standing(served: Live) -> list[Feedback]:
@@ -269,3 +269,20 @@ async def test_ones_data_is_taken_along_and_erased(page: Any, served: Live) -> N
     await data.get_by_text("Erased: 1 conversation, 1 answer, 1 judgement.").wait_for()
     assert (await served.http.get("/v1/me/export", headers=mine)).text == ""
     assert served.ledger.completion_ids() == [] and standing(served) == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 800)])
+async def test_only_the_thread_scrolls_be_it_ever_so_long(page: Any, served: Live, width: int, height: int) -> None:
+    await page.set_viewport_size({"width": width, "height": height})
+    served.engine.set(says={"tea?": LONG[:4000]}, tick=0)
+    seen = {}
+    for how, ready in (("1 answer", "Good answer"), ("2 side by side", "A is better"), ("4 to rank", "Submit ranking")):
+        await try_several(page, how, "tea?")
+        await page.get_by_role("button", name=ready).last.wait_for()
+        await page.locator("[aria-busy=true]").first.wait_for(state="detached")
+        await page.locator(".scroll").evaluate("thread => { thread.scrollTop = 0; }")
+        seen[how] = await page.evaluate("document.scrollingElement.scrollHeight")
+        if how == "2 side by side":
+            await page.get_by_role("button", name="A is better").click()
+            await saved(page)
+    assert seen == dict.fromkeys(seen, height)
