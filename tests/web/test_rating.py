@@ -1,0 +1,288 @@
+"""What a person says of answers by mouse and keys, and what the ledger has of it then."""
+
+import json
+from typing import Any
+
+import pytest
+
+from feedback.judgements import Comparison, Demonstration, Feedback, Flag, Ranking, Rating
+from tests.feedback.test_erasure import publish
+from tests.serving.live import Live
+from tests.web.test_interruptions import HELD, SIDES, shown, try_several
+from tests.web.test_page import LONG, answered, ask
+
+
+def standing(served: Live) -> list[Feedback]:
+    return served.ledger.standing(served.ledger.watermark())
+
+
+def slots(served: Live, judgement: Comparison | Ranking) -> tuple[str, ...]:
+    """The answers in the order shown."""
+    assert judgement.comparison_id is not None
+    offer = served.gateway.archive.offer(judgement.comparison_id)
+    assert offer is not None
+    return offer.completion_ids
+
+
+async def saved(page: Any) -> None:
+    await page.locator("[role=status]", has_text="Saved").first.wait_for()
+
+
+async def asked(page: Any, served: Live, answer: str = "Green.") -> None:
+    served.engine.set(says={"tea?": answer})
+    await ask(page, "tea?")
+    await answered(page, answer)
+    await page.get_by_role("button", name="Good answer").wait_for()
+
+
+async def four(page: Any, served: Live) -> Any:
+    """Answers to be ranked; the board."""
+    served.engine.set(says={"tea?": "Green."})
+    await try_several(page, "4 to rank", "tea?")
+    await page.get_by_role("button", name="Submit ranking").wait_for()
+    return page.locator(".r-board")
+
+
+async def drag(page: Any, name: str, target: str) -> None:
+    """An answer by its handle to where `target` is once something is dragged."""
+    handle = page.get_by_role("button", name=f"{name},")
+    await handle.scroll_into_view_if_needed()
+    box = await handle.bounding_box()
+    await page.mouse.move(box["x"] + 8, box["y"] + 8)
+    await page.mouse.down()
+    await page.mouse.move(box["x"] + 8, box["y"] - 8)  # far enough to be no click
+    await page.locator(".r-gap.r-dragging").first.wait_for()
+    place = await page.locator(target).bounding_box()
+    await page.mouse.move(place["x"] + 40, place["y"] + place["height"] / 2, steps=4)
+    await page.locator(f"{target}.r-over").wait_for()
+    await page.mouse.up()
+    await page.locator(".r-dragging").first.wait_for(state="detached")
+
+
+def gap(index: int) -> str:
+    """Above the place of that index."""
+    return f":nth-match(.r-gap, {index + 1})"
+
+
+async def test_four_answers_are_ranked_by_mouse_with_a_tie(page: Any, served: Live) -> None:
+    board = await four(page, served)
+    for name, target in (("B", gap(0)), ("D", gap(1)), ("A", gap(0)), ("C", ":nth-match(.r-place, 3)")):
+        await drag(page, f"Answer {name}", target)
+    await board.get_by_text("A > B > C = D").wait_for()
+    await page.get_by_role("button", name="Submit ranking").click()
+    await saved(page)
+    [said] = standing(served)
+    assert isinstance(said.judgement, Ranking)
+    a, b, c, d = slots(served, said.judgement)
+    assert [set(group) for group in said.judgement.ranking] == [{a}, {b}, {c, d}]
+    assert (said.judgement.partial, said.judgement.none_acceptable) == (False, False)
+
+
+async def test_what_is_put_back_on_the_shelf_is_worse_and_none_need_be_acceptable(page: Any, served: Live) -> None:
+    board = await four(page, served)
+    for name, target in (("C", gap(0)), ("A", gap(1)), ("C", ".r-shelf")):
+        await drag(page, f"Answer {name}", target)
+    await board.get_by_label("None is acceptable").check()
+    await page.get_by_role("button", name="Submit ranking").click()
+    await saved(page)
+    [said] = standing(served)
+    assert isinstance(said.judgement, Ranking)
+    assert said.judgement.ranking == ((slots(served, said.judgement)[0],),)
+    assert (said.judgement.partial, said.judgement.none_acceptable) == (True, True)
+
+
+async def test_a_ranking_is_taken_back_and_given_anew(page: Any, served: Live) -> None:
+    await four(page, served)
+    for key in ("1", "2", "3", "4", "Control+Enter"):
+        await page.keyboard.press(key)
+    await saved(page)
+    await page.get_by_role("button", name="Undo").click()
+    await page.get_by_text("Taken back").wait_for()
+    assert standing(served) == []
+    await page.get_by_label("Place of Answer D").select_option("place 1")
+    await page.get_by_role("button", name="Submit ranking").click()
+    await saved(page)
+    [said] = standing(served)
+    assert isinstance(said.judgement, Ranking)
+    a, b, c, d = slots(served, said.judgement)
+    assert [set(group) for group in said.judgement.ranking] == [{a, d}, {b}, {c}]
+
+
+@pytest.mark.parametrize(("key", "winner"), [("t", "tie"), ("n", "both_bad"), ("a", "left"), ("2", "right")])
+async def test_a_pair_is_judged_taken_back_and_judged_again(page: Any, served: Live, key: str, winner: str) -> None:
+    served.engine.set(says={"tea?": SIDES})
+    await try_several(page, "2 side by side", "tea?")
+    await page.get_by_text("The answers are complete.").wait_for()
+    await page.keyboard.press("b")
+    await saved(page)
+    await page.keyboard.press("u")
+    await page.get_by_text("Taken back").wait_for()
+    assert standing(served) == []
+    await page.keyboard.press(key)
+    await saved(page)
+    [said] = standing(served)
+    assert isinstance(said.judgement, Comparison) and said.judgement.winner == winner
+    assert said.circumstances is not None and said.circumstances.answered_at > said.circumstances.shown_at
+
+
+async def test_a_vote_while_they_are_written_ends_both(page: Any, served: Live) -> None:
+    served.engine.set(says={"tea?": SIDES, "milk?": "No."}, hold_at=HELD)
+    await try_several(page, "2 side by side", "tea?")
+    begun = await shown(page, 2)
+    await page.get_by_role("button", name="A is better").click()
+    await saved(page)
+    await page.get_by_text("stopped early").nth(1).wait_for()
+    [said] = standing(served)
+    assert isinstance(said.judgement, Comparison) and said.judgement.winner == "left"
+    kept = served.ledger.completions(slots(served, said.judgement))
+    assert [(each.text.strip(), each.partial) for each in kept.values()] == [(text, True) for text in begun]
+    served.engine.set(hold_at=None)
+    await page.get_by_role("radio", name="1 answer").check(force=True)
+    await ask(page, "milk?")
+    await answered(page, "No.")
+    history = served.engine.state()["bodies"][-1]["messages"]
+    assert [message["content"].strip() for message in history] == ["tea?", begun[0], "milk?"]
+
+
+def given(page: Any) -> Any:
+    """The ledger has another judgement then."""
+    return page.expect_response(lambda answer: answer.request.method == "POST" and "/v1/feedback" in answer.url)
+
+
+async def test_reasons_and_a_comment_are_revisions_of_a_thumb(page: Any, served: Live) -> None:
+    await asked(page, served)
+    for name in ("Bad answer", "wrong", "too short"):
+        async with given(page):
+            await page.get_by_role("button", name=name).click()
+    await page.get_by_label("Comment, optional").fill("Tea is black, too.")
+    async with given(page):
+        await page.get_by_role("button", name="Send comment").click()
+    [answer] = served.ledger.completion_ids()
+    both, words = ("wrong", "too short"), "Tea is black, too."
+    assert [each.judgement for _, each in served.ledger.feedback_between("0")] == [
+        Rating(completion_id=answer, value=-1.0, reasons=reasons, comment=comment)
+        for reasons, comment in (((), None), (both[:1], None), (both, None), (both, words))
+    ]
+    assert len(standing(served)) == 1
+    await page.reload()
+    await page.get_by_role("button", name="Your reasons").click()
+    assert await page.get_by_label("Comment, optional").input_value() == words
+    await page.get_by_role("button", name="Bad answer").click()
+    await page.get_by_text("Taken back").wait_for()
+    assert standing(served) == []
+
+
+async def test_another_answer_beside_the_one_that_is_there(page: Any, served: Live) -> None:
+    await asked(page, served)
+    served.engine.set(says={"tea?": "Black."})
+    await page.keyboard.press("Escape")  # out of the field
+    await page.keyboard.press("s")
+    await page.get_by_text("The answers are complete.").wait_for()
+    columns = page.locator(".r-column .markdown")
+    texts = [text.strip() for text in await columns.all_inner_texts()]
+    assert sorted(texts) == ["Black.", "Green."]
+    await page.keyboard.press("ab"[texts.index("Black.")])
+    await saved(page)
+    [said] = standing(served)
+    assert isinstance(said.judgement, Comparison)
+    kept = served.ledger.completions(said.judgement.targets)
+    assert [each.text for each in kept.values()] == texts
+    assert kept[said.judgement.targets[said.judgement.tiers.index(0)]].text == "Black."
+    await page.reload()
+    await answered(page, "Black.")
+
+
+async def test_an_edited_answer_is_a_demonstration(page: Any, served: Live) -> None:
+    await asked(page, served)
+    await page.get_by_role("button", name="Edit into what it should have been").click()
+    await page.get_by_label("What the answer should have been").fill("Green, but not boiling.")
+    await page.keyboard.press("Control+Enter")
+    await saved(page)
+    [said] = standing(served)
+    [answer] = served.ledger.completion_ids()
+    better = "Green, but not boiling."
+    assert said.judgement == Demonstration(completion_id=answer, content=better, based_on_edit=True)
+
+
+async def test_an_answer_is_reported_and_teaches_nothing(page: Any, served: Live) -> None:
+    await asked(page, served)
+    await page.get_by_role("button", name="Report this answer").click()
+    await page.get_by_role("button", name="misleading").click()
+    await page.get_by_label("What should they know?").fill("It is blue.")
+    await page.get_by_role("button", name="Report", exact=True).click()
+    await page.get_by_text("Reported").wait_for()
+    [said] = standing(served)
+    [answer] = served.ledger.completion_ids()
+    assert said.judgement == Flag(completion_id=answer, reasons=("misleading",), comment="It is blue.")
+    await page.get_by_role("button", name="Take it back").click()
+    await page.get_by_text("Taken back").wait_for()
+    assert standing(served) == []
+
+
+async def test_an_answer_and_its_code_are_copied(page: Any, served: Live) -> None:
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    served.engine.set(says={"code?": "So:\n\n```python\nprint(1)\n```\n"})
+    await ask(page, "code?")
+    await answered(page, "So:")
+    for name, text in (("Copy answer", "So:\n\n```python\nprint(1)\n```\n"), ("Copy code", "print(1)")):
+        await page.get_by_role("button", name=name).click()
+        await page.get_by_role("button", name="Copied").wait_for()
+        assert (await page.evaluate("navigator.clipboard.readText()")).strip() == text.strip()
+        await page.get_by_role("button", name="Copied").wait_for(state="detached")
+
+
+async def my_data(page: Any) -> Any:
+    await page.get_by_role("button", name="joe").click()
+    await page.get_by_role("button", name="My data").click()
+    return page.get_by_role("dialog")
+
+
+async def test_what_one_said_names_what_learned_from_it_and_is_taken_back(page: Any, served: Live) -> None:
+    await asked(page, served)
+    await page.get_by_role("button", name="Good answer").click()
+    await saved(page)
+    [said] = standing(served)
+    publish(served.shelf.registry, 7, 0, feedback_ids=[said.id])
+    data = await my_data(page)
+    await data.get_by_text("Helped to train policy-v7.").wait_for()
+    await data.get_by_role("button", name="Take back: Thumb up").click()
+    await data.get_by_text("Taken back").wait_for()
+    assert standing(served) == []
+
+
+async def test_ones_data_is_taken_along_and_erased(page: Any, served: Live) -> None:
+    await asked(page, served)
+    await page.get_by_role("button", name="Good answer").click()
+    await saved(page)
+    data = await my_data(page)
+    async with page.expect_download() as download:
+        await data.get_by_role("link", name="Export my data").click()
+    lines = (await (await download.value).path()).read_text().splitlines()
+    mine = {"authorization": f"Bearer {served.user_key}"}
+    assert lines == (await served.http.get("/v1/me/export", headers=mine)).text.splitlines()
+    assert {json.loads(line)["object"] for line in lines} >= {"feedback"}
+    erase = data.get_by_role("button", name="Erase everything")
+    await data.get_by_label("to confirm").fill("delete nothing")
+    assert await erase.is_disabled()
+    await data.get_by_label("to confirm").fill("delete everything")
+    await erase.click()
+    await data.get_by_text("Erased: 1 conversation, 1 answer, 1 judgement.").wait_for()
+    assert (await served.http.get("/v1/me/export", headers=mine)).text == ""
+    assert served.ledger.completion_ids() == [] and standing(served) == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 800)])
+async def test_only_the_thread_scrolls_be_it_ever_so_long(page: Any, served: Live, width: int, height: int) -> None:
+    await page.set_viewport_size({"width": width, "height": height})
+    served.engine.set(says={"tea?": LONG[:4000]}, tick=0)
+    seen = {}
+    for how, ready in (("1 answer", "Good answer"), ("2 side by side", "A is better"), ("4 to rank", "Submit ranking")):
+        await try_several(page, how, "tea?")
+        await page.get_by_role("button", name=ready).last.wait_for()
+        await page.locator("[aria-busy=true]").first.wait_for(state="detached")
+        await page.locator(".scroll").evaluate("thread => { thread.scrollTop = 0; }")
+        seen[how] = await page.evaluate("document.scrollingElement.scrollHeight")
+        if how == "2 side by side":
+            await page.get_by_role("button", name="A is better").click()
+            await saved(page)
+    assert seen == dict.fromkeys(seen, height)
