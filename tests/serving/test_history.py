@@ -361,6 +361,19 @@ async def test_conversations_are_listed_changed_and_deleted(live: Any, joe: Any)
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "conversation_not_found")
 
 
+async def test_a_search_tells_where_to_go_on_also_after_a_page_without_any(
+    live: Any, joe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedback.archive.SCAN", 1)
+    monkeypatch.setattr("feedback.archive.MOST_LOOKED_AT", 2)
+    for name, text in (("a", "Green tea"), ("b", "Coffee"), ("c", "Coffee")):
+        await asked(joe, {"role": "user", "content": text}, conversation=name)
+    first = (await live.http.get("/v1/conversations?q=tea", headers=own(live))).json()
+    assert (first["data"], first["last_id"], first["has_more"]) == ([], "b", True)
+    second = (await live.http.get("/v1/conversations?q=tea&after=b", headers=own(live))).json()
+    assert ([each["id"] for each in second["data"]], second["last_id"], second["has_more"]) == (["a"], "a", False)
+
+
 @pytest.mark.parametrize(
     ("change", "status", "param"),
     [

@@ -295,6 +295,21 @@ async def test_a_candidates_engine_that_loads_is_not_up_yet(trial: Trial, eventu
     await eventually(lambda: trial.held == 1)
 
 
+async def test_an_engine_that_held_a_candidate_is_not_up_yet_when_it_is_wanted_again(
+    trial: Trial, eventually: Any
+) -> None:
+    for version in (1, 2):
+        trial.live.shelf.publish(version, move=0.4, stable=False)
+    first = trial.begin(1)
+    await eventually(lambda: trial.held == 1)
+    trial.end(first)
+    await eventually(lambda: trial.held is None)
+    trial.engine.kill()
+    trial.begin(2)
+    await eventually(lambda: trial.gate.reason.startswith("the engine is "))
+    assert trial.gate.reason.startswith("the engine is not up yet: ")
+
+
 async def test_a_candidates_engine_that_dies_is_lost_until_it_is_proven_again(trial: Trial, eventually: Any) -> None:
     trial.live.shelf.publish(1, move=0.4, stable=False)
     release = trial.begin(1)
