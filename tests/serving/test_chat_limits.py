@@ -96,7 +96,7 @@ async def test_a_body_that_never_ends_is_cut_off_without_being_kept(live: Any) -
 
 
 def bomb(mebibytes: int) -> bytes:
-    """So many MiB of blanks as one gzip member: a deflate block of one MiB, which stands for itself, again and again."""
+    """So many MiB of blanks in one gzip member: a block of one MiB that needs none before it, again and again."""
     blanks, checksum = b" " * MIB, 0
     packer = zlib.compressobj(9, wbits=-15)
     block = packer.compress(blanks) + packer.flush(zlib.Z_FULL_FLUSH)
