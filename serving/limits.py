@@ -17,6 +17,7 @@ LOOK_AGAIN_S = 0.01
 class BodyLimit:
     """413 for bodies over the limit, whether they announce their size or not; 503 for one more that must be waited for.
 
+    415 for compressed ones, which have no bound once they are unpacked.
     Only what a route reads counts: whoever has no key is not waited for.
     """
 
@@ -38,6 +39,8 @@ class BodyLimit:
             nonlocal received, begun, reading
             if not begun:
                 begun = True
+                if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+                    raise _encoded()
                 self.waiting.take()
                 reading = True
             message = await receive()
@@ -57,6 +60,11 @@ class BodyLimit:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body is larger than {self.limit} bytes", code="body_too_large")
+
+
+def _encoded() -> ApiError:
+    message = "the body must be sent as it is, without content-encoding"
+    return ApiError(415, message, code="encoded_body", headers={"accept-encoding": "identity"})
 
 
 class SocketLimit:

@@ -19,6 +19,7 @@ MEANINGS = {
     404: "There is no such thing, or it is somebody else's.",
     409: "It contradicts what is already there; repeating cannot help.",
     413: "The body is too large.",
+    415: "The body is compressed.",
     422: "It is understood, but cannot be judged so.",
     429: "Over a limit; `retry-after` says when to repeat.",
     503: "Not now: repeat after `retry-after`.",
@@ -59,7 +60,7 @@ def documented(
     `returns` must carry an example in its schema; `done` are the statuses it comes with. `body` is what the route reads
     by hand, with named `examples` that can be sent as they are; `optional` when it may be left out. `also` are further
     media types of the answer. `errors` are the statuses of its own: what keys, bodies and parameters bring with them
-    (400, 401, 413, 429, 503) is added by `install`. `parameters` are those that FastAPI cannot see.
+    (400, 401, 413, 415, 429, 503) is added by `install`. `parameters` are those that FastAPI cannot see.
     """
     responses: dict[int | str, Any] = {status: {"description": MEANINGS[status], "content": ERROR} for status in errors}
     for status in done:
@@ -127,7 +128,7 @@ def _add_errors(method: str, operation: Schema) -> None:
     statuses = [401, 429, 503] if operation.get("security") else []
     statuses += [403] if operation.get("security") and method != "get" else []
     statuses += [400] if operation.get("parameters") or operation.get("requestBody") else []
-    statuses += [413] if operation.get("requestBody") else []
+    statuses += [413, 415] if operation.get("requestBody") else []
     for status in statuses:
         responses.setdefault(str(status), {"description": MEANINGS[status], "content": ERROR})
 

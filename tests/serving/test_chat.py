@@ -318,17 +318,18 @@ async def test_the_sdk_notices_a_broken_stream(live: Any) -> None:
                 live.engine.kill()
 
 
-async def test_unusual_line_separators_do_not_break_the_stream(live: Any) -> None:
+async def test_unusual_line_separators_do_not_break_the_stream(live: Any, eventually: Any) -> None:
     """U+2028 and U+0085 are legal inside JSON but end a line for `str.splitlines`."""
     live.shelf.publish(1, move=0.4, word="w\u2028\u0085-")
-    for _ in range(200):
-        if live.served == 1:
-            break
-        await asyncio.sleep(0.02)
+    await eventually(lambda: live.served == 1)
     answer = (await live.chat(max_tokens=2)).json()["choices"][0]["message"]["content"]
-    async with live.http.stream("POST", "/v1/chat/completions", json=live.body(stream=True, max_tokens=2)) as response:
-        raw = (await response.aread()).decode()
-    assert answer in raw
+    assert answer == "w\u2028\u0085-0 "
+    events = [event.data async for event in live.sse(json=live.body(stream=True, max_tokens=2))]
+    assert events.pop() == "[DONE]"
+    assert "".join(event["choices"][0]["delta"].get("content") or "" for event in events) == answer
+    chunks = await live.sdk.chat.completions.create(**live.body(stream=True, max_tokens=2))
+    assert "".join([chunk.choices[0].delta.content or "" async for chunk in chunks]) == answer
+    assert {kept.text for kept in live.ledger.completions(tuple(live.ledger.completion_ids())).values()} == {answer}
 
 
 async def test_a_whole_answer_looks_like_vllms(live: Any) -> None:

@@ -14,6 +14,7 @@ from feedback.manifest import write_manifest
 from feedback.reconcile import reconcile
 from serving.proof import Proof
 from serving.watcher import LAST_SWAP
+from tests.serving.test_metrics import scrape, value
 
 
 def _swaps(live: Any, result: str) -> float:
@@ -45,7 +46,11 @@ async def test_a_swap_under_streams_loses_nothing(live: Any, eventually: Any) ->
         "pause keep", "reload", "checksum", "reset", "resume", "score policy",
     ]  # fmt: skip
     assert live.gateway.watcher.last.in_flight >= 8
-    assert 0.05 <= live.gateway.watcher.last.pause_s < 3
+    last = live.gateway.watcher.last
+    assert 0.05 <= last.pause_s < 3
+    series = await scrape(live)
+    assert (value(series, "swap_pause_seconds"), value(series, "swap_held_seconds")) == (last.pause_s, last.held_s)
+    assert last.held_s != last.pause_s
 
 
 async def test_a_whole_answer_across_a_swap_says_so(live: Any, eventually: Any) -> None:

@@ -295,6 +295,25 @@ async def test_a_stream_learns_within_seconds_that_its_key_is_dead(live: Any, mo
     assert not await auth.still_valid(newer)
 
 
+async def test_a_stream_whose_key_is_revoked_ends_with_401_in_it(
+    live: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The status is sent by then: the client reads it as an event, and nothing after it."""
+    monkeypatch.setattr("serving.auth.FRESH_S", 0.0)
+    key = await made(live)
+    seen: list[Any] = []
+    async for event in live.sse(json=live.body(stream=True, max_tokens=2000), headers=bearer(key["key"])):
+        seen.append(event.data)
+        if len(seen) == 3:
+            assert (await live.http.delete(f"/v1/keys/{key['id']}")).status_code == 200
+    error = seen.pop()["error"]
+    assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
+    assert 3 <= len(seen) < 2000
+    assert all("error" not in payload for payload in seen), "[DONE] is none of them either"
+    await eventually(live.engine_is_free)
+    assert live.engine.state()["aborted"] == 1
+
+
 async def test_streams_go_on_when_nobody_can_tell(live: Any, valkey: Any) -> None:
     caller = live.gateway.keys.find(live.user_key)
     valkey.kill()

@@ -70,7 +70,7 @@ async def test_every_route_is_described_with_examples_and_errors(document: dict[
                 assert reference == {"$ref": "#/components/schemas/Error"}, f"{where} {status}"
         needed = ["401", "429", "503"] if each.get("security") else []
         needed += ["403"] if each.get("security") and method != "get" else []
-        needed += ["400", "413"] if sent else []
+        needed += ["400", "413", "415"] if sent else []
         assert set(needed) <= set(each["responses"]), where
     cookie = document["components"]["securitySchemes"].pop("session")
     assert (cookie["type"], cookie["in"], cookie["name"]) == ("apiKey", "cookie", "ratchet_session_8000")
