@@ -9,23 +9,17 @@ keystroke-level model (keystrokes.py). Prints a table, and JSON with --json.
 
 import argparse
 import json
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import rig
+from browsing import signed_in, site
 from keystrokes import hand_s
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from rich.console import Console
 from rich.table import Table
 
-from tests.conftest import free_port
-from tests.web.conftest import CHROMIUM, QUIET
-
-ENGINE = rig.ROOT / "tests/serving/fake_engine.py"
 ADDED = " Not boiling."
 # Seconds between the last input and the first "Saved" after it; what a hand or a key did, as the browser tells it.
 WATCH = """
@@ -127,28 +121,6 @@ ACTS = {
 }
 
 
-@contextmanager
-def signed_in() -> Iterator[Page]:
-    """A page in front of a gateway, with real processes around it."""
-    port = free_port()
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        rig.valkey(Path(directory)) as redis_url,
-        rig.process("engine", [str(ENGINE), str(port)], rig.AROUND, port) as engine,
-        rig.gateway(Path(directory) / "home", redis_url, engine) as gateway,
-        sync_playwright() as play,
-    ):
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        page = browser.new_page(base_url=gateway.url)
-        page.add_init_script(WATCH)
-        page.goto("/")
-        page.get_by_label("API key").fill(gateway.key)
-        page.get_by_role("button", name="Sign in").click()
-        page.get_by_label("Message").wait_for()
-        yield page
-        browser.close()
-
-
 def measure(page: Page, act: Act) -> dict[str, float]:
     """One judgement in a conversation of its own."""
     page.goto("/chat")
@@ -182,7 +154,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures there")
     asked = parser.parse_args()
     rows = []
-    with signed_in() as page:
+    with site() as there:
+        page = signed_in(there, WATCH)
         for (what, by), act in ACTS.items():
             seen = [measure(page, act) for _ in range(asked.times)]
             inputs = {name: seen[0][name] for name in ("clicks", "keys", "typed", "hand_s")}
