@@ -3,41 +3,48 @@
 A person is played by Playwright in Chromium, against the gateway as it ships and a scripted engine. The browser itself
 counts what it was given: presses of the mouse, keys (one of a chord such as Ctrl+Enter), characters of text. The time
 runs from the last of them to "Saved", which the page says once the ledger has it on disk: reading and deciding come on
-top. Prints a table, and JSON with --json.
+top, and so do the hands: beside it stands the time from the answer to "Saved" with hands at the pace of the
+keystroke-level model (keystrokes.py). Prints a table, and JSON with --json.
 """
 
 import argparse
 import json
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import rig
-from playwright.sync_api import Page, sync_playwright
+from browsing import signed_in, site
+from keystrokes import hand_s
+from playwright.sync_api import Page
 from rich.console import Console
 from rich.table import Table
 
-from tests.conftest import free_port
-from tests.web.conftest import CHROMIUM, QUIET
-
-ENGINE = rig.ROOT / "tests/serving/fake_engine.py"
 ADDED = " Not boiling."
 # Seconds between the last input and the first "Saved" after it; what a hand or a key did, as the browser tells it.
 WATCH = """
-window.spent = {clicks: 0, keys: 0, typed: 0, last: 0, saved: 0};
-window.begin = () => Object.assign(window.spent, {clicks: 0, keys: 0, typed: 0, last: 0, saved: 0});
+window.spent = {};
+window.begin = () => Object.assign(window.spent, {clicks: 0, keys: 0, typed: 0, last: 0, saved: 0, inputs: []});
+begin();
+let held = null;
 const given = (event, kind) => {
   if (!event.isTrusted) return;
   window.spent[kind] += 1;
   window.spent.last = event.timeStamp;
   window.spent.saved = 0;
 };
-addEventListener('pointerdown', (event) => given(event, 'clicks'), true);
-addEventListener('pointerup', (event) => event.isTrusted && (window.spent.last = event.timeStamp), true);
+addEventListener('pointerdown', (event) => {
+  given(event, 'clicks');
+  held = event;
+}, true);
+addEventListener('pointerup', (event) => {
+  if (!event.isTrusted) return;
+  window.spent.last = event.timeStamp;
+  const moved = Math.hypot(event.clientX - held.clientX, event.clientY - held.clientY);
+  window.spent.inputs.push(moved > 8 ? 'drag' : 'click');
+}, true);
 addEventListener('keydown', (event) => {
+  if (event.isTrusted) window.spent.inputs.push('key');
   if (['Control', 'Shift', 'Alt', 'Meta'].includes(event.key)) return;
   const text = event.target.matches('textarea') && event.key.length === 1 && !event.ctrlKey;
   given(event, text ? 'typed' : 'keys');
@@ -114,28 +121,6 @@ ACTS = {
 }
 
 
-@contextmanager
-def signed_in() -> Iterator[Page]:
-    """A page in front of a gateway, with real processes around it."""
-    port = free_port()
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        rig.valkey(Path(directory)) as redis_url,
-        rig.process("engine", [str(ENGINE), str(port)], rig.AROUND, port) as engine,
-        rig.gateway(Path(directory) / "home", redis_url, engine) as gateway,
-        sync_playwright() as play,
-    ):
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        page = browser.new_page(base_url=gateway.url)
-        page.add_init_script(WATCH)
-        page.goto("/")
-        page.get_by_label("API key").fill(gateway.key)
-        page.get_by_role("button", name="Sign in").click()
-        page.get_by_label("Message").wait_for()
-        yield page
-        browser.close()
-
-
 def measure(page: Page, act: Act) -> dict[str, float]:
     """One judgement in a conversation of its own."""
     page.goto("/chat")
@@ -148,13 +133,18 @@ def measure(page: Page, act: Act) -> dict[str, float]:
     act.do(page)
     page.locator("[role=status]", has_text="Saved").first.wait_for()
     spent: dict[str, Any] = page.evaluate("spent")
-    return {name: spent[name] for name in ("clicks", "keys", "typed")} | {"ms": spent["saved"] - spent["last"]}
+    inputs = {name: spent[name] for name in ("clicks", "keys", "typed")}
+    return inputs | {"hand_s": hand_s(spent["inputs"]), "ms": spent["saved"] - spent["last"]}
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    shown = Table("judgement", "by", "clicks", "keys", "characters typed", "ms from the last of them to Saved")
+    shown = Table(
+        "judgement", "by", "clicks", "keys", "characters typed", "ms from the last of them to Saved",
+        "s from the answer to Saved, hands at the model's pace",
+    )  # fmt: skip
     for row in rows:
-        shown.add_row(*(f"{row[name]:.0f}" if name == "ms" else str(row[name]) for name in row))
+        counted = (str(row[name]) for name in ("judgement", "by", "clicks", "keys", "typed"))
+        shown.add_row(*counted, f"{row['ms']:.0f}", f"{row['s']:.1f}")
     return shown
 
 
@@ -164,12 +154,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures there")
     asked = parser.parse_args()
     rows = []
-    with signed_in() as page:
+    with site() as there:
+        page = signed_in(there, WATCH)
         for (what, by), act in ACTS.items():
             seen = [measure(page, act) for _ in range(asked.times)]
-            inputs = {name: seen[0][name] for name in ("clicks", "keys", "typed")}
+            inputs = {name: seen[0][name] for name in ("clicks", "keys", "typed", "hand_s")}
             assert all(one[name] == inputs[name] for one in seen for name in inputs), f"{what} differs: {seen}"
-            rows.append({"judgement": what, "by": by, **inputs, "ms": median(one["ms"] for one in seen)})
+            ms = median(one["ms"] for one in seen)
+            rows.append({"judgement": what, "by": by, **inputs, "ms": ms, "s": inputs["hand_s"] + ms / 1000})
     Console(width=130).print(table(rows))
     if asked.json:
         asked.json.write_text(json.dumps(rows, indent=2))
