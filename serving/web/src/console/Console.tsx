@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState, type ComponentType, type ReactNode } from "react";
+import { useCallback, useEffect, useRef, useState, type ComponentType, type ReactNode } from "react";
 import type { Session } from "../api/client";
 import { Boundary } from "../app/Boundary";
 import type { InConsole } from "../app/route";
@@ -47,16 +47,18 @@ interface ConsoleProps {
 export default function Console({ session, at, menu, onSignedOut }: ConsoleProps) {
   const title = isView(at.view) ? NAMES[at.view] : "Console";
   const main = useRef<HTMLElement>(null);
-  const [said, say] = useState("");
+  const [said, setSaid] = useState({ words: "", loud: false });
+  const say = useCallback((words: string, loud = false) => setSaid({ words, loud }), []);
   const place = `${at.view}/${at.id}`;
   const before = useRef(place);
   useEffect(() => {
     // Whoever went elsewhere begins there, at its top; who has just arrived is left alone.
     if (before.current === place) return;
     before.current = place;
+    say("");
     main.current!.scrollTop = 0;
     main.current!.focus({ preventScroll: true });
-  }, [place]);
+  }, [place, say]);
   useEffect(() => {
     document.title = `${title}${at.id === null ? "" : ` ${at.id}`} · Ratchet`;
   }, [title, at.id]);
@@ -66,8 +68,8 @@ export default function Console({ session, at, menu, onSignedOut }: ConsoleProps
         {menu}
         <h1>{title}</h1>
       </header>
-      <p role="status" className="quiet">
-        {said}
+      <p role="status" className={said.loud ? "c-told c-problem" : "quiet"}>
+        {said.words}
       </p>
       <SignedOut value={onSignedOut}>
         <Say value={say}>

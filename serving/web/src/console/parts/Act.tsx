@@ -7,14 +7,15 @@ import {
   useState,
   type FormEvent,
   type ReactNode,
+  type RefObject,
 } from "react";
 import { ApiError } from "../../api/client";
 import { Dialog } from "../../app/Dialog";
 import { outcome, refused, unsure } from "./outcome";
 import { SignedOut } from "./usePolled";
 
-/** Says to who listens what became of a deed, where it is heard though the button is gone. */
-export const Say = createContext<(words: string) => void>(() => undefined);
+/** Says to who listens what became of a deed, where it is heard though the button is gone; `loud`, it is shown too. */
+export const Say = createContext<(words: string, loud?: boolean) => void>(() => undefined);
 
 interface ActProps {
   /** What it would be done to, as it stands: another one, and an open confirmation is of something else. */
@@ -39,6 +40,7 @@ export function Act({ name, danger, primary, disabled, ...rest }: ActProps) {
   const [open, setOpen] = useState(false);
   const say = useContext(Say);
   const here = useFocusKept();
+  const left = useLeft();
   const look = danger ? "danger" : primary ? "primary" : undefined;
   return (
     <span className="c-act" ref={here}>
@@ -49,6 +51,7 @@ export function Act({ name, danger, primary, disabled, ...rest }: ActProps) {
         <Deed
           name={name}
           look={look}
+          left={left}
           {...rest}
           onClose={(done) => {
             setOpen(false);
@@ -74,13 +77,37 @@ function useFocusKept() {
   return here;
 }
 
+const ENDED = "This ended while you read it; nothing was done.";
+
+/** What an open confirmation leaves to be said if it is taken away; null while the deed is under way. */
+interface Left {
+  words: string | null;
+  gone: boolean;
+}
+
+function useLeft() {
+  const say = useContext(Say);
+  const left = useRef<Left>({ words: null, gone: false });
+  const latest = useRef(say);
+  latest.current = say;
+  useLayoutEffect(() => {
+    left.current.gone = false;
+    return () => {
+      left.current.gone = true;
+      if (left.current.words !== null) latest.current(left.current.words, true);
+    };
+  }, []);
+  return left;
+}
+
 interface DeedProps extends Pick<ActProps, "of" | "name" | "title" | "reason" | "act" | "onDone" | "children"> {
   look: string | undefined;
+  left: RefObject<Left>;
   onClose: (done: boolean) => void;
 }
 
 /** It says to the end what it said when it was opened, and does that or nothing. */
-function Deed({ reason = "optional", act, onDone, onClose, ...now }: DeedProps) {
+function Deed({ reason = "optional", act, onDone, onClose, left, ...now }: DeedProps) {
   const begun = useRef(now);
   const moved = now.of !== begun.current.of;
   if (!moved) begun.current = { ...begun.current, children: now.children }; // it may hold a form
@@ -90,6 +117,13 @@ function Deed({ reason = "optional", act, onDone, onClose, ...now }: DeedProps) 
   const [problem, setProblem] = useState<unknown>(null);
   const signedOut = useContext(SignedOut);
   const field = useId();
+  const say = useContext(Say);
+  useLayoutEffect(() => {
+    left.current.words = acting ? null : problem === null ? ENDED : outcome(problem);
+    return () => {
+      left.current.words = null;
+    };
+  }, [left, acting, problem]);
   const submit = async (event: FormEvent) => {
     event.preventDefault();
     if (moved) return;
@@ -102,6 +136,7 @@ function Deed({ reason = "optional", act, onDone, onClose, ...now }: DeedProps) 
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) return signedOut();
       if (refused(error) || unsure(error)) onDone?.();
+      if (left.current.gone) say(outcome(error), true);
       setProblem(error);
       setActing(false);
     }

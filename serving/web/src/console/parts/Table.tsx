@@ -18,33 +18,36 @@ interface TableProps<Row> {
   empty: string;
 }
 
-/** Rows under names; the first column names the row. It scrolls in its own box where there is no room. */
+/**
+ * Rows under names; the first column names the row. Where there is no room for columns each row is a card, and each cell
+ * says what it is. The roles stand here because a browser may take a table that is laid out otherwise for none.
+ */
 export function Table<Row>({ label, columns, rows, id, empty }: TableProps<Row>) {
   if (rows.length === 0) return <p className="muted">{empty}</p>;
   const look = (column: Column<Row>) => (column.numeric ? "c-number" : undefined);
   return (
-    <div className="c-table" role="region" aria-label={label} tabIndex={0}>
-      <table>
-        <thead>
-          <tr>
+    <div className="c-table c-cards" role="region" aria-label={label} tabIndex={0}>
+      <table role="table">
+        <thead role="rowgroup">
+          <tr role="row">
             {columns.map((column) => (
-              <th key={column.name} scope="col" className={look(column)}>
+              <th key={column.name} scope="col" role="columnheader" className={look(column)}>
                 {column.name}
               </th>
             ))}
           </tr>
         </thead>
-        <tbody>
+        <tbody role="rowgroup">
           {rows.map((row) => (
-            <tr key={id(row)}>
+            <tr key={id(row)} role="row">
               {columns.map((column, at) =>
                 at === 0 ? (
-                  <th key={column.name} scope="row" className={look(column)}>
+                  <th key={column.name} scope="row" role="rowheader" className={look(column)}>
                     {column.cell(row)}
                   </th>
                 ) : (
-                  <td key={column.name} className={look(column)}>
-                    {column.cell(row)}
+                  <td key={column.name} role="cell" className={look(column)} data-label={column.name}>
+                    <div className="c-cell">{column.cell(row)}</div>
                   </td>
                 ),
               )}

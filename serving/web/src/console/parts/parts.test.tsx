@@ -5,7 +5,9 @@ import { Act, Say } from "./Act";
 import { Loaded } from "./Loaded";
 import { wholeTicks } from "./drawing";
 import { figure, Plot } from "./Plot";
+import { Paged as PagedList } from "./Paged";
 import { Table } from "./Table";
+import { usePages, type Paged } from "./usePages";
 import { SignedOut, usePolled } from "./usePolled";
 import { since } from "./When";
 
@@ -63,6 +65,23 @@ test("a server that hangs is no server that is well: it is said, with the time o
   expect(signals[0]!.aborted).toBe(true);
   await passing(2000); // and it is asked again
   expect(load).toHaveBeenCalledTimes(3);
+});
+
+test("a list whose server hangs says so, and can be asked again", async () => {
+  vi.useFakeTimers();
+  const hanging = () => new Promise<Paged<string>>(() => {});
+  const load = vi.fn(hanging).mockImplementationOnce(hanging).mockResolvedValue({ items: ["one"], next: null });
+  function List() {
+    return <PagedList pages={usePages(load)} empty="None.">{(items) => <p>{items.join()}</p>}</PagedList>;
+  }
+  render(<List />);
+  await passing(14_999);
+  expect(screen.queryByRole("alert")).toBeNull();
+  await passing(1);
+  expect(screen.getByRole("alert").textContent).toMatch(/^The server does not answer\./);
+  fireEvent.click(screen.getByText("Try again"));
+  await passing(0);
+  expect(screen.getByText("one")).toBeTruthy();
 });
 
 test("an answer that was overtaken is not shown", async () => {
@@ -187,6 +206,59 @@ test.each([true, false])("where its button goes the focus goes to the view, the 
   await waitFor(() => expect(document.activeElement).toBe(screen.getByRole("main")));
 });
 
+/** An order that stands as long as it can be given. */
+function ordered(doing: () => Promise<unknown>) {
+  const view = (there: boolean) => (
+    <Say value={said}>
+      {there && (
+        <Act of="1" name="Stop" title="Stop it?" act={doing}>
+          <p>It stops.</p>
+        </Act>
+      )}
+    </Say>
+  );
+  const { rerender } = render(view(true));
+  fireEvent.click(screen.getByText("Stop"));
+  said.mockClear();
+  return { end: () => rerender(view(false)), submit: () => fireEvent.submit(screen.getByText("It stops.").closest("form")!) };
+}
+
+test("a confirmation that is taken away says that nothing was done", () => {
+  const { end } = ordered(() => Promise.resolve());
+  end();
+  expect(said.mock.calls).toEqual([["This ended while you read it; nothing was done.", true]]);
+});
+
+test("a confirmation that was closed before says nothing when its button goes", () => {
+  const { end } = ordered(() => Promise.resolve());
+  fireEvent.click(screen.getByText("Cancel"));
+  end();
+  expect(said).not.toHaveBeenCalled();
+});
+
+test("why a deed was refused is still said when the refusal takes the confirmation away", async () => {
+  const { end, submit } = ordered(() => Promise.reject(new ApiError(409, "It has ended.", "conflict")));
+  submit();
+  await screen.findByRole("alert", { hidden: true });
+  end();
+  expect(said.mock.calls).toEqual([["Somebody else was quicker, and this was not done: It has ended.", true]]);
+});
+
+test.each([
+  [null, [["Stop: done."]]],
+  [new ApiError(503, "Not now."), [["It is not known whether this was done: look before you repeat it. Not now.", true]]],
+])("what was under way when its confirmation was taken away says how it ended: %o", async (error, says) => {
+  let tell = () => {};
+  const { end, submit } = ordered(
+    () => new Promise<void>((resolve, reject) => (tell = () => (error ? reject(error) : resolve()))),
+  );
+  submit();
+  end();
+  expect(said).not.toHaveBeenCalled();
+  await act(async () => tell());
+  expect(said.mock.calls).toEqual(says);
+});
+
 test("a deed that needs a reason waits for one", () => {
   deed(() => Promise.resolve(), "required");
   const confirming = () => screen.getByText("Promote", { selector: "[type=submit]" }) as HTMLButtonElement;
@@ -271,12 +343,17 @@ test("a plot is drawn anew only where it changed, and its lines differ by more t
 });
 
 test("a table names its rows, or says why there are none", () => {
-  const columns = [{ name: "round", cell: (row: number) => `round ${row}` }];
+  const columns = [
+    { name: "round", cell: (row: number) => `round ${row}` },
+    { name: "steps", cell: (row: number) => row * 2 },
+  ];
   const table = (rows: number[]) => (
     <Table label="Rounds" columns={columns} rows={rows} id={(row) => row} empty="No round yet." />
   );
   const { rerender } = render(table([7]));
   expect(screen.getByRole("rowheader", { name: "round 7" })).toBeTruthy();
+  // What a card says beside it.
+  expect(screen.getByRole("cell", { name: "14" }).dataset["label"]).toBe("steps");
   rerender(table([]));
   expect(screen.getByText("No round yet.")).toBeTruthy();
 });

@@ -1,5 +1,6 @@
 import { useCallback, useContext, useEffect, useRef, useState } from "react";
 import { ApiError } from "../../api/client";
+import { inTime } from "./in_time";
 import { SignedOut } from "./usePolled";
 
 export interface Paged<T> {
@@ -39,7 +40,7 @@ export function usePages<T>(load: Load<T>, of = ""): Pages<T> {
       const told = (change: (had: State<T>) => State<T>) => mine === asking.current && setState(change);
       told((had) => ({ ...(had.of === of ? had : begun<T>(of)), loading: true, problem: null }));
       try {
-        const { items, next } = await latest.current.load(before.next ?? undefined);
+        const { items, next } = await inTime(latest.current.load(before.next ?? undefined));
         told(() => ({ of, items: [...before.items, ...items], next, loading: false, problem: null }));
       } catch (problem) {
         if (problem instanceof ApiError && problem.status === 401) signedOut();

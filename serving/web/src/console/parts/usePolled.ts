@@ -1,5 +1,6 @@
 import { createContext, useCallback, useContext, useEffect, useRef, useState } from "react";
 import { ApiError } from "../../api/client";
+import { inTime } from "./in_time";
 
 /** What to do once the gateway no longer knows who asks. */
 export const SignedOut = createContext<() => void>(() => undefined);
@@ -16,8 +17,6 @@ export interface Polled<T> {
 }
 
 const SLOWEST_MS = 30_000;
-/** Who has not answered by then hangs: what is shown would look like news for ever. */
-const PATIENCE_MS = 15_000;
 
 /**
  * Asks again `everyMs` after each answer, or only once for null; less often while that fails, not at all while the
@@ -92,18 +91,5 @@ class Polling<T> {
   end(): void {
     window.clearTimeout(this.timer);
     this.asking.abort();
-  }
-}
-
-async function inTime<T>(answer: Promise<T>): Promise<T> {
-  let timer = 0;
-  const late = new Promise<never>((_, reject) => {
-    const told = new ApiError(0, "The server does not answer.", "unanswered");
-    timer = window.setTimeout(() => reject(told), PATIENCE_MS);
-  });
-  try {
-    return await Promise.race([answer, late]);
-  } finally {
-    window.clearTimeout(timer);
   }
 }

@@ -8,7 +8,7 @@ import { Why } from "../feedback/Review";
 import { Badge } from "../parts/Badge";
 import { Figure, Figures } from "../parts/Figure";
 import { Move } from "./Move";
-import { decoys, evidence, repeats, share, side, SOURCES, SPLITS } from "./words";
+import { decoys, evidence, repeats, share, side, sideRange, SOURCES, SPLITS } from "./words";
 
 interface OneRaterProps {
   id: string;
@@ -74,7 +74,7 @@ function Known({ row }: { row: RaterRow }) {
       <Figure
         name="Side"
         value={none(side(row), "no blind choice yet")}
-        note={counts.side > 0 ? `chance chose the sides; ${evidence(checks.log_e_side)}` : null}
+        note={counts.side > 0 ? `${sideRange(row)}; chance chose the sides; ${evidence(checks.log_e_side)}` : null}
       />
       <Figure
         name="Decoys passed over"

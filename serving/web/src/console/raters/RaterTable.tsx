@@ -7,7 +7,7 @@ import { Rater } from "../parts/Rater";
 import { type Column, Table } from "../parts/Table";
 import { When } from "../parts/When";
 import { Move } from "./Move";
-import { decoys, repeats, share, side, SOURCES, SPLITS } from "./words";
+import { decoys, repeats, share, side, sideRange, SOURCES, SPLITS } from "./words";
 
 interface RaterTableProps {
   rows: readonly RaterRow[];
@@ -73,6 +73,7 @@ export function Side({ row }: { row: Pick<RaterRow, "side" | "checks"> }) {
       <span className="p-bar" aria-hidden="true">
         <span style={{ width: `${row.side * 100}%` }} />
       </span>
+      <span className="muted small">{sideRange(row)}</span>
     </span>
   );
 }

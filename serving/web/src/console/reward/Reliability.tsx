@@ -4,6 +4,7 @@ import { Loaded } from "../parts/Loaded";
 import { figure, Plot } from "../parts/Plot";
 import { Table, type Column } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
+import { wilson } from "../parts/wilson";
 import { ranged } from "../parts/words";
 
 /** How sure one version's reward model is, and how often it is right. */
@@ -23,8 +24,8 @@ export function Reliability({ version }: { version: number }) {
 }
 
 function Shown({ fit, version }: { fit: Fit; version: number }) {
-  const points = fit.bins.map(({ predicted, observed }) => ({ x: predicted, y: observed }));
-  const least = Math.min(0.5, ...points.map(({ y }) => y));
+  const points = fit.bins.map((bin) => ({ x: bin.predicted, y: bin.observed, ...wilson(bin.observed, bin.pairs) }));
+  const least = Math.min(0.5, ...points.map(({ low }) => low));
   return (
     <section aria-label={`Reward model of ${nameOf(version)}`}>
       <h2>{nameOf(version)}</h2>
@@ -43,7 +44,10 @@ function Shown({ fit, version }: { fit: Fit; version: number }) {
             diagonal="as sure as right"
             height={320}
           />
-          <p className="muted small">On the dashed line it is as sure as it is right; below it, too sure.</p>
+          <p className="muted small">
+            On the dashed line it is as sure as it is right; below it, too sure. The bars are 95 % intervals (Wilson), as
+            if each pair were judged by itself.
+          </p>
         </div>
         <div className="c-stack">
           <Table label="Pairs by confidence" columns={BINS} rows={fit.bins} id={(bin) => bin.predicted} empty="No bins." />
@@ -59,6 +63,7 @@ function Shown({ fit, version }: { fit: Fit; version: number }) {
 const BINS: Column<Bin>[] = [
   { name: "sure", cell: ({ predicted }) => figure(predicted), numeric: true },
   { name: "right", cell: ({ observed }) => figure(observed), numeric: true },
+  { name: "95 % interval", cell: ({ observed, pairs }) => ranged(wilson(observed, pairs)), numeric: true },
   { name: "pairs", cell: ({ pairs }) => figure(pairs), numeric: true },
 ];
 

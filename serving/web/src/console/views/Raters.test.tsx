@@ -4,7 +4,7 @@ import type { Session } from "../../api/client";
 import type { Checks, RaterRow } from "../../api/oversight";
 import { gateway, json } from "../../rating/gateway_double";
 import { shortRater } from "../parts/Rater";
-import { decoys, evidence, repeats, share, side } from "../raters/words";
+import { decoys, evidence, repeats, share, side, sideRange } from "../raters/words";
 import { Raters } from "./Raters";
 
 const CHECKS: Checks = {
@@ -45,6 +45,7 @@ it("says figures in words", () => {
     "",
   ]);
   expect([decoys(CHECKS), repeats(CHECKS), side(JOE)]).toEqual(["4 of 5", "2 of 5", "75 % left (12 of 16)"]);
+  expect([sideRange(JOE), sideRange({ ...JOE, side: null })]).toEqual(["95 %: 51 to 90 %", ""]);
   expect(decoys({ ...CHECKS, passed: 0, failed: 0 })).toBe("");
   expect(evidence(-0.5)).toBe("nothing speaks against it");
   expect(evidence(Math.log(20))).toBe("evidence against it: e = 20");
@@ -74,7 +75,7 @@ it("shows all of one, also of one of whom nothing stands", async () => {
   });
   const { unmount } = render(<Raters session={SESSION} id={JOE.rater} />);
   await screen.findByText("capped: nobody teaches more");
-  expect(screen.getByText(/chance chose the sides; evidence against it: e = 3.3/)).toBeTruthy();
+  expect(screen.getByText("95 %: 51 to 90 %; chance chose the sides; evidence against it: e = 3.3")).toBeTruthy();
   unmount();
   render(<Raters session={SESSION} id="rater_none" />);
   await screen.findByText(/Nothing of theirs stands now/);
