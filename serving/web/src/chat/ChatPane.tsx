@@ -6,6 +6,7 @@ import type { Memory } from "../rating";
 import { Banner } from "./Banner";
 import { correctedIn } from "./begun_words";
 import { Composer } from "./Composer";
+import { Markdown } from "./Markdown";
 import { PrivacyBar } from "./PrivacyBar";
 import type { Writing } from "./chat_state";
 import type { ChatStore } from "./store";
@@ -111,6 +112,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
             />
           ))}
           {asked && !writing && <Question text={words(asked.messages)} />}
+          {failure?.shown && !writing && !trial && <BrokenOff text={failure.shown} />}
           {trial && <TrialView trial={trial} memory={memory!} onDecided={decide} onClose={() => void close()} />}
           {trial && stuck && (
             <p className="muted small" role="alert">
@@ -141,6 +143,16 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
       />
       <Announcer writing={writing !== null} text={turns.at(-1)?.node.content ?? ""} failed={failure !== null} />
     </main>
+  );
+}
+
+/** Kept nowhere, so there is nothing to do with it but to read it. */
+function BrokenOff({ text }: { text: string }) {
+  return (
+    <article className="answer" aria-label="An answer that broke off">
+      <Markdown text={text} />
+      <p className="muted small">It broke off here and is not kept.</p>
+    </article>
   );
 }
 

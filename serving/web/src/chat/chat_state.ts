@@ -20,6 +20,8 @@ export interface Failure {
   retry: { parent: string | null; messages: Message[] } | null;
   /** The words of the composer that were not taken. */
   draft: string | null;
+  /** What was seen of an answer that broke off, and is kept nowhere else. */
+  shown?: string;
 }
 
 export interface ChatState {

@@ -153,3 +153,16 @@ test("of a first answer of which nothing was kept, the question can be asked aga
   await store.ask("count");
   expect([store.state.status, store.state.failure?.draft]).toEqual(["new", "count"]);
 });
+
+test("what was seen of an answer that its engine broke off stays in sight, and can be asked for again", async () => {
+  const broken = `data: ${JSON.stringify({ error: { message: "gone", code: "engine_unavailable" } })}\n\n`;
+  answers = [card(true), tree("a:0"), () => sse(event(1, "One two", { ratchet: FACTS }) + broken), card(true), tree("a:0")];
+  const store = new ChatStore("web-1", true);
+  await store.open();
+  const seen: (string | undefined)[] = [];
+  store.subscribe(() => seen.push(store.state.writing?.text ?? store.state.failure?.shown));
+  await store.ask("count");
+  expect(seen.at(-1)).toBe("One two");
+  expect(new Set(seen.slice(seen.indexOf("One two")))).toEqual(new Set(["One two"]));
+  expect(store.state.failure).toMatchObject({ retry: { parent: "a:0" }, draft: "count", shown: "One two" });
+});

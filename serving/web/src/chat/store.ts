@@ -3,7 +3,7 @@ import { ApiError, chats, chunks, conversations, explain } from "../api/client";
 import type { ChatRequest, Message, ServerEvent } from "../api/client";
 import { unbroken } from "../api/unbroken";
 import { TextBuffer } from "./buffer";
-import { begun, facts, written, type ChatState, type Seen, type Writing } from "./chat_state";
+import { begun, facts, written, type ChatState, type Failure, type Seen, type Writing } from "./chat_state";
 import { draftOf, forgetDraft, keepDraft, NEW } from "./drafts";
 import { forgetStream, pendingStream, rememberStream, type PendingStream } from "./pending";
 import { messagesTo, newestEnd } from "./tree";
@@ -226,19 +226,21 @@ export class ChatStore {
   ): Promise<void> {
     forgetStream(this.state.id);
     const gone = error instanceof ApiError && error.status === 404 && error.code === "stream_not_found";
-    // What was shown is kept by the server, as a partial answer, or finished meanwhile.
+    const unanswered: Failure = { error, retry: { parent, messages }, draft: this.sent, shown: text };
     if ((gone || seen.responseId !== null) && !this.state.temporary) {
-      this.set({ writing: null });
-      await this.reload();
-      if (gone && this.state.status !== "missing") return this.keepOut();
+      // In sight until it is known what the server keeps: of an answer that its engine broke off, nothing.
+      this.set({ writing: null, failure: { ...unanswered, draft: null } });
+      if (!(await this.reload()) && gone) return this.keepOut();
     } else if (text) {
       this.finish(text, { ...seen, facts: { ...seen.facts!, partial: true } }, parent, messages);
     }
-    // Of an answer that broke off so early that nothing is kept, the question is given back.
-    const answered = seen.responseId !== null && this.state.nodes.size > 0;
-    const retry = answered ? null : { parent, messages };
-    this.set({ writing: null, failure: { error, retry, draft: answered ? null : this.sent } });
-    if (!answered && this.state.nodes.size === 0) this.set({ status: "new" });
+    const kept = [...this.state.nodes.values()].some((node) => node.response_id === seen.responseId);
+    if (gone && kept) {
+      this.dismiss();
+      return this.keepOut();
+    }
+    this.set({ writing: null, failure: kept ? { error, retry: null, draft: null } : unanswered });
+    if (!kept && this.state.nodes.size === 0) this.set({ status: "new" });
     this.changed(this);
     await this.keepOut();
   }
