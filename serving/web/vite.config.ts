@@ -32,6 +32,7 @@ export default defineConfig({
   plugins: [react(), compressed()],
   build: {
     target: "es2022",
+    cssTarget: ["chrome123", "firefox128", "safari17.5"], // these know light-dark()
     // Inlined fonts would bloat the style sheet, and the policy of the page forbids inlined scripts.
     assetsInlineLimit: 0,
     emptyOutDir: true,

@@ -29,6 +29,19 @@ async def test_axe_notices_what_is_wrong(page: Any) -> None:
     assert [said.partition(":")[0] for said in await complaints(page)] == ["button-name"]
 
 
+async def test_the_theme_is_the_systems_unless_one_is_chosen(page: Any) -> None:
+    async def ground(scheme: str) -> str:
+        await page.emulate_media(color_scheme=scheme)
+        return str(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+    light, dark = "rgb(252, 251, 249)", "rgb(25, 26, 28)"
+    assert [await ground("light"), await ground("dark")] == [light, dark]
+    await page.get_by_role("button", name="joe").click()
+    for name, colour in (("Light", light), ("Dark", dark)):
+        await page.get_by_role("group", name="Theme").get_by_role("button", name=name).click()
+        assert [await ground("light"), await ground("dark")] == [colour, colour]
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)])
 async def test_each_view_is_for_everybody(page: Any, served: Live, scheme: str, width: int) -> None:
     await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")

@@ -9,6 +9,7 @@ from feedback.keys import KeyRing
 from tests.serving.live import Live, Shelf
 from tests.web.conftest import PATIENCE_MS, sign_in
 from tests.web.learning import ITERATIONS, refused, stock, under_way
+from tests.web.shots import shoot, too_wide
 from tests.web.test_accessibility import complaints
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -96,7 +97,8 @@ async def test_reliability_of_reward_models(console: Any) -> None:
     figure = console.locator("figure", has_text="Reliability")
     await expect(figure.locator("svg g[data-mark=dot] circle")).to_have_count(5)
     await expect(figure.locator("svg g[data-mark=link]")).to_have_count(1)
-    assert (await numbers(console, "Reliability"))[-1] == "0.95 0.815"
+    await expect(figure.locator("svg g[data-mark=rule] line[y1]")).to_have_count(5)  # an interval for each
+    assert (await numbers(console, "Reliability"))[-1] == "0.95 0.815 (0.6209 to 0.9222)"
     assert (await numbers(console, "Accuracy"))[1:] == ["1 0.66 (0.6 to 0.71)", "2 0.74 (0.68 to 0.79)"]
     await console.get_by_role("link", name="policy-v1").click()
     await console.get_by_role("heading", name="policy-v1").wait_for()
@@ -165,4 +167,6 @@ async def test_each_view_of_learning_is_for_everybody(console: Any, served: Live
         await console.goto(f"/console/{view}")
         await console.get_by_text(shown).or_(console.get_by_label(shown)).first.wait_for()
         seen[view] = await complaints(console)
+        await shoot(console, f"{view.replace('/', '-')}-{scheme}-{width}")
+        assert await too_wide(console, width) == [], view
     assert {view: said for view, said in seen.items() if said} == {}

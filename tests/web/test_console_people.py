@@ -14,6 +14,7 @@ from feedback.raters import Raters
 from tests.serving.live import Live
 from tests.web.conftest import PATIENCE_MS, sign_in
 from tests.web.people import HURT, QUESTION, People, judged
+from tests.web.shots import shoot, too_wide
 from tests.web.test_accessibility import complaints
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -237,7 +238,8 @@ async def test_each_view_of_people_is_for_everybody(
                 await rows(console).nth(row).get_by_role("button").first.click()
                 await rows(console).nth(row).locator(".p-facts").wait_for()
         seen[path] = await complaints(console)
-        assert await console.evaluate("document.documentElement.scrollWidth") <= width, path
+        await shoot(console, f"{path.replace('/', '-')}-{scheme}-{width}")
+        assert await too_wide(console, width) == [], path
     assert {path: said for path, said in seen.items() if said} == {}
 
 

@@ -1,6 +1,5 @@
 """What an operator does in the console with releases, policies and the leaderboard, in Chromium."""
 
-import os
 from typing import Any
 
 import pytest
@@ -8,9 +7,8 @@ import pytest
 from feedback.releases import ReleaseBook
 from tests.serving.live import Live, Shelf
 from tests.web.releasing import released, stock, voted
+from tests.web.shots import shoot, too_wide
 from tests.web.test_accessibility import complaints
-
-SHOTS = os.environ.get("RATCHET_SHOTS")  # a folder for screenshots, for whoever wants to look at them
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +115,21 @@ async def test_of_two_operators_the_slower_one_sees_how_it_is_now(console: Any, 
     assert served.gateway.registry.stable() == 1
 
 
+async def test_a_release_that_ends_while_an_order_is_considered_says_so(console: Any, served: Live) -> None:
+    voted(served, released(served))
+    await console.goto("/console/releases/1")
+    await console.get_by_role("button", name="Promote", exact=True).click()
+    await console.get_by_role("dialog").get_by_label("Reason").fill("It is bett")
+    await served.http.post("/v1/releases/1/abort", json={"reason": "people complain"})
+    told = console.get_by_role("status").get_by_text("This ended while you read it; nothing was done.")
+    await told.wait_for()
+    assert (await told.bounding_box())["height"] > 10, "it is said, and not seen"
+    assert await console.get_by_role("dialog").count() == 0
+    await console.wait_for_function("document.activeElement.id === 'console'")
+    await console.get_by_role("link", name="All releases").click()
+    await told.wait_for(state="detached")
+
+
 async def test_a_proposed_release_is_promoted(console: Any, served: Live, eventually: Any) -> None:
     voted(served, released(served, step=4, proposed=True))
     await console.goto("/console/releases/1")
@@ -206,10 +219,6 @@ async def test_the_views_are_for_everybody(console: Any, served: Live, scheme: s
         for plot in await console.locator(".c-drawn").all():
             await plot.locator("svg").wait_for()
         seen[view] = await complaints(console)
-        if SHOTS:
-            height = await console.evaluate("document.querySelector('.console').scrollHeight")
-            await console.set_viewport_size({"width": width, "height": max(844, height)})
-            await console.screenshot(path=f"{SHOTS}/{view}-{scheme}-{width}.png")
-            await console.set_viewport_size({"width": width, "height": 844})
-        assert await console.evaluate("document.documentElement.scrollWidth") <= width, f"{view} is too wide"
+        await shoot(console, f"{view}-{scheme}-{width}")
+        assert await too_wide(console, width) == [], view
     assert {view: said for view, said in seen.items() if said} == {}

@@ -10,7 +10,7 @@ export function chosenTheme(): Theme {
   }
 }
 
-/** Auto leaves it to the system: the style sheet asks for `prefers-color-scheme`. */
+/** Auto leaves it to the system: the style sheet has both colours of everything. */
 export function applyTheme(theme: Theme): void {
   if (theme === "auto") delete document.documentElement.dataset["theme"];
   else document.documentElement.dataset["theme"] = theme;

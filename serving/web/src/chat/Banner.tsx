@@ -1,6 +1,7 @@
 import { useEffect, useState } from "react";
 import { ApiError, duration, explain } from "../api/client";
-import type { ChatStore, Failure } from "./store";
+import type { Failure } from "./chat_state";
+import type { ChatStore } from "./store";
 
 /** What went wrong and what can be done; a retry waits for as long as the server asked. */
 export function Banner({ failure, store }: { failure: Failure; store: ChatStore }) {

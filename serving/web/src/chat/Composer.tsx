@@ -1,7 +1,8 @@
 import { useEffect, useLayoutEffect, useRef, useState, type KeyboardEvent } from "react";
 import { SendIcon, StopIcon } from "../app/icons";
 import { draftOf, keepDraft, NEW } from "./drafts";
-import type { ChatState, ChatStore } from "./store";
+import type { ChatState } from "./chat_state";
+import type { ChatStore } from "./store";
 import type { Mode } from "./trials";
 
 interface ComposerProps {

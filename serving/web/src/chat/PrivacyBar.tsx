@@ -1,4 +1,5 @@
-import type { ChatState, ChatStore } from "./store";
+import type { ChatState } from "./chat_state";
+import type { ChatStore } from "./store";
 
 interface PrivacyBarProps {
   chat: ChatState;

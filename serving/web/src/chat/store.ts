@@ -1,44 +1,12 @@
 /** One conversation as the page shows it, and the answer that is being written in it. */
 import { ApiError, chats, chunks, conversations, explain } from "../api/client";
-import type { ChatRequest, Conversation, Message, RatchetFacts, ServerEvent, TreeNode } from "../api/client";
+import type { ChatRequest, Message, ServerEvent } from "../api/client";
 import { unbroken } from "../api/unbroken";
 import { TextBuffer } from "./buffer";
+import { begun, facts, written, type ChatState, type Seen, type Writing } from "./chat_state";
 import { draftOf, forgetDraft, keepDraft, NEW } from "./drafts";
 import { forgetStream, pendingStream, rememberStream, type PendingStream } from "./pending";
-import { messagesTo, newestEnd, type Nodes } from "./tree";
-
-/** An answer that is being written: no node yet. */
-export interface Writing {
-  responseId: string | null;
-  parent: string | null;
-  messages: Message[];
-  text: string;
-  stopping: boolean;
-  reconnecting: boolean;
-  /** The words of the composer that it answers. */
-  draft: string | null;
-}
-
-export interface Failure {
-  error: unknown;
-  /** What was asked and not answered, to be tried again. */
-  retry: { parent: string | null; messages: Message[] } | null;
-  /** The words of the composer that were not taken. */
-  draft: string | null;
-}
-
-export interface ChatState {
-  id: string;
-  /** "new" until something was asked, "missing" where there is no such conversation. */
-  status: "new" | "loading" | "ready" | "missing";
-  title: string;
-  nodes: Nodes;
-  head: string | null;
-  writing: Writing | null;
-  failure: Failure | null;
-  allowTraining: boolean;
-  temporary: boolean;
-}
+import { messagesTo, newestEnd } from "./tree";
 
 export class ChatStore {
   private listeners = new Set<() => void>();
@@ -47,11 +15,7 @@ export class ChatStore {
   state: ChatState;
 
   constructor(id: string, known: boolean, private readonly changed: (store: ChatStore) => void = () => undefined) {
-    const status = known ? "loading" : "new";
-    this.state = {
-      id, status, title: "", nodes: new Map(), head: null, writing: null, failure: null, allowTraining: true,
-      temporary: false,
-    };
+    this.state = begun(id, known);
   }
 
   subscribe = (listener: () => void): (() => void) => {
@@ -250,11 +214,7 @@ export class ChatStore {
   private finish(text: string, seen: Seen, parent: string | null, messages: Message[]): void {
     forgetStream(this.state.id);
     const id = seen.facts?.completion_ids[0] ?? seen.responseId ?? `unnamed-${this.state.nodes.size}`;
-    const node: TreeNode = {
-      completion_id: id, response_id: seen.responseId ?? id, choice: 0, parent_id: parent, new_messages: messages,
-      content: text, policy_version: seen.facts?.policy_version ?? null, created: Math.floor(Date.now() / 1000),
-      finish_reason: seen.finish ?? "stop", partial: seen.facts?.partial ?? false, siblings: [],
-    };
+    const node = written(id, text, seen, parent, messages);
     const nodes = new Map(this.state.nodes).set(id, node);
     this.set({ nodes, head: id, writing: null, status: "ready" });
     this.changed(this);
@@ -332,12 +292,3 @@ export class ChatStore {
     this.set({ title });
   }
 }
-
-interface Seen {
-  facts: RatchetFacts | null;
-  finish: string | null;
-  responseId: string | null;
-  lastId: string;
-}
-
-const facts = (card: Conversation) => ({ title: card.title, allowTraining: card.allow_training });

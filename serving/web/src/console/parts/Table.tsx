@@ -42,7 +42,13 @@ export function Table<Row>({ label, columns, rows, id, empty }: TableProps<Row>)
             <tr key={id(row)} role="row">
               {columns.map((column, at) =>
                 at === 0 ? (
-                  <th key={column.name} scope="row" role="rowheader" className={look(column)}>
+                  <th
+                    key={column.name}
+                    scope="row"
+                    role="rowheader"
+                    className={look(column)}
+                    data-label={column.name}
+                  >
                     {column.cell(row)}
                   </th>
                 ) : (

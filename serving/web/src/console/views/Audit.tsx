@@ -24,7 +24,7 @@ const COLUMNS: Column<AuditLine>[] = [
   { name: "What", cell: (line) => <What line={line} /> },
   { name: "Deed", cell: (line) => <Deed line={line} /> },
   { name: "By", cell: ({ actor }) => actor },
-  { name: "Why", cell: ({ reason }) => <span className="p-why">{reason}</span> },
+  { name: "Why", cell: ({ reason }) => reason && <span className="p-why">{reason}</span> },
 ];
 
 /** Who changed what that others see, newest first. */

@@ -1,0 +1,67 @@
+/** What there is of one conversation on the page. */
+import type { Conversation, Message, RatchetFacts, TreeNode } from "../api/client";
+import type { Nodes } from "./tree";
+
+/** An answer that is being written: no node yet. */
+export interface Writing {
+  responseId: string | null;
+  parent: string | null;
+  messages: Message[];
+  text: string;
+  stopping: boolean;
+  reconnecting: boolean;
+  /** The words of the composer that it answers. */
+  draft: string | null;
+}
+
+export interface Failure {
+  error: unknown;
+  /** What was asked and not answered, to be tried again. */
+  retry: { parent: string | null; messages: Message[] } | null;
+  /** The words of the composer that were not taken. */
+  draft: string | null;
+}
+
+export interface ChatState {
+  id: string;
+  /** "new" until something was asked, "missing" where there is no such conversation. */
+  status: "new" | "loading" | "ready" | "missing";
+  title: string;
+  nodes: Nodes;
+  head: string | null;
+  writing: Writing | null;
+  failure: Failure | null;
+  allowTraining: boolean;
+  temporary: boolean;
+}
+
+/** As it is before anything was asked, or loaded. */
+export function begun(id: string, known: boolean): ChatState {
+  return {
+    id, status: known ? "loading" : "new", title: "", nodes: new Map(), head: null, writing: null, failure: null,
+    allowTraining: true, temporary: false,
+  };
+}
+
+/** What its card says of it. */
+export const facts = (card: Conversation): Pick<ChatState, "title" | "allowTraining"> => ({
+  title: card.title,
+  allowTraining: card.allow_training,
+});
+
+/** What a stream has told so far. */
+export interface Seen {
+  facts: RatchetFacts | null;
+  finish: string | null;
+  responseId: string | null;
+  lastId: string;
+}
+
+/** The answer that was written, as the server will list it. */
+export function written(id: string, text: string, seen: Seen, parent: string | null, messages: Message[]): TreeNode {
+  return {
+    completion_id: id, response_id: seen.responseId ?? id, choice: 0, parent_id: parent, new_messages: messages,
+    content: text, policy_version: seen.facts?.policy_version ?? null, created: Math.floor(Date.now() / 1000),
+    finish_reason: seen.finish ?? "stop", partial: seen.facts?.partial ?? false, siblings: [],
+  };
+}
