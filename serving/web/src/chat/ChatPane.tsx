@@ -7,6 +7,7 @@ import { Banner } from "./Banner";
 import { correctedIn } from "./begun_words";
 import { Composer } from "./Composer";
 import { PrivacyBar } from "./PrivacyBar";
+import { forgetSaid } from "./said";
 import type { ChatStore, Writing } from "./store";
 import { forgetDraft } from "./drafts";
 import { begunRanking, forgetTrial, keepRanking, leaveTrial, openTrial, rememberTrial } from "./open_trials";
@@ -34,6 +35,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
     setDecided(false);
     setStuck(null);
     setTrial(next);
+    forgetSaid(); // the answers of a trial may have been judged in it
     if (next?.way.kind === "rank-known") rememberTrial(store.state.id, next, null);
   }, [store]);
   const memory = useMemo(() => trial && memoryOf(store, trial), [store, trial]);
@@ -69,8 +71,9 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   };
   const close = async () => {
     const { messages, asked: fresh } = trial!;
+    const end = stuck ? stuck.winner : decided ? null : hadBefore(trial!);
     await leaveTrial(store.state.id);
-    await store.goOnFrom(null);
+    await store.goOnFrom(end);
     begin(null);
     if (fresh === null) return;
     const said = words(messages);
@@ -92,7 +95,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
       <div className="scroll" ref={following.ref} onScroll={following.onScroll} tabIndex={-1}>
         <div className={trial ? "turns wide" : "turns"}>
           {chat.status === "missing" && !trial && <p className="muted nothing">There is no such conversation, or it was deleted.</p>}
-          {chat.status === "new" && !asked && <Welcome />}
+          {chat.status === "new" && !asked && <Welcome learns={!chat.temporary && chat.allowTraining} />}
           {shown.map((turn) => (
             <TurnView
               key={turn.node.completion_id}
@@ -168,15 +171,22 @@ function memoryOf(store: ChatStore, trial: Trial): Memory {
   };
 }
 
+/** Whoever wants no other answer after all keeps the one that was there. */
+const hadBefore = ({ way }: Trial): string | null =>
+  way.kind === "compare" && way.source.kind === "another" ? way.source.existing.completionId : null;
+
 const words = (messages: { role: string; content: string | null }[]) =>
   messages.filter((message) => message.role === "user").map((message) => message.content ?? "").join("\n\n");
 
-function Welcome() {
+function Welcome({ learns }: { learns: boolean }) {
   return (
     <section className="welcome">
       <h2>What would you like to know?</h2>
       <p className="muted">
-        Say what you think of the answers: the next policy learns from it. <kbd>?</kbd> shows the keyboard shortcuts.
+        {learns ? "Say what you think of the answers: the next policy learns from it." : "Nothing is learned from this chat."}{" "}
+        <span className="only-wide">
+          <kbd>Esc</kbd> leaves the field, then <kbd>?</kbd> shows the keyboard shortcuts.
+        </span>
       </p>
     </section>
   );
