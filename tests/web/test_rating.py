@@ -46,7 +46,7 @@ async def four(page: Any, served: Live) -> Any:
 async def drag(page: Any, name: str, target: str) -> None:
     """An answer by its handle to where `target` is once something is dragged."""
     handle = page.get_by_role("button", name=f"{name},")
-    await handle.scroll_into_view_if_needed()
+    await handle.evaluate("handle => handle.scrollIntoView({block: 'center'})")  # not under the row of buttons
     box = await handle.bounding_box()
     await page.mouse.move(box["x"] + 8, box["y"] + 8)
     await page.mouse.down()
@@ -286,3 +286,14 @@ async def test_only_the_thread_scrolls_be_it_ever_so_long(page: Any, served: Liv
             await page.get_by_role("button", name="A is better").click()
             await saved(page)
     assert seen == dict.fromkeys(seen, height)
+
+
+async def test_not_now_keeps_the_answer_that_was_there(page: Any, served: Live) -> None:
+    await asked(page, served)
+    served.engine.set(says={"tea?": SIDES[1]}, hold_at=HELD)
+    await page.get_by_role("button", name="Another answer side by side").click()
+    await page.get_by_text("Black, and b").wait_for()
+    await page.get_by_role("button", name="Not now").click()
+    await page.get_by_text("1/2").wait_for()
+    await answered(page, "Green.")
+    await page.get_by_role("button", name="Another answer in its place").wait_for()
