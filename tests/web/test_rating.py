@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from feedback.checks import checked
 from feedback.judgements import Comparison, Demonstration, Feedback, Flag, Ranking, Rating
+from serving import checks
 from tests.feedback.test_erasure import publish
 from tests.serving.live import Live
 from tests.web.test_interruptions import HELD, SIDES, shown, try_several
@@ -297,3 +299,32 @@ async def test_not_now_keeps_the_answer_that_was_there(page: Any, served: Live) 
     await page.get_by_text("1/2").wait_for()
     await answered(page, "Green.")
     await page.get_by_role("button", name="Another answer in its place").wait_for()
+
+
+async def test_a_pair_comes_again_swapped_and_the_chat_stays_where_it_is(
+    page: Any, served: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "REPEAT_AFTER_S", -1.0)  # what was chosen this moment may come again
+    await page.evaluate("Math.random = () => 0")
+    for question in ("tea?", "milk?"):
+        served.engine.set(says={question: SIDES})
+        await try_several(page, "2 side by side", question)
+        await page.get_by_text("The answers are complete.").wait_for()
+        texts = await shown(page, 2)
+        async with given(page):
+            await page.keyboard.press("a")
+        await page.get_by_role("button", name="Close").click()
+        if question == "tea?":
+            pair = page.get_by_role("dialog")
+            again = pair.locator(".r-column .markdown")
+            await again.nth(1).wait_for()
+            assert [text.strip() for text in await again.all_inner_texts()] == texts[::-1]
+            async with given(page):
+                await page.keyboard.press("b")
+            await pair.locator(".r-votes").get_by_role("button", name="Close").click()
+        await answered(page, texts[0])
+        assert await page.get_by_role("dialog").count() == 0
+    said = standing(served)
+    assert [each.lane == "repeat" for each in said] == [False, True, False], "one a session"
+    [counts] = checked(said, served.gateway.archive).values()
+    assert (counts.same, counts.other) == (1, 0)

@@ -6,6 +6,7 @@ import type { Memory } from "../rating";
 import { Banner } from "./Banner";
 import { correctedIn } from "./begun_words";
 import { Composer } from "./Composer";
+import { OneMore, useOneMore } from "./OneMore";
 import { PrivacyBar } from "./PrivacyBar";
 import { forgetSaid } from "./said";
 import type { ChatStore, Writing } from "./store";
@@ -29,6 +30,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   const { writing, failure, nodes } = chat;
   const [trial, setTrial] = useState<Trial | null>(() => openTrial(chat.id));
   const [decided, setDecided] = useState(false);
+  const more = useOneMore();
   /** What was chosen and could not be loaded. */
   const [stuck, setStuck] = useState<{ winner: string | null } | null>(null);
   const begin = useCallback((next: Trial | null) => {
@@ -61,6 +63,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
     forgetDraft(store.state.id, question);
     forgetTrial(store.state.id);
     setDecided(false);
+    void more.voted();
     void goOn(winner);
   };
   // The next question waits for it: it would follow another answer.
@@ -141,6 +144,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
         trying={trial !== null && !decided}
         onTry={(text, mode) => begin(trialOf(store, text, mode))}
       />
+      {more.pair && !trial && <OneMore pair={more.pair} onClose={more.done} />}
       <Announcer writing={writing !== null} text={turns.at(-1)?.node.content ?? ""} failed={failure !== null} />
     </main>
   );
