@@ -190,8 +190,13 @@ async def test_another_answer_beside_the_one_that_is_there(page: Any, served: Li
     kept = served.ledger.completions(said.judgement.targets)
     assert [each.text for each in kept.values()] == texts
     assert kept[said.judgement.targets[said.judgement.tiers.index(0)]].text == "Black."
-    await page.reload()
-    await answered(page, "Black.")
+    for again in (lambda: page.get_by_role("button", name="Close").click(), page.reload):
+        await again()
+        await answered(page, "Black.")
+        await page.get_by_text("Your choice of two answers.").wait_for()
+    await page.get_by_role("button", name="Take it back").click()
+    await page.get_by_text("Taken back").wait_for()
+    assert standing(served) == []
 
 
 async def test_an_edited_answer_is_a_demonstration(page: Any, served: Live) -> None:
@@ -245,6 +250,8 @@ async def test_what_one_said_names_what_learned_from_it_and_is_taken_back(page: 
     await saved(page)
     [said] = standing(served)
     publish(served.shelf.registry, 7, 0, feedback_ids=[said.id])
+    await page.reload()
+    await page.get_by_text("Your rating helped to train policy-v7.").wait_for()
     data = await my_data(page)
     await data.get_by_text("Helped to train policy-v7.").wait_for()
     await data.get_by_role("button", name="Take back: Thumb up").click()

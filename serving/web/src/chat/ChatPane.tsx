@@ -1,4 +1,4 @@
-import { useCallback, useEffect, useMemo, useState, useSyncExternalStore, type ReactNode } from "react";
+import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore, type ReactNode } from "react";
 import { ApiError, type TreeNode } from "../api/client";
 import { DownIcon } from "../app/icons";
 import { isTyping, useKeys } from "../app/useKeys";
@@ -31,12 +31,15 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   const [trial, setTrial] = useState<Trial | null>(() => openTrial(chat.id));
   const [decided, setDecided] = useState(false);
   const more = useOneMore();
+  /** What the chat goes on from, once it is chosen. */
+  const chosen = useRef<{ winner: string | null } | null>(null);
   /** What was chosen and could not be loaded. */
   const [stuck, setStuck] = useState<{ winner: string | null } | null>(null);
   const begin = useCallback((next: Trial | null) => {
     setDecided(false);
     setStuck(null);
     setTrial(next);
+    chosen.current = null;
     forgetSaid(); // the answers of a trial may have been judged in it
     if (next?.way.kind === "rank-known") rememberTrial(store.state.id, next, null);
   }, [store]);
@@ -63,6 +66,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
     forgetDraft(store.state.id, question);
     forgetTrial(store.state.id);
     setDecided(false);
+    chosen.current = { winner };
     void more.voted();
     void goOn(winner);
   };
@@ -74,7 +78,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   };
   const close = async () => {
     const { messages, asked: fresh } = trial!;
-    const end = stuck ? stuck.winner : decided ? null : hadBefore(trial!);
+    const end = chosen.current ? chosen.current.winner : hadBefore(trial!);
     await leaveTrial(store.state.id);
     await store.goOnFrom(end);
     begin(null);
