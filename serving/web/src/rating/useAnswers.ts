@@ -13,13 +13,13 @@ import {
 } from "../api/client";
 import { stop } from "../api/feedback";
 import { unbroken } from "../api/unbroken";
-import { begun, finished, withChunk, type Answers, type Existing } from "./answers";
+import { begun, finished, mirrored, withChunk, type Answers, type Existing } from "./answers";
 import { chunksOf, keptChunks } from "./kept_answers";
 import type { Ranking } from "./ranking";
 
 /** Two blind answers or more; one more answer beside one that was there; or a pair laid out whole. It must not change while it is shown. */
 export type Source = (
-  { kind: "blind"; request: ComparisonRequest } | { kind: "another"; existing: Existing; request: ChatRequest }
+  { kind: "blind"; request: ComparisonRequest } | { kind: "another"; existing: Existing; request: ChatRequest; newFirst?: boolean }
   | { kind: "laid"; pair: ShownComparison }
 ) & {
   /** It was asked already: these answers are shown again, from their beginning. */
@@ -147,5 +147,7 @@ export function useAnswers(source: Source, memory: Memory | null = null): Writte
     if (responseId && !finished(latest.current)) stop(responseId).catch((error: unknown) => setProblem(explain(error)));
   }, []);
   const again = useCallback(() => setAttempt((count) => count + 1), []);
-  return { answers, phase, problem, shownAt: shownAt.current, stop: halt, again };
+  const swapped = source.kind === "another" && source.newFirst === true;
+  const laid = useMemo(() => (swapped ? mirrored(answers) : answers), [answers, swapped]);
+  return { answers: laid, phase, problem, shownAt: shownAt.current, stop: halt, again };
 }
