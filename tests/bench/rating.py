@@ -77,7 +77,7 @@ def drag_all(page: Page) -> None:
     """Each answer from the shelf to below those that are placed."""
     for placed in range(4):
         handle = page.locator(".r-shelf .r-handle").first
-        handle.scroll_into_view_if_needed()
+        handle.evaluate("handle => handle.scrollIntoView({block: 'center'})")  # not under the row of buttons
         box = handle.bounding_box()
         page.mouse.move(box["x"] + 8, box["y"] + 8)
         page.mouse.down()

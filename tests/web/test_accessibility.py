@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.serving.live import Live
+from tests.web.conftest import sign_in
 from tests.web.test_page import answered, ask
 
 AXE = Path(__file__).parents[2] / "serving/web/node_modules/axe-core/axe.min.js"
@@ -66,4 +67,52 @@ async def test_each_view_is_for_everybody(page: Any, served: Live, scheme: str, 
     await ask(page, "milk?")
     await page.get_by_role("button", name="Submit").wait_for()
     seen["ranking"] = await complaints(page)
+    assert {view: said for view, said in seen.items() if said} == {}
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+async def test_what_is_opened_and_who_comes_in_is_for_everybody(
+    browser: Any, served: Live, scheme: Any, width: int
+) -> None:
+    """Sign in, an invitation that is none, sheets, menus, forms, and what went wrong."""
+    context = await browser.new_context(base_url=served.url, color_scheme=scheme, reduced_motion="reduce")
+    page = await context.new_page()
+    await page.set_viewport_size({"width": width, "height": 844})
+    await page.goto("/join#inv_none")
+    await page.get_by_role("alert").first.wait_for()
+    seen = {"join": await complaints(page)}
+    await page.goto("/")
+    await page.get_by_label("API key").wait_for()
+    seen["sign in"] = await complaints(page)
+    await sign_in(page, served.user_key)
+    served.engine.set(says={"tea?": ANSWER})
+    await ask(page, "tea?")
+    await answered(page, "Tea")
+    await page.get_by_role("button", name="Edit into what it should have been").click()
+    await page.get_by_label("What the answer should have been").fill("Green.")
+    seen["edit"] = await complaints(page)
+    await page.keyboard.press("Control+Enter")
+    await page.get_by_text("Saved").first.wait_for()
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Report this answer").click()
+    seen["report"] = await complaints(page)
+    await page.keyboard.press("Escape")
+    for view in ("Keyboard shortcuts", "My data"):
+        if width < 768:
+            await page.get_by_role("button", name="Conversations", exact=True).click()
+            seen["phone menu"] = await complaints(page)
+        await page.get_by_role("button", name="joe").click()
+        seen["settings"] = await complaints(page)
+        await page.get_by_role("button", name=view).click()
+        await page.get_by_role("heading", name=view, exact=True).first.wait_for()
+        seen[view] = await complaints(page)
+        await page.keyboard.press("Escape")
+        if width < 768:
+            await page.keyboard.press("Escape")
+            await page.locator(".drawer-open").wait_for(state="detached")
+    await page.route("**/v1/chat/completions", lambda route: route.abort())
+    await ask(page, "milk?")
+    await page.get_by_role("alert").first.wait_for()
+    seen["failure"] = await complaints(page)
+    await context.close()
     assert {view: said for view, said in seen.items() if said} == {}

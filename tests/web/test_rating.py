@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from feedback.checks import checked
 from feedback.judgements import Comparison, Demonstration, Feedback, Flag, Ranking, Rating
+from serving import checks
 from tests.feedback.test_erasure import publish
 from tests.serving.live import Live
 from tests.web.test_interruptions import HELD, SIDES, shown, try_several
@@ -46,7 +48,7 @@ async def four(page: Any, served: Live) -> Any:
 async def drag(page: Any, name: str, target: str) -> None:
     """An answer by its handle to where `target` is once something is dragged."""
     handle = page.get_by_role("button", name=f"{name},")
-    await handle.scroll_into_view_if_needed()
+    await handle.evaluate("handle => handle.scrollIntoView({block: 'center'})")  # not under the row of buttons
     box = await handle.bounding_box()
     await page.mouse.move(box["x"] + 8, box["y"] + 8)
     await page.mouse.down()
@@ -172,7 +174,11 @@ async def test_reasons_and_a_comment_are_revisions_of_a_thumb(page: Any, served:
     assert standing(served) == []
 
 
-async def test_another_answer_beside_the_one_that_is_there(page: Any, served: Live) -> None:
+@pytest.mark.parametrize(("drawn", "sides"), [(0.49, ["Black.", "Green."]), (0.5, ["Green.", "Black."])])
+async def test_another_answer_beside_the_one_that_is_there(
+    page: Any, served: Live, drawn: float, sides: list[str]
+) -> None:
+    await page.evaluate(f"Math.random = () => {drawn}")
     await asked(page, served)
     served.engine.set(says={"tea?": "Black."})
     await page.keyboard.press("Escape")  # out of the field
@@ -180,7 +186,7 @@ async def test_another_answer_beside_the_one_that_is_there(page: Any, served: Li
     await page.get_by_text("The answers are complete.").wait_for()
     columns = page.locator(".r-column .markdown")
     texts = [text.strip() for text in await columns.all_inner_texts()]
-    assert sorted(texts) == ["Black.", "Green."]
+    assert texts == sides
     await page.keyboard.press("ab"[texts.index("Black.")])
     await saved(page)
     [said] = standing(served)
@@ -188,8 +194,13 @@ async def test_another_answer_beside_the_one_that_is_there(page: Any, served: Li
     kept = served.ledger.completions(said.judgement.targets)
     assert [each.text for each in kept.values()] == texts
     assert kept[said.judgement.targets[said.judgement.tiers.index(0)]].text == "Black."
-    await page.reload()
-    await answered(page, "Black.")
+    for again in (lambda: page.get_by_role("button", name="Close").click(), page.reload):
+        await again()
+        await answered(page, "Black.")
+        await page.get_by_text("Your choice of two answers.").wait_for()
+    await page.get_by_role("button", name="Take it back").click()
+    await page.get_by_text("Taken back").wait_for()
+    assert standing(served) == []
 
 
 async def test_an_edited_answer_is_a_demonstration(page: Any, served: Live) -> None:
@@ -243,6 +254,8 @@ async def test_what_one_said_names_what_learned_from_it_and_is_taken_back(page: 
     await saved(page)
     [said] = standing(served)
     publish(served.shelf.registry, 7, 0, feedback_ids=[said.id])
+    await page.reload()
+    await page.get_by_text("Your rating helped to train policy-v7.").wait_for()
     data = await my_data(page)
     await data.get_by_text("Helped to train policy-v7.").wait_for()
     await data.get_by_role("button", name="Take back: Thumb up").click()
@@ -286,3 +299,43 @@ async def test_only_the_thread_scrolls_be_it_ever_so_long(page: Any, served: Liv
             await page.get_by_role("button", name="A is better").click()
             await saved(page)
     assert seen == dict.fromkeys(seen, height)
+
+
+async def test_not_now_keeps_the_answer_that_was_there(page: Any, served: Live) -> None:
+    await asked(page, served)
+    served.engine.set(says={"tea?": SIDES[1]}, hold_at=HELD)
+    await page.get_by_role("button", name="Another answer side by side").click()
+    await page.get_by_text("Black, and b").wait_for()
+    await page.get_by_role("button", name="Not now").click()
+    await page.get_by_text("1/2").wait_for()
+    await answered(page, "Green.")
+    await page.get_by_role("button", name="Another answer in its place").wait_for()
+
+
+async def test_a_pair_comes_again_swapped_and_the_chat_stays_where_it_is(
+    page: Any, served: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "REPEAT_AFTER_S", -1.0)  # what was chosen this moment may come again
+    await page.evaluate("Math.random = () => 0")
+    for question in ("tea?", "milk?"):
+        served.engine.set(says={question: SIDES})
+        await try_several(page, "2 side by side", question)
+        await page.get_by_text("The answers are complete.").wait_for()
+        texts = await shown(page, 2)
+        async with given(page):
+            await page.keyboard.press("a")
+        await page.get_by_role("button", name="Close").click()
+        if question == "tea?":
+            pair = page.get_by_role("dialog")
+            again = pair.locator(".r-column .markdown")
+            await again.nth(1).wait_for()
+            assert [text.strip() for text in await again.all_inner_texts()] == texts[::-1]
+            async with given(page):
+                await page.keyboard.press("b")
+            await pair.locator(".r-votes").get_by_role("button", name="Close").click()
+        await answered(page, texts[0])
+        assert await page.get_by_role("dialog").count() == 0
+    said = standing(served)
+    assert [each.lane == "repeat" for each in said] == [False, True, False], "one a session"
+    [counts] = checked(said, served.gateway.archive).values()
+    assert (counts.same, counts.other) == (1, 0)

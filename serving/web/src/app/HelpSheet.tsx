@@ -16,7 +16,7 @@ const KEYS: [string, [string, string][]][] = [
     [
       ["Enter", "Send"],
       ["Shift Enter", "New line"],
-      ["Esc", "Leave the field: the keys below work then"],
+      ["Esc", "Leave the field: the single keys work then"],
       ["↑", "In an empty field: edit the last question"],
     ],
   ],
@@ -27,6 +27,7 @@ const KEYS: [string, [string, string][]][] = [
       ["R", "Another answer in its place"],
       ["S", "Another answer side by side"],
       ["E", "Edit it into what it should have been"],
+      ["Ctrl Enter", "Save what it should have been"],
     ],
   ],
   [

@@ -1,6 +1,7 @@
 import { forgetAllWords } from "../chat/begun_words";
 import { forgetDrafts } from "../chat/drafts";
 import { forgetTrials } from "../chat/open_trials";
+import { forgetRepeated } from "../chat/OneMore";
 import { forgetStreams } from "../chat/pending";
 import { forgetSaid } from "../chat/said";
 
@@ -11,4 +12,5 @@ export function forgetPerson(): void {
   forgetStreams();
   forgetTrials();
   forgetAllWords();
+  forgetRepeated();
 }

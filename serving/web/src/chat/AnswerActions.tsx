@@ -1,9 +1,9 @@
 import { useState, type ReactNode } from "react";
 import { AgainIcon, FlagIcon, PenIcon, RankIcon, SidesIcon } from "../app/icons";
-import { EditAnswer, FlagDialog, ThumbBar } from "../rating";
+import { EditAnswer, FlagDialog, SaidBefore, ThumbBar } from "../rating";
 import { begunWords, keepWords, type Words } from "./begun_words";
 import { CopyButton } from "./CopyButton";
-import { judged, useSaid } from "./said";
+import { forgetSaid, judged, useSaid } from "./said";
 import type { Turn } from "./tree";
 
 export interface AnswerActs {
@@ -70,6 +70,7 @@ export function AnswerActions(props: AnswerActionsProps) {
         )}
         {node.policy_version !== null && <span className="muted small policy">policy-v{node.policy_version}</span>}
       </div>
+      {said && <SaidBefore completionId={id} said={said} onTakenBack={forgetSaid} />}
       {correcting && said && (
         <EditAnswer
           completionId={id}

@@ -1,4 +1,4 @@
-import { useCallback, useEffect, useMemo, useState, useSyncExternalStore, type ReactNode } from "react";
+import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore, type ReactNode } from "react";
 import { ApiError, type TreeNode } from "../api/client";
 import { DownIcon } from "../app/icons";
 import { isTyping, useKeys } from "../app/useKeys";
@@ -7,8 +7,10 @@ import { Banner } from "./Banner";
 import { correctedIn } from "./begun_words";
 import { Composer } from "./Composer";
 import { Markdown } from "./Markdown";
+import { OneMore, useOneMore } from "./OneMore";
 import { PrivacyBar } from "./PrivacyBar";
 import type { Writing } from "./chat_state";
+import { forgetSaid } from "./said";
 import type { ChatStore } from "./store";
 import { forgetDraft } from "./drafts";
 import { begunRanking, forgetTrial, keepRanking, leaveTrial, openTrial, rememberTrial } from "./open_trials";
@@ -30,12 +32,17 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   const { writing, failure, nodes } = chat;
   const [trial, setTrial] = useState<Trial | null>(() => openTrial(chat.id));
   const [decided, setDecided] = useState(false);
+  const more = useOneMore();
+  /** What the chat goes on from, once it is chosen. */
+  const chosen = useRef<{ winner: string | null } | null>(null);
   /** What was chosen and could not be loaded. */
   const [stuck, setStuck] = useState<{ winner: string | null } | null>(null);
   const begin = useCallback((next: Trial | null) => {
     setDecided(false);
     setStuck(null);
     setTrial(next);
+    chosen.current = null;
+    forgetSaid(); // the answers of a trial may have been judged in it
     if (next?.way.kind === "rank-known") rememberTrial(store.state.id, next, null);
   }, [store]);
   const memory = useMemo(() => trial && memoryOf(store, trial), [store, trial]);
@@ -61,6 +68,8 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
     forgetDraft(store.state.id, question);
     forgetTrial(store.state.id);
     setDecided(false);
+    chosen.current = { winner };
+    void more.voted();
     void goOn(winner);
   };
   // The next question waits for it: it would follow another answer.
@@ -71,8 +80,9 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   };
   const close = async () => {
     const { messages, asked: fresh } = trial!;
+    const end = chosen.current ? chosen.current.winner : hadBefore(trial!);
     await leaveTrial(store.state.id);
-    await store.goOnFrom(null);
+    await store.goOnFrom(end);
     begin(null);
     if (fresh === null) return;
     const said = words(messages);
@@ -94,7 +104,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
       <div className="scroll" ref={following.ref} onScroll={following.onScroll} tabIndex={-1}>
         <div className={trial ? "turns wide" : "turns"}>
           {chat.status === "missing" && !trial && <p className="muted nothing">There is no such conversation, or it was deleted.</p>}
-          {chat.status === "new" && !asked && <Welcome />}
+          {chat.status === "new" && !asked && <Welcome learns={!chat.temporary && chat.allowTraining} />}
           {shown.map((turn) => (
             <TurnView
               key={turn.node.completion_id}
@@ -141,6 +151,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
         trying={trial !== null && !decided}
         onTry={(text, mode) => begin(trialOf(store, text, mode))}
       />
+      {more.pair && !trial && <OneMore pair={more.pair} onClose={more.done} />}
       <Announcer writing={writing !== null} text={turns.at(-1)?.node.content ?? ""} failed={failure !== null} />
     </main>
   );
@@ -181,15 +192,22 @@ function memoryOf(store: ChatStore, trial: Trial): Memory {
   };
 }
 
+/** Whoever wants no other answer after all keeps the one that was there. */
+const hadBefore = ({ way }: Trial): string | null =>
+  way.kind === "compare" && way.source.kind === "another" ? way.source.existing.completionId : null;
+
 const words = (messages: { role: string; content: string | null }[]) =>
   messages.filter((message) => message.role === "user").map((message) => message.content ?? "").join("\n\n");
 
-function Welcome() {
+function Welcome({ learns }: { learns: boolean }) {
   return (
     <section className="welcome">
       <h2>What would you like to know?</h2>
       <p className="muted">
-        Say what you think of the answers: the next policy learns from it. <kbd>?</kbd> shows the keyboard shortcuts.
+        {learns ? "Say what you think of the answers: the next policy learns from it." : "Nothing is learned from this chat."}{" "}
+        <span className="only-wide">
+          <kbd>Esc</kbd> leaves the field, then <kbd>?</kbd> shows the keyboard shortcuts.
+        </span>
       </p>
     </section>
   );

@@ -37,7 +37,7 @@ export function TrialView(props: TrialViewProps) {
   const place = useRef<HTMLDivElement>(null);
   // Keys are votes now, and what is judged is in view from its beginning.
   useEffect(() => {
-    place.current?.focus({ preventScroll: true });
+    if (!place.current?.contains(document.activeElement)) place.current?.focus({ preventScroll: true });
     place.current?.scrollIntoView({ block: "start" });
   }, []);
   return (

@@ -17,11 +17,12 @@ export function trialOf(store: ChatStore, text: string, mode: "two" | "four"): T
   return { parent, messages, way: { kind: mode === "two" ? "compare" : "rank", source }, asked };
 }
 
-/** Another answer beside the one that is shown. */
+/** Another answer beside the one that is shown; drawn which is left: people like one side better. */
 export function besideOf(store: ChatStore, { node }: Turn): Trial {
   const { parent_id: parent, new_messages: messages } = node;
   const existing = { completionId: node.completion_id, text: node.content, policyVersion: node.policy_version };
-  const source = { kind: "another" as const, existing, request: store.request(parent, messages) };
+  const request = store.request(parent, messages);
+  const source = { kind: "another" as const, existing, request, newFirst: Math.random() < 0.5 };
   return { parent, messages, way: { kind: "compare", source }, asked: null };
 }
 

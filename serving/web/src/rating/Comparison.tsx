@@ -46,6 +46,7 @@ export function Comparison({
   const kept = useStanding();
   const [chosen, setChosen] = useState<Vote | null>(null);
   const undo = useRef<HTMLButtonElement>(null);
+  const section = useRef<HTMLElement>(null);
   const count = answers.slots.length;
   const votes = votesOn(count);
   const ready = phase !== "failed" && votable(answers);
@@ -89,10 +90,11 @@ export function Comparison({
       ...(stopping ? { escape: written.stop } : {}),
     },
     hotkeys,
+    section,
   );
 
   return (
-    <section className="r-comparison" aria-label="Which answer is better?">
+    <section ref={section} className="r-comparison" aria-label="Which answer is better?">
       <div className="r-columns" style={{ "--r-count": count } as CSSProperties}>
         {answers.slots.map((slot, index) => (
           <Column

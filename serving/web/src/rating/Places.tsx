@@ -1,4 +1,4 @@
-import { useDndContext, useDroppable } from "@dnd-kit/core";
+import { pointerWithin, useDndContext, useDroppable, type CollisionDetection } from "@dnd-kit/core";
 import type { ReactNode } from "react";
 import type { Spot } from "./ranking";
 
@@ -8,6 +8,24 @@ export function spotOf(dropId: string): Spot | null {
   const found = /^(gap|place):(\d+)$/.exec(dropId);
   return found ? { at: found[1] as "gap" | "place", index: Number(found[2]) } : null;
 }
+
+const NEAR_PX = 60;
+
+/** Where the pointer is, or what is nearest to it: a hand that lets go a little beside a gap means it. */
+export const beside: CollisionDetection = (drag) => {
+  const within = pointerWithin(drag);
+  const { pointerCoordinates: at, droppableRects, droppableContainers } = drag;
+  if (within.length > 0 || !at) return within;
+  const outside = (least: number, value: number, most: number) => Math.max(least - value, 0, value - most);
+  return droppableContainers
+    .flatMap((droppableContainer) => {
+      const { id } = droppableContainer;
+      const box = droppableRects.get(id);
+      const value = box && Math.hypot(outside(box.left, at.x, box.right), outside(box.top, at.y, box.bottom));
+      return value !== undefined && value <= NEAR_PX ? [{ id, data: { droppableContainer, value } }] : [];
+    })
+    .sort((one, other) => one.data.value - other.data.value);
+};
 
 interface Props {
   groups: string[][];
@@ -19,7 +37,7 @@ interface Props {
 export function Places({ groups, shelf, row }: Props) {
   return (
     <>
-      <Gap index={0} />
+      <Gap index={0} says={groups.length ? "Better than all" : "The best goes here"} empty={groups.length === 0} />
       {groups.length > 0 && (
         <ol className="r-places" aria-label="Ranked, best first">
           {groups.map((group, index) => (
@@ -27,7 +45,7 @@ export function Places({ groups, shelf, row }: Props) {
               <Place index={index} tied={group.length > 1}>
                 {group.map(row)}
               </Place>
-              <Gap index={index + 1} />
+              <Gap index={index + 1} says={`Worse than place ${index + 1}`} />
             </li>
           ))}
         </ol>
@@ -39,11 +57,16 @@ export function Places({ groups, shelf, row }: Props) {
   );
 }
 
-function Gap({ index }: { index: number }) {
+/** It says what it means while something is dragged, and before there is anything else to see of the places. */
+function Gap({ index, says, empty = false }: { index: number; says: string; empty?: boolean }) {
   const { active } = useDndContext();
   const { setNodeRef, isOver } = useDroppable({ id: `gap:${index}` });
-  const state = `${active ? " r-dragging" : ""}${isOver ? " r-over" : ""}`;
-  return <div ref={setNodeRef} className={`r-gap${state}`} />;
+  const state = `${empty ? " r-empty" : ""}${active ? " r-dragging" : ""}${isOver ? " r-over" : ""}`;
+  return (
+    <div ref={setNodeRef} className={`r-gap${state}`} aria-hidden="true">
+      {(active || empty) && says}
+    </div>
+  );
 }
 
 function Place({ index, tied, children }: { index: number; tied: boolean; children: ReactNode }) {

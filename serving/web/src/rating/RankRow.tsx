@@ -31,7 +31,7 @@ export function RankRow(props: Props) {
     <article
       ref={setNodeRef}
       aria-label={name}
-      className={`r-answer${lifted || isDragging ? " r-lifted" : ""}`}
+      className={`r-answer${lifted || isDragging ? " r-lifted" : ""}${isDragging ? " r-carried" : ""}`}
       style={shift}
     >
       <header className="r-row">

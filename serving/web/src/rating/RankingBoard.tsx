@@ -1,10 +1,10 @@
-import { DndContext, PointerSensor, pointerWithin, useSensor, useSensors } from "@dnd-kit/core";
+import { DndContext, PointerSensor, useSensor, useSensors } from "@dnd-kit/core";
 import { useEffect, useId, useLayoutEffect, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
 import { RankRow, type Control } from "./RankRow";
 import { groupsOf, listed, rank, resumed, sent, shelfOf, type Move, type Ranking } from "./ranking";
 import { afterPlacing, keyDone } from "./ranking_keys";
-import { announcement, summary } from "./ranking_words";
-import { Places, spotOf } from "./Places";
+import { announcement, letterOf, summary } from "./ranking_words";
+import { beside, Places, spotOf } from "./Places";
 import { Status } from "./Status";
 import { isWriting } from "./useHotkeys";
 import type { Memory } from "./useAnswers";
@@ -43,7 +43,8 @@ const SILENT = { onDragStart: () => "", onDragOver: () => "", onDragEnd: () => "
 export function RankingBoard(props: RankingBoardProps) {
   const { answers, renderText = plain, onClose } = props;
   const board = useBoard(props);
-  const { ranking, focus, locked, kept, move } = board;
+  const { ranking, focus, locked, move } = board;
+  const [inHand, setInHand] = useState(false);
   const helpId = useId();
   const [folded, setFolded] = useState<ReadonlySet<string>>(new Set());
   const fold = (id: string) => setFolded((had) => had.symmetricDifference(new Set([id])));
@@ -78,9 +79,20 @@ export function RankingBoard(props: RankingBoardProps) {
   };
 
   return (
-    <section ref={board.section} className="r-board" aria-label="Rank the answers" onKeyDown={pressed}>
+    <section
+      ref={board.section}
+      className="r-board"
+      aria-label="Rank the answers"
+      onKeyDown={pressed}
+      onFocus={({ target }) => setInHand("handle" in target.dataset)}
+      onBlur={() => setInHand(false)}
+    >
       <div className="r-row">
-        <span className="r-muted">Drag by the handle, choose a place, or use the keys.</span>
+        <span className="r-muted">
+          {inHand && !locked
+            ? `Answer ${letterOf(ranking, focus)} has the keys: a digit gives it a place, ↑ ↓ go on to the others.`
+            : "Drag by the handle, choose a place, or go to a handle by Tab and use the keys."}
+        </span>
         <button
           type="button"
           className="r-link r-end"
@@ -95,7 +107,7 @@ export function RankingBoard(props: RankingBoardProps) {
       </details>
       <DndContext
         sensors={sensors}
-        collisionDetection={pointerWithin}
+        collisionDetection={beside}
         accessibility={{ announcements: SILENT, screenReaderInstructions: { draggable: "" } }}
         onDragEnd={({ active, over }) => {
           const spot = over && spotOf(String(over.id));
@@ -108,50 +120,51 @@ export function RankingBoard(props: RankingBoardProps) {
       <p className="r-hidden" role="log" aria-live="assertive" aria-label="Moves">
         {board.spoken}
       </p>
-      <Status standing={kept} saved={`Saved: ${summary(ranking)}`} />
     </section>
   );
 }
 
 type Board = ReturnType<typeof useBoard>;
 
+/** Always in sight: what the ranking is, what can be done with it, and what became of it. */
 function Foot({ board, onClose }: { board: Board; onClose: (() => void) | undefined }) {
-  const { ranking, locked, move } = board;
-  if (locked) {
-    return (
-      <div className="r-votes">
-        <button type="button" data-control="undo" className="r-button" onClick={() => void board.undo()}>
-          Undo
-        </button>
-        <CloseButton label="Close" onClose={onClose} />
-      </div>
-    );
-  }
+  const { ranking, locked, kept, move } = board;
   return (
     <>
-      <label className="r-row">
-        <input
-          type="checkbox"
-          checked={ranking.noneAcceptable}
-          onChange={(event) => move({ do: "none_acceptable", is: event.target.checked })}
-        />
-        None is acceptable, not even the best
-      </label>
-      <p className="r-summary">{summary(ranking)}</p>
+      {!locked && (
+        <label className="r-row">
+          <input
+            type="checkbox"
+            checked={ranking.noneAcceptable}
+            onChange={(event) => move({ do: "none_acceptable", is: event.target.checked })}
+          />
+          None is acceptable, not even the best
+        </label>
+      )}
       <div className="r-votes">
-        <button
-          type="button"
-          className="r-button r-primary"
-          aria-keyshortcuts="Control+Enter"
-          disabled={!sent(ranking) || board.kept.phase === "saving"}
-          onClick={() => void board.submit()}
-        >
-          Submit ranking
-        </button>
-        <button type="button" className="r-link" onClick={() => move({ do: "clear" })}>
-          Start over
-        </button>
-        <CloseButton label="Not now" onClose={onClose} />
+        {!locked && <p className="r-summary">{summary(ranking)}</p>}
+        {locked ? (
+          <button type="button" data-control="undo" className="r-button" onClick={() => void board.undo()}>
+            Undo
+          </button>
+        ) : (
+          <>
+            <button
+              type="button"
+              className="r-button r-primary"
+              aria-keyshortcuts="Control+Enter"
+              disabled={!sent(ranking) || kept.phase === "saving"}
+              onClick={() => void board.submit()}
+            >
+              Submit ranking
+            </button>
+            <button type="button" className="r-link" onClick={() => move({ do: "clear" })}>
+              Start over
+            </button>
+          </>
+        )}
+        <CloseButton label={locked ? "Close" : "Not now"} onClose={onClose} />
+        <Status standing={kept} saved={`Saved: ${summary(ranking)}`} />
       </div>
     </>
   );

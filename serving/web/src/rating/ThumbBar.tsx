@@ -1,4 +1,4 @@
-import { useEffect, useId, useState } from "react";
+import { useEffect, useId, useRef, useState } from "react";
 import type { KeptFeedback } from "../api/client";
 import { MAX_TEXT, type Said } from "../api/feedback";
 import { ReasonChips } from "./ReasonChips";
@@ -99,14 +99,14 @@ interface ThumbProps {
 
 function Thumb({ value, given, disabled, onVote }: ThumbProps) {
   const pressed = given === value;
-  const name = value === 1 ? "Good answer" : "Bad answer";
+  const [name, key] = value === 1 ? ["Good answer", "+"] : ["Bad answer", "−"];
   return (
     <button
       type="button"
       className={`r-thumb ${value === 1 ? "r-up" : "r-down"}`}
       aria-label={name}
       aria-pressed={pressed}
-      title={pressed ? `${name}: press again to take it back` : name}
+      title={pressed ? `${name}: press again to take it back` : `${name} (${key})`}
       disabled={disabled}
       onClick={() => onVote(value)}
     >
@@ -128,10 +128,12 @@ interface WhyProps {
 /** Chips are kept as they are ticked; the comment when it is sent. Each is a revision of the vote. */
 function Why({ given, draft, onKeep, onDraft, onClose }: WhyProps) {
   const field = useId();
+  const place = useRef<HTMLDivElement>(null);
+  useEffect(() => place.current?.scrollIntoView({ block: "nearest" }), []);
   const changed = draft.trim() !== given.comment.trim();
   const send = () => void onKeep({ ...given, comment: draft });
   return (
-    <div className="r-why">
+    <div className="r-why" ref={place}>
       <ReasonChips
         label={given.vote === 1 ? "What was good" : "What was wrong"}
         options={given.vote === 1 ? PRAISE : BLAME}

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { ChatChunk } from "../api/client";
-import { begun, finished, votable, withChunk } from "./answers";
+import { begun, finished, mirrored, votable, withChunk } from "./answers";
 import { votesOn, voteSaid, writerOf } from "./votes";
 
 const chunk = (choices: ChatChunk["choices"], ratchet?: ChatChunk["ratchet"]): ChatChunk => ({
@@ -63,6 +63,18 @@ describe("answers side by side", () => {
     expect(votable(answers)).toBe(true);
     answers = withChunk(answers, chunk([end(0)], { conversation_id: "c", completion_ids: ["x:0"], stored: false }));
     expect(votable(answers)).toBe(false);
+  });
+});
+
+describe("a pair with its sides swapped", () => {
+  it("has names once both answers do", () => {
+    let answers = begun(1, [{ completionId: "old:0", text: "Old.", policyVersion: 2 }]);
+    expect([mirrored(answers).slots.map(({ text }) => text), mirrored(answers).completionIds]).toEqual([["", "Old."], []]);
+    const facts = { conversation_id: "c", completion_ids: ["new:0"], policy_version: 3 };
+    answers = withChunk(answers, chunk([text(0, "New.")], facts), 1);
+    const { slots, completionIds, policies } = mirrored(answers);
+    expect(slots.map(({ text }) => text)).toEqual(["New.", "Old."]);
+    expect([completionIds, policies]).toEqual([["new:0", "old:0"], ["policy-v3", "policy-v2"]]);
   });
 });
 

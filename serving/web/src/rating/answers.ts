@@ -70,6 +70,14 @@ function facts(answers: Answers, { ratchet }: ChatChunk, before: number): Partia
   };
 }
 
+/** A pair with its sides swapped; the answers have no names until both do. */
+export const mirrored = (answers: Answers): Answers => ({
+  ...answers,
+  slots: answers.slots.toReversed(),
+  completionIds: answers.completionIds.length === answers.slots.length ? answers.completionIds.toReversed() : [],
+  policies: answers.policies.length === answers.slots.length ? answers.policies.toReversed() : [],
+});
+
 /** The gateway takes no vote on an answer that shows nothing, nor keeps one that was cut so early. */
 export const begunIn = ({ text, finished, partial }: Slot): boolean => text !== "" || (finished && !partial);
 

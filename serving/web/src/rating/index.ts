@@ -8,6 +8,7 @@ export { FlagDialog, type FlagDialogProps } from "./FlagDialog";
 export { MyData, type MyDataProps } from "./MyData";
 export { RankingBoard, type Ranked, type RankingBoardProps } from "./RankingBoard";
 export type { Ranking } from "./ranking";
+export { SaidBefore } from "./SaidBefore";
 export { ReasonChips } from "./ReasonChips";
 export { ThumbBar, type ThumbBarProps } from "./ThumbBar";
 export type { Memory, Source } from "./useAnswers";

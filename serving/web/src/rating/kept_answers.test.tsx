@@ -37,7 +37,7 @@ test("answers whose stream is gone come from where they were kept, each in its p
   const { completion_ids, conversation_id } = FACTS;
   const asked = gateway({
     "GET /v1/chat/completions/cmp_1/stream": GONE,
-    "GET /v1/comparisons/cmp_1": json({ completion_ids, conversation_id, answers: [kept(1, "Black"), kept(0, "Green.")] }),
+    "GET /v1/comparisons/cmp_1": json({ id: "cmp_1", completion_ids, conversation_id, answers: [kept(1, "Black"), kept(0, "Green.")] }),
     "POST /v1/feedback": accepted("comparison", "fb_1", { reveal: {} }),
   });
   render(<Comparison source={BLIND} onDecided={vi.fn()} />);

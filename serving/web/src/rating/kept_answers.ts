@@ -1,5 +1,5 @@
 /** Answers whose stream is gone, as the gateway has kept them. */
-import { chats, comparisons, type ChatChunk, type RatchetFacts } from "../api/client";
+import { chats, comparisons, type ChatChunk, type RatchetFacts, type ShownComparison } from "../api/client";
 
 /** As if they had just been written, each in one piece. Throws ApiError 404 where nothing of them was kept. */
 export async function keptChunks(kind: "blind" | "another", responseId: string): Promise<ChatChunk[]> {
@@ -7,7 +7,11 @@ export async function keptChunks(kind: "blind" | "another", responseId: string):
     const { choices, ratchet } = await chats.get(responseId);
     return choices.map(({ index, message }) => whole(responseId, index, message.content, ratchet));
   }
-  const { answers, completion_ids, conversation_id } = await comparisons.get(responseId);
+  return chunksOf(await comparisons.get(responseId));
+}
+
+/** Of a comparison that was laid out. */
+export function chunksOf({ id: responseId, answers, completion_ids, conversation_id }: ShownComparison): ChatChunk[] {
   return completion_ids.map((id, index) => {
     const answer = answers.find(({ completion_id }) => completion_id === id);
     const facts = { conversation_id, completion_ids, comparison_id: responseId, stored: true };

@@ -10,17 +10,19 @@ import {
   type ChatRequest,
   type ComparisonRequest,
   type NumberedChunk,
+  type ShownComparison,
 } from "../api/client";
 import { stop } from "../api/feedback";
 import { unbroken } from "../api/unbroken";
 import { Pace } from "../app/pace";
-import { begun, finished, withChunk, type Answers, type Existing } from "./answers";
-import { keptChunks } from "./kept_answers";
+import { begun, finished, mirrored, withChunk, type Answers, type Existing } from "./answers";
+import { chunksOf, keptChunks } from "./kept_answers";
 import type { Ranking } from "./ranking";
 
-/** Two blind answers or more; or one more answer beside one that was there. It must not change while it is shown. */
+/** Two blind answers or more; one more answer beside one that was there; or a pair laid out whole. It must not change while it is shown. */
 export type Source = (
-  { kind: "blind"; request: ComparisonRequest } | { kind: "another"; existing: Existing; request: ChatRequest }
+  { kind: "blind"; request: ComparisonRequest } | { kind: "another"; existing: Existing; request: ChatRequest; newFirst?: boolean }
+  | { kind: "laid"; pair: ShownComparison }
 ) & {
   /** It was asked already: these answers are shown again, from their beginning. */
   responseId?: string;
@@ -45,8 +47,16 @@ export interface Written {
   again: () => void;
 }
 
+type Asked = Exclude<Source, { kind: "laid" }>;
+
+/** How many are written. */
+function countOf(source: Source): number {
+  if (source.kind === "laid") return source.pair.completion_ids.length;
+  return source.kind === "blind" ? source.request.k : 1;
+}
+
 /** The chunks of an answer; a connection that breaks off is taken up again where it was. */
-function followed(source: Source, signal: AbortSignal, onLost: () => void): AsyncGenerator<NumberedChunk> {
+function followed(source: Asked, signal: AbortSignal, onLost: () => void): AsyncGenerator<NumberedChunk> {
   const { responseId } = source;
   if (responseId) return chunks(unbroken(chats.resume(responseId, "0", signal), { signal, responseId, onLost }));
   const ask = source.kind === "blind" ? comparisons.ask(source.request, signal) : chats.ask(source.request, signal);
@@ -63,7 +73,7 @@ const now = (): number => Date.now() / 1000;
 export function useAnswers(source: Source, memory: Memory | null = null): Written {
   const before = source.kind === "another" ? 1 : 0;
   const start = useMemo(
-    () => (source.kind === "another" ? begun(1, [source.existing]) : begun(source.request.k)),
+    () => begun(countOf(source), source.kind === "another" ? [source.existing] : []),
     [], // the source is fixed
   );
   const [answers, setAnswers] = useState(start);
@@ -94,6 +104,7 @@ export function useAnswers(source: Source, memory: Memory | null = null): Writte
     };
     const read = async () => {
       const asked = { ...first.current };
+      if (asked.kind === "laid") return chunksOf(asked.pair).forEach(take);
       if (attempt > 0) delete asked.responseId;
       try {
         for await (const { chunk } of followed(asked, aborter.signal, lose)) take(chunk);
@@ -134,5 +145,7 @@ export function useAnswers(source: Source, memory: Memory | null = null): Writte
     if (responseId && !finished(latest.current)) stop(responseId).catch((error: unknown) => setProblem(explain(error)));
   }, []);
   const again = useCallback(() => setAttempt((count) => count + 1), []);
-  return { answers, phase, problem, shownAt: shownAt.current, stop: halt, again };
+  const swapped = source.kind === "another" && source.newFirst === true;
+  const laid = useMemo(() => (swapped ? mirrored(answers) : answers), [answers, swapped]);
+  return { answers: laid, phase, problem, shownAt: shownAt.current, stop: halt, again };
 }

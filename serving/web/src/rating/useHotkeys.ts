@@ -1,4 +1,4 @@
-import { useEffect, useLayoutEffect, useRef } from "react";
+import { useEffect, useLayoutEffect, useRef, type RefObject } from "react";
 import { turnedOff } from "../app/single_keys";
 
 /** Keys that write text, or that a control under the focus needs for itself, are left alone. */
@@ -7,8 +7,8 @@ export function isWriting(target: EventTarget | null): boolean {
   return target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
 }
 
-/** Plain keys on the whole page, by `event.key` in lower case, while nobody writes and no dialog is open. */
-export function useHotkeys(keys: Readonly<Record<string, () => void>>, active: boolean): void {
+/** Plain keys on the whole page, by `event.key` in lower case, while nobody writes and no dialog is open but around it. */
+export function useHotkeys(keys: Readonly<Record<string, () => void>>, active: boolean, within?: RefObject<HTMLElement | null>): void {
   const current = useRef(keys);
   // With what is shown, not after it: a key that is pressed at once means what is on the page.
   useLayoutEffect(() => {
@@ -19,7 +19,8 @@ export function useHotkeys(keys: Readonly<Record<string, () => void>>, active: b
     const pressed = (event: KeyboardEvent) => {
       if (event.defaultPrevented || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
       if (turnedOff(event) || isWriting(event.target)) return;
-      if (document.querySelector("dialog[open], [aria-modal='true']")) return;
+      const dialog = document.querySelector("dialog[open], [aria-modal='true']");
+      if (dialog && !dialog.contains(within?.current ?? null)) return;
       const act = current.current[event.key.toLowerCase()];
       if (!act) return;
       event.preventDefault();
@@ -27,5 +28,5 @@ export function useHotkeys(keys: Readonly<Record<string, () => void>>, active: b
     };
     window.addEventListener("keydown", pressed);
     return () => window.removeEventListener("keydown", pressed);
-  }, [active]);
+  }, [active, within]);
 }
