@@ -35,8 +35,13 @@ app = typer.Typer(cls=OneLineErrors, invoke_without_command=True, help="Show pol
 @app.callback()
 def policies(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> None:
     """Show all policy versions: state, origin, metrics, and which one the engine serves."""
-    if ctx.invoked_subcommand is not None:
-        return
+    if ctx.invoked_subcommand is None:
+        list_policies(home, as_json)
+
+
+@app.command("list")
+def list_policies(home: Home = None, as_json: AsJson = False) -> None:
+    """Show all policy versions, as `ratchet policies` does."""
     settings, redis = installation(home)
     registry = PolicyRegistry(redis, settings.policies_dir)
     pinned = registry.pinned()

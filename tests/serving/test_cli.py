@@ -347,6 +347,13 @@ def test_policies_show_what_is_stable_and_served(gateway: Gateway) -> None:
     assert "score gain +0.31 (+0.10 to +0.50), KL 3.21, reward model accuracy 0.71" in ratchet("policies").stdout
 
 
+@pytest.mark.parametrize("options", [(), ("--json",), ("--json", "--home", "elsewhere")])
+def test_policies_are_listed_under_that_word_too(gateway: Gateway, options: tuple[str, ...]) -> None:
+    plain, listed = ratchet("policies", *options), ratchet("policies", "list", *options)
+    assert "policy-v1" in plain.stdout or "elsewhere" in options
+    assert (listed.exit_code, listed.stdout, listed.stderr) == (plain.exit_code, plain.stdout, plain.stderr)
+
+
 def test_a_policy_is_shown_with_every_check_of_the_gate(gateway: Gateway) -> None:
     shown = ratchet("policies", "show", "1").stdout
     lines = [" ".join(line.replace("│", " ").split()) for line in shown.splitlines()]
