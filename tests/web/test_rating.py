@@ -166,6 +166,7 @@ async def test_reasons_and_a_comment_are_revisions_of_a_thumb(page: Any, served:
         for reasons, comment in (((), None), (both[:1], None), (both, None), (both, words))
     ]
     assert len(standing(served)) == 1
+    await page.wait_for_function("!sessionStorage.getItem('ratchet.words')")  # or the comment is still held as unsent
     await page.reload()
     await page.get_by_role("button", name="Your reasons").click()
     assert await page.get_by_label("Comment, optional").input_value() == words
@@ -298,6 +299,8 @@ async def test_only_the_thread_scrolls_be_it_ever_so_long(page: Any, served: Liv
         if how == "2 side by side":
             await page.get_by_role("button", name="A is better").click()
             await saved(page)
+            await page.get_by_role("button", name="Close").click()
+            await page.locator(".trial").wait_for(state="detached")
     assert seen == dict.fromkeys(seen, height)
 
 

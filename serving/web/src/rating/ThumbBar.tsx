@@ -129,7 +129,9 @@ interface WhyProps {
 function Why({ given, draft, onKeep, onDraft, onClose }: WhyProps) {
   const field = useId();
   const place = useRef<HTMLDivElement>(null);
-  useEffect(() => place.current?.scrollIntoView({ block: "nearest" }), []);
+  useEffect(() => {
+    place.current?.scrollIntoView({ block: "nearest" }); // newer browsers return a promise, which is no clean-up
+  }, []);
   const changed = draft.trim() !== given.comment.trim();
   const send = () => void onKeep({ ...given, comment: draft });
   return (
