@@ -170,7 +170,11 @@ test("a release is started in place of the open one, with the steps that were wr
   const candidate = screen.getByLabelText<HTMLSelectElement>("Candidate");
   expect([...candidate.options].map(({ value }) => value)).toEqual(["policy-v6", "policy-v7"]);
   expect(candidate.value).toBe("policy-v7");
-  fireEvent.change(screen.getByLabelText("Mode"), { target: { value: "assisted" } });
+  const ends = screen.getByLabelText<HTMLSelectElement>("In the end");
+  const said = [...ends.options].map(({ text }) => text);
+  expect(new Set(said).size).toBe(3);
+  expect(said[0]).toBe("as the setting RATCHET_RELEASE_MODE says");
+  fireEvent.change(ends, { target: { value: "assisted" } });
   fireEvent.change(screen.getByLabelText("Whose votes decide"), { target: { value: "all" } });
   fireEvent.change(screen.getByLabelText(/^Steps/), { target: { value: "5%, soon" } });
   const submit = screen.getByText("Start a release", { selector: "footer button" });

@@ -12,9 +12,15 @@ export const points = ({ value, low, high }: Estimated): string =>
   `${signed(100 * value)} points (${signed(100 * low)} to ${signed(100 * high)})`;
 
 export const MODES: Record<Mode, string> = {
-  manual: "manual (it proposes, an operator promotes)",
-  assisted: "assisted (it proposes, an operator promotes)",
-  automatic: "automatic (it promotes by itself)",
+  manual: "manual (operators begin it and promote it)",
+  assisted: "assisted (it begins by itself where one passes the gate, and an operator promotes)",
+  automatic: "automatic (it begins and promotes by itself)",
+};
+
+/** Of one that an operator begins: who ends it. `manual` and `assisted` differ in who begins, and so not here. */
+export const ENDS: Partial<Record<Mode, string>> = {
+  assisted: "it proposes, and an operator promotes",
+  automatic: "it promotes by itself",
 };
 
 /** Where it is, without the word that its badge shows. */
