@@ -220,3 +220,34 @@ test("where nothing is open that is said, and a start names that", async () => {
   fireEvent.click(screen.getByText("Start a release", { selector: "footer button" }));
   await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases", { candidate: "policy-v7", replaces: null }]]));
 });
+
+test.each(["aborted", "replaced"] as const)("one that was %s was decided by no votes, and waits for none", async (state) => {
+  one({ ...CANARY, state, open: false, is: state, why: "people complain" });
+  await screen.findByText("What the votes said when it ended");
+  expect(screen.queryByText(/120 more are needed/)).toBeNull();
+  expect(screen.queryByText("not decided yet")).toBeNull();
+  expect(screen.getByText("never decided")).toBeTruthy();
+});
+
+test("one that is proposed needs no more votes", async () => {
+  one({ ...CANARY, proposed: true, outcome: "promote", still_needed: null, forecast: "decided" });
+  await screen.findByText("So far");
+  expect(screen.queryByText("Votes still needed")).toBeNull();
+});
+
+test("one that is pending says at its top what it waits for, and of what is not known nothing", async () => {
+  one({ ...CANARY, state: "pending", step: 0, engine: { version: 7, state: "starting", cause: null } });
+  await screen.findByText("No votes can come yet. The engine of policy-v7 is starting.");
+  expect(screen.queryByText("So far")).toBeNull();
+});
+
+test("the history says once what a release became", async () => {
+  const lines = ["moved: pending, step 1 of 4", "pending, step 1 of 4"].map((reason, revision) => ({ ...LINE, reason, revision }));
+  gateway({
+    "GET /v1/releases/3": () => json({ ...CANARY, history: lines }),
+    "GET /v1/releases/3/evidence": () => json(EVIDENCE),
+  });
+  render(<Releases session={ROOT} id="3" />);
+  const rows = within(await screen.findByRole("region", { name: /History/ })).getAllByRole("row").slice(1);
+  expect(rows.map((row) => within(row).getAllByRole("cell").at(-1)!.textContent)).toEqual(["", "moved"]);
+});

@@ -26,6 +26,14 @@ export const ENDS: Partial<Record<Mode, string>> = {
 /** Where it is, without the word that its badge shows. */
 export const whereOf = (release: Release): string => release.is.replace(/^\w+, /, "");
 
+/** Of a pending release, what it waits for. */
+export function waitsFor({ candidate, engine }: Pick<Release, "candidate" | "engine">): string {
+  const name = nameOf(candidate);
+  if (engine === null || engine.state === null) return `No engine holds ${name} yet: nobody has been asked, so nothing is known.`;
+  const cause = engine.cause === null ? "" : `: ${engine.cause}`;
+  return `No votes can come yet. The engine of ${name} is ${engine.state}${cause}.`;
+}
+
 export const whoseVotes = (whose: Release["whose"]): string =>
   whose === "evaluation" ? "raters who never train" : "all raters";
 
