@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable
+from datetime import datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
@@ -32,6 +33,8 @@ WITHIN_S = 0.4
 SILENT = f"the ledger did not answer within {WITHIN_S} s"
 COUNTED = ("completions", "judgements", "memory_bytes")
 WORKERS = ("alive", "queued", "oldest_wait_s")
+#: Of a beat that sends one every 5 seconds: those of 10 minutes.
+HINTS_READ = 128
 ALONE = ("last_swap", "round", "learning_frozen", "releases_frozen", "release", "self_test")
 
 
@@ -96,7 +99,7 @@ def facts(gateway: Gateway) -> dict[str, Any]:
     return {
         "ledger": {"completions": redis.xlen(COMPLETIONS), "judgements": redis.hlen(CURRENT), "memory_bytes": memory},
         "workers": {
-            "alive": redis.exists(WORKER_ALIVE), "queued": redis.llen(QUEUE), "oldest_wait_s": waited(round),
+            "alive": redis.exists(WORKER_ALIVE), "queued": hints(redis), "oldest_wait_s": waited(round),
         },
         "last_swap": json.loads(swap) if swap else None,
         "round": None if round is None else round_card(round, round.id),
@@ -105,6 +108,18 @@ def facts(gateway: Gateway) -> dict[str, Any]:
         "release": None if release is None else release.id,
         "self_test": self_test(self_test_of(gateway.ledger)),
     }  # fmt: skip
+
+
+def hints(redis: Any, now: float | None = None) -> int:
+    """How many are of use yet: what expired behind a round lies there until a worker throws it away. A hint lives for
+    minutes at most, so among the newest (they are put in at the left) are all that live."""
+    moment = time.time() if now is None else now
+    return sum(_lives(json.loads(message), moment) for message in redis.lrange(QUEUE, 0, HINTS_READ - 1))
+
+
+def _lives(message: dict[str, Any], now: float) -> bool:
+    expires = message["headers"].get("expires")
+    return expires is None or datetime.fromisoformat(expires).timestamp() > now
 
 
 def waited(round: RoundRecord | None) -> float | None:

@@ -8,7 +8,7 @@ import pytest
 from feedback.settings import Settings
 from feedback.store import LedgerNotDurable
 from serving.probes import QUEUE, WORKER_ALIVE
-from serving.status import ALONE
+from serving.status import ALONE, hints
 from serving.traffic import median
 from training.celery import make_app
 
@@ -98,6 +98,17 @@ async def test_hints_are_counted_where_celery_lays_them(live: Any) -> None:
         app.send_task("training.tasks.tick")
     assert live.ledger.redis.llen(QUEUE) == 2
     assert (await status(live))["workers"]["queued"] == 2
+    app.close()
+
+
+async def test_hints_that_expired_behind_a_round_wait_for_nobody(live: Any) -> None:
+    settings = Settings(home=live.gateway.settings.home, redis_url=live.gateway.settings.resolved_redis_url())
+    app = make_app(settings)
+    for expires in (-5, -0.5, 3600, None):
+        app.send_task("training.tasks.tick", expires=expires)
+    assert live.ledger.redis.llen(QUEUE) == 4
+    assert (await status(live))["workers"]["queued"] == 2
+    assert hints(live.ledger.redis, time.time() + 7200) == 1, "the one without an end"
     app.close()
 
 

@@ -13,6 +13,8 @@ export interface EngineFacts {
 
 /** How one version came into the engine in another's place. */
 export interface Swap {
+  /** null at the start of the engine: nobody waited for it. */
+  from_version: number | null;
   to_version: number;
   ok: boolean;
   reason: string;

@@ -5,10 +5,10 @@ import { Health } from "./Health";
 
 const AT_REST: Traffic = { in_flight: 0, places: 1024, waiting: 0, streams_open: 0, refused: 0, first_token_s: null };
 
-function shown(traffic: Partial<Traffic>) {
+function shown(traffic: Partial<Traffic>, last_swap: Status["last_swap"] = null) {
   const facts: Status = {
     engines: [],
-    last_swap: null,
+    last_swap,
     traffic: { ...AT_REST, ...traffic },
     ledger: { writable: true, reason: null, completions: 0, judgements: 0, memory_bytes: 0 },
     workers: { alive: 1, queued: 0, oldest_wait_s: null, reason: null },
@@ -35,4 +35,16 @@ test("a gateway without a place left says so, and one that has not answered yet 
   const of = shown({ in_flight: 8, places: 8 });
   expect(of("chats under way")).toMatch(/^chats under way8 of 8 full/);
   expect(of("first token")).toMatch(/none yet/);
+});
+
+const SWAP = { from_version: null, to_version: 0, ok: true, reason: "", held_s: 11.52, time: 1767225600 };
+
+test("at the first start nobody's answer stood still", () => {
+  const of = shown({}, SWAP);
+  expect(of("started with")).toMatch(/policy-v0.*nothing was served before it$/);
+  expect(screen.queryByText(/stood still/)).toBeNull();
+});
+
+test("a swap in place of another says for how long answers stood still", () => {
+  expect(shown({}, { ...SWAP, from_version: 0, to_version: 1 })("last swap")).toMatch(/stood still for 11.52 s$/);
 });

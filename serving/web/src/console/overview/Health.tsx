@@ -87,10 +87,12 @@ function Chats({ traffic: { in_flight, places, waiting, streams_open, refused } 
   );
 }
 
-function LastSwap({ swap: { to_version, ok, reason, held_s, time } }: { swap: Swap }) {
+function LastSwap({ swap: { from_version, to_version, ok, reason, held_s, time } }: { swap: Swap }) {
+  const first = from_version === null;
+  const stood = `answers stood still for ${held_s.toFixed(2)} s`;
   return (
     <Figure
-      name="last swap"
+      name={first ? "started with" : "last swap"}
       value={
         <>
           policy-v{to_version} {!ok && <Badge tone="bad">failed</Badge>}
@@ -98,7 +100,7 @@ function LastSwap({ swap: { to_version, ok, reason, held_s, time } }: { swap: Sw
       }
       note={
         <>
-          <When time={time} />, {ok ? `answers stood still for ${held_s.toFixed(2)} s` : reason}
+          <When time={time} />, {ok ? (first ? "nothing was served before it" : stood) : reason}
         </>
       }
     />

@@ -42,17 +42,23 @@ export interface PlotProps {
 
 /** Few series over one axis. The table below it says the same in words and numbers. */
 export function Plot(props: PlotProps) {
-  const { title, series, empty = "Nothing yet." } = props;
+  const { title, series, rules = [], empty = "Nothing yet." } = props;
   const shown = series.filter(({ points }) => points.length > 0);
-  const legend = [...series.map(({ name }) => name)];
+  const legend = series.length > 1 ? series.map(({ name }) => name) : [];
+  const levels = (shown.length > 0 ? rules : []).filter((rule) => "y" in rule);
   return (
     <figure className="c-plot">
       <figcaption>
         <strong>{title}</strong>
-        {legend.length > 1 && (
+        {legend.length + levels.length > 0 && (
           <span className="c-legend">
             {legend.map((name, at) => (
               <span key={name} className={`c-key c-series-${at}`}>
+                {name}
+              </span>
+            ))}
+            {levels.map(({ name }) => (
+              <span key={name} className="c-key c-level">
                 {name}
               </span>
             ))}

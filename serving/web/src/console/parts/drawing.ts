@@ -29,7 +29,7 @@ export function draw({ title, series, x, y, rules = [], diagonal, height = 220 }
       ...(diagonal ? [slope(x, y)] : []),
       ...rules.flatMap(ruleOf),
       ...series.flatMap((each, at) => marksOf(each, at, x)),
-      ...series.map((each) => tipOf(each, x, y)),
+      tipOf(series, x, y),
     ],
   });
   drawn.setAttribute("role", "img");
@@ -66,17 +66,25 @@ function marksOf({ points, as = "line" }: Series, at: number, x: Axis): Marks {
   return marks;
 }
 
-const tipOf = ({ points, name }: Series, x: Axis, y: Axis) =>
+/** One for all series, or theirs would lie on each other. */
+const tipOf = (series: readonly Series[], x: Axis, y: Axis) =>
   tip(
-    points,
-    pointerX({
-      x: placed(x),
-      y: "y",
-      title: (point: Point) => `${name}\n${x.name}: ${shownAt(point, x)}\n${y.name}: ${shown(point)}`,
-      fill: "var(--raised)",
-      stroke: "var(--line)",
-    }),
+    tipsOf(series, x, y),
+    pointerX({ x: placed(x), y: "y", title: "says", fill: "var(--raised)", stroke: "var(--line)" }),
   );
+
+/** At each place the highest point, and what all series have there. */
+export function tipsOf(series: readonly Series[], x: Axis, y: Axis): (Point & { says: string })[] {
+  const at = new Map<number, { y: number; lines: string[] }>();
+  for (const { name, points } of series) {
+    for (const point of points) {
+      const here = at.get(point.x) ?? { y: -Infinity, lines: [`${x.name}: ${shownAt(point, x)}`] };
+      here.lines.push(`${series.length > 1 ? name : y.name}: ${shown(point)}`);
+      at.set(point.x, { ...here, y: Math.max(here.y, point.y) });
+    }
+  }
+  return [...at].map(([place, { y: top, lines }]) => ({ x: place, y: top, says: lines.join("\n") }));
+}
 
 const shownAt = (point: Point, x: Axis) =>
   x.kind === "time" ? new Date(point.x * 1000).toLocaleString() : Number(point.x.toPrecision(4));
@@ -89,12 +97,7 @@ const short = (value: number) => Number(value.toPrecision(4));
 function ruleOf(rule: Rule): Marks {
   const look = { stroke: QUIET, strokeDasharray: "5 4" };
   const words = { text: [rule.name], fill: QUIET, stroke: "var(--bg)", strokeWidth: 4 };
-  if ("y" in rule) {
-    return [
-      ruleY([rule.y], look),
-      text([rule.y], { ...words, y: [rule.y], frameAnchor: "right", textAnchor: "end", dy: -8 }),
-    ];
-  }
+  if ("y" in rule) return [ruleY([rule.y], look)]; // the legend names it: here its name would lie on the curves
   return [
     ruleX([rule.x], look),
     text([rule.x], { ...words, x: [rule.x], frameAnchor: "top", textAnchor: "start", dx: 5 }),

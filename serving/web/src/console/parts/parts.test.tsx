@@ -3,7 +3,7 @@ import { beforeEach, expect, test, vi } from "vitest";
 import { ApiError } from "../../api/client";
 import { Act, Say } from "./Act";
 import { Loaded } from "./Loaded";
-import { wholeTicks } from "./drawing";
+import { draw, tipsOf, wholeTicks } from "./drawing";
 import { figure, Plot } from "./Plot";
 import { Paged as PagedList } from "./Paged";
 import { Table } from "./Table";
@@ -384,3 +384,24 @@ test.each([
   [0.5, "0.5"],
   [1e-9, "1.000e-9"],
 ])("%d is shown as %s", (value, shown) => expect(figure(value)).toBe(shown));
+
+test("one tip tells what all series have at a place", () => {
+  const [x, y] = [{ name: "votes" }, { name: "log e" }];
+  const better = { name: "better", points: [{ x: 1, y: 0.5 }, { x: 2, y: 2 }] };
+  const worse = { name: "worse", points: [{ x: 1, y: 0.75 }] };
+  expect(tipsOf([better, worse], x, y)).toEqual([
+    { x: 1, y: 0.75, says: "votes: 1\nbetter: 0.5\nworse: 0.75" },
+    { x: 2, y: 2, says: "votes: 2\nbetter: 2" },
+  ]);
+  expect(tipsOf([worse], x, y)).toEqual([{ x: 1, y: 0.75, says: "votes: 1\nlog e: 0.75" }]);
+  const drawn = draw({ title: "Evidence", series: [better, worse], x, y }, 400);
+  expect(drawn.querySelectorAll("[data-mark=tip]")).toHaveLength(1);
+});
+
+test("the name of a level stands in the legend and not over the curves", () => {
+  const shown = { title: "Win rate", series: [{ name: "rate", points: [{ x: 1, y: 0.5 }] }], x: { name: "n" }, y: { name: "y" } };
+  const rules = [{ name: "as good as stable", y: 0.5 }];
+  const { container } = render(<Plot {...shown} rules={rules} />);
+  expect(container.querySelector(".c-legend")!.textContent).toBe("as good as stable");
+  expect(draw({ ...shown, rules }, 400).textContent).not.toContain("as good as stable");
+});

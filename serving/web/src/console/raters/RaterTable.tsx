@@ -29,17 +29,9 @@ export function RaterTable({ rows, onDone }: RaterTableProps) {
     { name: "State", cell: (row) => <State row={row} /> },
     { name: "Act", cell: (row) => <Move row={row} onDone={onDone} /> },
     { name: "Side", cell: (row) => <Side row={row} /> },
-    { name: "Decoys passed over", numeric: true, cell: ({ checks }) => decoys(checks) },
-    { name: "Same again", numeric: true, cell: ({ checks }) => repeats(checks) },
-    { name: "Source", cell: ({ source }) => SOURCES[source] },
-    { name: "Split", cell: ({ split }) => SPLITS[split] },
-    { name: "Agreement", numeric: true, cell: ({ agreement }) => share(agreement) },
-    { name: "Reliability", numeric: true, cell: ({ reliability }) => share(reliability) },
-    {
-      name: "Share",
-      numeric: true,
-      cell: (row) => `${share(row.share)}${row.capped ? " (capped)" : ""}`,
-    },
+    { name: "Checks", cell: ({ checks }) => <Checked checks={checks} /> },
+    { name: "Who", cell: ({ source, split }) => <Lines first={SOURCES[source]} second={SPLITS[split]} /> },
+    { name: "In the last round", cell: (row) => <InRound row={row} /> },
   ];
   return <Table label="Raters" columns={columns} rows={rows} id={({ rater }) => rater} empty="Nobody has judged yet." />;
 }
@@ -77,3 +69,21 @@ export function Side({ row }: { row: Pick<RaterRow, "side" | "checks"> }) {
     </span>
   );
 }
+
+/** Decoys passed over, and pairs judged alike when they came again. */
+function Checked({ checks }: Pick<RaterRow, "checks">) {
+  const [gold, again] = [decoys(checks), repeats(checks)];
+  return <Lines first={gold && `decoys passed over: ${gold}`} second={again && `same again: ${again}`} />;
+}
+
+function InRound({ row: { agreement, reliability, share: part, capped } }: { row: RaterRow }) {
+  const told = [
+    agreement !== null && `agreement ${share(agreement)}`,
+    reliability !== null && `reliability ${share(reliability)}`,
+    part !== null && `share ${share(part)}${capped ? " (capped)" : ""}`,
+  ];
+  return told.filter((words) => words !== false).map((words) => <div key={words}>{words}</div>);
+}
+
+const Lines = ({ first, second }: { first: string; second: string }) =>
+  [first, second].filter(Boolean).map((words) => <div key={words}>{words}</div>);

@@ -7,19 +7,19 @@ const TONES: Record<Guardrail["verdict"], Tone> = { ok: "good", breached: "bad",
 const VERDICTS: Record<Guardrail["verdict"], string> = { ok: "ok", breached: "breached", unknown: "not decided yet" };
 
 /** Whatever the votes say, a breached one rolls back. */
-export const Guardrails = ({ release: { guardrails, plan } }: { release: Release }) => (
+export const Guardrails = ({ release: { guardrails, plan, open } }: { release: Release }) => (
   <Table
     label="Guardrails"
-    columns={columns(plan.limits.alpha)}
+    columns={columns(plan.limits.alpha, open)}
     rows={guardrails}
     id={({ name }) => name}
     empty="None measured yet."
   />
 );
 
-const columns = (alpha: number): Column<Guardrail>[] => [
+const columns = (alpha: number, open: boolean): Column<Guardrail>[] => [
   { name: "Guardrail", cell: ({ name }) => guardrailName(name) },
-  { name: "Verdict", cell: ({ verdict }) => <Badge tone={TONES[verdict]}>{VERDICTS[verdict]}</Badge> },
+  { name: "Verdict", cell: ({ verdict }) => <Badge tone={TONES[verdict]}>{open || verdict !== "unknown" ? VERDICTS[verdict] : "never decided"}</Badge> },
   { name: "Found", cell: guardrailFound },
   { name: `Interval, ${atAllTimes(alpha)}`, cell: ranged },
   { name: "At most", cell: (each) => guardrailFigure(each, each.limit) },

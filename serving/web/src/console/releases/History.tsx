@@ -17,5 +17,5 @@ const COLUMNS: Column<ReleaseLine>[] = [
   { name: "Became", cell: ({ is }) => is },
   { name: "When", cell: ({ time }) => <When time={time} /> },
   { name: "By", cell: ({ actor }) => actor },
-  { name: "Why", cell: ({ reason }) => reason },
+  { name: "Why", cell: ({ reason, is }) => (reason === is ? "" : reason.replace(`: ${is}`, "")) },
 ];

@@ -12,7 +12,7 @@ import { History } from "./History";
 import { Orders } from "./Orders";
 import { ReleaseBadge } from "./ReleaseBadge";
 import { Steps } from "./Steps";
-import { atAllTimes, MODES, percent, points, whereOf, whoseVotes } from "./words";
+import { atAllTimes, MODES, percent, points, waitsFor, whereOf, whoseVotes } from "./words";
 
 const EVERY_MS = 3_000;
 
@@ -34,7 +34,7 @@ function Whole({ release, onDone }: { release: ReleaseInFull; onDone: () => void
     <>
       <Heading release={release} />
       {release.open && <Orders release={release} onDone={onDone} />}
-      <Measured release={release} />
+      {release.state !== "pending" && <Measured release={release} />}
       <section>
         <h2>Steps</h2>
         <Steps release={release} />
@@ -42,6 +42,10 @@ function Whole({ release, onDone }: { release: ReleaseInFull; onDone: () => void
       <Evidence release={release} />
       <section>
         <h2>Guardrails</h2>
+        <p className="muted small">
+          Counted in the conversations that each policy answers alone. Answers that stood side by side to be compared are
+          not among them.
+        </p>
         <Guardrails release={release} />
       </section>
       <Beside release={release} />
@@ -63,6 +67,7 @@ function Heading({ release }: { release: ReleaseInFull }) {
       <p>
         <ReleaseBadge release={release} /> {open ? whereOf(release) : why}
       </p>
+      {release.state === "pending" && <p className="c-remark">{waitsFor(release)}</p>}
       <p className="muted small">
         Begun <When time={created} /> by {actor}, {MODES[release.mode]}. Why: {reason}
       </p>
@@ -72,13 +77,14 @@ function Heading({ release }: { release: ReleaseInFull }) {
 
 /** What the votes say so far, and what is still needed. */
 function Measured({ release }: { release: ReleaseInFull }) {
-  const { votes, win_rate, thumbs, says, open, forecast, still_needed, left_wins } = release;
+  const { votes, win_rate, thumbs, says, open, outcome, forecast, still_needed, left_wins } = release;
+  const decided = release.state === "promoted" || release.state === "rolled_back" || release.state === "inconclusive";
   const beyond = votes?.not_counted ? `, ${votes.not_counted} beyond what one rater may say` : "";
   const tally = votes && `${votes.won} won, ${votes.lost} lost, ${votes.tied} tied${beyond}`;
   return (
     <section>
-      <h2>{open ? "So far" : "Decided by"}</h2>
-      {says && <p>{says}</p>}
+      <h2>{open ? "So far" : decided ? "Decided by" : "What the votes said when it ended"}</h2>
+      {says && (open || decided) && <p>{says}</p>}
       <Figures>
         <Figure name="Share of conversations" value={percent(release.weight)} />
         <Figure
@@ -86,7 +92,7 @@ function Measured({ release }: { release: ReleaseInFull }) {
           value={votes && votes.won + votes.lost + votes.tied}
           note={tally ?? `none counted yet, of ${whoseVotes(release.whose)}`}
         />
-        {open && (
+        {open && (outcome === null || outcome === "undecided") && (
           <Figure
             name="Votes still needed"
             value={still_needed === null ? null : `about ${still_needed}`}

@@ -3,7 +3,7 @@ import { type Policy, type PolicyList } from "../../api/policies";
 import { releases, type Electorate, type Mode, type NewRelease, type Release } from "../../api/releases";
 import { Act } from "../parts/Act";
 import { stepsOf, STEPS_HELP } from "./steps";
-import { MODES } from "./words";
+import { ENDS } from "./words";
 
 interface StartProps {
   policies: PolicyList;
@@ -55,16 +55,16 @@ export function StartRelease({ policies, open, onDone }: StartProps) {
           </option>
         ))}
       </Choice>
-      <Choice name="Mode" value={mode} onChange={(value) => setMode(value as Mode)}>
-        <option value={AS_SET}>as the installation has it</option>
-        {Object.entries(MODES).map(([value, says]) => (
+      <Choice name="In the end" value={mode} onChange={(value) => setMode(value as Mode)}>
+        <option value={AS_SET}>as the setting RATCHET_RELEASE_MODE says</option>
+        {Object.entries(ENDS).map(([value, says]) => (
           <option key={value} value={value}>
             {says}
           </option>
         ))}
       </Choice>
       <Choice name="Whose votes decide" value={raters} onChange={(value) => setRaters(value as Electorate)}>
-        <option value={AS_SET}>as the plan has it</option>
+        <option value={AS_SET}>as the installation’s release.json says</option>
         <option value="auto">raters who never train, if enough of them vote</option>
         <option value="evaluation">raters who never train</option>
         <option value="all">all raters</option>

@@ -170,7 +170,11 @@ test("a release is started in place of the open one, with the steps that were wr
   const candidate = screen.getByLabelText<HTMLSelectElement>("Candidate");
   expect([...candidate.options].map(({ value }) => value)).toEqual(["policy-v6", "policy-v7"]);
   expect(candidate.value).toBe("policy-v7");
-  fireEvent.change(screen.getByLabelText("Mode"), { target: { value: "assisted" } });
+  const ends = screen.getByLabelText<HTMLSelectElement>("In the end");
+  const said = [...ends.options].map(({ text }) => text);
+  expect(new Set(said).size).toBe(3);
+  expect(said[0]).toBe("as the setting RATCHET_RELEASE_MODE says");
+  fireEvent.change(ends, { target: { value: "assisted" } });
   fireEvent.change(screen.getByLabelText("Whose votes decide"), { target: { value: "all" } });
   fireEvent.change(screen.getByLabelText(/^Steps/), { target: { value: "5%, soon" } });
   const submit = screen.getByText("Start a release", { selector: "footer button" });
@@ -215,4 +219,35 @@ test("where nothing is open that is said, and a start names that", async () => {
   fireEvent.click(await screen.findByText("Start a release"));
   fireEvent.click(screen.getByText("Start a release", { selector: "footer button" }));
   await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases", { candidate: "policy-v7", replaces: null }]]));
+});
+
+test.each(["aborted", "replaced"] as const)("one that was %s was decided by no votes, and waits for none", async (state) => {
+  one({ ...CANARY, state, open: false, is: state, why: "people complain" });
+  await screen.findByText("What the votes said when it ended");
+  expect(screen.queryByText(/120 more are needed/)).toBeNull();
+  expect(screen.queryByText("not decided yet")).toBeNull();
+  expect(screen.getByText("never decided")).toBeTruthy();
+});
+
+test("one that is proposed needs no more votes", async () => {
+  one({ ...CANARY, proposed: true, outcome: "promote", still_needed: null, forecast: "decided" });
+  await screen.findByText("So far");
+  expect(screen.queryByText("Votes still needed")).toBeNull();
+});
+
+test("one that is pending says at its top what it waits for, and of what is not known nothing", async () => {
+  one({ ...CANARY, state: "pending", step: 0, engine: { version: 7, state: "starting", cause: null } });
+  await screen.findByText("No votes can come yet. The engine of policy-v7 is starting.");
+  expect(screen.queryByText("So far")).toBeNull();
+});
+
+test("the history says once what a release became", async () => {
+  const lines = ["moved: pending, step 1 of 4", "pending, step 1 of 4"].map((reason, revision) => ({ ...LINE, reason, revision }));
+  gateway({
+    "GET /v1/releases/3": () => json({ ...CANARY, history: lines }),
+    "GET /v1/releases/3/evidence": () => json(EVIDENCE),
+  });
+  render(<Releases session={ROOT} id="3" />);
+  const rows = within(await screen.findByRole("region", { name: /History/ })).getAllByRole("row").slice(1);
+  expect(rows.map((row) => within(row).getAllByRole("cell").at(-1)!.textContent)).toEqual(["", "moved"]);
 });

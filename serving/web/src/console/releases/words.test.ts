@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { atAllTimes, consequence, guardrailFigure, guardrailFound, percent, points, shareOfEvidence } from "./words";
+import { atAllTimes, consequence, guardrailFigure, guardrailFound, percent, points, shareOfEvidence, waitsFor } from "./words";
 import { BadStep, stepsOf } from "./steps";
 import { CANARY } from "./release_double";
 
@@ -64,6 +64,15 @@ test("pause, resume, abort and roll back say what becomes of the candidate", () 
   expect(consequence(CANARY, "resume").says).toContain("goes on with “wait for the votes”");
   expect(consequence(CANARY, "abort").says).toContain("may be released again");
   expect(consequence(CANARY, "rollback").says).toContain("counts as worse");
+});
+
+test("a pending release says what it waits for", () => {
+  const ready = { version: 7, state: "loading", cause: null };
+  expect(waitsFor({ candidate: 7, engine: null })).toMatch(/^No engine holds policy-v7 yet/);
+  expect(waitsFor({ candidate: 7, engine: ready })).toBe("No votes can come yet. The engine of policy-v7 is loading.");
+  expect(waitsFor({ candidate: 7, engine: { ...ready, state: "failed", cause: "out of memory" } })).toBe(
+    "No votes can come yet. The engine of policy-v7 is failed: out of memory.",
+  );
 });
 
 test("steps are read as the command line reads them", () => {

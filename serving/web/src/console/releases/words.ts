@@ -12,13 +12,27 @@ export const points = ({ value, low, high }: Estimated): string =>
   `${signed(100 * value)} points (${signed(100 * low)} to ${signed(100 * high)})`;
 
 export const MODES: Record<Mode, string> = {
-  manual: "manual (it proposes, an operator promotes)",
-  assisted: "assisted (it proposes, an operator promotes)",
-  automatic: "automatic (it promotes by itself)",
+  manual: "manual (operators begin it and promote it)",
+  assisted: "assisted (it begins by itself where one passes the gate, and an operator promotes)",
+  automatic: "automatic (it begins and promotes by itself)",
+};
+
+/** Of one that an operator begins: who ends it. `manual` and `assisted` differ in who begins, and so not here. */
+export const ENDS: Partial<Record<Mode, string>> = {
+  assisted: "it proposes, and an operator promotes",
+  automatic: "it promotes by itself",
 };
 
 /** Where it is, without the word that its badge shows. */
 export const whereOf = (release: Release): string => release.is.replace(/^\w+, /, "");
+
+/** Of a pending release, what it waits for. */
+export function waitsFor({ candidate, engine }: Pick<Release, "candidate" | "engine">): string {
+  const name = nameOf(candidate);
+  if (engine === null || engine.state === null) return `No engine holds ${name} yet: nobody has been asked, so nothing is known.`;
+  const cause = engine.cause === null ? "" : `: ${engine.cause}`;
+  return `No votes can come yet. The engine of ${name} is ${engine.state}${cause}.`;
+}
 
 export const whoseVotes = (whose: Release["whose"]): string =>
   whose === "evaluation" ? "raters who never train" : "all raters";

@@ -1,5 +1,5 @@
 import { useRef } from "react";
-import { rounds, type Round } from "../../api/rounds";
+import { isOpen, rounds, type Round } from "../../api/rounds";
 import { Link } from "../../app/Link";
 import { consolePath, go } from "../../app/route";
 import { Act } from "../parts/Act";
@@ -28,7 +28,7 @@ export function RoundList() {
       {({ data, frozen }) => (
         <section>
           <div className="c-row">
-            <StartRound />
+            <StartRound open={data.find(isOpen)} />
             {frozen && <Badge tone="bad">learning is frozen: no round starts by itself</Badge>}
           </div>
           <Table label="Rounds" columns={COLUMNS} rows={data} id={({ id }) => id} empty="No round has been run yet." />
@@ -38,9 +38,17 @@ export function RoundList() {
   );
 }
 
-/** Leads to the round, which may be one that was open already. */
-export function StartRound() {
+/** Leads to the round. One at a time: which one is open is said in place of the button. */
+export function StartRound({ open }: { open: Round | undefined }) {
   const begun = useRef<number>(0);
+  if (open) {
+    return (
+      <p>
+        <Link to={consolePath("rounds", open.id)}>Round {open.id}</Link> is open already: the next can be started after
+        it.
+      </p>
+    );
+  }
   return (
     <Act
       of="a round"
@@ -53,7 +61,7 @@ export function StartRound() {
     >
       <p>
         It trains on what has been said up to now: SFT, reward model, PPO, gate. What passes the gate is published, and
-        released as the installation's settings say. If a round is open already, nothing is started.
+        released as the installation's settings say. If one was begun meanwhile, nothing is started, and you see that one.
       </p>
     </Act>
   );

@@ -5,7 +5,7 @@ import { consolePath } from "../../app/route";
 import type { ViewProps } from "../Console";
 import "../people.css";
 import { Paged } from "../parts/Paged";
-import { Rater } from "../parts/Rater";
+import { Rater, shortRater } from "../parts/Rater";
 import { type Column, Table } from "../parts/Table";
 import { usePages } from "../parts/usePages";
 import { When } from "../parts/When";
@@ -58,18 +58,34 @@ export function Audit(_: ViewProps) {
   );
 }
 
-function Deed({ line: { action, became } }: { line: AuditLine }) {
+function Deed({ line: { kind, action, became: told } }: { line: AuditLine }) {
+  const became = kind === "key" ? keyTold(told).rest : told;
   return (
     <>
       {action.replaceAll("_", " ")}
-      {became && <div className="p-why muted small">{became}</div>}
+      {became && <div className="muted small">{became}</div>}
     </>
   );
 }
 
-function What({ line: { kind, what } }: { line: AuditLine }) {
+function What({ line: { kind, what, became } }: { line: AuditLine }) {
   if (kind === "rater") return <Rater rater={what} />;
+  if (kind === "key") return <OfKey id={what} name={keyTold(became).name} />;
   const number = /(\d+)$/.exec(what)?.[1];
   const view = kind === "policy" ? "policies" : kind === "release" ? "releases" : null;
   return view && number ? <Link to={consolePath(view, number)}>{what}</Link> : what;
+}
+
+/** People know a key by whose it is; its id tells two of one name apart. */
+const OfKey = ({ id, name }: { id: string; name: string }) => (
+  <span title={id}>
+    {id.startsWith("inv") ? "invite" : "key"} of {name}
+    <div className="p-code muted small">{shortRater(id)}</div>
+  </span>
+);
+
+/** "ann, rater; given: role" in its parts: a name may hold anything, a role is one of four words. */
+function keyTold(became: string | null): { name: string; rest: string } {
+  const [, name, rest] = /^(.*), ((?:user|rater|operator|admin)(?:; given: .*)?)$/s.exec(became ?? "") ?? [];
+  return { name: name ?? "nobody knows whom", rest: rest ?? became ?? "" };
 }

@@ -49,7 +49,7 @@ function OpenRound({ round, unknown }: { round: Round | null } & Unknown) {
         <>
           <p>{unknown ? `Unknown: ${unknown}.` : "No round is open."}</p>
           <div className="c-row">
-            <StartRound />
+            <StartRound open={undefined} />
             <Link to={consolePath("rounds")}>Past rounds</Link>
           </div>
         </>

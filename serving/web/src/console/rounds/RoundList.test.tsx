@@ -1,0 +1,35 @@
+import { render, screen } from "@testing-library/react";
+import { afterEach, expect, test, vi } from "vitest";
+import type { Round } from "../../api/rounds";
+import { gateway, json } from "../../rating/gateway_double";
+import { RoundList } from "./RoundList";
+
+const ROUND: Round = {
+  id: 2,
+  state: "queued",
+  stage: "collect",
+  attempts: 0,
+  trigger: "operator",
+  actor: "root",
+  created: 1767225600,
+  finished: null,
+  policy_version: null,
+  restarts: 0,
+  reason: null,
+  progress: {},
+  metrics: {},
+};
+
+afterEach(() => vi.unstubAllGlobals());
+
+test.each([
+  ["queued", 0],
+  ["running", 0],
+  ["published", 1],
+] as const)("while a round is %s, %i more can be started", async (state, buttons) => {
+  gateway({ "GET /v1/rounds": () => json({ data: [{ ...ROUND, state }], frozen: false }) });
+  render(<RoundList />);
+  await screen.findByRole("region", { name: "Rounds" });
+  expect(screen.queryAllByRole("button", { name: "Start a round" })).toHaveLength(buttons);
+  expect(screen.queryAllByText(/is open already/)).toHaveLength(1 - buttons);
+});
