@@ -17,6 +17,7 @@ LONG = "".join(f"Line {number} of it.\n\n" for number in range(400))
 
 async def ask(page: Any, text: str) -> None:
     await page.get_by_label("Message").fill(text)
+    await page.locator(".send:enabled").wait_for()  # the next question waits for what a vote decided
     await page.keyboard.press("Enter")
 
 

@@ -59,6 +59,9 @@ async def drag(page: Any, name: str, target: str) -> None:
     await page.locator(f"{target}.r-over").wait_for()
     await page.mouse.up()
     await page.locator(".r-dragging").first.wait_for(state="detached")
+    await page.evaluate(
+        "new Promise(done => setTimeout(done, 60))"
+    )  # dnd-kit takes a click within 50 ms for the drag's
 
 
 def gap(index: int) -> str:
