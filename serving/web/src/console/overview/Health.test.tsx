@@ -41,7 +41,7 @@ const SWAP = { from_version: null, to_version: 0, ok: true, reason: "", held_s: 
 
 test("at the first start nobody's answer stood still", () => {
   const of = shown({}, SWAP);
-  expect(of("started with")).toMatch(/policy-v0.*nothing was served before it$/);
+  expect(of("started with")).toMatch(/policy-v0.*the first since the gateway started$/);
   expect(screen.queryByText(/stood still/)).toBeNull();
 });
 

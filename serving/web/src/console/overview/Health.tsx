@@ -100,7 +100,7 @@ function LastSwap({ swap: { from_version, to_version, ok, reason, held_s, time }
       }
       note={
         <>
-          <When time={time} />, {ok ? (first ? "nothing was served before it" : stood) : reason}
+          <When time={time} />, {ok ? (first ? "the first since the gateway started" : stood) : reason}
         </>
       }
     />

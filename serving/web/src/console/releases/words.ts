@@ -29,9 +29,10 @@ export const whereOf = (release: Release): string => release.is.replace(/^\w+, /
 /** Of a pending release, what it waits for. */
 export function waitsFor({ candidate, engine }: Pick<Release, "candidate" | "engine">): string {
   const name = nameOf(candidate);
-  if (engine === null || engine.state === null) return `No engine holds ${name} yet: nobody has been asked, so nothing is known.`;
-  const cause = engine.cause === null ? "" : `: ${engine.cause}`;
-  return `No votes can come yet. The engine of ${name} is ${engine.state}${cause}.`;
+  const state = engine?.state ?? "none";
+  const cause = engine?.cause ? `: ${engine.cause}` : "";
+  const stands = state === "none" ? `No engine holds ${name} yet` : `The engine of ${name} is ${state}`;
+  return `No votes can come yet. ${stands}${cause}.`;
 }
 
 export const whoseVotes = (whose: Release["whose"]): string =>

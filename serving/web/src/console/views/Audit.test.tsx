@@ -48,8 +48,8 @@ it("lists deeds newest first, goes on after the last, and asks for one kind", as
 });
 
 it.each([
-  ["key_0199c2aabbccddee", "change", "ann, user, rater; given: role, limits", "key of ann, userkey_0199c2aa…", "changerater; given: role, limits"],
-  ["invite_7", "invite", "bea, user", "invite of beainvite_7", "inviteuser"],
+  ["key_0199c2aabbccddee", "change", "ann, user, rater; given: role, limits", "key of ann, user…ccddee", "changerater; given: role, limits"],
+  ["invite_7", "invite", "bea, user", "invite of bea…vite_7", "inviteuser"],
 ])("%s is told by whose it is, and its id is short", async (what, action, became, name, deed) => {
   gateway({ "GET /v1/audit": [json({ data: [{ ...line("1", "key", what, action), became }], has_more: false })] });
   render(<Audit session={{ role: "operator" } as Session} id={null} />);

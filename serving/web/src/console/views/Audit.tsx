@@ -5,7 +5,7 @@ import { consolePath } from "../../app/route";
 import type { ViewProps } from "../Console";
 import "../people.css";
 import { Paged } from "../parts/Paged";
-import { Rater, shortRater } from "../parts/Rater";
+import { Rater } from "../parts/Rater";
 import { type Column, Table } from "../parts/Table";
 import { usePages } from "../parts/usePages";
 import { When } from "../parts/When";
@@ -76,11 +76,11 @@ function What({ line: { kind, what, became } }: { line: AuditLine }) {
   return view && number ? <Link to={consolePath(view, number)}>{what}</Link> : what;
 }
 
-/** People know a key by whose it is; its id tells two of one name apart. */
+/** People know a key by whose it is; the end of its id tells two of one name apart: it begins with when it was made. */
 const OfKey = ({ id, name }: { id: string; name: string }) => (
   <span title={id}>
     {id.startsWith("inv") ? "invite" : "key"} of {name}
-    <div className="p-code muted small">{shortRater(id)}</div>
+    <div className="p-code muted small">…{id.slice(-6)}</div>
   </span>
 );
 
