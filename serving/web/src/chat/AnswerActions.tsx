@@ -30,10 +30,16 @@ export function AnswerActions(props: AnswerActionsProps) {
   const { chat, turn, busy, kept, last, correcting, onCorrect, acts, switcher } = props;
   const { node, answers } = turn;
   const id = node.completion_id;
-  const said = useSaid(id, kept);
+  const [reports, setReports] = useState(0);
+  const said = useSaid(id, kept, reports);
   const [reporting, setReporting] = useState(false);
   const rating = said?.find(({ type, judgement }) => type === "rating" && judgement["metric"] == null) ?? null;
   const demonstration = said?.find(({ type }) => type === "demonstration");
+  const flag = said?.find(({ type }) => type === "flag") ?? null;
+  const reported = () => {
+    judged(id);
+    setReports((count) => count + 1);
+  };
   const words = begunWords(chat, id);
   const keep = (what: keyof Words) => (text: string | null) => keepWords(chat, id, what, text);
   const act = (label: string, icon: ReactNode, run: () => void, key = "") => (
@@ -57,7 +63,7 @@ export function AnswerActions(props: AnswerActionsProps) {
         {kept && act("Another answer side by side", <SidesIcon />, acts.beside, "S")}
         {kept && answers.ids.length > 2 && act(`Rank these ${answers.ids.length} answers`, <RankIcon />, acts.rankAll)}
         {kept && act("Edit into what it should have been", <PenIcon />, () => onCorrect(true), "E")}
-        {kept && act("Report this answer", <FlagIcon />, () => setReporting(true))}
+        {kept && act(flag ? "Your report of this answer" : "Report this answer", <FlagIcon />, () => setReporting(true))}
         {kept && said && (
           <ThumbBar
             completionId={id}
@@ -82,7 +88,9 @@ export function AnswerActions(props: AnswerActionsProps) {
           onClose={() => onCorrect(false)}
         />
       )}
-      {reporting && <FlagDialog completionId={id} onClose={() => setReporting(false)} />}
+      {reporting && (
+        <FlagDialog completionId={id} standing={flag} onSaved={reported} onClose={() => setReporting(false)} />
+      )}
     </>
   );
 }

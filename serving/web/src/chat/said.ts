@@ -18,8 +18,8 @@ export const judged = (id: string): void => void known.delete(id);
 /** Somebody else uses the page from now on. */
 export const forgetSaid = (): void => known.clear();
 
-/** Undefined until it is known; if it cannot be known, nothing was said. */
-export function useSaid(id: string, wanted: boolean): KeptFeedback[] | undefined {
+/** Undefined until it is known; if it cannot be known, nothing was said. Looks anew where `changes` did. */
+export function useSaid(id: string, wanted: boolean, changes = 0): KeptFeedback[] | undefined {
   const [found, setFound] = useState<KeptFeedback[]>();
   useEffect(() => {
     if (!wanted) return;
@@ -31,6 +31,6 @@ export function useSaid(id: string, wanted: boolean): KeptFeedback[] | undefined
     return () => {
       current = false;
     };
-  }, [id, wanted]);
+  }, [id, wanted, changes]);
   return found;
 }

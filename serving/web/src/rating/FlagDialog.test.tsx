@@ -1,5 +1,6 @@
 import { fireEvent, render, screen, waitFor } from "@testing-library/react";
 import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import type { KeptFeedback } from "../api/client";
 import { FlagDialog } from "./FlagDialog";
 import { accepted, bodies, deleted, failure, gateway } from "./gateway_double";
 import { ReasonChips } from "./ReasonChips";
@@ -35,6 +36,20 @@ describe("a report", () => {
     fireEvent.click(button("Take it back"));
     await says(/^Taken back$/);
     expect(onSaved.mock.calls).toEqual([[true], [false]]);
+  });
+
+  it("that stands is shown, can be changed, and taken back", async () => {
+    const asked = gateway({ "POST /v1/feedback": accepted("flag", "fb_2"), "DELETE /v1/feedback": deleted("fb_1") });
+    const judgement = { type: "flag", completion_id: "r:0", reasons: ["unsafe"], comment: "It names a person." };
+    const standing = { id: "fb_1", type: "flag", judgement } as unknown as KeptFeedback;
+    render(<FlagDialog completionId="r:0" standing={standing} onClose={vi.fn()} />);
+    expect(button("unsafe").getAttribute("aria-pressed")).toBe("true");
+    expect(screen.getByRole<HTMLTextAreaElement>("textbox").value).toBe("It names a person.");
+    expect(button("Change report")).toBeTruthy();
+    fireEvent.click(button("Take it back"));
+    await says(/^Taken back$/);
+    expect(asked.map(({ path, method }) => `${method} ${path}`)).toEqual(["DELETE /v1/feedback/fb_1"]);
+    expect(button("Report")).toBeTruthy();
   });
 
   it("keeps its words where it was not saved, and closes on Escape", async () => {

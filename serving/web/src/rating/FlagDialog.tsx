@@ -1,34 +1,42 @@
 import { useId, useState } from "react";
-import { MAX_TEXT } from "../api/feedback";
+import type { KeptFeedback } from "../api/client";
+import { MAX_TEXT, type Said } from "../api/feedback";
 import { Dialog } from "../app/Dialog";
 import { ReasonChips } from "./ReasonChips";
 import { REPORT } from "./reasons";
 import { Status } from "./Status";
 import { useStanding } from "./useStanding";
 
+type Flag = Extract<Said, { type: "flag" }>;
+
 export interface FlagDialogProps {
   completionId: string;
+  /** The report that stands already, as GET /v1/feedback lists it. */
+  standing?: KeptFeedback | null;
   onClose: () => void;
   /** Called once the ledger has the report, or has it no more. */
   onSaved?: (reported: boolean) => void;
 }
 
 /** Reports an answer that should not have been given. People read it; nothing is trained by it. */
-export function FlagDialog({ completionId, onClose, onSaved }: FlagDialogProps) {
-  const kept = useStanding();
-  const [reasons, setReasons] = useState<string[]>([]);
-  const [comment, setComment] = useState("");
+export function FlagDialog({ completionId, standing = null, onClose, onSaved }: FlagDialogProps) {
+  const before = (standing?.judgement ?? {}) as Partial<Flag>;
+  const [reasons, setReasons] = useState<string[]>([...(before.reasons ?? [])]);
+  const [comment, setComment] = useState(before.comment ?? "");
+  const [reported, setReported] = useState(standing !== null);
+  const more = { ...(reasons.length ? { reasons } : {}), ...(comment.trim() ? { comment } : {}) };
+  const flag: Flag = { type: "flag", completion_id: completionId, ...more };
+  const kept = useStanding(standing && { id: standing.id, said: flag });
   const field = useId();
-  const reported = kept.accepted;
   const told = reasons.length > 0 || comment.trim() !== "";
 
-  const report = async () => {
-    if (!told || kept.phase === "saving") return;
-    const more = { ...(reasons.length ? { reasons } : {}), ...(comment.trim() ? { comment } : {}) };
-    if (await kept.want({ type: "flag", completion_id: completionId, ...more })) onSaved?.(true);
+  const want = async (said: Flag | null) => {
+    if (!(await kept.want(said))) return;
+    setReported(said !== null);
+    onSaved?.(said !== null);
   };
-  const takeBack = async () => {
-    if (await kept.want(null)) onSaved?.(false);
+  const report = async () => {
+    if (told && kept.phase !== "saving") await want(flag);
   };
   return (
     <Dialog title="Report this answer" onClose={onClose}>
@@ -51,7 +59,7 @@ export function FlagDialog({ completionId, onClose, onSaved }: FlagDialogProps) 
             {reported ? "Change report" : "Report"}
           </button>
           {reported && (
-            <button type="button" className="r-button" onClick={() => void takeBack()}>
+            <button type="button" className="r-button" onClick={() => void want(null)}>
               Take it back
             </button>
           )}
