@@ -1,6 +1,6 @@
 import { fireEvent, render, screen, waitFor } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { failure, gateway, json } from "../rating/gateway_double";
+import { failure, gateway, json, Streamed } from "../rating/gateway_double";
 
 const JOE = { name: "joe", role: "user", single_user: false };
 const ANN = { name: "ann", role: "user", single_user: false };
@@ -137,6 +137,19 @@ test("after erasing everything nothing of it is shown again, and no draft is lef
   fireEvent.popState(window);
   await screen.findByText(/There is no such conversation/);
   expect(screen.getByLabelText<HTMLButtonElement>("Send").disabled).toBe(true);
+});
+
+test("a conversation whose first answer is being written is in the list already", async () => {
+  const answer = new Streamed();
+  await arrive({ "POST /v1/chat/completions": answer.response, "PUT /v1/conversations": () => json(TALK) });
+  const field = await screen.findByLabelText("Message");
+  fireEvent.change(field, { target: { value: "Why is tea green?" } });
+  fireEvent.keyDown(field, { key: "Enter" });
+  answer.text(0, "Well");
+  const link = await screen.findByRole("link", { name: /Why is tea green/ });
+  fireEvent.click(screen.getByTitle("New conversation (Ctrl Shift O)"));
+  fireEvent.click(link);
+  await screen.findByText("Well");
 });
 
 test("an expired session leaves what one was writing", async () => {

@@ -11,7 +11,8 @@ import type { Conversations } from "./useConversations";
 interface ConversationListProps {
   list: Conversations;
   current: string | null;
-  writing: ReadonlySet<string>;
+  /** What is being answered, by conversation: the server lists one only once its first answer is there. */
+  writing: ReadonlyMap<string, string>;
   searchField: RefObject<HTMLInputElement | null>;
   onOpen: () => void;
   onDeleted: (id: string) => void;
@@ -23,6 +24,7 @@ export function ConversationList({ list, current, writing, searchField, onOpen, 
   const searched = useSearch(list, words.join(" "));
   const known = new Set(list.items.map((item) => item.id));
   const all = words.length ? [...list.items, ...list.found.filter((item) => !known.has(item.id))] : list.items;
+  const begun = [...writing].filter(([id]) => !words.length && !known.has(id));
   const found = all.filter((item) => words.every((word) => item.title.toLowerCase().includes(word)));
   return (
     <nav aria-label="Conversations" className="conversations">
@@ -43,6 +45,14 @@ export function ConversationList({ list, current, writing, searchField, onOpen, 
         </p>
       )}
       <ul>
+        {begun.map(([id, question]) => (
+          <li key={id} className={id === current ? "current" : undefined}>
+            <Link to={chatPath(id)} aria-current={id === current ? "page" : undefined} onOpen={onOpen}>
+              <span className="dot" role="img" aria-label="answering" />
+              <span className="title">{question}</span>
+            </Link>
+          </li>
+        ))}
         {found.map((item) => (
           <Item
             key={item.id}
@@ -55,7 +65,7 @@ export function ConversationList({ list, current, writing, searchField, onOpen, 
           />
         ))}
       </ul>
-      {found.length === 0 && (
+      {found.length + begun.length === 0 && (
         <p className="muted small nothing">
           {!words.length ? "No conversations yet." : searched ? "No title has these words." : "Searching…"}
         </p>

@@ -14,7 +14,7 @@ import { forgetSaid } from "./said";
 import type { ChatStore } from "./store";
 import { forgetDraft } from "./drafts";
 import { begunRanking, forgetTrial, keepRanking, leaveTrial, openTrial, rememberTrial } from "./open_trials";
-import { turnsTo, type Turn } from "./tree";
+import { turnsTo, words, type Turn } from "./tree";
 import { TrialView, type Trial } from "./Trial";
 import { besideOf, trialOf } from "./trials";
 import { Question, TurnView } from "./TurnView";
@@ -195,9 +195,6 @@ function memoryOf(store: ChatStore, trial: Trial): Memory {
 /** Whoever wants no other answer after all keeps the one that was there. */
 const hadBefore = ({ way }: Trial): string | null =>
   way.kind === "compare" && way.source.kind === "another" ? way.source.existing.completionId : null;
-
-const words = (messages: { role: string; content: string | null }[]) =>
-  messages.filter((message) => message.role === "user").map((message) => message.content ?? "").join("\n\n");
 
 function Welcome({ learns }: { learns: boolean }) {
   return (

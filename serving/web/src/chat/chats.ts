@@ -1,5 +1,6 @@
 /** The conversations that were opened on this page: an answer goes on being written while one looks at another. */
 import { ChatStore } from "./store";
+import { words } from "./tree";
 
 const nobody = (): void => undefined;
 
@@ -51,8 +52,10 @@ export class Chats {
     for (const store of [...this.known.values(), this.next]) store?.leave();
   }
 
-  writing(): ReadonlySet<string> {
-    return new Set([...this.known.values()].filter((store) => store.state.writing).map((store) => store.state.id));
+  /** What is being answered, by conversation. */
+  writing(): ReadonlyMap<string, string> {
+    const states = [...this.known.values()].map((store) => store.state);
+    return new Map(states.flatMap(({ id, writing }) => (writing ? [[id, words(writing.messages)]] : [])));
   }
 }
 

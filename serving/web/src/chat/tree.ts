@@ -76,9 +76,7 @@ export function newestEnd(nodes: Nodes, id: string): string {
 }
 
 /** The person's words in a turn; system prompts and tools' results are not shown as such. */
-export function asked(node: TreeNode): string {
-  return node.new_messages
-    .filter((message) => message.role === "user")
-    .map((message) => message.content ?? "")
-    .join("\n\n");
-}
+export const asked = (node: TreeNode): string => words(node.new_messages);
+
+export const words = (messages: { role: string; content: string | null }[]): string =>
+  messages.filter((message) => message.role === "user").map((message) => message.content ?? "").join("\n\n");
