@@ -104,6 +104,10 @@ class Erased(Record):
     restarted: tuple[int, ...] = ()
     learning: tuple[int, ...] = ()
 
+    @property
+    def rounds(self) -> dict[str, list[int]]:
+        return {"restarted": list(self.restarted), "learning": list(self.learning)}
+
     def __add__(self, other: "Erased") -> "Erased":
         return Erased(
             conversations=self.conversations + other.conversations,

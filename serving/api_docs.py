@@ -85,7 +85,9 @@ ANNOTATE = documented(
     },
     errors=(404, 409, 422),
 )
-DELETE_CHAT = documented("Erase a stored chat and its feedback", tag="stored", returns=kept.Deleted, errors=(404,))
+DELETE_CHAT = documented(
+    "Erase a stored chat and its feedback", tag="stored", returns=kept.DeletedAnswers, errors=(404,)
+)
 
 CONVERSATIONS = documented(
     "Conversations, last used first", tag="conversations", returns=kept.ConversationList, errors=(404,)
@@ -106,7 +108,7 @@ CHANGE_CONVERSATION = documented(
     errors=(404,),
 )
 DELETE_CONVERSATION = documented(
-    "Erase a conversation and its feedback", tag="conversations", returns=kept.Deleted, errors=(404,)
+    "Erase a conversation and its feedback", tag="conversations", returns=kept.DeletedAnswers, errors=(404,)
 )
 
 JUDGE = documented(

@@ -49,13 +49,23 @@ class NewMetadata(BaseModel):
 
 
 class Deleted(BaseModel):
-    object: Literal[
-        "chat.completion.deleted", "conversation.deleted", "feedback.deleted", "invite.deleted", "key.deleted"
-    ]
+    object: Literal["feedback.deleted", "invite.deleted", "key.deleted"]
     id: str
     deleted: Literal[True]
 
-    model_config = example({"object": "conversation.deleted", "id": "conv_0199c2", "deleted": True})
+    model_config = example({"object": "feedback.deleted", "id": "fb_0199c2", "deleted": True})
+
+
+class DeletedAnswers(BaseModel):
+    object: Literal["chat.completion.deleted", "conversation.deleted"]
+    id: str
+    deleted: Literal[True]
+    restarted: list[int] = Field(description="open rounds that had collected some of it, and collect again without")
+    learning: list[int] = Field(description="those that had done so twice, and go on with it")
+
+    model_config = example({
+        "object": "conversation.deleted", "id": "conv_0199c2", "deleted": True, "restarted": [5], "learning": [],
+    })  # fmt: skip
 
 
 class ConversationCard(BaseModel):

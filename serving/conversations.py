@@ -96,8 +96,8 @@ def _change(gateway: Gateway, rater: str, id: str, changes: dict[str, Any]) -> d
 def delete_conversation(id: str, gateway: GatewayDep, rater: RaterDep) -> dict[str, Any]:
     """With all branches, and all that was said of them."""
     own_conversation(gateway, rater, id)
-    Eraser(gateway.archive).conversation(rater, id)
-    return {"object": "conversation.deleted", "id": id, "deleted": True}
+    erased = Eraser(gateway.archive).conversation(rater, id)
+    return {"object": "conversation.deleted", "id": id, "deleted": True, **erased.rounds}
 
 
 def changes_in(body: dict[str, Any]) -> dict[str, Any]:

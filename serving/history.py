@@ -126,5 +126,5 @@ async def _vote(gateway: Gateway, caller: ApiKey, rating: dict[str, Any]) -> Non
 @router.delete("/v1/chat/completions/{id}", **docs.DELETE_CHAT)
 def delete_chat_completion(id: str, gateway: GatewayDep, rater: RaterDep) -> dict[str, Any]:
     """With all that was said of it; what went on from it stays, and goes on from the one before."""
-    Eraser(gateway.archive).response(own_response(gateway, rater, id))
-    return {"object": "chat.completion.deleted", "id": id, "deleted": True}
+    erased = Eraser(gateway.archive).response(own_response(gateway, rater, id))
+    return {"object": "chat.completion.deleted", "id": id, "deleted": True, **erased.rounds}

@@ -48,11 +48,11 @@ class Known(NamedTuple):
 @router.get("/v1/status", **docs.STATUS)
 async def get_status(gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
     """What cannot be known now is null, and says why."""
-    found, trouble = await asyncio.gather(
-        known(run_in_threadpool(facts, gateway)), known(gateway.writable.trouble())
-    )  # fmt: skip
+    found, trouble, busy = await asyncio.gather(
+        known(run_in_threadpool(facts, gateway)), known(gateway.writable.trouble()), run_in_threadpool(traffic, gateway)
+    )
     writable = Known(trouble.value is None, trouble.value) if trouble.reason is None else trouble
-    own = {**engines(gateway), "traffic": traffic(gateway)._asdict()}
+    own = {**engines(gateway), "traffic": busy._asdict()}
     return {"object": "status", **own, **told(found, writable), "version": own_version()}
 
 

@@ -58,29 +58,34 @@ def read_policy(registry: PolicyRegistry, version: int) -> Policy:
     """Read a version from disk, verify each byte, that it has the base's tensors, and numbers in them.
 
     What was verified in this process and was not touched since is not read again: to return to a version that served
-    a minute ago must not wait for a look through all its weights. Raises BrokenPolicy or OSError. Needs no Redis.
+    a minute ago must not wait for a look through all its weights. A disk that loses bits touches nothing; then the
+    engine's proof is what is left. Raises BrokenPolicy or OSError. Needs no Redis.
     """
-    directory, base = registry.directory(version), registry.directory(BASE)
-    manifest = read_manifest(directory)
-    if manifest.version != version:
-        raise BrokenPolicy(f"{directory} says that it is version {manifest.version}")
-    _verify(directory, base, (*_traces(directory), *_traces(base)))
-    return Policy(manifest, directory)
+    directory, base = registry.directory(version), None
+    traces = _traces(directory)
+    if version != BASE:
+        registered = registry.directory(BASE)
+        base = registered / read_manifest(registered).model_path
+        traces += _traces(base)
+    policy = _verified(directory, base, tuple(traces))
+    if policy.manifest.version != version:
+        raise BrokenPolicy(f"{directory} says that it is version {policy.manifest.version}")
+    return policy
 
 
 @lru_cache(maxsize=32)
-def _verify(directory: Path, base: Path, traces: tuple[Trace, ...]) -> None:
+def _verified(directory: Path, base: Path | None, traces: tuple[Trace, ...]) -> Policy:
     """Only success is remembered, and by the traces of before: what changes meanwhile is looked at again."""
     manifest = read_manifest(directory)
     verify_files(directory, manifest)
-    if directory != base:
-        model_dir = directory / manifest.model_path
-        check_shapes(model_dir, base / read_manifest(base).model_path)
-        check_finite(model_dir)
+    policy = Policy(manifest, directory)
+    if base is not None:
+        check_shapes(policy.model_dir, base)
+        check_finite(policy.model_dir)
+    return policy
 
 
 def _traces(directory: Path) -> list[Trace]:
-    """Of all that is below a directory, and of itself. Raises OSError."""
-    paths = [directory, *sorted(directory.rglob("*"))]
-    stats = [(path, path.lstat()) for path in paths]
+    """Of all that is below a directory; of one that is not there none. Raises OSError."""
+    stats = [(path, path.lstat()) for path in sorted(directory.rglob("*"))]
     return [Trace(p, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p, s in stats]

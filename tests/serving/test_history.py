@@ -239,7 +239,9 @@ async def test_deleted_is_gone_with_all_that_was_said_of_it(live: Any, joe: Any)
     await joe.chat.completions.update(first.id, metadata={"feedback": "up"})
     await joe.chat.completions.update(second.id, metadata={"feedback": "down"})
     deleted = await joe.chat.completions.delete(first.id)
-    assert deleted.model_dump() == {"id": first.id, "deleted": True, "object": "chat.completion.deleted"}
+    assert deleted.model_dump() == {
+        "id": first.id, "deleted": True, "object": "chat.completion.deleted", "restarted": [], "learning": [],
+    }  # fmt: skip
     for call in (joe.chat.completions.retrieve, joe.chat.completions.delete, joe.chat.completions.messages.list):
         with pytest.raises(openai.NotFoundError) as missing:
             await call(first.id)
@@ -354,7 +356,8 @@ async def test_conversations_are_listed_changed_and_deleted(live: Any, joe: Any)
         post = await live.http.post(place, json={"head": f"{other.id}:0"}, headers=own(live))
         assert (post.json()["head"], post.json()["title"]) == (f"{other.id}:0", "new")
         deleted = (await live.http.delete(place, headers=own(live))).json()
-        assert deleted == {"object": "conversation.deleted", "id": name, "deleted": True}
+        nothing: dict[str, list[int]] = {"restarted": [], "learning": []}
+        assert deleted == {"object": "conversation.deleted", "id": name, "deleted": True, **nothing}
         assert (await live.http.get(place, headers=own(live))).status_code == 404
     assert [each.id async for each in joe.chat.completions.list()] == []
     gone = await live.http.get("/v1/conversations?after=c", headers=own(live))

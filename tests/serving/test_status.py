@@ -37,7 +37,13 @@ async def test_everything_is_told_of_a_service_at_rest(live: Any) -> None:
     assert told["engines"] == [{"arm": "stable", "policy_version": 0, "reason": None, "url_kind": "elsewhere"}]
     assert (told["last_swap"]["to_version"], told["last_swap"]["ok"]) == (0, True)
     assert 0 < told["traffic"].pop("first_token_s") < 60
-    assert told["traffic"] == {"in_flight": 0, "places": 1024, "waiting": 0, "streams_open": 0, "refused": 0}
+    assert told["traffic"] == {
+        "in_flight": 0,
+        "places": live.gateway.places.limit,
+        "waiting": 0,
+        "streams_open": 0,
+        "refused": 0,
+    }
     memory = told["ledger"].pop("memory_bytes")
     assert memory > 100_000
     assert told["ledger"] == {"writable": True, "reason": None, "completions": 1, "judgements": 1}

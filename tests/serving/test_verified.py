@@ -13,7 +13,7 @@ from serving.verified import read_policy
 
 
 def in_place(file: Path) -> None:
-    """One byte, as a failing disk or a careless hand would: size and time of change are what they were."""
+    """One byte, as a careless hand would: the file's size and its time are what they were."""
     stat = file.stat()
     with file.open("r+b") as opened:
         opened.seek(3)

@@ -121,7 +121,7 @@ async def test_a_release_that_ends_while_an_order_is_considered_says_so(console:
     await console.get_by_role("button", name="Promote", exact=True).click()
     await console.get_by_role("dialog").get_by_label("Reason").fill("It is bett")
     await served.http.post("/v1/releases/1/abort", json={"reason": "people complain"})
-    told = console.get_by_role("status").get_by_text("This ended while you read it; nothing was done.")
+    told = console.get_by_role("status").get_by_text("This changed while you read it; nothing was done.")
     await told.wait_for()
     assert (await told.bounding_box())["height"] > 10, "it is said, and not seen"
     assert await console.get_by_role("dialog").count() == 0

@@ -62,14 +62,15 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
     s: (event) => free(event) && !chat.temporary && (begin(besideOf(store, turns.at(-1)!)), true),
     e: (event) => free(event) && !chat.temporary && (setCorrecting(last), true),
   });
-  const free = (event: KeyboardEvent) => !isTyping(event) && last !== null && !writing && !trial && !correcting;
+  const inEditor = turns.some(({ node }) => node.completion_id === correcting); // else of another branch, or deleted
+  const free = (event: KeyboardEvent) => !isTyping(event) && last !== null && !writing && !trial && !inEditor;
   const decide = (winner: string | null) => {
     const question = words(trial!.messages);
     forgetDraft(store.state.id, question);
     forgetTrial(store.state.id);
     setDecided(false);
     chosen.current = { winner };
-    void more.voted();
+    more.voted();
     void goOn(winner);
   };
   // The next question waits for it: it would follow another answer.
@@ -84,6 +85,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
     await leaveTrial(store.state.id);
     await store.goOnFrom(end);
     begin(null);
+    void more.closed();
     if (fresh === null) return;
     const said = words(messages);
     const isAnswer = (node: TreeNode) => !fresh.known.has(node.completion_id) && words(node.new_messages) === said;
@@ -151,7 +153,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
         trying={trial !== null && !decided}
         onTry={(text, mode) => begin(trialOf(store, text, mode))}
       />
-      {more.pair && !trial && <OneMore pair={more.pair} onClose={more.done} />}
+      {more.pair && <OneMore pair={more.pair} onClose={more.done} />}
       <Announcer writing={writing !== null} text={turns.at(-1)?.node.content ?? ""} failed={failure !== null} />
     </main>
   );

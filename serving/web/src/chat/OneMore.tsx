@@ -1,5 +1,5 @@
 /** Now and then a pair that one judged before comes again, its sides swapped: whoever reads says the same. */
-import { useCallback, useMemo, useState } from "react";
+import { useCallback, useMemo, useRef, useState } from "react";
 import { comparisons, type ShownComparison } from "../api/client";
 import { Dialog } from "../app/Dialog";
 import { Comparison } from "../rating";
@@ -12,16 +12,22 @@ const came = new SessionKeep<true>("ratchet.repeated");
 
 export const forgetRepeated = (): void => came.clear();
 
-/** At most one in a session of the tab; where there is none, or none can be had, nothing happens. */
+/** At most one in a session of the tab; where there is none, or none can be had, nothing happens. It waits until the vote's
+ * own answers are put away: whoever goes on to write would vote by what they type. */
 export function useOneMore() {
   const [pair, setPair] = useState<ShownComparison | null>(null);
-  const voted = useCallback(async () => {
+  const found = useRef<Promise<ShownComparison | null>>(null);
+  const voted = useCallback(() => {
     if (came.get("one") || Math.random() >= SHARE) return;
-    const found = await comparisons.repeat().catch(() => null);
-    if (found && came.set("one", true)) setPair(found);
+    found.current = comparisons.repeat().catch(() => null);
+  }, []);
+  const closed = useCallback(async () => {
+    const next = await found.current;
+    found.current = null;
+    if (next && came.set("one", true)) setPair(next);
   }, []);
   const done = useCallback(() => setPair(null), []);
-  return { pair, voted, done };
+  return { pair, voted, closed, done };
 }
 
 /** No part of the chat, which goes on as it would have. */

@@ -13,7 +13,7 @@ const refusal = (status: number, code: string, headers = {}) =>
   new Response(JSON.stringify({ error: { message: code, code, param: null } }), { status, headers });
 
 let asked: { path: string; init: RequestInit }[];
-let answers: (() => Response)[];
+let answers: (() => Response | Promise<Response>)[];
 
 beforeEach(() => {
   sessionStorage.clear();
@@ -152,6 +152,22 @@ test("of a first answer of which nothing was kept, the question can be asked aga
   const store = new ChatStore("web-1", false);
   await store.ask("count");
   expect([store.state.status, store.state.failure?.draft]).toEqual(["new", "count"]);
+});
+
+test("who asks again while it is looked up what is kept of a broken answer, gets that one", async () => {
+  const broken = `data: ${JSON.stringify({ error: { message: "gone", code: "engine_unavailable" } })}\n\n`;
+  const done = "data: [DONE]\n\n";
+  let tell!: () => void;
+  const told = new Promise<void>((resolve) => (tell = resolve));
+  const missing = () => told.then(() => refusal(404, "conversation_not_found"));
+  answers = [() => sse(event(1, "One") + broken), missing, missing, () => sse(event(1, "Two", { ratchet: FACTS }) + done)];
+  const store = new ChatStore("web-1", false);
+  const first = store.ask("count");
+  await vi.waitFor(() => expect(store.state.failure?.shown).toBe("One"));
+  await store.retry();
+  tell();
+  await first;
+  expect([store.state.failure, store.state.nodes.get("chatcmpl-1:0")?.content]).toEqual([null, "Two"]);
 });
 
 test("what was seen of an answer that its engine broke off stays in sight, and can be asked for again", async () => {

@@ -224,13 +224,16 @@ export class ChatStore {
   private async fail(
     error: unknown, text: string, seen: Seen, parent: string | null, messages: Message[],
   ): Promise<void> {
+    const mine = this.reader;
     forgetStream(this.state.id);
     const gone = error instanceof ApiError && error.status === 404 && error.code === "stream_not_found";
     const unanswered: Failure = { error, retry: { parent, messages }, draft: this.sent, shown: text };
     if ((gone || seen.responseId !== null) && !this.state.temporary) {
       // In sight until it is known what the server keeps: of an answer that its engine broke off, nothing.
       this.set({ writing: null, failure: { ...unanswered, draft: null } });
-      if (!(await this.reload()) && gone) return this.keepOut();
+      const loaded = await this.reload();
+      if (this.reader !== mine) return; // it was asked again meanwhile
+      if (!loaded && gone) return this.keepOut();
     } else if (text) {
       this.finish(text, { ...seen, facts: { ...seen.facts!, partial: true } }, parent, messages);
     }

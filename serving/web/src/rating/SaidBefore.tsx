@@ -18,7 +18,7 @@ export function SaidBefore({ completionId, said, onTakenBack }: Props) {
   const taught = [...new Set(said.flatMap(({ type, learned }) => (learned.length > 0 ? [WORDS[type] ?? type] : [])))];
   return (
     <>
-      {said.flatMap((kept) => {
+      {said.filter((kept) => !repeats(kept, said)).flatMap((kept) => {
         const words = verdict(completionId, kept);
         return words ? [<Verdict key={kept.id} kept={kept} words={words} onTakenBack={onTakenBack} />] : [];
       })}
@@ -60,6 +60,13 @@ function Verdict({ kept, words, onTakenBack }: { kept: KeptFeedback; words: stri
     </p>
   );
 }
+
+/** Whether it judges a pair that came again: what was said first is what counts. */
+const repeats = (kept: KeptFeedback, said: readonly KeptFeedback[]): boolean =>
+  said.some((other) => pairOf(other) !== null && pairOf(other) === pairOf(kept) && other.created < kept.created);
+
+const pairOf = ({ judgement }: KeptFeedback): string | null =>
+  judgement.type === "comparison" ? [judgement.left, judgement.right].sort().join(" ") : null;
 
 /** Null of what is no judgement between answers. */
 export function verdict(id: string, { judgement }: Pick<KeptFeedback, "judgement">): string | null {

@@ -50,6 +50,7 @@ export function ThumbBar(props: ThumbBarProps) {
   const [given, setGiven] = useState(() => givenBy(standing));
   const [draft, setDraft] = useState(begun ?? given.comment);
   const [open, setOpen] = useState(begun !== null);
+  const [asked, setAsked] = useState(false);
   const first = ratingOf(completionId, given);
   const kept = useStanding(standing && first ? { id: standing.id, said: first } : null);
 
@@ -66,6 +67,7 @@ export function ThumbBar(props: ThumbBarProps) {
   const vote = (value: Vote) => {
     const again = given.vote === value;
     setOpen(!again);
+    setAsked(true);
     void keep({ ...given, vote: again ? null : value, reasons: [] });
   };
   useHotkeys({ "+": () => vote(1), "-": () => vote(-1) }, hotkeys && !notKept);
@@ -76,7 +78,7 @@ export function ThumbBar(props: ThumbBarProps) {
         <Thumb value={1} given={given.vote} disabled={notKept} onVote={vote} />
         <Thumb value={-1} given={given.vote} disabled={notKept} onVote={vote} />
         {given.vote !== null && !open && (
-          <button type="button" className="r-link" onClick={() => setOpen(true)}>
+          <button type="button" className="r-link" onClick={() => (setOpen(true), setAsked(true))}>
             {given.reasons.length || draft.trim() ? "Your reasons" : "Say why"}
           </button>
         )}
@@ -84,7 +86,14 @@ export function ThumbBar(props: ThumbBarProps) {
         {notKept && <span className="r-muted">This chat is not kept, so it cannot be rated.</span>}
       </div>
       {given.vote !== null && open && (
-        <Why given={given} draft={draft} onKeep={keep} onDraft={setDraft} onClose={() => setOpen(false)} />
+        <Why
+          given={given}
+          draft={draft}
+          shows={asked}
+          onKeep={keep}
+          onDraft={setDraft}
+          onClose={() => setOpen(false)}
+        />
       )}
     </div>
   );
@@ -120,17 +129,19 @@ function Thumb({ value, given, disabled, onVote }: ThumbProps) {
 interface WhyProps {
   given: Given;
   draft: string;
+  /** Somebody wants to see it now. */
+  shows: boolean;
   onKeep: (next: Given) => Promise<void>;
   onDraft: (comment: string) => void;
   onClose: () => void;
 }
 
 /** Chips are kept as they are ticked; the comment when it is sent. Each is a revision of the vote. */
-function Why({ given, draft, onKeep, onDraft, onClose }: WhyProps) {
+function Why({ given, draft, shows, onKeep, onDraft, onClose }: WhyProps) {
   const field = useId();
   const place = useRef<HTMLDivElement>(null);
   useEffect(() => {
-    place.current?.scrollIntoView({ block: "nearest" }); // newer browsers return a promise, which is no clean-up
+    if (shows) place.current?.scrollIntoView({ block: "nearest" }); // newer browsers return a promise, which is no clean-up
   }, []);
   const changed = draft.trim() !== given.comment.trim();
   const send = () => void onKeep({ ...given, comment: draft });

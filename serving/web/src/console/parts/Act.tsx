@@ -77,7 +77,7 @@ function useFocusKept() {
   return here;
 }
 
-const ENDED = "This ended while you read it; nothing was done.";
+const ENDED = "This changed while you read it; nothing was done.";
 
 /** What an open confirmation leaves to be said if it is taken away; null while the deed is under way. */
 interface Left {

@@ -226,7 +226,7 @@ function ordered(doing: () => Promise<unknown>) {
 test("a confirmation that is taken away says that nothing was done", () => {
   const { end } = ordered(() => Promise.resolve());
   end();
-  expect(said.mock.calls).toEqual([["This ended while you read it; nothing was done.", true]]);
+  expect(said.mock.calls).toEqual([["This changed while you read it; nothing was done.", true]]);
 });
 
 test("a confirmation that was closed before says nothing when its button goes", () => {
