@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from feedback.manifest import (
     BrokenPolicy,
@@ -134,6 +136,28 @@ def test_publish_refuses_half_a_directory(registry: PolicyRegistry) -> None:
     registry.directory(0).mkdir(parents=True)
     with pytest.raises(BrokenPolicy):
         registry.publish(0, actor="a", reason="r")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(["model.safetensors", "adapter/config.json"]),
+    where=st.floats(0, 1, exclude_max=True),
+    flip=st.integers(0, 255),
+)
+def test_a_cut_or_a_changed_byte_anywhere_is_found(tmp_path: Path, name: str, where: float, flip: int) -> None:
+    directory = tmp_path / "000001"
+    if not directory.exists():
+        write_policy(directory, 1, content=bytes(range(256)) * 40)
+    manifest, whole = read_manifest(directory), (directory / name).read_bytes()
+    at = int(where * len(whole))
+    damaged = whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :] if flip else whole[:at]
+    (directory / name).write_bytes(damaged)
+    try:
+        with pytest.raises(BrokenPolicy):
+            verify_files(directory, manifest)
+    finally:
+        (directory / name).write_bytes(whole)
+    verify_files(directory, manifest)
 
 
 @pytest.mark.parametrize("fault", ["flip", "cut", "extra", "missing", "symlink", "python"])
