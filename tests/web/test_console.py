@@ -37,7 +37,7 @@ async def test_the_curves_of_a_round_come_live_and_outlive_a_reload(console: Any
     id, go_on = under_way(served.gateway.rounds, up_to=24)
     await console.get_by_role("link", name="Console").click()
     await console.get_by_role("link", name="Rounds", exact=True).click()
-    await console.get_by_role("link", name=f"round {id}").click()
+    await console.get_by_role("link", name=f"round {id}", exact=True).click()
     await expect(console.get_by_role("progressbar")).to_have_accessible_name(r"PPO: step 24 of 60, 0:36 to go")
     await expect(lines(console, "KL to the reference")).to_have_count(1)
     before = await lines(console, "Score").get_attribute("d")

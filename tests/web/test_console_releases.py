@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from playwright.async_api import expect
 
 from feedback.releases import ReleaseBook
 from tests.serving.live import Live, Shelf
@@ -84,7 +85,7 @@ async def test_a_release_is_stopped(console: Any, served: Live, order: str, stat
     await console.get_by_role("group", name="Orders for release 1").wait_for(state="detached")
     await console.get_by_role("region", name="History").get_by_text("It rambles.").wait_for()
     await console.get_by_role("status").get_by_text(f"{order}: done.").wait_for(state="attached")
-    await console.wait_for_function("document.activeElement.id === 'console'")  # the button is gone
+    await expect(console.locator("#console")).to_be_focused()  # the button is gone
     registry = served.gateway.registry
     release = ReleaseBook(registry).get(1)
     assert release is not None
@@ -125,7 +126,7 @@ async def test_a_release_that_ends_while_an_order_is_considered_says_so(console:
     await told.wait_for()
     assert (await told.bounding_box())["height"] > 10, "it is said, and not seen"
     assert await console.get_by_role("dialog").count() == 0
-    await console.wait_for_function("document.activeElement.id === 'console'")
+    await expect(console.locator("#console")).to_be_focused()
     await console.get_by_role("link", name="All releases").click()
     await told.wait_for(state="detached")
 

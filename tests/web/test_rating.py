@@ -154,7 +154,7 @@ def given(page: Any) -> Any:
     return page.expect_response(lambda answer: answer.request.method == "POST" and "/v1/feedback" in answer.url)
 
 
-async def test_reasons_and_a_comment_are_revisions_of_a_thumb(page: Any, served: Live) -> None:
+async def test_reasons_and_a_comment_are_revisions_of_a_thumb(page: Any, served: Live, eventually: Any) -> None:
     await asked(page, served)
     for name in ("Bad answer", "wrong", "too short"):
         async with given(page):
@@ -169,7 +169,11 @@ async def test_reasons_and_a_comment_are_revisions_of_a_thumb(page: Any, served:
         for reasons, comment in (((), None), (both[:1], None), (both, None), (both, words))
     ]
     assert len(standing(served)) == 1
-    await page.wait_for_function("!sessionStorage.getItem('ratchet.words')")  # or the comment is still held as unsent
+
+    async def sent() -> bool:
+        return await page.evaluate("sessionStorage.getItem('ratchet.words')") is None
+
+    await eventually(sent)  # or the comment is still held as unsent
     await page.reload()
     await page.get_by_role("button", name="Your reasons").click()
     assert await page.get_by_label("Comment, optional").input_value() == words

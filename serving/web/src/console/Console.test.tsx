@@ -63,7 +63,7 @@ test("operators find the console in the sidebar, and the chat again", async () =
   expect(views.textContent).toContain("Rounds");
   expect(views.textContent).not.toContain("Keys"); // an admin's
   expect(location.pathname).toBe("/console/overview");
-  expect(document.title).toBe("Overview · Ratchet");
+  await waitFor(() => expect(document.title).toBe("Overview · Ratchet"));
   fireEvent.click(screen.getByText("Back to the chat"));
   await screen.findByLabelText("Message");
 });
