@@ -212,10 +212,8 @@ class Eraser:
 
 def _recalled(*replies: int) -> Erased:
     """What `recall` replied."""
-    return Erased(
-        restarted=tuple(sorted({id for id in replies if id > 0})),
-        learning=tuple(sorted({-id for id in replies if id < 0})),
-    )
+    each = (Erased(restarted=(id,)) if id > 0 else Erased(learning=(-id,)) for id in replies if id)
+    return sum(each, Erased())
 
 
 def traces(registry: PolicyRegistry, rater: str, feedback: Iterable[str]) -> Traces:

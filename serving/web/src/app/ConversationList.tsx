@@ -47,10 +47,7 @@ export function ConversationList({ list, current, writing, searchField, onOpen, 
       <ul>
         {begun.map(([id, question]) => (
           <li key={id} className={id === current ? "current" : undefined}>
-            <Link to={chatPath(id)} aria-current={id === current ? "page" : undefined} onOpen={onOpen}>
-              <span className="dot" role="img" aria-label="answering" />
-              <span className="title">{question}</span>
-            </Link>
+            <Entry id={id} title={question} current={id === current} writing onOpen={onOpen} />
           </li>
         ))}
         {found.map((item) => (
@@ -97,6 +94,23 @@ function useSearch({ search }: Conversations, words: string): boolean {
   return answered === words;
 }
 
+interface EntryProps {
+  id: string;
+  title: string;
+  current: boolean;
+  writing: boolean;
+  onOpen: () => void;
+}
+
+function Entry({ id, title, current, writing, onOpen }: EntryProps) {
+  return (
+    <Link to={chatPath(id)} aria-current={current ? "page" : undefined} onOpen={onOpen}>
+      {writing && <span className="dot" role="img" aria-label="answering" />}
+      <span className="title">{title}</span>
+    </Link>
+  );
+}
+
 interface ItemProps {
   item: Conversation;
   current: boolean;
@@ -130,10 +144,7 @@ function Item({ item, current, writing, list, onOpen, onDeleted }: ItemProps) {
   };
   return (
     <li className={current ? "current" : undefined}>
-      <Link to={chatPath(item.id)} aria-current={current ? "page" : undefined} onOpen={onOpen}>
-        {writing && <span className="dot" role="img" aria-label="answering" />}
-        <span className="title">{item.title || "Untitled"}</span>
-      </Link>
+      <Entry id={item.id} title={item.title || "Untitled"} current={current} writing={writing} onOpen={onOpen} />
       <button
         type="button"
         className="icon"
