@@ -127,6 +127,12 @@ class Service:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def tracebacks(self) -> str:
+        """What the gateway's log says of faults that nobody foresaw, each with where it came from."""
+        lines = (self.home / "logs" / "gateway.log").read_text(errors="replace").splitlines()
+        begun = [number for number, line in enumerate(lines) if line.startswith("Traceback")]
+        return "\n".join("\n".join(lines[max(0, at - 1) : at + 80]) for at in begun)
+
     def processes(self) -> dict[int, str]:
         """All that `ratchet up` started, and what that started, by pid with the title that each gave itself."""
         parents, titles = {}, {}

@@ -134,7 +134,7 @@ def test_the_bad_go_back_the_good_stay_and_nobody_notices(
         seen = [len(person.answered) for person in crowd]
         wait_for(lambda: all(len(p.answered) > n + 3 for p, n in zip(crowd, seen, strict=True)), seconds=180,
                  what="chats after the promotion")  # fmt: skip
-    assert [person.failures for person in crowd] == [[]] * len(crowd)
+    assert [person.failures for person in crowd] == [[]] * len(crowd), service.tracebacks()
     ids = [id for person in crowd for id in person.answered]
     kept = Ledger(registry.redis).completions(tuple(ids))
     assert len(kept) == len(ids)
@@ -191,7 +191,7 @@ def test_the_broken_never_write_a_word(service: Service, registry: PolicyRegistr
         service.cli("release", "start", str(good))
         wait_for(lambda: service.get("/v1/releases/current")["state"] == "canary", seconds=400, what="the good one")
         service.cli("release", "abort")
-    assert [person.failures for person in crowd] == [[]] * len(crowd)
+    assert [person.failures for person in crowd] == [[]] * len(crowd), service.tracebacks()
     assert service.get("/v1/policies")["stable"] == stable
     kept = Ledger(registry.redis).completions(tuple(id for person in crowd for id in person.answered))
     assert {completion.policy_version for completion in kept.values()} <= {stable, good}

@@ -2,7 +2,7 @@ import { act, fireEvent, render, screen, waitFor, within } from "@testing-librar
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Session } from "../../api/client";
 import type { Release } from "../../api/releases";
-import { failure, gateway, json, type Asked, type Route } from "../../rating/gateway_double";
+import { failure, gateway, json, Later, type Asked, type Route } from "../../rating/gateway_double";
 import { Releases } from "../views/Releases";
 import { CANARY } from "./release_double";
 
@@ -189,11 +189,11 @@ test("a release is started in place of the open one, with the steps that were wr
 
 test("evidence is never that of another release", async () => {
   let now: Release = CANARY;
-  let tell = (_: Response) => {};
+  const other = new Later(); // whoever is quicker, the answer or the question
   gateway({
     "GET /v1/releases/current": () => json({ ...now, history: [] }),
     "GET /v1/releases/3/evidence": () => json(EVIDENCE),
-    "GET /v1/releases/4/evidence": () => new Promise<Response>((resolve) => (tell = resolve)),
+    "GET /v1/releases/4/evidence": () => other.answer,
   });
   render(<Releases session={ROOT} id="current" />);
   await screen.findByText(/Win rate of the candidate, with its confidence band in numbers/);
@@ -201,7 +201,7 @@ test("evidence is never that of another release", async () => {
   document.dispatchEvent(new Event("visibilitychange")); // it asks at once
   await screen.findByRole("heading", { name: /^Release 4/ });
   expect(screen.queryByText(/Win rate of the candidate, with its confidence band/)).toBeNull();
-  await act(async () => tell(json(EVIDENCE)));
+  await act(async () => other.resolve(json(EVIDENCE)));
   await screen.findByText(/Win rate of the candidate, with its confidence band in numbers/);
 });
 
