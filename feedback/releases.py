@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from feedback.decisions import Decision, Outcome
 from feedback.freezes import is_frozen, set_frozen
-from feedback.records import Record
+from feedback.records import Arm, Record
 from feedback.registry import AUDIT, STABLE, STATES, PointerMoved, PolicyRegistry, UnknownPolicy, in_words
 from feedback.registry import State as PolicyState
 from feedback.release_atomic import MOVE, START
@@ -72,6 +72,10 @@ class Release(Record):
     @property
     def is_open(self) -> bool:
         return self.state not in FINAL
+
+    def version(self, arm: Arm) -> int:
+        """The policy that answers on an arm."""
+        return self.candidate if arm == "candidate" else self.stable
 
     @property
     def paused(self) -> bool:

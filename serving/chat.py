@@ -42,15 +42,15 @@ def ways(arms: Arms, asked: Asked) -> tuple[Way, ...]:
 
 
 def _by(arms: Arms, asked: Asked, side: Side) -> Way:
-    """All answers by one arm."""
-    arm, body = side.arm, asked.body
+    """All answers by one arm. Whoever waited there until another policy served is no part of the release any more."""
+    arm, body, release = side.arm, asked.body, arms.release
 
     def plan(admitted: Admitted) -> Plan:
-        served = admitted[arm.name]
+        served, put = admitted[arm.name], {}
         check_model(body["model"], arm, served)
-        known = () if arms.release is None else (arm.name,) * asked.choices
-        more = {"release": side.release, "arms": known, "propensity": side.propensity}
-        ticket, messages = ticket_for(asked, (served,), **more)
+        if release is not None and served.version == release.version(arm.name):
+            put = {"release": side.release, "arms": (arm.name,) * asked.choices, "propensity": side.propensity}
+        ticket, messages = ticket_for(asked, (served,), **put)
         question = Question(upstream_body(body, messages, served), arm, served, tuple(range(ticket.choices)))
         return Plan(ticket, (question,), wants_resuming(body))
 

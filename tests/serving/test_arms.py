@@ -248,6 +248,28 @@ async def test_a_conversation_stays_on_its_side_and_the_ledger_knows_why(begin: 
         assert f"ratchet_{line}" in metrics
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_who_waits_at_the_gate_until_the_release_is_over_gets_an_answer_that_proves_nothing(
+    begin: Begin, eventually: Any, streamed: bool
+) -> None:
+    canary = await begin()
+    live, gateway = canary.live, canary.live.gateway
+    live.engine.set(reload_s=60)
+    live.shelf.publish(2)
+    await eventually(lambda: gateway.arms.stable.gate.swapping)
+    conversation = {"metadata": {"conversation_id": canary.on("stable")}, "max_tokens": 2}
+    waiting = asyncio.create_task(live.stream(**conversation) if streamed else live.chat(**conversation))
+    await eventually(lambda: gateway.waiting.count == 1)
+    await eventually(lambda: gateway.arms.release is None)
+    live.engine.set(reload_s=0)
+    answer = (await waiting)[0] if streamed else (await waiting).json()
+    assert answer["ratchet"]["policy_version"] == 2
+    assert "release" not in answer["ratchet"]
+    await eventually(lambda: len(gateway.running) == 0)
+    [kept] = canary.stored(answer)
+    assert (kept.policy_version, kept.release, kept.arm, kept.propensity) == (2, None, None, None)
+
+
 async def test_who_names_a_policy_gets_it_and_proves_nothing(begin: Begin) -> None:
     canary = await begin()
     for name, word in {"policy@candidate": "w1-0 ", "policy-v1": "w1-0 ", "policy@stable": "w0-0 ",
