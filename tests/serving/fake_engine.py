@@ -50,7 +50,7 @@ class Engine:
         if isinstance(said, list):
             said = said.pop(0)
         pieces = None if said is None else [said[at : at + 4] for at in range(0, len(said), 4)]
-        count = len(pieces) + 1 if pieces else body.get("max_tokens") or 5
+        count = len(pieces) + 1 if pieces else body.get("max_completion_tokens") or body.get("max_tokens") or 5
         for step in range(count):
             await asyncio.sleep(self.options["tick"])
             await self.running.wait()
