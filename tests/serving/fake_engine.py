@@ -27,6 +27,7 @@ class Engine:
     def __init__(self) -> None:
         self.running = asyncio.Event()
         self.running.set()
+        self.changed = asyncio.Event()
         self.reset()
 
     def reset(self) -> None:
@@ -55,7 +56,7 @@ class Engine:
             await asyncio.sleep(self.options["tick"])
             await self.running.wait()
             while self.options["hold_at"] is not None and step >= self.options["hold_at"]:
-                await asyncio.sleep(0.005)
+                await self.changed.wait()
             if self.options["die_after"] is not None and step >= self.options["die_after"]:
                 os._exit(1)
             word = self.adapters.get(body["model"], self.weights)["word"]
@@ -291,6 +292,8 @@ async def set_options(request: Request) -> Response:
     if path := changes.pop("started_with", None):
         engine.weights = json.loads((Path(path) / "weights.json").read_text())
     engine.options.update(changes)
+    engine.changed.set()
+    engine.changed = asyncio.Event()
     return Response()
 
 
