@@ -25,6 +25,8 @@ CONVERSATION = re.compile(r"[^\x00-\x1f\x7f\u2028\u2029]{1,128}")
 CONVERSATION_HEADERS = ("x-conversation-id", "x-openwebui-chat-id", "x-session-id")
 # Open WebUI's name for the person in front of it, with ENABLE_FORWARD_USER_INFO_HEADERS.
 USER_HEADER = "x-openwebui-user-id"
+# Its name for the message that the answer becomes, by which its thumbs find that.
+MESSAGE_HEADER = "x-openwebui-message-id"
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_completion_tokens", "min_tokens",
@@ -152,7 +154,7 @@ def conversation_of(body: Body, headers: Mapping[str, str]) -> str:
 
 def ticket_for(asked: Asked, served: Sequence[Served], **more: Any) -> tuple[Ticket, list[Body]]:
     """What the ledger needs to know of a request, and its messages as all of the policies get them."""
-    body, headers, metadata = asked.body, asked.headers, asked.body.get("metadata") or {}
+    body, headers, metadata = asked.body, asked.headers, metadata_of(asked.body, asked.headers)
     messages = body["messages"]
     for index, each in enumerate(served):
         if not index or each.control_tokens != served[0].control_tokens:
@@ -180,6 +182,15 @@ def end_user(body: Body, headers: Mapping[str, str]) -> str | None:
     """Whom the request is for, if it names somebody; whether the key may speak for them is asked elsewhere."""
     user: str | None = body.get("user")
     return user if user is not None else headers.get(USER_HEADER) or None
+
+
+def metadata_of(body: Body, headers: Mapping[str, str]) -> dict[str, str]:
+    """What the client wants kept, `message_id` too if only a header names the message that is answered."""
+    metadata = body.get("metadata") or {}
+    message = headers.get(MESSAGE_HEADER, "")
+    if is_side_turn(headers) or not CONVERSATION.fullmatch(message):
+        return metadata
+    return {"message_id": message, **metadata}
 
 
 def is_side_turn(headers: Mapping[str, str]) -> bool:

@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 
 from feedback.keys import LastAdmin, UnknownKey
 from feedback.manifest import BrokenPolicy
@@ -91,6 +91,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(ClientDisconnect, _on_leaving)
     app.add_exception_handler(Exception, _on_bug)
     for kind in _KNOWN:
         app.add_exception_handler(kind, _on_ledger)
@@ -130,6 +131,11 @@ def translate(error: Exception) -> ApiError:
 async def _on_api_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)
     return response_to(error)
+
+
+async def _on_leaving(_: Request, error: Exception) -> Response:
+    """Who left before its request was read is no fault of ours: for the count and the log alone."""
+    return Response(status_code=499)
 
 
 async def _on_ledger(_: Request, error: Exception) -> JSONResponse:

@@ -28,6 +28,7 @@ class Engine:
     def __init__(self) -> None:
         self.running = asyncio.Event()
         self.running.set()
+        self.changed = asyncio.Event()
         self.reset()
 
     def reset(self) -> None:
@@ -51,12 +52,12 @@ class Engine:
         if isinstance(said, list):
             said = said.pop(0)
         pieces = None if said is None else [said[at : at + 4] for at in range(0, len(said), 4)]
-        count = len(pieces) + 1 if pieces else body.get("max_tokens") or 5
+        count = len(pieces) + 1 if pieces else body.get("max_completion_tokens") or body.get("max_tokens") or 5
         for step in range(count):
             await asyncio.sleep(self.options["tick"])
             await self.running.wait()
             while self.options["hold_at"] is not None and step >= self.options["hold_at"]:
-                await asyncio.sleep(0.005)
+                await self.changed.wait()
             if self.options["die_after"] is not None and step >= self.options["die_after"]:
                 os._exit(1)
             word = self.adapters.get(body["model"], self.weights)["word"]
@@ -294,6 +295,8 @@ async def set_options(request: Request) -> Response:
     if path := changes.pop("started_with", None):
         engine.weights = json.loads((Path(path) / "weights.json").read_text())
     engine.options.update(changes)
+    engine.changed.set()
+    engine.changed = asyncio.Event()
     return Response()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 SELF = Path("/proc/self")
+MIB = 1024**2
 
 
 def resident(name: str = "VmRSS") -> int:
