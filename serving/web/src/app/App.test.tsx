@@ -1,6 +1,6 @@
-import { fireEvent, render, screen, waitFor } from "@testing-library/react";
+import { act, fireEvent, render, screen, waitFor } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { failure, gateway, json, Streamed } from "../rating/gateway_double";
+import { failure, gateway, json, Later, Streamed } from "../rating/gateway_double";
 
 const JOE = { name: "joe", role: "user", single_user: false };
 const ANN = { name: "ann", role: "user", single_user: false };
@@ -150,6 +150,30 @@ test("a conversation whose first answer is being written is in the list already"
   fireEvent.click(screen.getByTitle("New conversation (Ctrl Shift O)"));
   fireEvent.click(link);
   await screen.findByText("Well");
+});
+
+test("a list that was asked for earlier and comes later hides nothing", async () => {
+  const answer = new Streamed();
+  const [before, after] = [new Later(), new Later()];
+  const asked = await arrive({
+    "POST /v1/chat/completions": answer.response,
+    "GET /v1/conversations": [json(PAGE), before.answer, after.answer],
+    "GET /v1/feedback": () => json(PAGE),
+  });
+  const lists = () => asked.filter(({ path }) => path.startsWith("/v1/conversations?")).length;
+  const field = await screen.findByLabelText("Message");
+  fireEvent.change(field, { target: { value: "Tea?" } });
+  fireEvent.keyDown(field, { key: "Enter" });
+  answer.text(0, "Green.");
+  await waitFor(() => expect(lists()).toBe(2));
+  answer.finish(0, { conversation_id: "web-1", completion_ids: ["cmp_1:0"] });
+  answer.end();
+  await waitFor(() => expect(lists()).toBe(3));
+  after.resolve(json({ ...PAGE, data: [TALK] }));
+  await screen.findByRole("link", { name: "Tea" });
+  before.resolve(json(PAGE));
+  await act(() => before.answer);
+  expect(screen.getByRole("link", { name: "Tea" })).toBeTruthy();
 });
 
 test("an expired session leaves what one was writing", async () => {

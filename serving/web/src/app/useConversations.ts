@@ -27,6 +27,8 @@ export function useConversations(onSignedOut: () => void): Conversations {
   const [problem, setProblem] = useState<unknown>(null);
   const loaded = useRef<Conversation[]>([]);
   loaded.current = items;
+  const asked = useRef(0);
+  const told = useRef(0);
 
   const guarded = useCallback(
     async (work: () => Promise<void>): Promise<boolean> => {
@@ -46,7 +48,11 @@ export function useConversations(onSignedOut: () => void): Conversations {
   const refresh = useCallback(
     () =>
       guarded(async () => {
+        const turn = ++asked.current;
         const page = await conversations.list();
+        // Of two asked for at once the later one may be told first: the other knows less.
+        if (turn < told.current) return;
+        told.current = turn;
         const fresh = new Set(page.data.map((each) => each.id));
         // Those used last come first: what was loaded further down stays where it was.
         setItems((before) => [...page.data, ...(page.has_more ? before.filter((each) => !fresh.has(each.id)) : [])]);
