@@ -53,3 +53,26 @@ test("the next question waits until the chat goes on from the answer that was ch
   await waitFor(() => expect(send().disabled).toBe(false));
   expect(store.state.head).toBe("cmp_1:1");
 });
+
+test("how many answers one wants outlives a refresh, and a temporary chat, which gives one", async () => {
+  const asked = gateway({ "POST /v1/chat/completions": failure(503, "Not now.") });
+  const pane = () => render(<ChatPane store={store} title="" menu={null} onSignedOut={vi.fn()} />);
+  let store = new ChatStore("web-1", false);
+  const first = pane();
+  fireEvent.click(screen.getByLabelText("4 to rank"));
+  first.unmount();
+  store = new ChatStore("web-2", false);
+  const second = pane();
+  expect(screen.getByLabelText<HTMLInputElement>("4 to rank").checked).toBe(true);
+  fireEvent.click(screen.getByLabelText("Temporary"));
+  write("tea?");
+  fireEvent.click(send());
+  await screen.findByText(/Not now/);
+  expect(asked.map(({ path }) => path)).toEqual(["/v1/chat/completions"]);
+  second.unmount();
+  store = new ChatStore("web-3", false);
+  pane();
+  expect(screen.getByLabelText<HTMLInputElement>("4 to rank").checked).toBe(true);
+  fireEvent.click(screen.getByLabelText("1 answer"));
+  expect(localStorage.length).toBe(0);
+});
