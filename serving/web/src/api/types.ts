@@ -7,6 +7,7 @@ export interface Session {
   role: Role;
   name: string;
   rater: string | null;
+  /** They are the only user of this machine, whom it lets in for nothing: there is nothing to sign out of. */
   single_user: boolean;
   expires: number | null;
 }

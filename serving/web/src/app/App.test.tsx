@@ -47,6 +47,14 @@ test("signing out leaves no word of what was written", async () => {
   expect([{ ...localStorage }, { ...sessionStorage }]).toEqual([{ "ratchet.theme": "dark" }, {}]);
 });
 
+test("on a machine of one user whoever signs out of another key is that user again", async () => {
+  await arrive({ "DELETE /v1/session": () => json({}), "POST /v1/session": () => json({ ...ANN, single_user: true }) });
+  await signOut();
+  fireEvent.click(await screen.findByText("ann"));
+  await screen.findByText("My data");
+  expect(screen.queryByText("Sign out")).toBeNull();
+});
+
 test("an invitation does not change who is signed in without asking", async () => {
   history.replaceState(null, "", "/join#inv_1");
   const asked = await arrive({ "POST /v1/session": () => json(ANN) });
