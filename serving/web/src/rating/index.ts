@@ -4,7 +4,7 @@ import "./rating.css";
 
 export { Comparison, type ComparisonProps, type Decision } from "./Comparison";
 export { EditAnswer, type EditAnswerProps } from "./EditAnswer";
-export { FlagDialog, type FlagDialogProps } from "./FlagDialog";
+export { FlagDialog, type FlagDialogProps, type Report } from "./FlagDialog";
 export { MyData, type MyDataProps } from "./MyData";
 export { RankingBoard, type Ranked, type RankingBoardProps } from "./RankingBoard";
 export type { Ranking } from "./ranking";
