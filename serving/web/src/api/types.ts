@@ -80,6 +80,16 @@ export interface Conversation {
   head: string | null;
 }
 
+export interface DeletedConversation {
+  object: "conversation.deleted";
+  id: string;
+  deleted: true;
+  /** Open rounds that had collected some of it, and collect again without. */
+  restarted: number[];
+  /** Those that had done so twice, and go on with it. */
+  learning: number[];
+}
+
 /** One answer in the tree of a conversation. */
 export interface TreeNode {
   completion_id: string;

@@ -82,7 +82,7 @@ test("a conversation that could not be deleted is still there", async () => {
     "GET /v1/conversations": () => json({ ...PAGE, data: [TALK] }),
     "GET /v1/conversations/web-1": () => json(TALK),
     "GET /v1/conversations/web-1/tree": () => json({ head: null, nodes: [] }),
-    "DELETE /v1/conversations/web-1": () => (refused ? failure(503, "Not now.") : json({})),
+    "DELETE /v1/conversations/web-1": () => (refused ? failure(503, "Not now.") : json({ restarted: [], learning: [] })),
   });
   const remove = () => {
     fireEvent.click(screen.getByLabelText("More for Tea"));
@@ -97,6 +97,26 @@ test("a conversation that could not be deleted is still there", async () => {
   remove();
   await waitFor(() => expect(location.pathname).toBe("/chat"));
   expect(localStorage.length).toBe(0);
+});
+
+test("whoever deletes a conversation is told which rounds begin again, and which learn from it all the same", async () => {
+  const deletions = [{ restarted: [5], learning: [] }, { restarted: [], learning: [5] }].map((facts) => json(facts));
+  await arrive({
+    "GET /v1/conversations": () => json({ ...PAGE, data: [TALK, { ...TALK, id: "web-2", title: "Milk" }] }),
+    "DELETE /v1/conversations": deletions,
+  });
+  const remove = async (title: string) => {
+    fireEvent.click(await screen.findByLabelText(`More for ${title}`));
+    fireEvent.click(screen.getByText("Delete…"));
+    screen.getByText(/A round of training that has collected some of it begins again without it/);
+    fireEvent.click(screen.getByText("Delete"));
+  };
+  await remove("Tea");
+  await screen.findByText(/Round 5 had collected some of it, and collects again without/);
+  await remove("Milk");
+  await screen.findByText(/Round 5 had begun again twice, and learns from it/);
+  fireEvent.click(screen.getByText("OK"));
+  expect(screen.queryByText(/Round 5/)).toBeNull();
 });
 
 test("what is opened from a menu gives the focus back to what opened the menu", async () => {

@@ -1,5 +1,6 @@
 import { useCallback, useEffect, useRef, useState } from "react";
 import { ApiError, conversations, type Conversation } from "../api/client";
+import { roundsWords } from "../rating";
 
 /** A list of more is nothing that anybody looks through. */
 const MOST_FOUND = 100;
@@ -16,6 +17,9 @@ export interface Conversations {
   rename: (id: string, title: string) => Promise<boolean>;
   /** Whether it is gone. */
   remove: (id: string) => Promise<boolean>;
+  /** What the last removal did to rounds that are under way, until somebody has read it. */
+  aftermath: string[];
+  haveRead: () => void;
   /** Work whose failure is shown above the list; whether it was done. */
   guarded: (work: () => Promise<void>) => Promise<boolean>;
 }
@@ -25,6 +29,7 @@ export function useConversations(onSignedOut: () => void): Conversations {
   const [found, setFound] = useState<Conversation[]>([]);
   const [hasMore, setHasMore] = useState(false);
   const [problem, setProblem] = useState<unknown>(null);
+  const [aftermath, setAftermath] = useState<string[]>([]);
   const loaded = useRef<Conversation[]>([]);
   loaded.current = items;
   const asked = useRef(0);
@@ -102,7 +107,8 @@ export function useConversations(onSignedOut: () => void): Conversations {
   const remove = useCallback(
     (id: string) =>
       guarded(async () => {
-        await conversations.delete(id).catch(unlessGone);
+        const deleted = await conversations.delete(id).catch(unlessGone);
+        setAftermath(deleted ? roundsWords(deleted) : []);
         const others = (before: Conversation[]) => before.filter((each) => each.id !== id);
         setItems(others);
         setFound(others);
@@ -111,7 +117,8 @@ export function useConversations(onSignedOut: () => void): Conversations {
   );
 
   useEffect(() => void refresh(), [refresh]);
-  return { items, found, search, hasMore, problem, more, refresh, rename, remove, guarded };
+  const haveRead = useCallback(() => setAftermath([]), []);
+  return { items, found, search, hasMore, problem, more, refresh, rename, remove, aftermath, haveRead, guarded };
 }
 
 /** Whoever deletes what was deleted elsewhere has what they wanted. */

@@ -1,6 +1,7 @@
 import { useEffect, useId, useState } from "react";
 import { explain, me, type DeletedMe, type KeptFeedback } from "../api/client";
 import { said, takeBack } from "../api/feedback";
+import { collectAgain, ROUNDS_BEGIN_AGAIN } from "./erased_words";
 import { detailsOf, titleOf } from "./said_words";
 
 export interface MyDataProps {
@@ -157,7 +158,7 @@ function Erase({ erased, onErased }: EraseProps) {
       <h2 id="r-erase">Erase everything</h2>
       <p>
         Erases all your conversations, answers and judgements for good. Policies that have learned from them stay as
-        they are; they are named afterwards.
+        they are; they are named afterwards. {ROUNDS_BEGIN_AGAIN}
       </p>
       <form
         className="r-row"
@@ -204,12 +205,7 @@ function Erased({ facts }: { facts: DeletedMe }) {
       ) : (
         <p>No policy had learned from it.</p>
       )}
-      {restarted.length > 0 && (
-        <p>
-          {restarted.length === 1 ? "Round" : "Rounds"} {restarted.join(", ")} had collected some of it, and collects
-          again without.
-        </p>
-      )}
+      {restarted.length > 0 && <p>{collectAgain(restarted)}</p>}
     </>
   );
 }
