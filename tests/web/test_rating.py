@@ -117,6 +117,21 @@ async def test_what_one_said_names_what_learned_from_it_and_is_taken_back(page: 
     assert standing(served) == []
 
 
+async def test_what_one_said_leads_back_to_the_question(page: Any, served: Live) -> None:
+    await asked(page, served)
+    await page.get_by_role("button", name="Good answer").click()
+    await saved(page)
+    await page.get_by_role("button", name="New").click()
+    await page.get_by_text("What would you like to know?").wait_for()
+    await page.set_viewport_size({"width": 390, "height": 800})
+    await page.get_by_role("button", name="Conversations").click()
+    data = await my_data(page)
+    await data.get_by_role("link", name="tea?").click()
+    await data.wait_for(state="detached")
+    await page.locator(".drawer-open").wait_for(state="detached")
+    await answered(page, "Green.")
+
+
 async def test_ones_data_is_taken_along_and_erased(page: Any, served: Live) -> None:
     await asked(page, served)
     await page.get_by_role("button", name="Good answer").click()

@@ -159,6 +159,8 @@ export interface KeptFeedback {
   revision: number;
   replaces: string | null;
   status: "accepted" | "retracted" | "replaced";
+  /** The question whose answers it judges, and in which of one's conversations; null where they are not kept. */
+  about?: { conversation_id: string | null; question: string } | null;
   /** The policies that were trained on it. */
   learned: string[];
   [field: string]: unknown;
