@@ -76,3 +76,28 @@ test("how many answers one wants outlives a refresh, and a temporary chat, which
   fireEvent.click(screen.getByLabelText("1 answer"));
   expect(localStorage.length).toBe(0);
 });
+
+test("an answer that ended at its greatest length says so, as it is written and as it is kept", async () => {
+  const answer = new Streamed();
+  const kept = { ...node("cmp_1:0", "And so"), finish_reason: "length" };
+  gateway({
+    "POST /v1/chat/completions": answer.response,
+    "GET /v1/conversations/web-2": json({ ...CARD, id: "web-2" }),
+    "GET /v1/conversations/web-2/tree": json({ head: "cmp_1:0", nodes: [kept] }),
+    "GET /v1/feedback": () => json({ object: "list", data: [], has_more: false }),
+  });
+  const first = render(<ChatPane store={new ChatStore("web-1", false)} title="" menu={null} onSignedOut={vi.fn()} />);
+  write("tea?");
+  fireEvent.click(send());
+  answer.text(0, "And so");
+  await screen.findByText("And so");
+  expect(screen.queryByText(/greatest length/)).toBeNull();
+  answer.chunk([{ index: 0, delta: {}, finish_reason: "length" }], FACTS);
+  answer.end();
+  await screen.findByText(/cut off at its greatest length/);
+  first.unmount();
+  const store = new ChatStore("web-2", true);
+  await store.open();
+  render(<ChatPane store={store} title="" menu={null} onSignedOut={vi.fn()} />);
+  await screen.findByText(/cut off at its greatest length/);
+});
