@@ -22,7 +22,8 @@ def slots(served: Live, judgement: Comparison | Ranking) -> tuple[str, ...]:
 
 
 async def four(page: Any, served: Live) -> Any:
-    """Answers to be ranked; the board."""
+    """Answers to be ranked; the board, with room for all of it: near an edge, what is dragged scrolls what is below."""
+    await page.set_viewport_size({"width": 1280, "height": 1200})
     served.engine.set(says={"tea?": "Green."})
     await try_several(page, "4 to rank", "tea?")
     await page.get_by_role("button", name="Submit ranking").wait_for()
@@ -32,7 +33,6 @@ async def four(page: Any, served: Live) -> Any:
 async def drag(page: Any, name: str, target: str) -> None:
     """An answer by its handle to where `target` is once something is dragged."""
     handle = page.get_by_role("button", name=f"{name},")
-    await handle.evaluate("handle => handle.scrollIntoView({block: 'center'})")  # not under the row of buttons
     box = await handle.bounding_box()
     await page.mouse.move(box["x"] + 8, box["y"] + 8)
     await page.mouse.down()
