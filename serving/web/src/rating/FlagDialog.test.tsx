@@ -68,10 +68,10 @@ describe("a report", () => {
     expect(bodies(asked)).toEqual([
       ["POST /v1/feedback", { type: "flag", completion_id: "r:0", reasons: ["unsafe"], comment: "It names" }],
     ]);
-    expect(onDraft).toHaveBeenLastCalledWith(null);
+    await waitFor(() => expect(onDraft).toHaveBeenLastCalledWith(null));
     fireEvent.click(button("Take it back"));
     await says(/^Taken back$/);
-    expect(onDraft).toHaveBeenLastCalledWith(null);
+    await waitFor(() => expect(onDraft).toHaveBeenLastCalledWith(null));
   });
 
   it("that was begun before is sent as it is", async () => {
