@@ -1,13 +1,15 @@
 """Judgements page by page, by age, as somebody asks for them."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from pydantic import BaseModel
 
 from feedback.blinding import blind
 from feedback.judgements import IMPORTED_ID, Feedback
 from feedback.raters import Raters
-from feedback.records import Lane
+from feedback.records import Lane, Message
 from feedback.release_votes import written_of
 from feedback.store import FEEDBACK_IDS, Kept, Ledger
 
@@ -16,6 +18,8 @@ BATCH = 200
 MOST_LOOKED_AT = 2000
 #: By so much an id may be older or younger than what it names.
 SLACK_S = 60.0
+#: So many characters of a question tell which it was.
+BEGINNING = 120
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,36 @@ def listed(ledger: Ledger, sought: Sought, after: str, limit: int) -> Listed:
     return Listed(found, found[-1].feedback.id if found else None, more=False)
 
 
+class Question(NamedTuple):
+    """What was asked, its beginning, and in which of the rater's conversations; None is another person's."""
+
+    conversation_id: str | None
+    question: str
+
+
+class _Answered(BaseModel):
+    """What this needs of a completion."""
+
+    rater: str
+    conversation_id: str
+    messages: tuple[Message, ...]
+
+
+def questions_of(ledger: Ledger, items: Iterable[Feedback]) -> dict[str, Question]:
+    """By a judgement's id; whose answer the ledger does not have has none."""
+    said = list(items)
+    if not said:
+        return {}
+    raw = ledger.redis.mget([f"completion:{each.judgement.targets[0]}" for each in said])
+    found = {}
+    for each, text in zip(said, raw, strict=True):
+        if text is not None:
+            answered = _Answered.model_validate_json(text)
+            own = answered.conversation_id if answered.rater == each.rater else None
+            found[each.id] = Question(own, _beginning(answered.messages))
+    return found
+
+
 def policies_of(ledger: Ledger, items: Iterable[Feedback]) -> dict[str, list[int]]:
     """By a judgement's id the policies that wrote what it judges, in its order; what was imported has none."""
     said = list(items)
@@ -73,6 +107,12 @@ def policies_of(ledger: Ledger, items: Iterable[Feedback]) -> dict[str, list[int
     versions = {id: answer.policy_version for id, answer in written.items() if answer.policy_version is not None}
     judged = {each.id: [versions[id] for id in each.judgement.targets if id in versions] for each in said}
     return {id: list(dict.fromkeys(found)) for id, found in judged.items()}
+
+
+def _beginning(messages: Sequence[Message]) -> str:
+    """Of what was asked last."""
+    asked = next((message.content for message in reversed(messages) if message.role == "user"), "")
+    return " ".join(asked.split())[:BEGINNING]
 
 
 def _by_policy(ledger: Ledger, items: list[Kept], version: int | None) -> list[Kept]:

@@ -148,7 +148,10 @@ _KEPT = {
     "split": "train", "circumstances": {"presented_order": [], "tags": {}}, "created": 1767225600.5, "revision": 1,
     "status": "accepted",
 }  # fmt: skip
-_TOLD = _KEPT | {"learned": ["policy-v8"], "quarantined": False, "policy_versions": [7]}
+_ABOUT_WHAT = {"conversation_id": "conv_0199c2", "question": "Why is the sky blue?"}
+_TOLD = _KEPT | {
+    "about": _ABOUT_WHAT, "learned": ["policy-v8"], "quarantined": False, "policy_versions": [7]
+}  # fmt: skip
 
 
 class KeptFeedback(Feedback):
@@ -161,7 +164,13 @@ class KeptFeedback(Feedback):
     model_config = example(_KEPT)
 
 
+class Question(BaseModel):
+    conversation_id: str | None = Field(description="null where it is another person's")
+    question: str = Field(description="the beginning of what was asked")
+
+
 class ToldFeedback(KeptFeedback):
+    about: Question | None = Field(description="null where the answer that it judges is not here")
     learned: list[str] = Field(description="the policies that were trained on it, oldest first")
     quarantined: bool | None = Field(default=None, description="for operators: its rater is aside")
     policy_versions: list[int] | None = Field(

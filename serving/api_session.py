@@ -24,7 +24,7 @@ class ShownSession(BaseModel):
     role: Role
     name: str
     rater: str = Field(description="the pseudonym that judgements carry")
-    single_user: bool = Field(description="nobody needs to sign in on this machine")
+    single_user: bool = Field(description="as whom this machine lets in for nothing, in single-user mode")
     expires: float | None = Field(description="Unix seconds; null of a key that never does")
 
     model_config = example({

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from feedback.blinding import COMPARED, blind
 from feedback.judgements import Comparison, Feedback, Judgement, Ranking
 from feedback.keys import ApiKey
-from feedback.listing import policies_of
+from feedback.listing import Question, policies_of, questions_of
 from feedback.raters import Raters
 from feedback.records import Offer, new_id, prompt_digest
 from feedback.release_votes import written_of
@@ -232,11 +232,21 @@ def _own(gateway: Gateway, caller: ApiKey, id: str, user: str | None) -> Kept:
 
 
 def told(gateway: Gateway, items: Sequence[Kept], caller: ApiKey) -> list[dict[str, Any]]:
-    """Judgements with what became of them; operators are told as well who is aside, and whose answers were judged."""
+    """Judgements with what they are about and what became of them; operators are told as well who is aside, and whose
+    answers were judged."""
     gateway.learned.refresh()
     oversees = caller.role in OPERATORS
-    cards = [card(kept, oversees=oversees) | {"learned": gateway.learned.by(kept.feedback.id)} for kept in items]
+    questions = questions_of(gateway.ledger, (kept.feedback for kept in items))
+    cards = [
+        card(kept, oversees=oversees) | {"about": _about(questions.get(id)), "learned": gateway.learned.by(id)}
+        for kept in items
+        for id in (kept.feedback.id,)
+    ]
     return [a | b for a, b in zip(cards, overseen(gateway, items), strict=True)] if oversees else cards
+
+
+def _about(asked: Question | None) -> dict[str, Any] | None:
+    return None if asked is None else asked._asdict()
 
 
 def overseen(gateway: Gateway, items: Sequence[Kept]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
@@ -31,6 +31,27 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+# As the page looks, without any of its files: a build need not be there, nor need anybody be signed in.
+NOWHERE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Not found · Ratchet</title>
+<style>
+body { display: grid; min-height: 100vh; margin: 0; place-items: center; background: light-dark(#fcfbf9, #191a1c);
+  color: light-dark(#1f1e1c, #e8e6e2); font: 16px / 1.55 system-ui, sans-serif; }
+main { width: min(22rem, 100% - 3rem); }
+h1 { font-size: 1.75rem; letter-spacing: -0.02em; }
+a { color: light-dark(#9c4421, #e8935f); }
+</style>
+<main>
+<h1>Ratchet</h1>
+<p>There is no such page here.</p>
+<p><a href="/">To the chat</a></p>
+</main>
+</html>
+"""
 NOT_BUILT = "The web page is not built here: `make run` builds it. The API answers as ever, at /v1.\n"
 
 
@@ -97,8 +118,8 @@ class Pages:
 
 
 class PageRoute(BaseRoute):
-    """GET and HEAD of the page's paths. It comes after all other routes, and of anything else it is none: what the API
-    does not know stays unknown, with the API's error."""
+    """GET and HEAD of the page's paths, and by a browser of any. It comes after all other routes, and of anything else
+    it is none: what the API does not know stays unknown, with the API's error."""
 
     path = "/"  # in logs and metrics
 
@@ -106,12 +127,23 @@ class PageRoute(BaseRoute):
         self._pages = pages
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        asked = scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and self._pages.has(scope["path"])
-        return (Match.FULL, {"route": self}) if asked else (Match.NONE, {})
+        asked = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+        ours = asked and (self._pages.has(scope["path"]) or is_lost(Request(scope)))
+        return (Match.FULL, {"route": self}) if ours else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = self._pages.answer(scope["path"], Request(scope).headers)
+        here = self._pages.has(scope["path"])
+        response = self._pages.answer(scope["path"], Request(scope).headers) if here else nowhere()
         await response(scope, receive, send)
+
+
+def nowhere() -> Response:
+    return HTMLResponse(NOWHERE, status_code=404, headers=HEADERS | {"cache-control": "no-store", "vary": "accept"})
+
+
+def is_lost(request: Request) -> bool:
+    """A browser that was sent to what is not here; a client of the API wants the API's error."""
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/")
 
 
 def is_view(path: str) -> bool:

@@ -34,7 +34,7 @@ async def sign_in(request: Request, response: Response, gateway: GatewayDep) -> 
         await end(gateway, before)
     lasts = int(new.session.expires - gateway.keys.clock())
     set_cookie(response, gateway.cookie, new.token, seconds=lasts, secure=is_https(request))
-    return card(gateway, new.key.model_copy(update={"expires": new.session.expires}))
+    return await run_in_threadpool(card, gateway, new.key.model_copy(update={"expires": new.session.expires}))
 
 
 @router.get("/v1/session", **docs.SESSION)
@@ -102,4 +102,10 @@ def read(body: dict[str, Any]) -> docs.SignIn:
 
 def card(gateway: Gateway, key: ApiKey) -> dict[str, Any]:
     facts = {"role": key.role, "name": key.name, "rater": gateway.rater(key, None), "expires": key.expires}
-    return {"object": "session", **facts, "single_user": gateway.settings.single_user}
+    return {"object": "session", **facts, "single_user": is_alone(gateway, key)}
+
+
+def is_alone(gateway: Gateway, key: ApiKey) -> bool:
+    """Whether it is the key of whom this machine lets in for nothing."""
+    only = gateway.settings.single_user and key.role == "admin"
+    return only and key.id == gateway.keys.first_admin()[1].id

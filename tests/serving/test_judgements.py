@@ -55,6 +55,32 @@ async def test_a_judgement_tells_which_policies_learned_from_it(live: Any) -> No
     assert (await live.http.get(f"/v1/feedback/{id}")).json()["learned"] == ["policy-v7"]
 
 
+async def test_a_judgement_tells_what_it_is_about_for_as_long_as_that_is_there(live: Any) -> None:
+    told = await live.chat("first?")
+    first = told.json()["ratchet"]
+    turns = [
+        {"role": "user", "content": "first?"}, told.json()["choices"][0]["message"],
+        {"role": "user", "content": "  And\n then " + "so " * 100},
+    ]  # fmt: skip
+    second = (await live.http.post("/v1/chat/completions", json=live.body(messages=turns))).json()["ratchet"]
+    for facts in (first, second):
+        await post(live, type="rating", completion_id=facts["completion_ids"][0], value=1)
+    [one, two] = (await live.http.get("/v1/feedback")).json()["data"]
+    assert one["about"] == {"conversation_id": first["conversation_id"], "question": "first?"}
+    assert two["about"]["question"] == ("And then " + "so " * 100)[:120]
+    assert (await live.http.get(f"/v1/feedback/{one['id']}")).json()["about"] == one["about"]
+    live.ledger.redis.delete(f"completion:{first['completion_ids'][0]}")  # as of what was imported
+    [one, _] = (await live.http.get("/v1/feedback")).json()["data"]
+    assert one["about"] is None
+
+
+async def test_the_conversation_is_not_named_where_it_is_another_persons(live: Any) -> None:
+    [target] = await live.completion_ids("tea?")
+    await post(live, type="rating", completion_id=target, value=1, user="ann")
+    [row] = (await live.http.get("/v1/feedback?user=ann")).json()["data"]
+    assert row["about"] == {"conversation_id": None, "question": "tea?"}
+
+
 async def test_shorthands(live: Any) -> None:
     answer = (await live.chat(n=4, max_tokens=2)).json()
     ids = answer["ratchet"]["completion_ids"]

@@ -123,6 +123,24 @@ async def test_nothing_else_is_served(dist: Path, live: Any, tmp_path: Path) -> 
         assert "hush" not in answer.text
 
 
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+async def test_a_browser_that_is_sent_nowhere_is_shown_a_page_with_the_way_home(dist: Path, live: Any) -> None:
+    for built in (False, True):
+        for path in ("/nowhere", "/chatx", "/chat/none.js"):
+            answer = await get(live, path, accept=BROWSER)
+            assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+            assert 'href="/"' in answer.text and "<script" not in answer.text and "nowhere" not in answer.text
+            assert answer.headers["content-security-policy"] == POLICY
+            assert (answer.headers["cache-control"], answer.headers["vary"]) == ("no-store", "accept")
+        if not built:
+            write(dist)
+    for path, method, accept in (("/nowhere", "GET", "*/*"), ("/nowhere", "POST", BROWSER), ("/v1/no", "GET", BROWSER)):
+        answer = await get(live, path, method, accept=accept)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+
+
 async def test_the_api_knows_no_page(dist: Path, live: Any) -> None:
     write(dist)
     for path in ("/", "/chat/x", "/assets/index-C6L3.js", "/nothing"):

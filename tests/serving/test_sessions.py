@@ -279,6 +279,18 @@ async def test_single_user_mode_signs_in_the_admin_and_keeps_her_session(start: 
                 assert answer.status_code == 200, host
 
 
+async def test_in_single_user_mode_whoever_has_another_key_is_not_the_single_user(start: Any) -> None:
+    live = await start(single_user=True)
+    async with httpx.AsyncClient(base_url=live.url, headers=PAGE) as browser:
+        await sign_in(browser)
+        made = (await browser.post("/v1/keys", json={"name": "bea", "role": "admin"})).json()
+        for key, name, single in ((made["key"], "bea", False), (live.user_key, "joe", False), (None, "root", True)):
+            await browser.delete("/v1/session")
+            told = await sign_in(browser, **({"key": key} if key else {}))
+            assert (told["name"], told["single_user"]) == (name, single)
+            assert (await browser.get("/v1/session")).json()["single_user"] is single
+
+
 NOT_LOCAL = [
     {"host": "evil.example"}, {"host": "evil.example:8000", "origin": "http://evil.example:8000"},
     {"host": "localhost.evil.example"}, {"host": "127.0.0.1.evil.example"}, {"host": "192.168.1.7"},

@@ -168,6 +168,37 @@ async def test_a_refresh_in_a_half_written_correction_and_comment(page: Any, ser
     assert said["rating"]["comment"] == "How hot"
 
 
+async def test_a_refresh_in_a_half_written_report(page: Any, served: Live, eventually: Any) -> None:
+    """It is in the way again only if it was; closed, it waits behind its button."""
+    served.engine.set(says={"tea?": "Green."})
+    await ask(page, "tea?")
+    await answered(page, "Green.")
+    report = page.get_by_role("button", name="Report this answer")
+    await report.click()
+    await page.get_by_role("button", name="misleading").click()
+    field = page.get_by_label("What should they know?")
+    await field.fill("It is bl")
+    await page.reload()
+    await field.wait_for()
+    assert await field.input_value() == "It is bl"
+    assert await page.get_by_role("button", name="misleading").get_attribute("aria-pressed") == "true"
+    await page.keyboard.press("Escape")
+    await page.reload()
+    await page.get_by_role("button", name="Good answer").wait_for()
+    assert await field.count() == 0
+    await report.click()
+    await field.fill(await field.input_value() + "ue.")
+    await page.get_by_role("button", name="Report", exact=True).click()
+    await page.get_by_text("Reported").wait_for()
+    [kept] = await feedback(served)
+    assert (kept["judgement"]["reasons"], kept["judgement"]["comment"]) == (["misleading"], "It is blue.")
+
+    async def nothing_begun() -> bool:
+        return bool(await page.evaluate("sessionStorage.length") == 0)
+
+    await eventually(nothing_begun)
+
+
 async def test_answers_wait_while_one_looks_at_another_chat(page: Any, served: Live) -> None:
     """Nor are they stopped meanwhile; they are once one wants to see them no more."""
     served.engine.set(says={"tea?": SIDES * 2, "coffee?": "Black."}, hold_at=HELD)

@@ -6,9 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from feedback.invites import Invites
-from feedback.keys import KeyRing
-from feedback.sessions import Sessions
 from tests.serving.live import Live
 from tests.web.conftest import sign_in
 
@@ -284,27 +281,3 @@ async def test_votes_are_in_sight_and_leave_room_for_what_is_judged(page: Any, s
         assert box["y"] > 0 and box["y"] + box["height"] <= composer["y"] + 1
         await page.get_by_role("button", name="Not now").click()
         await page.locator(".trial").wait_for(state="detached")
-
-
-async def test_an_invitation_signs_in_once_and_leaves_the_address(browser: Any, served: Live) -> None:
-    token, _ = Invites(Sessions(KeyRing(served.ledger.redis, "pepper"))).create(name="ann")
-    for first in (True, False):
-        context = await browser.new_context(base_url=served.url)
-        page = await context.new_page()
-        await page.goto(f"/join#{token}")
-        if first:
-            await page.get_by_role("button", name="ann").wait_for()
-        else:
-            await page.get_by_text("This invitation was used already").wait_for()
-        assert token not in page.url
-        await context.close()
-
-
-async def test_a_single_user_is_let_in_without_a_key(browser: Any, start: Any) -> None:
-    live = await start(single_user=True)
-    context = await browser.new_context(base_url=live.url)
-    page = await context.new_page()
-    await page.goto("/")
-    await page.get_by_label("Message").wait_for()
-    await page.get_by_text("on this machine").wait_for()
-    await context.close()

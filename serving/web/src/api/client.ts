@@ -19,6 +19,7 @@ import type {
   ChatRequest,
   ComparisonRequest,
   Conversation,
+  DeletedConversation,
   DeletedMe,
   KeptFeedback,
   Me,
@@ -182,7 +183,7 @@ export const conversations = {
     get<{ head: string; data: Message[] }>(`/v1/conversations/${segment(id)}/messages`, { query: { head } }),
   change: (id: string, changes: Partial<Pick<Conversation, "title" | "allow_training" | "head">>) =>
     put<Conversation>(`/v1/conversations/${segment(id)}`, changes, { keepalive: true }),
-  delete: (id: string) => del<unknown>(`/v1/conversations/${segment(id)}`),
+  delete: (id: string) => del<DeletedConversation>(`/v1/conversations/${segment(id)}`),
 };
 
 export const chats = {

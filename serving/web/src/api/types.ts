@@ -7,6 +7,7 @@ export interface Session {
   role: Role;
   name: string;
   rater: string | null;
+  /** They are the only user of this machine, whom it lets in for nothing: there is nothing to sign out of. */
   single_user: boolean;
   expires: number | null;
 }
@@ -79,6 +80,16 @@ export interface Conversation {
   head: string | null;
 }
 
+export interface DeletedConversation {
+  object: "conversation.deleted";
+  id: string;
+  deleted: true;
+  /** Open rounds that had collected some of it, and collect again without. */
+  restarted: number[];
+  /** Those that had done so twice, and go on with it. */
+  learning: number[];
+}
+
 /** One answer in the tree of a conversation. */
 export interface TreeNode {
   completion_id: string;
@@ -148,6 +159,8 @@ export interface KeptFeedback {
   revision: number;
   replaces: string | null;
   status: "accepted" | "retracted" | "replaced";
+  /** The question whose answers it judges, and in which of one's conversations; null where they are not kept. */
+  about?: { conversation_id: string | null; question: string } | null;
   /** The policies that were trained on it. */
   learned: string[];
   [field: string]: unknown;

@@ -1,6 +1,6 @@
-import { fireEvent, render, screen, waitFor } from "@testing-library/react";
+import { act, fireEvent, render, screen, waitFor } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { failure, gateway, json, Streamed } from "../rating/gateway_double";
+import { failure, gateway, json, Later, Streamed } from "../rating/gateway_double";
 
 const JOE = { name: "joe", role: "user", single_user: false };
 const ANN = { name: "ann", role: "user", single_user: false };
@@ -47,6 +47,14 @@ test("signing out leaves no word of what was written", async () => {
   expect([{ ...localStorage }, { ...sessionStorage }]).toEqual([{ "ratchet.theme": "dark" }, {}]);
 });
 
+test("on a machine of one user whoever signs out of another key is that user again", async () => {
+  await arrive({ "DELETE /v1/session": () => json({}), "POST /v1/session": () => json({ ...ANN, single_user: true }) });
+  await signOut();
+  fireEvent.click(await screen.findByText("ann"));
+  await screen.findByText("My data");
+  expect(screen.queryByText("Sign out")).toBeNull();
+});
+
 test("an invitation does not change who is signed in without asking", async () => {
   history.replaceState(null, "", "/join#inv_1");
   const asked = await arrive({ "POST /v1/session": () => json(ANN) });
@@ -74,7 +82,7 @@ test("a conversation that could not be deleted is still there", async () => {
     "GET /v1/conversations": () => json({ ...PAGE, data: [TALK] }),
     "GET /v1/conversations/web-1": () => json(TALK),
     "GET /v1/conversations/web-1/tree": () => json({ head: null, nodes: [] }),
-    "DELETE /v1/conversations/web-1": () => (refused ? failure(503, "Not now.") : json({})),
+    "DELETE /v1/conversations/web-1": () => (refused ? failure(503, "Not now.") : json({ restarted: [], learning: [] })),
   });
   const remove = () => {
     fireEvent.click(screen.getByLabelText("More for Tea"));
@@ -89,6 +97,26 @@ test("a conversation that could not be deleted is still there", async () => {
   remove();
   await waitFor(() => expect(location.pathname).toBe("/chat"));
   expect(localStorage.length).toBe(0);
+});
+
+test("whoever deletes a conversation is told which rounds begin again, and which learn from it all the same", async () => {
+  const deletions = [{ restarted: [5], learning: [] }, { restarted: [], learning: [5] }].map((facts) => json(facts));
+  await arrive({
+    "GET /v1/conversations": () => json({ ...PAGE, data: [TALK, { ...TALK, id: "web-2", title: "Milk" }] }),
+    "DELETE /v1/conversations": deletions,
+  });
+  const remove = async (title: string) => {
+    fireEvent.click(await screen.findByLabelText(`More for ${title}`));
+    fireEvent.click(screen.getByText("Delete…"));
+    screen.getByText(/A round of training that has collected some of it begins again without it/);
+    fireEvent.click(screen.getByText("Delete"));
+  };
+  await remove("Tea");
+  await screen.findByText(/Round 5 had collected some of it, and collects again without/);
+  await remove("Milk");
+  await screen.findByText(/Round 5 had begun again twice, and learns from it/);
+  fireEvent.click(screen.getByText("OK"));
+  expect(screen.queryByText(/Round 5/)).toBeNull();
 });
 
 test("what is opened from a menu gives the focus back to what opened the menu", async () => {
@@ -150,6 +178,30 @@ test("a conversation whose first answer is being written is in the list already"
   fireEvent.click(screen.getByTitle("New conversation (Ctrl Shift O)"));
   fireEvent.click(link);
   await screen.findByText("Well");
+});
+
+test("a list that was asked for earlier and comes later hides nothing", async () => {
+  const answer = new Streamed();
+  const [before, after] = [new Later(), new Later()];
+  const asked = await arrive({
+    "POST /v1/chat/completions": answer.response,
+    "GET /v1/conversations": [json(PAGE), before.answer, after.answer],
+    "GET /v1/feedback": () => json(PAGE),
+  });
+  const lists = () => asked.filter(({ path }) => path.startsWith("/v1/conversations?")).length;
+  const field = await screen.findByLabelText("Message");
+  fireEvent.change(field, { target: { value: "Tea?" } });
+  fireEvent.keyDown(field, { key: "Enter" });
+  answer.text(0, "Green.");
+  await waitFor(() => expect(lists()).toBe(2));
+  answer.finish(0, { conversation_id: "web-1", completion_ids: ["cmp_1:0"] });
+  answer.end();
+  await waitFor(() => expect(lists()).toBe(3));
+  after.resolve(json({ ...PAGE, data: [TALK] }));
+  await screen.findByRole("link", { name: "Tea" });
+  before.resolve(json(PAGE));
+  await act(() => before.answer);
+  expect(screen.getByRole("link", { name: "Tea" })).toBeTruthy();
 });
 
 test("an expired session leaves what one was writing", async () => {

@@ -36,9 +36,10 @@ export function App() {
     await ended();
     go("/");
     // The page goes first, with all that still writes.
-    flushSync(() => setState({ kind: "out", problem: null }));
+    flushSync(() => setState({ kind: "asking" }));
     forgetPerson();
     forgetSecrets();
+    setState(await alone());
   };
   const expire = () => {
     const over = afterSecrets(() => {
@@ -86,6 +87,11 @@ async function arrived(): Promise<State> {
       return { kind: "out", problem: invitation(error) };
     }
   }
+  return alone();
+}
+
+/** As the only user there is, else as nobody. */
+async function alone(): Promise<State> {
   try {
     return { kind: "in", session: await session.singleUser() };
   } catch {

@@ -1,5 +1,6 @@
 import { useEffect, useState, type RefObject } from "react";
 import { explain, type Conversation } from "../api/client";
+import { ROUNDS_BEGIN_AGAIN } from "../rating";
 import { Confirm } from "./Dialog";
 import { exportConversation } from "./exporting";
 import { MoreIcon } from "./icons";
@@ -44,6 +45,16 @@ export function ConversationList({ list, current, writing, searchField, onOpen, 
           </button>
         </p>
       )}
+      <div role="status">
+        {list.aftermath.length > 0 && (
+          <p className="small aftermath">
+            Deleted. {list.aftermath.join(" ")}{" "}
+            <button type="button" className="link" onClick={list.haveRead}>
+              OK
+            </button>
+          </p>
+        )}
+      </div>
       <ul>
         {begun.map(([id, question]) => (
           <li key={id} className={id === current ? "current" : undefined}>
@@ -174,7 +185,7 @@ function Item({ item, current, writing, list, onOpen, onDeleted }: ItemProps) {
         <Confirm title="Delete this conversation?" action="Delete" onConfirm={remove} onClose={() => setDoing(null)}>
           <p>
             “{item.title}” goes with all its branches and all that was said of its answers. Policies that have learned
-            from it stay as they are.
+            from it stay as they are. {ROUNDS_BEGIN_AGAIN}
           </p>
         </Confirm>
       )}

@@ -3,13 +3,15 @@ import { Dialog } from "./Dialog";
 
 interface MyDataDialogProps {
   onClose: () => void;
+  /** Somebody goes to a conversation. */
+  onLeave: () => void;
   onErased: () => void;
 }
 
-export function MyDataDialog({ onClose, onErased }: MyDataDialogProps) {
+export function MyDataDialog({ onClose, onLeave, onErased }: MyDataDialogProps) {
   return (
     <Dialog title="My data" onClose={onClose} wide>
-      <MyData onErased={onErased} />
+      <MyData onLeave={onLeave} onErased={onErased} />
     </Dialog>
   );
 }

@@ -157,7 +157,9 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
         </Boundary>
       )}
       {open === "help" && <HelpSheet onClose={() => setOpen(null)} />}
-      {open === "data" && <MyDataDialog onClose={() => setOpen(null)} onErased={erased} />}
+      {open === "data" && (
+        <MyDataDialog onClose={() => setOpen(null)} onLeave={() => (setOpen(null), setDrawer(false))} onErased={erased} />
+      )}
     </div>
   );
 }

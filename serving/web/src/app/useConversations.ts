@@ -1,5 +1,6 @@
 import { useCallback, useEffect, useRef, useState } from "react";
 import { ApiError, conversations, type Conversation } from "../api/client";
+import { roundsWords } from "../rating";
 
 /** A list of more is nothing that anybody looks through. */
 const MOST_FOUND = 100;
@@ -16,6 +17,9 @@ export interface Conversations {
   rename: (id: string, title: string) => Promise<boolean>;
   /** Whether it is gone. */
   remove: (id: string) => Promise<boolean>;
+  /** What the last removal did to rounds that are under way, until somebody has read it. */
+  aftermath: string[];
+  haveRead: () => void;
   /** Work whose failure is shown above the list; whether it was done. */
   guarded: (work: () => Promise<void>) => Promise<boolean>;
 }
@@ -25,8 +29,11 @@ export function useConversations(onSignedOut: () => void): Conversations {
   const [found, setFound] = useState<Conversation[]>([]);
   const [hasMore, setHasMore] = useState(false);
   const [problem, setProblem] = useState<unknown>(null);
+  const [aftermath, setAftermath] = useState<string[]>([]);
   const loaded = useRef<Conversation[]>([]);
   loaded.current = items;
+  const asked = useRef(0);
+  const told = useRef(0);
 
   const guarded = useCallback(
     async (work: () => Promise<void>): Promise<boolean> => {
@@ -46,7 +53,11 @@ export function useConversations(onSignedOut: () => void): Conversations {
   const refresh = useCallback(
     () =>
       guarded(async () => {
+        const turn = ++asked.current;
         const page = await conversations.list();
+        // Of two asked for at once the later one may be told first: the other knows less.
+        if (turn < told.current) return;
+        told.current = turn;
         const fresh = new Set(page.data.map((each) => each.id));
         // Those used last come first: what was loaded further down stays where it was.
         setItems((before) => [...page.data, ...(page.has_more ? before.filter((each) => !fresh.has(each.id)) : [])]);
@@ -96,7 +107,8 @@ export function useConversations(onSignedOut: () => void): Conversations {
   const remove = useCallback(
     (id: string) =>
       guarded(async () => {
-        await conversations.delete(id).catch(unlessGone);
+        const deleted = await conversations.delete(id).catch(unlessGone);
+        setAftermath(deleted ? roundsWords(deleted) : []);
         const others = (before: Conversation[]) => before.filter((each) => each.id !== id);
         setItems(others);
         setFound(others);
@@ -105,7 +117,8 @@ export function useConversations(onSignedOut: () => void): Conversations {
   );
 
   useEffect(() => void refresh(), [refresh]);
-  return { items, found, search, hasMore, problem, more, refresh, rename, remove, guarded };
+  const haveRead = useCallback(() => setAftermath([]), []);
+  return { items, found, search, hasMore, problem, more, refresh, rename, remove, aftermath, haveRead, guarded };
 }
 
 /** Whoever deletes what was deleted elsewhere has what they wanted. */

@@ -1,7 +1,7 @@
 import { useState, type ReactNode } from "react";
 import { AgainIcon, FlagIcon, PenIcon, RankIcon, SidesIcon } from "../app/icons";
-import { EditAnswer, FlagDialog, SaidBefore, ThumbBar } from "../rating";
-import { begunWords, keepWords, type Words } from "./begun_words";
+import { EditAnswer, FlagDialog, SaidBefore, ThumbBar, type Report } from "../rating";
+import { begunWords, keepWords } from "./begun_words";
 import { CopyButton } from "./CopyButton";
 import { forgetSaid, judged, useSaid } from "./said";
 import type { Turn } from "./tree";
@@ -32,7 +32,8 @@ export function AnswerActions(props: AnswerActionsProps) {
   const id = node.completion_id;
   const [reports, setReports] = useState(0);
   const said = useSaid(id, kept, reports);
-  const [reporting, setReporting] = useState(false);
+  const words = begunWords(chat, id);
+  const [reporting, setReporting] = useState(words.report?.open ?? false);
   const rating = said?.find(({ type, judgement }) => type === "rating" && judgement["metric"] == null) ?? null;
   const demonstration = said?.find(({ type }) => type === "demonstration");
   const flag = said?.find(({ type }) => type === "flag") ?? null;
@@ -40,8 +41,13 @@ export function AnswerActions(props: AnswerActionsProps) {
     judged(id);
     setReports((count) => count + 1);
   };
-  const words = begunWords(chat, id);
-  const keep = (what: keyof Words) => (text: string | null) => keepWords(chat, id, what, text);
+  const keep = (what: "comment" | "correction") => (text: string | null) => keepWords(chat, id, what, text);
+  const keepReport = (report: Report | null, open = true) => keepWords(chat, id, "report", report && { ...report, open });
+  // What was begun waits for whoever opens it again.
+  const leaveReport = () => {
+    keepReport(begunWords(chat, id).report ?? null, false);
+    setReporting(false);
+  };
   const act = (label: string, icon: ReactNode, run: () => void, key = "") => (
     <button
       type="button"
@@ -88,8 +94,15 @@ export function AnswerActions(props: AnswerActionsProps) {
           onClose={() => onCorrect(false)}
         />
       )}
-      {reporting && (
-        <FlagDialog completionId={id} standing={flag} onSaved={reported} onClose={() => setReporting(false)} />
+      {reporting && said && (
+        <FlagDialog
+          completionId={id}
+          standing={flag}
+          begun={words.report ?? null}
+          onDraft={keepReport}
+          onSaved={reported}
+          onClose={leaveReport}
+        />
       )}
     </>
   );

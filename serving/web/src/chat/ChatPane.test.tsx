@@ -53,3 +53,51 @@ test("the next question waits until the chat goes on from the answer that was ch
   await waitFor(() => expect(send().disabled).toBe(false));
   expect(store.state.head).toBe("cmp_1:1");
 });
+
+test("how many answers one wants outlives a refresh, and a temporary chat, which gives one", async () => {
+  const asked = gateway({ "POST /v1/chat/completions": failure(503, "Not now.") });
+  const pane = () => render(<ChatPane store={store} title="" menu={null} onSignedOut={vi.fn()} />);
+  let store = new ChatStore("web-1", false);
+  const first = pane();
+  fireEvent.click(screen.getByLabelText("4 to rank"));
+  first.unmount();
+  store = new ChatStore("web-2", false);
+  const second = pane();
+  expect(screen.getByLabelText<HTMLInputElement>("4 to rank").checked).toBe(true);
+  fireEvent.click(screen.getByLabelText("Temporary"));
+  write("tea?");
+  fireEvent.click(send());
+  await screen.findByText(/Not now/);
+  expect(asked.map(({ path }) => path)).toEqual(["/v1/chat/completions"]);
+  second.unmount();
+  store = new ChatStore("web-3", false);
+  pane();
+  expect(screen.getByLabelText<HTMLInputElement>("4 to rank").checked).toBe(true);
+  fireEvent.click(screen.getByLabelText("1 answer"));
+  expect(localStorage.length).toBe(0);
+});
+
+test("an answer that ended at its greatest length says so, as it is written and as it is kept", async () => {
+  const answer = new Streamed();
+  const kept = { ...node("cmp_1:0", "And so"), finish_reason: "length" };
+  gateway({
+    "POST /v1/chat/completions": answer.response,
+    "GET /v1/conversations/web-2": json({ ...CARD, id: "web-2" }),
+    "GET /v1/conversations/web-2/tree": json({ head: "cmp_1:0", nodes: [kept] }),
+    "GET /v1/feedback": () => json({ object: "list", data: [], has_more: false }),
+  });
+  const first = render(<ChatPane store={new ChatStore("web-1", false)} title="" menu={null} onSignedOut={vi.fn()} />);
+  write("tea?");
+  fireEvent.click(send());
+  answer.text(0, "And so");
+  await screen.findByText("And so");
+  expect(screen.queryByText(/greatest length/)).toBeNull();
+  answer.chunk([{ index: 0, delta: {}, finish_reason: "length" }], FACTS);
+  answer.end();
+  await screen.findByText(/cut off at its greatest length/);
+  first.unmount();
+  const store = new ChatStore("web-2", true);
+  await store.open();
+  render(<ChatPane store={store} title="" menu={null} onSignedOut={vi.fn()} />);
+  await screen.findByText(/cut off at its greatest length/);
+});

@@ -2,6 +2,7 @@ import { useEffect, useLayoutEffect, useRef, useState, type KeyboardEvent } from
 import { SendIcon, StopIcon } from "../app/icons";
 import { draftOf, keepDraft, NEW } from "./drafts";
 import type { ChatState } from "./chat_state";
+import { chooseMode, chosenMode } from "./mode";
 import type { ChatStore } from "./store";
 import type { Mode } from "./trials";
 
@@ -24,7 +25,7 @@ const MODES: [Mode, string, string][] = [
 export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: ComposerProps) {
   const place = chat.status === "new" ? NEW : chat.id;
   const [text, setText] = useState(() => draftOf(place));
-  const [mode, setMode] = useState<Mode>("one");
+  const [mode, setMode] = useState(chosenMode);
   const field = useRef<HTMLTextAreaElement>(null);
   const first = useRef(trying);
   const change = (value: string) => {
@@ -54,6 +55,7 @@ export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: Com
     if (!said || chat.writing || waits) return;
     setText(""); // the draft is kept until the server has begun to answer
     onSent();
+    // What is kept nowhere cannot be judged: a temporary chat gives one answer, and the choice stands for the next chat.
     if (mode === "one" || chat.temporary) void store.ask(said);
     else onTry(said, mode);
   };
@@ -104,7 +106,7 @@ export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: Com
         <div className="modes" role="radiogroup" aria-label="How many answers">
           {MODES.map(([value, label, title]) => (
             <label key={value} title={title}>
-              <input type="radio" name="mode" checked={mode === value} onChange={() => setMode(value)} />
+              <input type="radio" name="mode" checked={mode === value} onChange={() => (chooseMode(value), setMode(value))} />
               <span>{label}</span>
             </label>
           ))}

@@ -13,6 +13,10 @@ test("what was begun of an answer is kept until it is given, beside the others",
   keepWords("web-1", "a:0", "correction", null);
   expect(begunWords("web-1", "a:0")).toEqual({ comment: "so" });
   expect(correctedIn("web-1")).toBeNull();
+  const report = { reasons: ["spam"], comment: "It", open: true };
+  keepWords("web-1", "a:0", "report", report);
+  expect(begunWords("web-1", "a:0")).toEqual({ comment: "so", report });
+  keepWords("web-1", "a:0", "report", null);
   forgetWords("web-2");
   keepWords("web-1", "a:0", "comment", null);
   keepWords("web-1", "b:0", "comment", null);

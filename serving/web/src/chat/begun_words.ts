@@ -1,9 +1,12 @@
 /** What somebody has begun to say of answers in this tab and not given yet, by conversation: no refresh may lose it. */
+import type { Report } from "../rating";
 import { SessionKeep } from "./session_keep";
 
 export interface Words {
   correction?: string;
   comment?: string;
+  /** `open` while its dialog is. */
+  report?: Report & { open: boolean };
 }
 
 const begun = new SessionKeep<Record<string, Words>>("ratchet.words");
@@ -11,11 +14,16 @@ const begun = new SessionKeep<Record<string, Words>>("ratchet.words");
 export const begunWords = (conversationId: string, answer: string): Words => begun.get(conversationId)?.[answer] ?? {};
 
 /** Null: given, or not wanted any more. */
-export function keepWords(conversationId: string, answer: string, what: keyof Words, text: string | null): void {
+export function keepWords<What extends keyof Words>(
+  conversationId: string,
+  answer: string,
+  what: What,
+  said: Required<Words>[What] | null,
+): void {
   const { [answer]: had = {}, ...others } = begun.get(conversationId) ?? {};
-  if ((had[what] ?? null) === text) return;
+  if ((had[what] ?? null) === said) return;
   const { [what]: _, ...rest } = had;
-  const words = text === null ? rest : { ...rest, [what]: text };
+  const words = said === null ? rest : { ...rest, [what]: said };
   const all = Object.keys(words).length ? { ...others, [answer]: words } : others;
   if (Object.keys(all).length) begun.set(conversationId, all);
   else begun.forget(conversationId);

@@ -105,7 +105,7 @@ describe("an edited answer", () => {
     expect(onDraft).toHaveBeenLastCalledWith("Blue, by day.");
     fireEvent.click(save());
     await says(/^Saved/);
-    expect(onDraft).toHaveBeenLastCalledWith(null);
+    await waitFor(() => expect(onDraft).toHaveBeenLastCalledWith(null));
     write("Blue, by");
     fireEvent.click(screen.getByRole("button", { name: "Close" }));
     expect(onDraft).toHaveBeenLastCalledWith("Blue, by");

@@ -52,6 +52,36 @@ describe("a report", () => {
     expect(button("Report")).toBeTruthy();
   });
 
+  it("that was begun over one that stands goes on, and is no draft once it is sent or taken back", async () => {
+    const asked = gateway({ "POST /v1/feedback": accepted("flag", "fb_2"), "DELETE /v1/feedback": deleted("fb_2") });
+    const judgement = { type: "flag", completion_id: "r:0", reasons: ["unsafe"] };
+    const standing = { id: "fb_1", type: "flag", judgement } as unknown as KeptFeedback;
+    const begun = { reasons: ["unsafe", "spam"], comment: "It na" };
+    const onDraft = vi.fn();
+    render(<FlagDialog completionId="r:0" standing={standing} begun={begun} onDraft={onDraft} onClose={vi.fn()} />);
+    expect(onDraft).toHaveBeenLastCalledWith(begun);
+    fireEvent.click(button("spam"));
+    fireEvent.change(screen.getByRole("textbox"), { target: { value: "It names" } });
+    expect(onDraft).toHaveBeenLastCalledWith({ reasons: ["unsafe"], comment: "It names" });
+    fireEvent.click(button("Change report"));
+    await says(/^Reported$/);
+    expect(bodies(asked)).toEqual([
+      ["POST /v1/feedback", { type: "flag", completion_id: "r:0", reasons: ["unsafe"], comment: "It names" }],
+    ]);
+    await waitFor(() => expect(onDraft).toHaveBeenLastCalledWith(null));
+    fireEvent.click(button("Take it back"));
+    await says(/^Taken back$/);
+    await waitFor(() => expect(onDraft).toHaveBeenLastCalledWith(null));
+  });
+
+  it("that was begun before is sent as it is", async () => {
+    const asked = gateway({ "POST /v1/feedback": accepted("flag") });
+    render(<FlagDialog completionId="r:0" begun={{ reasons: ["spam"], comment: "" }} onClose={vi.fn()} />);
+    fireEvent.click(button("Report"));
+    await says(/^Reported$/);
+    expect(bodies(asked)).toEqual([["POST /v1/feedback", { type: "flag", completion_id: "r:0", reasons: ["spam"] }]]);
+  });
+
   it("keeps its words where it was not saved, and closes on Escape", async () => {
     gateway({ "POST /v1/feedback": [failure(503, "away")] });
     const onClose = vi.fn();

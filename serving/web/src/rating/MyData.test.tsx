@@ -72,6 +72,23 @@ describe("what I said", () => {
     expect(asked[2]).toMatchObject({ method: "DELETE", path: "/v1/feedback/fb_2" });
   });
 
+  it("says of which question each was, and leads to its conversation if that is there", async () => {
+    const about = (kept: KeptFeedback, of: KeptFeedback["about"]) => ({ ...kept, about: of });
+    const rows = [
+      about(UP, { conversation_id: "my chat", question: "tea?" }),
+      about(DOWN, { conversation_id: null, question: "milk?" }),
+      about(FLAG, null),
+    ];
+    gateway({ "GET /v1/feedback": page(rows) });
+    const onLeave = vi.fn();
+    render(<MyData onLeave={onLeave} />);
+    const [flag, down, up] = await screen.findAllByRole("listitem");
+    expect([flag, down].map((item) => within(item!).queryByRole("link"))).toEqual([null, null]);
+    expect(within(down!).getByText("milk?")).toBeTruthy();
+    fireEvent.click(within(up!).getByRole("link", { name: "tea?" }));
+    expect([location.pathname, onLeave.mock.calls.length]).toEqual(["/chat/my%20chat", 1]);
+  });
+
   it("says so when taking back failed", async () => {
     gateway({ "GET /v1/feedback": page([UP]), "DELETE /v1/feedback": failure(503, "away") });
     render(<MyData />);

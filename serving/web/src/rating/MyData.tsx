@@ -1,22 +1,31 @@
 import { useEffect, useId, useState } from "react";
 import { explain, me, type DeletedMe, type KeptFeedback } from "../api/client";
 import { said, takeBack } from "../api/feedback";
+import { Link } from "../app/Link";
+import { chatPath } from "../app/route";
+import { collectAgain, ROUNDS_BEGIN_AGAIN } from "./erased_words";
 import { detailsOf, titleOf } from "./said_words";
 
 export interface MyDataProps {
+  /** Called when somebody goes to a conversation. */
+  onLeave?: () => void;
   /** Called after everything was erased. */
   onErased?: () => void;
+}
+
+interface Leaving {
+  onLeave: MyDataProps["onLeave"];
 }
 
 const SHOWN_AT_FIRST = 50;
 const ERASE = "delete everything";
 
 /** What one has said, taken away, and erased. */
-export function MyData({ onErased }: MyDataProps) {
+export function MyData({ onLeave, onErased }: MyDataProps) {
   const [erased, setErased] = useState<DeletedMe | null>(null);
   return (
     <section className="r-mydata" aria-label="My data">
-      <MySaid key={erased ? "erased" : "kept"} />
+      <MySaid key={erased ? "erased" : "kept"} onLeave={onLeave} />
       <section aria-labelledby="r-export">
         <h2 id="r-export">Take it along</h2>
         <p>All conversations, answers and judgements, one JSON object a line.</p>
@@ -36,7 +45,7 @@ export function MyData({ onErased }: MyDataProps) {
 }
 
 /** Newest first. The API lists the oldest first, so all of it is read before the newest is known. */
-function MySaid() {
+function MySaid({ onLeave }: Leaving) {
   const [kept, setKept] = useState<KeptFeedback[]>([]);
   const [reading, setReading] = useState(true);
   const [problem, setProblem] = useState<string | null>(null);
@@ -69,7 +78,7 @@ function MySaid() {
       {!reading && !problem && kept.length === 0 && <p className="r-muted">Nothing yet.</p>}
       <ul className="r-said">
         {shown.map((each) => (
-          <SaidItem key={each.id} kept={each} />
+          <SaidItem key={each.id} kept={each} onLeave={onLeave} />
         ))}
       </ul>
       {shown.length < kept.length && (
@@ -82,7 +91,7 @@ function MySaid() {
 }
 
 /** It stays in view after it was taken back, so that one sees that it was. */
-function SaidItem({ kept }: { kept: KeptFeedback }) {
+function SaidItem({ kept, onLeave }: Leaving & { kept: KeptFeedback }) {
   const [phase, setPhase] = useState<"stands" | "going" | "gone">("stands");
   const [problem, setProblem] = useState<string | null>(null);
   const title = titleOf(kept);
@@ -118,6 +127,7 @@ function SaidItem({ kept }: { kept: KeptFeedback }) {
         )}
         <span role="status">{phase === "gone" ? "Taken back" : (problem ?? "")}</span>
       </div>
+      {kept.about && <About {...kept.about} onLeave={onLeave} />}
       {kept.learned.length > 0 && <p className="r-detail">Helped to train {kept.learned.join(", ")}.</p>}
       {detailsOf(kept).map((line, index) => (
         <p key={index} className="r-detail">
@@ -125,6 +135,26 @@ function SaidItem({ kept }: { kept: KeptFeedback }) {
         </p>
       ))}
     </li>
+  );
+}
+
+interface AboutProps extends Leaving {
+  conversation_id: string | null;
+  question: string;
+}
+
+function About({ conversation_id, question, onLeave }: AboutProps) {
+  const words = question || "Untitled";
+  return (
+    <p className="r-about">
+      {conversation_id === null ? (
+        words
+      ) : (
+        <Link to={chatPath(conversation_id)} {...(onLeave && { onOpen: onLeave })}>
+          {words}
+        </Link>
+      )}
+    </p>
   );
 }
 
@@ -157,7 +187,7 @@ function Erase({ erased, onErased }: EraseProps) {
       <h2 id="r-erase">Erase everything</h2>
       <p>
         Erases all your conversations, answers and judgements for good. Policies that have learned from them stay as
-        they are; they are named afterwards.
+        they are; they are named afterwards. {ROUNDS_BEGIN_AGAIN}
       </p>
       <form
         className="r-row"
@@ -204,12 +234,7 @@ function Erased({ facts }: { facts: DeletedMe }) {
       ) : (
         <p>No policy had learned from it.</p>
       )}
-      {restarted.length > 0 && (
-        <p>
-          {restarted.length === 1 ? "Round" : "Rounds"} {restarted.join(", ")} had collected some of it, and collects
-          again without.
-        </p>
-      )}
+      {restarted.length > 0 && <p>{collectAgain(restarted)}</p>}
     </>
   );
 }

@@ -4,7 +4,8 @@ import "./rating.css";
 
 export { Comparison, type ComparisonProps, type Decision } from "./Comparison";
 export { EditAnswer, type EditAnswerProps } from "./EditAnswer";
-export { FlagDialog, type FlagDialogProps } from "./FlagDialog";
+export { ROUNDS_BEGIN_AGAIN, roundsWords } from "./erased_words";
+export { FlagDialog, type FlagDialogProps, type Report } from "./FlagDialog";
 export { MyData, type MyDataProps } from "./MyData";
 export { RankingBoard, type Ranked, type RankingBoardProps } from "./RankingBoard";
 export type { Ranking } from "./ranking";
