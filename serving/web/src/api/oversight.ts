@@ -168,6 +168,8 @@ export const keys = {
   /** All, oldest first. */
   list: () => everyOne<Key>("/v1/keys"),
   create: (wish: NewKey) => post<ShownKey>("/v1/keys", wish),
+  /** Those that are given; null lifts one, and the others stay. */
+  limit: (id: string, limits: Partial<Limits>) => post<Key>(`/v1/keys/${segment(id)}`, { limits }),
   rotate: (id: string) => post<ShownKey>(`/v1/keys/${segment(id)}/rotate`, {}),
   revoke: (id: string) => del<unknown>(`/v1/keys/${segment(id)}`),
 };
