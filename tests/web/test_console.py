@@ -1,5 +1,6 @@
 """What an operator sees in the console of learning and health, and does about it, in Chromium."""
 
+import re
 from typing import Any
 
 import pytest
@@ -126,6 +127,26 @@ async def test_the_overview_says_what_serves_and_what_is_learned(console: Any, s
     await expect(engine.get_by_role("link")).to_have_text("policy-v0")
     await expect(console.get_by_role("progressbar")).to_have_accessible_name("PPO: step 24 of 60, 0:36 to go")
     await console.get_by_text("No release is open.").wait_for()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+async def test_an_engine_that_is_down_is_told_in_words(console: Any, served: Live, scheme: str, width: int) -> None:
+    """What a library said of it is for whoever unfolds it, and stays unfolded."""
+    await console.emulate_media(color_scheme=scheme)
+    await console.set_viewport_size({"width": width, "height": 844})
+    served.engine.kill()
+    await console.goto("/console/overview")
+    engine = console.locator(".c-figures > div", has_text="engine, stable")
+    await expect(engine).to_have_text(re.compile("does not serve.*the engine is down"))
+    said = engine.get_by_text("ClientConnectorError")
+    await expect(said).to_be_hidden()
+    await engine.get_by_text("Details").press("Enter")
+    await expect(said).to_be_visible()
+    async with console.expect_response("**/v1/status"):
+        pass
+    await expect(said).to_be_visible()
+    assert (await complaints(console), await too_wide(console, width)) == ([], [])
+    await shoot(console, f"engine-down-{scheme}-{width}")
 
 
 async def test_the_console_is_for_operators(browser: Any, served: Live) -> None:

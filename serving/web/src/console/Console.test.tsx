@@ -113,7 +113,7 @@ test("the overview says what serves, what does not, and what cannot be known", a
   expect(await figureOf("answers kept")).toContain("1,234");
   expect(await figureOf("votes' self-test")).toBe("votes' self-testalarmstable beats itself");
   await screen.findByText("No round is open.");
-  await screen.findByText(/^Unknown: the ledger did not answer\./);
+  await screen.findByText(/^Unknown: the ledger did not answer/);
 });
 
 const KEY = {
@@ -177,7 +177,7 @@ test("nothing is claimed of what is not known, and no test that has not begun is
   expect(await figureOf("last swap")).toBe("last swapunknownthe ledger is away");
   expect(await figureOf("votes' self-test")).toBe("votes' self-testno votes yetof 0 decisive votes the second won 0");
   const learning = screen.getByText("learning", { selector: ".c-name" }).parentElement!;
-  expect(learning.textContent).toBe("learning unknownUnknown: the ledger is silent.");
+  expect(learning.textContent).toBe("learning unknownUnknown: the ledger is silent");
   expect(screen.getByText("releases", { selector: ".c-name" }).parentElement!.textContent).toContain("Nothing is released");
 });
 
