@@ -9,7 +9,7 @@ from playwright.async_api import expect
 from feedback.keys import KeyRing
 from tests.serving.live import Live, Shelf
 from tests.web.conftest import PATIENCE_MS, sign_in
-from tests.web.learning import ITERATIONS, refused, stock, under_way
+from tests.web.learning import ITERATIONS, judging, refused, stock, under_way
 from tests.web.shots import shoot, too_wide
 from tests.web.test_accessibility import complaints
 
@@ -51,6 +51,22 @@ async def test_the_curves_of_a_round_come_live_and_outlive_a_reload(console: Any
     assert len(await numbers(console, "Length")) == 31  # with its head
     await console.set_viewport_size({"width": 390, "height": 844})
     assert await console.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+async def test_while_a_reward_model_learns_its_loss_is_drawn_and_nothing_empty(
+    console: Any, served: Live, scheme: str, width: int
+) -> None:  # fmt: skip
+    id = judging(served.gateway.rounds)
+    await console.emulate_media(color_scheme=scheme)
+    await console.set_viewport_size({"width": width, "height": 844})
+    await console.goto(f"/console/rounds/{id}")
+    await expect(lines(console, "Loss of the reward model")).to_have_count(1)
+    await expect(console.locator("figure")).to_have_count(1)
+    await console.get_by_text("To come: PPO’s score, KL, length and entropy.").wait_for()
+    await expect(console.locator(".c-figures > div", has_text="rankings that train")).to_contain_text("54")
+    assert (await complaints(console), await too_wide(console, width)) == ([], [])
+    await shoot(console, f"judging-{scheme}-{width}")
 
 
 async def test_a_refused_round_says_what_failed(console: Any, served: Live) -> None:

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import type { CoursePoint, Round } from "../../api/rounds";
+import type { CoursePoint, Round, Stage } from "../../api/rounds";
 import { bytes, clock, ranged } from "../parts/words";
-import { boundsAt, curve, numberAt, stageStates, stepsOf } from "./words";
+import { boundsAt, curve, lacking, numberAt, stageStates, stepsOf } from "./words";
 
 const ROUND: Round = {
   id: 4,
@@ -67,6 +67,28 @@ test("a curve is of one stage, without what was no number", () => {
     { x: 1, y: 0.5 },
     { x: 3, y: 0.75 },
   ]);
+});
+
+const PPOS = "PPO’s score, KL, length and entropy";
+const OPEN: [Partial<Round>, Stage[], string][] = [
+  [{ state: "queued", stage: "collect", metrics: {} }, [], `To come: the loss of the reward model; ${PPOS}.`],
+  [{ stage: "sft", metrics: {} }, [], `To come: the loss of SFT; the loss of the reward model; ${PPOS}.`],
+  [{ stage: "sft", metrics: {} }, ["sft"], `To come: the loss of the reward model; ${PPOS}.`],
+  [{ stage: "reward", metrics: {} }, [], `To come: the loss of the reward model; ${PPOS}.`],
+  [{ stage: "reward", metrics: {} }, ["reward"], `To come: ${PPOS}.`],
+  [{ stage: "reward", metrics: { reward: {} } }, [], `To come: ${PPOS}.`], // its figures are there
+  [{}, ["reward"], `To come: ${PPOS}.`],
+  [{}, ["reward", "ppo"], ""],
+  [{ stage: "gate" }, ["ppo"], ""],
+];
+test.each(OPEN)("of an open round %j with curves of %j it is said: %s", (changes, drawn, words) =>
+  expect(lacking({ ...ROUND, ...changes }, drawn.map((stage) => ({ stage })))).toBe(words),
+);
+
+test("of a round that ended nothing is to come", () => {
+  const failed: Round = { ...ROUND, state: "failed", stage: "reward" };
+  expect(lacking(failed, [{ stage: "reward" }])).toBe("No step of PPO was taken: it has no curves.");
+  expect(lacking({ ...failed, stage: "gate" }, [{ stage: "ppo" }])).toBe("");
 });
 
 test("figures are found in metrics, and missed quietly", () => {

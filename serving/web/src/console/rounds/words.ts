@@ -1,4 +1,4 @@
-import { STAGES, type CoursePoint, type Progress, type Round, type RoundState, type Stage } from "../../api/rounds";
+import { isOpen, STAGES, type CoursePoint, type Progress, type Round, type RoundState, type Stage } from "../../api/rounds";
 import type { Tone } from "../parts/Badge";
 import { figure, type Point } from "../parts/Plot";
 import { clock, ranged } from "../parts/words";
@@ -52,6 +52,25 @@ export function curve(course: readonly CoursePoint[], stage: Stage, name: string
     const value = point.metrics[name];
     return point.stage === stage && typeof value === "number" ? [{ x: point.step, y: value }] : [];
   });
+}
+
+/** Of the stages that train, what each step of theirs tells. */
+const TELLS: [Stage, string][] = [
+  ["sft", "the loss of SFT"],
+  ["reward", "the loss of the reward model"],
+  ["ppo", "PPO’s score, KL, length and entropy"],
+];
+
+/** Which curves come yet, or that none of PPO's will: "" where nothing lacks. SFT's are left out until it begins. */
+export function lacking(round: Round, drawn: readonly { stage: Stage }[]): string {
+  const has = (stage: Stage) => drawn.some((each) => each.stage === stage);
+  if (!isOpen(round)) return has("ppo") ? "" : "No step of PPO was taken: it has no curves.";
+  const at = STAGES.indexOf(round.stage);
+  const come = TELLS.filter(([stage]) => {
+    const begins = stage === "sft" ? round.stage === "sft" : STAGES.indexOf(stage) >= at;
+    return begins && !round.metrics[stage] && !has(stage);
+  });
+  return come.length === 0 ? "" : `To come: ${come.map(([, words]) => words).join("; ")}.`;
 }
 
 export const numberAt = (tree: unknown, ...path: string[]): number | null => {
