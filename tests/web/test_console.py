@@ -116,8 +116,8 @@ async def test_reliability_of_reward_models(console: Any) -> None:
     await expect(figure.locator("svg g[data-mark=dot] circle")).to_have_count(5)
     await expect(figure.locator("svg g[data-mark=link]")).to_have_count(1)
     await expect(figure.locator("svg g[data-mark=rule] line[y1]")).to_have_count(5)  # an interval for each
-    assert (await numbers(console, "Reliability"))[-1] == "0.95 0.815 (0.6209 to 0.9222)"
-    assert (await numbers(console, "Accuracy"))[1:] == ["1 0.66 (0.6 to 0.71)", "2 0.74 (0.68 to 0.79)"]
+    assert (await numbers(console, "Reliability"))[-1] == "95% 81.5% (62.1% to 92.2%)"
+    assert (await numbers(console, "Accuracy"))[1:] == ["1 66% (60% to 71%)", "2 74% (68% to 79%)"]
     await console.get_by_role("link", name="policy-v1").click()
     await console.get_by_role("heading", name="policy-v1").wait_for()
     await console.get_by_text("0.48 to 0.59 nats per pair").wait_for()

@@ -128,7 +128,7 @@ async def test_raters_are_listed_with_their_figures_and_put_aside(
     await console.goto("/console/raters")
     table = console.get_by_role("region", name="Raters")
     row = table.get_by_role("row", name=re.compile("chose left 10 of 10"))
-    await expect(row).to_contain_text("100 % left (10 of 10)")
+    await expect(row).to_contain_text("100% left (10 of 10)")
     await row.get_by_role("button", name="Quarantine").click()
     await console.get_by_role("dialog").get_by_role("button", name="Quarantine").click()
     await expect(row.get_by_role("button", name="Release")).to_be_visible()

@@ -5,9 +5,8 @@ import { consolePath } from "../../app/route";
 import { Badge } from "../parts/Badge";
 import { Cause } from "../parts/Cause";
 import { Figure, Figures } from "../parts/Figure";
-import { figure } from "../parts/Plot";
 import { When } from "../parts/When";
-import { bytes } from "../parts/words";
+import { bytes, figure } from "../parts/words";
 
 /** What answers and how busy it is, what keeps what is said, and who trains. */
 export function Health({ facts }: { facts: Status }) {

@@ -4,12 +4,13 @@ import { ApiError } from "../../api/client";
 import { Act, Say } from "./Act";
 import { Loaded } from "./Loaded";
 import { draw, tipsOf, wholeTicks } from "./drawing";
-import { figure, Plot } from "./Plot";
+import { Plot, type Axis } from "./Plot";
 import { Paged as PagedList } from "./Paged";
 import { Table } from "./Table";
 import { usePages, type Paged } from "./usePages";
 import { SignedOut, usePolled } from "./usePolled";
 import { since } from "./When";
+import { figure } from "./words";
 
 beforeEach(() => {
   HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
@@ -404,4 +405,13 @@ test("the name of a level stands in the legend and not over the curves", () => {
   const { container } = render(<Plot {...shown} rules={rules} />);
   expect(container.querySelector(".c-legend")!.textContent).toBe("as good as stable");
   expect(draw({ ...shown, rules }, 400).textContent).not.toContain("as good as stable");
+});
+
+test("an axis of shares is drawn in percent", () => {
+  const series = [{ name: "rate", points: [{ x: 0.5, y: 0.25 }] }];
+  const share: Axis = { name: "share", kind: "share", domain: [0, 1] };
+  const drawn = draw({ title: "Rate", series, x: share, y: share }, 400);
+  const ticks = [...drawn.querySelectorAll("text")].map(({ textContent }) => textContent);
+  expect(ticks.filter((tick) => tick === "100%")).toHaveLength(2);
+  expect(ticks).not.toContain("1.0");
 });

@@ -33,7 +33,7 @@ function Whole({ diff }: { diff: PolicyDiff }) {
   const gate = Object.fromEntries(
     Object.entries(diff.gate).map(([name, pair]) => [
       name,
-      pair.map((side) => side && `${told(side.value)}, ${side.verdict}`),
+      pair.map((side) => side && `${told(side.value, name)}, ${side.verdict}`),
     ]),
   ) as Pairs;
   return (
@@ -108,8 +108,8 @@ function Beside({ name, pairs, versions, empty }: BesideProps) {
         label={`${name}: what differs`}
         columns={[
           { name: "Name", cell: ([field]) => plain(field) },
-          { name: nameOf(versions[0]), cell: ([, [left]]) => told(left) },
-          { name: nameOf(versions[1]), cell: ([, [, right]]) => told(right) },
+          { name: nameOf(versions[0]), cell: ([field, [left]]) => told(left, field) },
+          { name: nameOf(versions[1]), cell: ([field, [, right]]) => told(right, field) },
         ]}
         rows={Object.entries(pairs)}
         id={([field]) => field}

@@ -2,7 +2,7 @@
 
 import type { GateCheck, Policy, PolicyList, PolicyState } from "../../api/policies";
 import type { Tone } from "../parts/Badge";
-import { figure } from "../parts/Plot";
+import { measured } from "../parts/words";
 
 const TONES: Record<string, Tone> = {
   stable: "good",
@@ -51,13 +51,13 @@ export function gateFigure(policy: Policy, name: string): number | null {
   return typeof found === "number" ? found : null;
 }
 
-/** Anything of a configuration or of metrics on one line. */
-export function told(value: unknown): string {
+/** Anything of a configuration or of metrics on one line; a figure by what it is of, where that is told. */
+export function told(value: unknown, name = ""): string {
   if (value === null || value === undefined) return "–";
-  if (typeof value === "number") return figure(value);
+  if (typeof value === "number") return measured(name, value);
   if (typeof value === "string") return value;
   if (typeof value === "boolean") return value ? "yes" : "no";
-  return Array.isArray(value) ? value.map(told).join(", ") || "none" : JSON.stringify(value);
+  return Array.isArray(value) ? value.map((each) => told(each)).join(", ") || "none" : JSON.stringify(value);
 }
 
 /** The numbers and texts in a tree, by dotted name. */

@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
-import { atAllTimes, consequence, guardrailFigure, guardrailFound, percent, points, shareOfEvidence, waitsFor } from "./words";
-import { BadStep, stepsOf } from "./steps";
+import { percent } from "../parts/words";
 import { CANARY } from "./release_double";
+import { BadStep, stepsOf } from "./steps";
+import { atAllTimes, consequence, guardrailFigure, guardrailFound, points, shareOfEvidence, waitsFor } from "./words";
 
 test("shares and points read as percent, with their intervals", () => {
   expect(percent(0.5)).toBe("50%");

@@ -2,8 +2,7 @@
 
 import type { Estimated, Guardrail, Mode, Order, Release } from "../../api/releases";
 import { nameOf } from "../../api/policies";
-
-export const percent = (share: number, digits = 1): string => `${(100 * share).toFixed(digits).replace(/\.0$/, "")}%`;
+import { percent } from "../parts/words";
 
 const signed = (points: number): string => `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(1)}`;
 

@@ -1,7 +1,7 @@
 import { isOpen, STAGES, type CoursePoint, type Progress, type Round, type RoundState, type Stage } from "../../api/rounds";
 import type { Tone } from "../parts/Badge";
-import { figure, type Point } from "../parts/Plot";
-import { clock, ranged } from "../parts/words";
+import { type Point } from "../parts/Plot";
+import { clock, figure, percent, ranged } from "../parts/words";
 
 export const STAGE_NAMES: Record<Stage, string> = {
   collect: "Collect",
@@ -78,11 +78,11 @@ export const numberAt = (tree: unknown, ...path: string[]): number | null => {
   return typeof found === "number" ? found : null;
 };
 
-/** A mean with its interval in a stage's metrics. */
-export function boundsAt(tree: unknown, ...path: string[]): { value: string; note: string } | null {
+/** A share with its interval in a stage's metrics. */
+export function shareAt(tree: unknown, ...path: string[]): { value: string; note: string } | null {
   const [mean, low, high] = ["mean", "low", "high"].map((name) => numberAt(tree, ...path, name));
   if (mean == null || low == null || high == null) return null;
-  return { value: figure(mean), note: ranged({ low, high }) };
+  return { value: percent(mean), note: ranged({ low, high }, percent) };
 }
 
 function at(tree: unknown, path: string[]): unknown {
