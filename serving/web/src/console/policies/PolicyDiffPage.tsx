@@ -3,8 +3,8 @@ import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import { Figure, Figures } from "../parts/Figure";
 import { Loaded } from "../parts/Loaded";
-import { Table } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
+import { Beside } from "./Beside";
 import { Compare, diffPath } from "./Compare";
 import { PolicyLink } from "./PolicyLink";
 import { told } from "./words";
@@ -44,14 +44,14 @@ function Whole({ diff }: { diff: PolicyDiff }) {
         <Figures>
           <Figure name="Nearest common version" value={common === null ? "none" : <PolicyLink version={common} />} />
           <Figure name={`Judgements that trained only ${left}`} value={judgements.left.toLocaleString("en")} />
-          <Figure name="Both" value={judgements.both.toLocaleString("en")} />
-          <Figure name={`Only ${right}`} value={judgements.right.toLocaleString("en")} />
+          <Figure name="That trained both" value={judgements.both.toLocaleString("en")} />
+          <Figure name={`That trained only ${right}`} value={judgements.right.toLocaleString("en")} />
         </Figures>
       </section>
       <Beside name="Gate" pairs={gate} versions={versions} empty="The gate asked nothing of either." />
-      <Beside name="Configuration" pairs={diff.config} versions={versions} empty="They were trained alike." />
+      <Beside name="Figures" one="figure" pairs={diff.metrics} versions={versions} empty="Nothing differs." />
       <Beside name="Lineage" pairs={diff.lineage} versions={versions} empty="Nothing differs." />
-      <Beside name="Figures" pairs={diff.metrics} versions={versions} empty="Nothing differs." />
+      <Beside name="Configuration" one="setting" pairs={diff.config} versions={versions} empty="They were trained alike." />
     </>
   );
 }
@@ -89,32 +89,3 @@ const Said = ({ by, text }: { by: string; text: string }) => (
     <p className="c-said">{text || <span className="muted">(nothing)</span>}</p>
   </div>
 );
-
-/** Figures are kept by stage under names that begin with it once more: gate.gate/kl. */
-const plain = (field: string): string => field.replace(/(\w+)\.\1\//, "$1.");
-
-interface BesideProps {
-  name: string;
-  pairs: Pairs;
-  versions: [number, number];
-  empty: string;
-}
-
-function Beside({ name, pairs, versions, empty }: BesideProps) {
-  return (
-    <section>
-      <h2>{name}</h2>
-      <Table
-        label={`${name}: what differs`}
-        columns={[
-          { name: "Name", cell: ([field]) => plain(field) },
-          { name: nameOf(versions[0]), cell: ([field, [left]]) => told(left, field) },
-          { name: nameOf(versions[1]), cell: ([field, [, right]]) => told(right, field) },
-        ]}
-        rows={Object.entries(pairs)}
-        id={([field]) => field}
-        empty={empty}
-      />
-    </section>
-  );
-}

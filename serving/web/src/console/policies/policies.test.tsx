@@ -177,6 +177,24 @@ test("two versions stand side by side with their answers to the same prompts", a
   expect(asked.map(({ path }) => path)).toContain("/v1/policies/policy-v1/diff?with=policy-v2");
 });
 
+test("what only one of two has is folded, and hides nothing that differs", async () => {
+  const settings = Array.from({ length: 7 }, (_, at) => [`ppo.setting_${at}`, [null, at]]);
+  const config = { seed: [1, 2], ...Object.fromEntries(settings) };
+  const metrics = { "ppo.target": [0.1, null], "ppo.curves.kl": [null, [0.5, 0.75]], "reward.accuracy": [0.5, 0.625] };
+  shown("1-2", { "GET /v1/policies/policy-v1/diff": () => json({ ...DIFF, config, metrics }) });
+  const rows = async (label: string) =>
+    [...(await screen.findByRole("region", { name: label, hidden: true })).querySelectorAll("tbody tr")].map(
+      ({ textContent }) => textContent,
+    );
+  expect(await rows("Configuration: what differs")).toEqual(["seed12"]);
+  const fold = screen.getByText("7 settings only policy-v2 has").closest("details")!;
+  expect(fold.open).toBe(false);
+  expect((await rows("7 settings only policy-v2 has"))[3]).toBe("ppo.setting_3–3");
+  // One of few stands among the others, and of a curve nothing is seen in a cell.
+  expect(await rows("Figures: what differs")).toEqual(["ppo.target0.1–", "reward.accuracy50%62.5%"]);
+  expect(screen.queryByText(/figures? only/)).toBeNull();
+});
+
 test("where no answers were written down it says of whom", async () => {
   shown("1-2", {
     "GET /v1/policies/policy-v1/diff": () => json({ ...DIFF, answers: [], answers_missing: [1] }),
