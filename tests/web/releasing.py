@@ -49,7 +49,7 @@ def stock(shelf: Shelf) -> None:
         config = RoundConfig().to_dict()
         config["ppo"] |= {"kl_coef": 0.1 / version}
         parent, lineage = min(version - 1, 1), {"round": version, "feedback": {"comparisons": 40 * version}}
-        said = (Answer(prompt=SKY, text=WORDS[version]), Answer(prompt=SUM, text="4"))
+        said = (Answer(prompt=SKY, text=WORDS[version], cut=version == 1), Answer(prompt=SUM, text="4"))
         write_answers(directory, FixedAnswers(max_tokens=96, answers=said))
         changed = {"metrics": told, "config": config, "parent": parent, "lineage": lineage}
         changed["files"] = describe_files(directory)

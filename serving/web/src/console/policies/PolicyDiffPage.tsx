@@ -66,15 +66,15 @@ function Answers({ diff: { answers = [], answers_missing = [], versions } }: { d
           No answers were written down when {answers_missing.map(nameOf).join(" and ")} came to be.
         </p>
       )}
-      {answers.map(({ prompt, left, right }) => (
+      {answers.map(({ prompt, left, right, left_cut, right_cut }) => (
         <article key={prompt} className="c-card">
           <h3>{prompt}</h3>
-          {left === right ? (
-            <Said by="both" text={left} />
+          {left === right && left_cut === right_cut ? (
+            <Said by="both" text={left} cut={left_cut} />
           ) : (
             <div className="c-columns">
-              <Said by={nameOf(versions[0])} text={left} />
-              <Said by={nameOf(versions[1])} text={right} />
+              <Said by={nameOf(versions[0])} text={left} cut={left_cut} />
+              <Said by={nameOf(versions[1])} text={right} cut={right_cut} />
             </div>
           )}
         </article>
@@ -83,9 +83,19 @@ function Answers({ diff: { answers = [], answers_missing = [], versions } }: { d
   );
 }
 
-const Said = ({ by, text }: { by: string; text: string }) => (
+interface SaidProps {
+  by: string;
+  text: string;
+  /** Whether it would have gone on. */
+  cut: boolean | null | undefined;
+}
+
+const Said = ({ by, text, cut }: SaidProps) => (
   <div className="c-stack">
     <p className="muted small">{by}</p>
-    <p className="c-said">{text || <span className="muted">(nothing)</span>}</p>
+    <p className="c-said">
+      {text || <span className="muted">(nothing)</span>}
+      {cut && <span className="muted small"> … cut at the limit of length</span>}
+    </p>
   </div>
 );

@@ -57,7 +57,7 @@ const DIFF: PolicyDiff = {
   metrics: {},
   gate: { kl: [null, { value: 0.5, verdict: "passed" }] },
   answers: [
-    { prompt: "Why is the sky blue?", left: "It scatters.", right: "Light\nscatters." },
+    { prompt: "Why is the sky blue?", left: "It scatters.", right: "Light\nscatters.", left_cut: false, right_cut: true },
     { prompt: "2 + 2?", left: "4", right: "4" },
   ],
 };
@@ -169,7 +169,10 @@ test("a promotion is never turned into a rollback by what another operator did m
 test("two versions stand side by side with their answers to the same prompts", async () => {
   const asked = shown("1-2");
   const card = (await screen.findByText("Why is the sky blue?")).closest("article")!;
-  expect(card.querySelectorAll(".c-said")[1]!.textContent).toBe("Light\nscatters.");
+  expect([...card.querySelectorAll(".c-said")].map(({ textContent }) => textContent)).toEqual([
+    "It scatters.",
+    "Light\nscatters. … cut at the limit of length",
+  ]);
   expect(screen.getByText("2 + 2?").closest("article")!.textContent).toBe("2 + 2?both4");
   expect(screen.getByText("ppo.kl_coef").closest("tr")!.textContent).toBe("ppo.kl_coef0.10.05");
   expect(screen.getByText("kl").closest("tr")!.textContent).toBe("kl–0.5, passed");
