@@ -65,7 +65,7 @@ async def test_while_a_reward_model_learns_its_loss_is_drawn_and_nothing_empty(
     await expect(console.locator("figure")).to_have_count(1)
     await console.get_by_text("To come: PPO’s score, KL, length and entropy.").wait_for()
     await expect(console.locator(".c-figures > div", has_text="rankings that train")).to_contain_text("54")
-    assert (await complaints(console), await too_wide(console, width)) == ([], [])
+    assert (await complaints(console), await too_wide(console)) == ([], [])
     await shoot(console, f"judging-{scheme}-{width}")
 
 
@@ -161,7 +161,7 @@ async def test_an_engine_that_is_down_is_told_in_words(console: Any, served: Liv
     async with console.expect_response("**/v1/status"):
         pass
     await expect(said).to_be_visible()
-    assert (await complaints(console), await too_wide(console, width)) == ([], [])
+    assert (await complaints(console), await too_wide(console)) == ([], [])
     await shoot(console, f"engine-down-{scheme}-{width}")
 
 
@@ -206,5 +206,5 @@ async def test_each_view_of_learning_is_for_everybody(console: Any, served: Live
         await console.get_by_text(shown).or_(console.get_by_label(shown)).first.wait_for()
         seen[view] = await complaints(console)
         await shoot(console, f"{view.replace('/', '-')}-{scheme}-{width}")
-        assert await too_wide(console, width) == [], view
+        assert await too_wide(console) == [], view
     assert {view: said for view, said in seen.items() if said} == {}

@@ -248,7 +248,7 @@ async def test_each_view_of_people_is_for_everybody(
                 await rows(console).nth(row).locator(".p-facts").wait_for()
         seen[path] = await complaints(console)
         await shoot(console, f"{path.replace('/', '-')}-{scheme}-{width}")
-        assert await too_wide(console, width) == [], path
+        assert await too_wide(console) == [], path
     assert {path: said for path, said in seen.items() if said} == {}
 
 

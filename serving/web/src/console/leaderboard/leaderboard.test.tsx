@@ -50,7 +50,7 @@ test("before the first vote the anchor has its Elo by definition, and the others
   render(<Leaderboard />);
   const row = async (name: string) => (await screen.findByText(name, { selector: "th a" })).closest("tr")!.textContent;
   expect(await row("policy-v0")).toBe("policy-v0anchor1000by definition––00000");
-  expect(await row("policy-v1")).toBe("policy-v1stableno votes yet–––00000");
+  expect(await row("policy-v1")).toBe("policy-v1stableno votes–––00000");
   expect(screen.queryByText("unknown")).toBeNull();
 });
 

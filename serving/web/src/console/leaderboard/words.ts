@@ -15,7 +15,7 @@ export const ANCHORED = 1000;
 export function eloOf({ version, elo: found, status }: Standing, { anchor }: Pick<Leaderboard, "anchor">): string {
   if (version === anchor) return elo(ANCHORED);
   if (found !== null) return elo(found.value);
-  return status === "no_votes" ? "no votes yet" : "unknown";
+  return status === "no_votes" ? "no votes" : "unknown";
 }
 
 export function eloWithin({ version, elo: found }: Standing, { anchor }: Pick<Leaderboard, "anchor">): string {

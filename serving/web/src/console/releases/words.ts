@@ -62,6 +62,14 @@ export const guardrailFigure = ({ name }: Guardrail, value: number): string =>
       ? `${(-value).toFixed(2)} higher`
       : `${value.toFixed(2)} lower`;
 
+/** Its ends as what was found is told, and once where both are told alike. */
+export function guardrailRange(guardrail: Guardrail): string | null {
+  if (guardrail.interval === null) return null;
+  const { low, high } = guardrail.interval;
+  const [from, to] = [guardrailFigure(guardrail, low), guardrailFigure(guardrail, high)];
+  return `${from.replace(/ × stable$/, "")} to ${to}`;
+}
+
 const FAILURES = ["errors", "refusals"];
 
 /** What was found: to a stable that never failed there is no ratio, be the candidate ever so bad. */

@@ -23,7 +23,7 @@ const COLUMNS: Column<AuditLine>[] = [
   { name: "When", cell: ({ time }) => <When time={time} /> },
   { name: "What", cell: (line) => <What line={line} /> },
   { name: "Deed", cell: (line) => <Deed line={line} /> },
-  { name: "By", cell: ({ actor }) => actor },
+  { name: "By", cell: ({ actor }) => <span className="p-actor">{actor}</span> },
   { name: "Why", cell: ({ reason }) => reason && <span className="p-why">{reason}</span> },
 ];
 
