@@ -1,4 +1,4 @@
-import { fireEvent, render, screen, waitFor } from "@testing-library/react";
+import { cleanup, fireEvent, render, screen, waitFor } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Role } from "../api/client";
 import { failure, gateway, json, Streamed, type Route } from "../rating/gateway_double";
@@ -280,6 +280,15 @@ test("a version without a reward model says so", async () => {
     "GET /v1/policies/policy-v0": () => json({ reward_fit: null }),
   });
   await screen.findByText("policy-v0 has no reward model of its own.");
+});
+
+test.each(["audit", "feedback", "raters", "keys"])("what %s asks for is given up when it is left", async (view) => {
+  await arrive(`/console/${view}`, "admin", { "GET /v1/": () => new Promise(() => {}) });
+  const own = () => vi.mocked(fetch).mock.calls.filter(([path]) => String(path).startsWith(`/v1/${view}`));
+  const givenUp = () => own().map(([, init]) => init!.signal?.aborted);
+  await waitFor(() => expect(givenUp()).toContain(false));
+  cleanup();
+  expect(new Set(givenUp())).toEqual(new Set([true]));
 });
 
 test("a session that ended leads to signing in", async () => {

@@ -70,7 +70,8 @@ test("a server that hangs is no server that is well: it is said, with the time o
 
 test("a list whose server hangs says so, and can be asked again", async () => {
   vi.useFakeTimers();
-  const hanging = () => new Promise<Paged<string>>(() => {});
+  const signals: AbortSignal[] = [];
+  const hanging = (_: unknown, signal: AbortSignal) => (signals.push(signal), new Promise<Paged<string>>(() => {}));
   const load = vi.fn(hanging).mockImplementationOnce(hanging).mockResolvedValue({ items: ["one"], next: null });
   function List() {
     return <PagedList pages={usePages(load)} empty="None.">{(items) => <p>{items.join()}</p>}</PagedList>;
@@ -80,9 +81,26 @@ test("a list whose server hangs says so, and can be asked again", async () => {
   expect(screen.queryByRole("alert")).toBeNull();
   await passing(1);
   expect(screen.getByRole("alert").textContent).toMatch(/^The server does not answer\./);
+  expect(signals.map(({ aborted }) => aborted)).toEqual([true]);
   fireEvent.click(screen.getByText("Try again"));
   await passing(0);
   expect(screen.getByText("one")).toBeTruthy();
+});
+
+test("a list that is about something else now, or was left, gives up what it asked for", async () => {
+  const given: { signal: AbortSignal; tell: (page: Paged<string>) => void }[] = [];
+  const load = (_: unknown, signal: AbortSignal) =>
+    new Promise<Paged<string>>((tell) => given.push({ signal, tell }));
+  function List({ of }: { of: string }) {
+    return <PagedList pages={usePages(load, of)} empty="None.">{(items) => <p>{items.join()}</p>}</PagedList>;
+  }
+  const { rerender, unmount } = render(<List of="1" />);
+  rerender(<List of="2" />);
+  expect(given.map(({ signal }) => signal.aborted)).toEqual([true, false]);
+  await act(async () => given[0]!.tell({ items: ["of one"], next: null }));
+  expect(screen.queryByText("of one")).toBeNull();
+  unmount();
+  expect(given.map(({ signal }) => signal.aborted)).toEqual([true, true]);
 });
 
 test("an answer that was overtaken is not shown", async () => {
