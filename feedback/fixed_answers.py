@@ -15,8 +15,11 @@ MOST_BYTES = 2**18  # one that came with an imported version may be anything
 
 
 class Answer(Record):
+    """`cut` is whether it would have gone on; None where that was not written down."""
+
     prompt: str
     text: str
+    cut: bool | None = None
 
 
 class FixedAnswers(Record):
@@ -32,7 +35,7 @@ def write_answers(directory: Path, answers: FixedAnswers) -> None:
     (directory / ANSWERS).write_bytes(answers.model_dump_json(indent=1).encode())
 
 
-def read_answers(directory: Path) -> dict[str, str] | None:
+def read_answers(directory: Path) -> dict[str, Answer] | None:
     """By prompt. None of a version that was made without, or deleted, or whose file says nothing."""
     path = directory / ANSWERS
     try:
@@ -41,4 +44,4 @@ def read_answers(directory: Path) -> dict[str, str] | None:
         kept = FixedAnswers.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
-    return {answer.prompt: answer.text for answer in kept.answers}
+    return {answer.prompt: answer for answer in kept.answers}

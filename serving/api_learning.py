@@ -62,6 +62,8 @@ class AnsweredPrompt(BaseModel):
     prompt: str
     left: str
     right: str
+    left_cut: bool | None = Field(default=None, description="whether it was cut at the limit of length, where known")
+    right_cut: bool | None = None
 
 
 class PolicyDiff(BaseModel):
@@ -81,7 +83,10 @@ class PolicyDiff(BaseModel):
     model_config = example({
         "object": "policy.diff", "versions": (3, 2), "common_ancestor": 2, "lineage": {"round": (4, 3)},
         "judgements": {"left": 12, "both": 48, "right": 0}, "config": {"ppo.kl_coef": (0.05, 0.1)}, "metrics": {},
-        "gate": {}, "answers": [{"prompt": "Why?", "left": "Because.", "right": "Why not?"}], "answers_missing": [],
+        "gate": {}, "answers_missing": [],
+        "answers": [
+            {"prompt": "Why?", "left": "Because.", "right": "Why not, as", "left_cut": False, "right_cut": True}
+        ],
     })  # fmt: skip
 
 

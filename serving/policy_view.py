@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from feedback.curves import Curves
 from feedback.fit import Fit
-from feedback.fixed_answers import read_answers
+from feedback.fixed_answers import Answer, read_answers
 from feedback.lineage import Lineage, lineage_of
 from feedback.manifest import BrokenPolicy
 from feedback.records import Record
@@ -62,13 +62,15 @@ def answers(registry: PolicyRegistry, left: int, right: int) -> dict[str, Any]:
     said = {version: read_answers(registry.directory(version)) for version in (left, right)}
     of_left, of_right = said[left] or {}, said[right] or {}
     return {
-        "answers": [
-            {"prompt": prompt, "left": text, "right": of_right[prompt]}
-            for prompt, text in of_left.items()
-            if prompt in of_right
-        ],
+        "answers": [beside(answer, of_right[prompt]) for prompt, answer in of_left.items() if prompt in of_right],
         "answers_missing": [version for version, found in said.items() if found is None],
     }
+
+
+def beside(left: Answer, right: Answer) -> dict[str, Any]:
+    """What two versions say to one prompt."""
+    said = {"prompt": left.prompt, "left": left.text, "right": right.text}
+    return {**said, "left_cut": left.cut, "right_cut": right.cut}
 
 
 def _read(kind: type[Record], metrics: Mapping[str, Any], stage: str, name: str) -> dict[str, Any] | None:

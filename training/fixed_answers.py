@@ -38,6 +38,8 @@ def answers_of(
         max_new_tokens=MAX_TOKENS,
         alive=alive,
     )
-    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in completions]
-    answers = tuple(Answer(prompt=p, text=text) for p, text in zip(PROMPTS, texts, strict=True))
+    answers = tuple(
+        Answer(prompt=prompt, text=tokenizer.decode(ids, skip_special_tokens=True), cut=ids[-1] not in eos_ids)
+        for prompt, ids in zip(PROMPTS, completions, strict=True)
+    )
     return FixedAnswers(max_tokens=MAX_TOKENS, answers=answers)

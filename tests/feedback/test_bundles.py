@@ -102,7 +102,7 @@ def test_a_version_travels_whole_and_gets_a_new_number(there: PolicyRegistry, tm
     sent = read_manifest(tmp_path / "here" / "000003")
     changed = {"version": 7, "parent": 0, "lineage": manifest.lineage, "metrics": manifest.metrics}
     assert manifest == sent.model_copy(update=changed)
-    assert read_answers(there.directory(7)) == {"Why?": "Because."}
+    assert read_answers(there.directory(7)) == {"Why?": Answer(prompt="Why?", text="Because.")}
     line = there.audit()[-1]
     assert (line.actor, line.reason) == ("op", "from the lab: policy-v3 of bundle.tar")
     found = lineage_of(there, 7)

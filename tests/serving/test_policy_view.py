@@ -96,7 +96,8 @@ async def test_two_versions_are_read_side_by_side(live: Any) -> None:
     assert diff["judgements"] == {"left": 2, "both": 2, "right": 1}
     assert diff["config"] == {"seed": [4, 3], "ppo.kl_coef": [None, 0.05]} and diff["metrics"] == {}
     assert diff["gate"] == {CHECK["name"]: [{"value": 2.5, "verdict": "passed"}] * 2}
-    assert diff["answers"] == [{"prompt": "How?", "left": "<b>Thus.</b>", "right": "So."}]
+    said = {"prompt": "How?", "left": "<b>Thus.</b>", "right": "So."}
+    assert diff["answers"] == [{**said, "left_cut": None, "right_cut": None}]
     assert diff["answers_missing"] == []
     Retention(registry).retire(1, actor="ann", reason="disk")
     gone = (await live.http.get("/v1/policies/2/diff?with=1")).json()

@@ -54,6 +54,9 @@ def test_answers_are_text_without_control_tokens(base_directory: Path) -> None:
     first = slowly(trunk, prompt, None, 2, 4)
     assert said.answers[3].text.startswith(tokenizer.decode(first[:-1], skip_special_tokens=True))
     assert not any("<|" in answer.text for answer in said.answers)
+    anything = frozenset(range(trunk.model.config.vocab_size))
+    ended = answers_of(trunk, "policy", base_directory, anything, lambda _: None)
+    assert not any(answer.cut for answer in ended.answers)
     assert base_answers(base_directory) == said, "an adapter that was never trained says what the base says"
 
 
@@ -72,12 +75,13 @@ def test_the_base_answers_without_a_gpu_that_an_engine_may_fill(
     monkeypatch.setattr("training.fixed_answers.MAX_TOKENS", 2)
     said = base_answers(base_directory)
     assert said is not None and len(said.answers) == len(PROMPTS)
+    assert [answer.cut for answer in said.answers] == [True] * len(PROMPTS)
 
 
 def test_what_is_written_is_read_and_named_with_its_digest(tmp_path: Path) -> None:
     said = FixedAnswers.model_validate({"max_tokens": 4, "answers": [{"prompt": "Why?", "text": 'Be\ncause "so".'}]})
     write_answers(tmp_path, said)
-    assert read_answers(tmp_path) == {"Why?": 'Be\ncause "so".'}
+    assert read_answers(tmp_path) == {"Why?": said.answers[0]} and said.answers[0].cut is None
     assert list(describe_files(tmp_path)) == ["answers.json"]
 
 

@@ -81,6 +81,17 @@ def under_way(book: RoundBook, up_to: int = 24) -> tuple[int, Callable[[int], No
     return id, lambda step: progress("ppo", step, ITERATIONS, figures(step))
 
 
+def judging(book: RoundBook, up_to: int = 12) -> int:
+    """A round in the middle of its reward model."""
+    id, _ = book.request(trigger="operator", actor="root")
+    token = taken(book, id)
+    book.write(id, token, stage="reward", metrics={"collect": COLLECTED, "sft": SKIPPED})
+    progress = Progress(book, id, token, now=iter(range(10**6)).__next__)
+    for step in range(1, up_to + 1):
+        progress("reward", step, 40, {"reward/loss": 0.7 - 0.02 * step})
+    return id
+
+
 def taken(book: RoundBook, id: int) -> int:
     token = book.claim(id, owner="test", lease_s=600)
     assert token is not None

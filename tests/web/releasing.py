@@ -13,6 +13,7 @@ from feedback.releases import Release, ReleaseBook
 from feedback.statistics import Interval
 from tests.feedback.booth import Booth
 from tests.serving.live import Live, Shelf
+from training.config import RoundConfig
 
 STEPS = [{"set_weight": 10}, {"pause": "30m"}, {"set_weight": 25}, {"analysis": {}}]
 GUARDRAILS = (
@@ -45,9 +46,10 @@ def stock(shelf: Shelf) -> None:
             }
         }  # fmt: skip
         manifest = read_manifest(directory)
-        config = {"ppo": {"kl_coef": 0.1 / version, "learning_rate": 1e-5}}
+        config = RoundConfig().to_dict()
+        config["ppo"] |= {"kl_coef": 0.1 / version}
         parent, lineage = min(version - 1, 1), {"round": version, "feedback": {"comparisons": 40 * version}}
-        said = (Answer(prompt=SKY, text=WORDS[version]), Answer(prompt=SUM, text="4"))
+        said = (Answer(prompt=SKY, text=WORDS[version], cut=version == 1), Answer(prompt=SUM, text="4"))
         write_answers(directory, FixedAnswers(max_tokens=96, answers=said))
         changed = {"metrics": told, "config": config, "parent": parent, "lineage": lineage}
         changed["files"] = describe_files(directory)

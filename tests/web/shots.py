@@ -8,9 +8,9 @@ TOO_WIDE = """() => [document.documentElement, ...document.querySelectorAll('.c-
   .filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.getAttribute('aria-label') ?? 'the page')"""
 
 
-async def too_wide(page: Any, width: int) -> list[str]:
-    """What scrolls sideways: of a table only where its rows should be cards."""
-    return [name for name in await page.evaluate(TOO_WIDE) if name == "the page" or width < 640]
+async def too_wide(page: Any) -> list[str]:
+    """What scrolls sideways."""
+    return list(await page.evaluate(TOO_WIDE))
 
 
 async def shoot(page: Any, name: str) -> None:

@@ -1,5 +1,6 @@
 """What an operator sees in the console of learning and health, and does about it, in Chromium."""
 
+import re
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from playwright.async_api import expect
 from feedback.keys import KeyRing
 from tests.serving.live import Live, Shelf
 from tests.web.conftest import PATIENCE_MS, sign_in
-from tests.web.learning import ITERATIONS, refused, stock, under_way
+from tests.web.learning import ITERATIONS, judging, refused, stock, under_way
 from tests.web.shots import shoot, too_wide
 from tests.web.test_accessibility import complaints
 
@@ -50,6 +51,22 @@ async def test_the_curves_of_a_round_come_live_and_outlive_a_reload(console: Any
     assert len(await numbers(console, "Length")) == 31  # with its head
     await console.set_viewport_size({"width": 390, "height": 844})
     assert await console.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+async def test_while_a_reward_model_learns_its_loss_is_drawn_and_nothing_empty(
+    console: Any, served: Live, scheme: str, width: int
+) -> None:  # fmt: skip
+    id = judging(served.gateway.rounds)
+    await console.emulate_media(color_scheme=scheme)
+    await console.set_viewport_size({"width": width, "height": 844})
+    await console.goto(f"/console/rounds/{id}")
+    await expect(lines(console, "Loss of the reward model")).to_have_count(1)
+    await expect(console.locator("figure")).to_have_count(1)
+    await console.get_by_text("To come: PPO’s score, KL, length and entropy.").wait_for()
+    await expect(console.locator(".c-figures > div", has_text="rankings that train")).to_contain_text("54")
+    assert (await complaints(console), await too_wide(console)) == ([], [])
+    await shoot(console, f"judging-{scheme}-{width}")
 
 
 async def test_a_refused_round_says_what_failed(console: Any, served: Live) -> None:
@@ -99,8 +116,8 @@ async def test_reliability_of_reward_models(console: Any) -> None:
     await expect(figure.locator("svg g[data-mark=dot] circle")).to_have_count(5)
     await expect(figure.locator("svg g[data-mark=link]")).to_have_count(1)
     await expect(figure.locator("svg g[data-mark=rule] line[y1]")).to_have_count(5)  # an interval for each
-    assert (await numbers(console, "Reliability"))[-1] == "0.95 0.815 (0.6209 to 0.9222)"
-    assert (await numbers(console, "Accuracy"))[1:] == ["1 0.66 (0.6 to 0.71)", "2 0.74 (0.68 to 0.79)"]
+    assert (await numbers(console, "Reliability"))[-1] == "95% 81.5% (62.1% to 92.2%)"
+    assert (await numbers(console, "Accuracy"))[1:] == ["1 66% (60% to 71%)", "2 74% (68% to 79%)"]
     await console.get_by_role("link", name="policy-v1").click()
     await console.get_by_role("heading", name="policy-v1").wait_for()
     await console.get_by_text("0.48 to 0.59 nats per pair").wait_for()
@@ -126,6 +143,26 @@ async def test_the_overview_says_what_serves_and_what_is_learned(console: Any, s
     await expect(engine.get_by_role("link")).to_have_text("policy-v0")
     await expect(console.get_by_role("progressbar")).to_have_accessible_name("PPO: step 24 of 60, 0:36 to go")
     await console.get_by_text("No release is open.").wait_for()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+async def test_an_engine_that_is_down_is_told_in_words(console: Any, served: Live, scheme: str, width: int) -> None:
+    """What a library said of it is for whoever unfolds it, and stays unfolded."""
+    await console.emulate_media(color_scheme=scheme)
+    await console.set_viewport_size({"width": width, "height": 844})
+    served.engine.kill()
+    await console.goto("/console/overview")
+    engine = console.locator(".c-figures > div", has_text="engine, stable")
+    await expect(engine).to_have_text(re.compile("does not serve.*the engine is down"))
+    said = engine.get_by_text("ClientConnectorError")
+    await expect(said).to_be_hidden()
+    await engine.get_by_text("Details").press("Enter")
+    await expect(said).to_be_visible()
+    async with console.expect_response("**/v1/status"):
+        pass
+    await expect(said).to_be_visible()
+    assert (await complaints(console), await too_wide(console)) == ([], [])
+    await shoot(console, f"engine-down-{scheme}-{width}")
 
 
 async def test_the_console_is_for_operators(browser: Any, served: Live) -> None:
@@ -169,5 +206,5 @@ async def test_each_view_of_learning_is_for_everybody(console: Any, served: Live
         await console.get_by_text(shown).or_(console.get_by_label(shown)).first.wait_for()
         seen[view] = await complaints(console)
         await shoot(console, f"{view.replace('/', '-')}-{scheme}-{width}")
-        assert await too_wide(console, width) == [], view
+        assert await too_wide(console) == [], view
     assert {view: said for view, said in seen.items() if said} == {}

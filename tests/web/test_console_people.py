@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
-from feedback.keys import KeyRing
+from feedback.keys import KeyRing, Limits
 from feedback.raters import Raters
 from tests.serving.live import Live
 from tests.web.conftest import PATIENCE_MS, sign_in
@@ -128,7 +128,7 @@ async def test_raters_are_listed_with_their_figures_and_put_aside(
     await console.goto("/console/raters")
     table = console.get_by_role("region", name="Raters")
     row = table.get_by_role("row", name=re.compile("chose left 10 of 10"))
-    await expect(row).to_contain_text("100 % left (10 of 10)")
+    await expect(row).to_contain_text("100% left (10 of 10)")
     await row.get_by_role("button", name="Quarantine").click()
     await console.get_by_role("dialog").get_by_role("button", name="Quarantine").click()
     await expect(row.get_by_role("button", name="Release")).to_be_visible()
@@ -146,7 +146,7 @@ async def test_raters_are_listed_with_their_figures_and_put_aside(
     await expect(audit.get_by_role("row").nth(1)).to_contain_text("chose left 10 of 10 times")
 
 
-async def test_a_key_is_made_shown_once_rotated_and_revoked(console: Any, served: Live) -> None:
+async def test_a_key_is_made_shown_once_bounded_rotated_and_revoked(console: Any, served: Live) -> None:
     ring = KeyRing(served.ledger.redis, "pepper")
     await console.goto("/console/keys")
     form = console.get_by_role("form", name="New key")
@@ -166,6 +166,15 @@ async def test_a_key_is_made_shown_once_rotated_and_revoked(console: Any, served
     row = console.get_by_role("region", name="Keys").get_by_role("row", name=re.compile("bot"))
     await expect(row).to_contain_text("60 requests/min")
     assert made not in await console.content()
+    await row.get_by_role("button", name="Set limits").click()
+    limits = console.get_by_role("dialog")
+    await expect(limits.get_by_label("Requests a minute")).to_have_value("60")
+    await limits.get_by_label("Requests a minute").fill("")
+    await limits.get_by_label("Tokens a day").fill("5000")
+    await console.keyboard.press("Enter")
+    await expect(row).to_contain_text("5,000 tokens/day")
+    await expect(row.get_by_role("button", name="Set limits")).to_be_focused()
+    assert ring.get(key.id).limits == Limits(tokens_per_day=5000)
     await row.get_by_role("button", name="Rotate").click()
     await console.get_by_role("dialog").get_by_role("button", name="Rotate").click()
     renewed = await secret.locator("code").inner_text()
@@ -239,7 +248,7 @@ async def test_each_view_of_people_is_for_everybody(
                 await rows(console).nth(row).locator(".p-facts").wait_for()
         seen[path] = await complaints(console)
         await shoot(console, f"{path.replace('/', '-')}-{scheme}-{width}")
-        assert await too_wide(console, width) == [], path
+        assert await too_wide(console) == [], path
     assert {path: said for path, said in seen.items() if said} == {}
 
 
@@ -257,7 +266,12 @@ async def test_what_is_shown_once_and_what_is_confirmed_are_for_everybody(
     row = console.get_by_role("region", name="Keys").get_by_role("row", name=re.compile("bot"))
     await row.get_by_role("button", name="Revoke").wait_for()
     seen = {"secret": await complaints(console)}
+    await row.get_by_role("button", name="Set limits").click()
+    await console.get_by_role("dialog").get_by_label("Tokens a day").wait_for()
+    seen["limits"] = await complaints(console)
+    await shoot(console, f"limits-{scheme}-{width}")
+    await console.keyboard.press("Escape")
     await row.get_by_role("button", name="Revoke").click()
     await console.get_by_role("dialog").get_by_text("it cannot be brought back").wait_for()
     seen["confirmation"] = await complaints(console)
-    assert seen == {"secret": [], "confirmation": []}
+    assert seen == {"secret": [], "limits": [], "confirmation": []}

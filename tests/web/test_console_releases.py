@@ -170,6 +170,19 @@ async def test_versions_are_read_compared_promoted_and_rolled_back(console: Any,
     assert console.url.endswith("/console/policies/1-2")
 
 
+async def test_what_only_one_of_two_versions_has_is_folded(console: Any, served: Live) -> None:
+    """The base was trained by no settings: they would hide all else."""
+    await console.goto("/console/policies/0-2")
+    fold = console.get_by_text("settings only policy-v2 has")
+    setting = console.get_by_role("rowheader", name="ppo.kl_coef")
+    await expect(fold).to_be_visible()
+    await expect(setting).to_be_hidden()
+    await console.get_by_text("0.8, passed").wait_for()
+    await fold.click()
+    await expect(setting).to_be_visible()
+    assert await complaints(console) == []
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 async def test_a_confirmation_is_for_everybody(console: Any, served: Live, scheme: str, width: int) -> None:
     voted(served, released(served))
@@ -204,6 +217,7 @@ VIEWS = {
     "policies": ("/console/policies", "all 2 passed"),
     "policy": ("/console/policies/2", "Comes from"),
     "diff": ("/console/policies/1-2", "Configuration"),
+    "diff-base": ("/console/policies/0-2", "settings only policy-v2 has"),
     "leaderboard": ("/console/leaderboard", "40 votes by 7 raters"),
 }
 
@@ -221,5 +235,5 @@ async def test_the_views_are_for_everybody(console: Any, served: Live, scheme: s
             await plot.locator("svg").wait_for()
         seen[view] = await complaints(console)
         await shoot(console, f"{view}-{scheme}-{width}")
-        assert await too_wide(console, width) == [], view
+        assert await too_wide(console) == [], view
     assert {view: said for view, said in seen.items() if said} == {}

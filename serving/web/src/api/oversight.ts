@@ -3,6 +3,8 @@
 import { ApiError, del, get, post, type KeptFeedback, type Message, type Page, type Role } from "./client";
 
 const segment = encodeURIComponent;
+/** Who asks may leave before the answer comes. */
+const stoppedBy = (signal: AbortSignal | undefined) => (signal ? { signal } : {});
 
 /** A judgement as an operator sees it: with its rater, what drew it, and whether the rater is aside. */
 export interface Overseen extends KeptFeedback {
@@ -36,9 +38,12 @@ export interface Wanted {
 }
 
 export const judgements = {
-  page: (wanted: Wanted, after?: string, limit = 50) =>
-    get<Page<Overseen>>("/v1/feedback", { query: { everybody: true, order: "desc", limit, after, ...wanted } }),
-  get: (id: string) => get<OverseenWhole>(`/v1/feedback/${segment(id)}`),
+  page: (wanted: Wanted, after: string | undefined, limit: number, signal?: AbortSignal) =>
+    get<Page<Overseen>>("/v1/feedback", {
+      query: { everybody: true, order: "desc", limit, after, ...wanted },
+      ...stoppedBy(signal),
+    }),
+  get: (id: string, signal?: AbortSignal) => get<OverseenWhole>(`/v1/feedback/${segment(id)}`, stoppedBy(signal)),
 };
 
 export const FORMATS = ["ratchet", "arena", "hh", "kto", "oasst", "openai_dpo", "sft", "trl"] as const;
@@ -65,14 +70,14 @@ interface StoredAnswer {
 }
 
 /** Of answers that were erased nothing is found. */
-export async function judged(targets: readonly string[]): Promise<Judged> {
+export async function judged(targets: readonly string[], signal?: AbortSignal): Promise<Judged> {
   const responses = [...new Set(targets.map((id) => id.split(":")[0]!))];
-  const found = (await Promise.all(responses.map(stored))).filter((each) => each !== null);
+  const found = (await Promise.all(responses.map((id) => stored(id, signal)))).filter((each) => each !== null);
   const texts = new Map<string, string>();
   for (const { choices, ratchet } of found) {
     ratchet.completion_ids.forEach((id, place) => texts.set(id, choices[place]?.message.content ?? ""));
   }
-  const messages = found[0] ? await asked(found[0].id) : [];
+  const messages = found[0] ? await asked(found[0].id, signal) : [];
   const answers = targets.flatMap((id) => {
     const text = texts.get(id);
     return text === undefined ? [] : [{ id, text }];
@@ -80,9 +85,9 @@ export async function judged(targets: readonly string[]): Promise<Judged> {
   return { messages, answers };
 }
 
-async function stored(id: string): Promise<StoredAnswer | null> {
+async function stored(id: string, signal?: AbortSignal): Promise<StoredAnswer | null> {
   try {
-    return await get<StoredAnswer>(`/v1/chat/completions/${segment(id)}`);
+    return await get<StoredAnswer>(`/v1/chat/completions/${segment(id)}`, stoppedBy(signal));
   } catch (error) {
     if (error instanceof ApiError && error.status === 404) return null;
     throw error;
@@ -90,9 +95,10 @@ async function stored(id: string): Promise<StoredAnswer | null> {
 }
 
 /** The newest of what it answered: a conversation may be longer than one page. */
-async function asked(id: string): Promise<Message[]> {
+async function asked(id: string, signal?: AbortSignal): Promise<Message[]> {
   const page = await get<Page<Message>>(`/v1/chat/completions/${segment(id)}/messages`, {
     query: { limit: 100, order: "desc" },
+    ...stoppedBy(signal),
   });
   return page.data.toReversed();
 }
@@ -128,7 +134,7 @@ export interface RaterRow {
 }
 
 export const raters = {
-  list: () => get<{ data: RaterRow[] }>("/v1/raters").then(({ data }) => data),
+  list: (signal?: AbortSignal) => get<{ data: RaterRow[] }>("/v1/raters", stoppedBy(signal)).then(({ data }) => data),
   quarantine: (rater: string, reason: string) =>
     post<RaterRow>(`/v1/raters/${segment(rater)}/quarantine`, { reason }),
   release: (rater: string, reason: string) => post<RaterRow>(`/v1/raters/${segment(rater)}/release`, { reason }),
@@ -166,8 +172,10 @@ export type ShownKey = Key & { key: string };
 
 export const keys = {
   /** All, oldest first. */
-  list: () => everyOne<Key>("/v1/keys"),
+  list: (signal?: AbortSignal) => everyOne<Key>("/v1/keys", signal),
   create: (wish: NewKey) => post<ShownKey>("/v1/keys", wish),
+  /** Those that are given; null lifts one, and the others stay. */
+  limit: (id: string, limits: Partial<Limits>) => post<Key>(`/v1/keys/${segment(id)}`, { limits }),
   rotate: (id: string) => post<ShownKey>(`/v1/keys/${segment(id)}/rotate`, {}),
   revoke: (id: string) => del<unknown>(`/v1/keys/${segment(id)}`),
 };
@@ -183,16 +191,16 @@ export interface Invite {
 export type ShownInvite = Invite & { link: string };
 
 export const invites = {
-  list: () => get<{ data: Invite[] }>("/v1/invites").then(({ data }) => data),
+  list: (signal?: AbortSignal) => get<{ data: Invite[] }>("/v1/invites", stoppedBy(signal)).then(({ data }) => data),
   /** `url` is where people reach the page, as the link will say. */
   create: (wish: { name: string; role: Role; url: string; expires?: number }) => post<ShownInvite>("/v1/invites", wish),
   withdraw: (id: string) => del<unknown>(`/v1/invites/${segment(id)}`),
 };
 
-async function everyOne<T>(path: string): Promise<T[]> {
+async function everyOne<T>(path: string, signal?: AbortSignal): Promise<T[]> {
   const all: T[] = [];
   for (let after: string | undefined; ; ) {
-    const page = await get<Page<T>>(path, { query: { limit: 100, after } });
+    const page = await get<Page<T>>(path, { query: { limit: 100, after }, ...stoppedBy(signal) });
     all.push(...page.data);
     if (!page.has_more || !page.last_id) return all;
     after = page.last_id;
@@ -212,6 +220,6 @@ export interface AuditLine {
 }
 
 export const audit = {
-  page: (kind?: AuditLine["kind"], before?: string, limit = 50) =>
-    get<{ data: AuditLine[]; has_more: boolean }>("/v1/audit", { query: { limit, kind, before } }),
+  page: (kind: AuditLine["kind"] | undefined, before: string | undefined, limit: number, signal?: AbortSignal) =>
+    get<{ data: AuditLine[]; has_more: boolean }>("/v1/audit", { query: { limit, kind, before }, ...stoppedBy(signal) }),
 };

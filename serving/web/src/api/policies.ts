@@ -97,6 +97,15 @@ export interface PolicyFacts extends Policy {
 
 export type Pairs = Record<string, [unknown, unknown]>;
 
+/** What two versions say to one prompt; cut, it would have gone on, and null is not known. */
+export interface AnsweredPrompt {
+  prompt: string;
+  left: string;
+  right: string;
+  left_cut?: boolean | null;
+  right_cut?: boolean | null;
+}
+
 export interface PolicyDiff {
   versions: [number, number];
   common_ancestor: number | null;
@@ -108,7 +117,7 @@ export interface PolicyDiff {
     string,
     [{ value: number | null; verdict: string } | null, { value: number | null; verdict: string } | null]
   >;
-  answers: { prompt: string; left: string; right: string }[];
+  answers: AnsweredPrompt[];
   /** Versions whose answers were never written down. */
   answers_missing?: number[];
 }

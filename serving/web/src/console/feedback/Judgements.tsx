@@ -21,8 +21,8 @@ interface JudgementsProps {
 /** Newest first; each opens into the whole where it stands, so that one reads on from there. */
 export function Judgements({ label, wanted, limit = 50, ofOne = false }: JudgementsProps) {
   const pages = usePages<Overseen>(
-    async (after) => {
-      const page = await judgements.page(wanted, after, limit);
+    async (after, signal) => {
+      const page = await judgements.page(wanted, after, limit, signal);
       return { items: page.data, next: page.has_more ? page.last_id : null };
     },
     JSON.stringify(wanted),

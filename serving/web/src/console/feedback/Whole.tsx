@@ -14,7 +14,7 @@ import { standingOf, targetsOf } from "./standing";
 
 /** A judgement with what it is about: all that people wrote is shown as they wrote it, as text. */
 export function Whole({ id }: { id: string }) {
-  const whole = usePolled(() => judgements.get(id), null, id);
+  const whole = usePolled((signal) => judgements.get(id, signal), null, id);
   return (
     <div className="p-whole">
       <Loaded polled={whole}>
@@ -34,7 +34,7 @@ export function Whole({ id }: { id: string }) {
 /** What was asked and answered, as it was before whoever judged. */
 function About({ judgement }: { judgement: OverseenWhole }) {
   const targets = targetsOf(judgement.judgement);
-  const about = usePolled(() => judged(targets), null, judgement.id);
+  const about = usePolled((signal) => judged(targets, signal), null, judgement.id);
   return (
     <Loaded polled={about}>
       {({ messages, answers }) => (

@@ -5,6 +5,7 @@ import { Act } from "../parts/Act";
 import { Badge } from "../parts/Badge";
 import { type Column, Table } from "../parts/Table";
 import { When } from "../parts/When";
+import { SetLimits } from "./SetLimits";
 import { limitsIn, usedToday } from "./limits";
 
 interface KeyTableProps {
@@ -20,7 +21,7 @@ export function KeyTable({ rows, own, onDone }: KeyTableProps) {
     { name: "Role", cell: ({ role }) => role },
     { name: "Made", cell: (key) => <Made row={key} /> },
     { name: "Expires", cell: ({ expires }) => (expires === null ? "never" : <When time={expires} />) },
-    { name: "Limits", cell: (key) => <Bounds row={key} /> },
+    { name: "Limits", cell: (key) => <Bounds row={key} isOwn={key.id === own} onDone={onDone} /> },
     {
       name: "Act",
       cell: (key) => (
@@ -61,22 +62,22 @@ function Made({ row: { created, last_rotated } }: Pick<OneKey, "row">) {
   );
 }
 
-/** A key without limits is not counted. */
-function Bounds({ row }: Pick<OneKey, "row">) {
-  const limits = limitsIn(row);
-  if (limits.length === 0) return "none";
-  return (
-    <span className="p-bounds">
-      {limits.map((words) => (
-        <div key={words}>{words}</div>
-      ))}
-      {row.usage && <span className="muted small">today {usedToday(row.usage)}</span>}
-    </span>
-  );
-}
-
 interface Done extends OneKey {
   onDone: () => void;
+}
+
+/** A key without limits is not counted. */
+function Bounds({ row, ...done }: Done) {
+  const limits = limitsIn(row);
+  return (
+    <div className="p-bounds">
+      <div>
+        {limits.length === 0 ? "none" : limits.map((words) => <div key={words}>{words}</div>)}
+        {row.usage && <span className="muted small">today {usedToday(row.usage)}</span>}
+      </div>
+      <SetLimits row={row} {...done} />
+    </div>
+  );
 }
 
 function Rotate({ row, isOwn, onDone }: Done) {

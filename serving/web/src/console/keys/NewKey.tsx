@@ -1,14 +1,12 @@
 import { useState, type FormEvent } from "react";
 import type { Role } from "../../api/client";
-import { keys, type Limits } from "../../api/oversight";
+import { keys } from "../../api/oversight";
 import { makingSecret, showSecret } from "../../app/secrets";
 import { Choice } from "../parts/Choice";
 import { outcome } from "../parts/outcome";
-import { Bound, DAYS, endOf, ROLES, Text } from "./fields";
-import { LIMITS } from "./limits";
+import { Bounds, DAYS, endOf, ROLES, Text } from "./fields";
+import { boundsOf, UNBOUND } from "./limits";
 import { useMaking } from "./useMaking";
-
-type Typed = Partial<Record<keyof Limits, string>>;
 
 interface NewKeyProps {
   /** It is made, or may have been and its text is lost: what is shown is out of date. */
@@ -19,12 +17,12 @@ export function NewKey({ onDone }: NewKeyProps) {
   const [name, setName] = useState("");
   const [role, setRole] = useState("user");
   const [days, setDays] = useState("");
-  const [typed, setTyped] = useState<Typed>({});
+  const [typed, setTyped] = useState(UNBOUND);
   const { making, problem, make } = useMaking(onDone);
   const submit = async (event: FormEvent) => {
     event.preventDefault();
     const done = await make(async () => {
-      const wish = { name: name.trim(), role: role as Role, ...endOf(days), limits: limitsOf(typed) };
+      const wish = { name: name.trim(), role: role as Role, ...endOf(days), limits: boundsOf(typed) };
       await makingSecret(async () => {
         const { id, name, key } = await keys.create(wish);
         showSecret({ what: "key", id, name, text: key });
@@ -33,7 +31,7 @@ export function NewKey({ onDone }: NewKeyProps) {
     });
     if (!done) return;
     setName("");
-    setTyped({});
+    setTyped(UNBOUND);
   };
   return (
     <form className="c-stack" aria-label="New key" onSubmit={(event) => void submit(event)}>
@@ -47,16 +45,7 @@ export function NewKey({ onDone }: NewKeyProps) {
       </div>
       <details>
         <summary className="muted small">Limits</summary>
-        <div className="p-fields">
-          {LIMITS.map(([limit, words]) => (
-            <Bound
-              key={limit}
-              label={words}
-              value={typed[limit] ?? ""}
-              onChange={(value) => setTyped({ ...typed, [limit]: value })}
-            />
-          ))}
-        </div>
+        <Bounds typed={typed} onChange={setTyped} />
       </details>
       {problem !== null && (
         <p className="failure" role="alert">
@@ -65,8 +54,4 @@ export function NewKey({ onDone }: NewKeyProps) {
       )}
     </form>
   );
-}
-
-function limitsOf(typed: Typed): Partial<Limits> {
-  return Object.fromEntries(Object.entries(typed).flatMap(([limit, text]) => (text ? [[limit, Number(text)]] : [])));
 }

@@ -1,6 +1,7 @@
 import { useId } from "react";
 import type { Role } from "../../api/client";
 import type { FieldProps } from "../parts/Choice";
+import { LIMITS, type Typed } from "./limits";
 
 export const ROLES: [Role, string][] = [
   ["user", "user"],
@@ -41,8 +42,22 @@ export function Text({ label, value, onChange }: FieldProps) {
   );
 }
 
+interface BoundsProps {
+  typed: Typed;
+  onChange: (typed: Typed) => void;
+}
+
+/** What a key may do at most: an empty field is no limit. */
+export const Bounds = ({ typed, onChange }: BoundsProps) => (
+  <div className="p-fields">
+    {LIMITS.map(([limit, words]) => (
+      <Bound key={limit} label={words} value={typed[limit]} onChange={(value) => onChange({ ...typed, [limit]: value })} />
+    ))}
+  </div>
+);
+
 /** A whole number from 1, or nothing. */
-export function Bound({ label, value, onChange }: FieldProps) {
+function Bound({ label, value, onChange }: FieldProps) {
   const field = useId();
   return (
     <label htmlFor={field}>

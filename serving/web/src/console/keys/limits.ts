@@ -29,3 +29,19 @@ export function usedToday({ requests, tokens, feedback }: NonNullable<Key["usage
 
 const counted = (count: number, one: string): string =>
   `${count.toLocaleString("en")} ${count === 1 ? one : `${one}s`}`;
+
+/** Limits as they stand in fields: "" is none. */
+export type Typed = Record<keyof Limits, string>;
+
+export const UNBOUND: Typed = { requests_per_minute: "", tokens_per_day: "", streams: "", feedback_per_day: "" };
+
+export const typedOf = (limits: Limits): Typed => ofEach((limit) => limits[limit]?.toString() ?? "");
+
+export const boundsOf = (typed: Typed): Limits => ofEach((limit) => (typed[limit] === "" ? null : Number(typed[limit])));
+
+/** What of it is not so yet. */
+export const changed = (wish: Limits, limits: Limits): Partial<Limits> =>
+  Object.fromEntries(LIMITS.flatMap(([limit]) => (wish[limit] === limits[limit] ? [] : [[limit, wish[limit]]])));
+
+const ofEach = <T>(of: (limit: keyof Limits) => T): Record<keyof Limits, T> =>
+  Object.fromEntries(LIMITS.map(([limit]) => [limit, of(limit)])) as Record<keyof Limits, T>;

@@ -37,9 +37,21 @@ test("the table has a row for each version, without what means nothing", async (
   gateway({ "GET /v1/leaderboard": () => json(BOARD), "GET /v1/policies": () => json({ data: [] }) });
   render(<Leaderboard />);
   const row = async (name: string) => (await screen.findByText(name, { selector: "th a" })).closest("tr")!.textContent;
-  expect(await row("policy-v2")).toBe("policy-v210871017 to 115662.0%52.0% to 71.0%128134");
+  expect(await row("policy-v2")).toBe("policy-v210871017 to 115662%52% to 71%128134");
   expect(await row("policy-v1")).toBe("policy-v1stable10871017 to 1156––128134");
   expect(await row("policy-v3")).toBe("policy-v3unknown–––128134");
+});
+
+test("before the first vote the anchor has its Elo by definition, and the others have none", async () => {
+  const silent = { votes: 0, wins: 0, ties: 0, losses: 0, raters: 0 };
+  const none = { status: "no_votes", strength: null, elo: null, against_stable: null, ...silent } as const;
+  const board = { ...BOARD, votes: 0, fragility: null, standings: [{ ...none, version: 0 }, { ...none, version: 1 }] };
+  gateway({ "GET /v1/leaderboard": () => json(board), "GET /v1/policies": () => json({ data: [] }) });
+  render(<Leaderboard />);
+  const row = async (name: string) => (await screen.findByText(name, { selector: "th a" })).closest("tr")!.textContent;
+  expect(await row("policy-v0")).toBe("policy-v0anchor1000by definition––00000");
+  expect(await row("policy-v1")).toBe("policy-v1stableno votes–––00000");
+  expect(screen.queryByText("unknown")).toBeNull();
 });
 
 test("whose votes, which and from where they are measured is asked of the gateway", async () => {
@@ -58,8 +70,8 @@ test("whose votes, which and from where they are measured is asked of the gatewa
 test("what the table does not say is said below it", () => {
   expect(remarks(BOARD)).toEqual([
     "20 votes by 5 raters, 3 of them ties. Intervals are 95%, with raters as what is independent; 1000 is policy-v0.",
-    "The left one of two equal answers is preferred in 53.1% (48.0% to 58.0%): taken out of Elo.",
-    "Without 4 votes (20.0%) policy-v1 would be ahead of policy-v2.",
+    "The left one of two equal answers is preferred in 53.1% (48% to 58%): taken out of Elo.",
+    "Without 4 votes (20%) policy-v1 would be ahead of policy-v2.",
     "policy-v3 cannot be ranked: it won all votes that link it with policy-v0, or lost all.",
   ]);
   expect(remarks({ ...BOARD, votes: 0 })).toHaveLength(1);

@@ -5,9 +5,9 @@ import { Health } from "./Health";
 
 const AT_REST: Traffic = { in_flight: 0, places: 1024, waiting: 0, streams_open: 0, refused: 0, first_token_s: null };
 
-function shown(traffic: Partial<Traffic>, last_swap: Status["last_swap"] = null) {
+function shown(traffic: Partial<Traffic>, last_swap: Status["last_swap"] = null, engines: Status["engines"] = []) {
   const facts: Status = {
-    engines: [],
+    engines,
     last_swap,
     traffic: { ...AT_REST, ...traffic },
     ledger: { writable: true, reason: null, completions: 0, judgements: 0, memory_bytes: 0 },
@@ -47,4 +47,22 @@ test("at the first start nobody's answer stood still", () => {
 
 test("a swap in place of another says for how long answers stood still", () => {
   expect(shown({}, { ...SWAP, from_version: 0, to_version: 1 })("last swap")).toMatch(/stood still for 11.52 s$/);
+});
+
+const REFUSED = "ClientConnectorError: Cannot connect to host 127.0.0.1:8001 ssl:default [Connect call failed]";
+const dead = (reason: string) => [{ arm: "stable", policy_version: null, reason, url_kind: "supervised" as const }];
+
+test("of an engine that does not serve a sentence is told, and what a library said of it unfolds", () => {
+  shown({}, null, dead(`the engine is down: ${REFUSED}`));
+  const [said, details] = screen.getByText("the engine is down").childNodes;
+  expect(said!.textContent).toBe("the engine is down");
+  expect(details!.nodeName).toBe("DETAILS");
+  expect(details!.textContent).toBe(`Details${REFUSED}`);
+});
+
+test("nothing unfolds where words are all that there is", () => {
+  shown({}, { ...SWAP, ok: false, reason: "policy-v3: files differ from the manifest" }, dead("the engine does not generate"));
+  expect(screen.getByText("the engine does not generate")).toBeTruthy();
+  expect(screen.getByText(/, policy-v3: files differ from the manifest$/)).toBeTruthy();
+  expect(document.querySelector("details")).toBeNull();
 });

@@ -3,10 +3,10 @@ import type { EngineFacts, Status, Swap, Traffic } from "../../api/status";
 import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import { Badge } from "../parts/Badge";
+import { Cause } from "../parts/Cause";
 import { Figure, Figures } from "../parts/Figure";
-import { figure } from "../parts/Plot";
 import { When } from "../parts/When";
-import { bytes } from "../parts/words";
+import { bytes, figure } from "../parts/words";
 
 /** What answers and how busy it is, what keeps what is said, and who trains. */
 export function Health({ facts }: { facts: Status }) {
@@ -25,7 +25,7 @@ export function Health({ facts }: { facts: Status }) {
           note="median since the start"
         />
         {facts.last_swap && <LastSwap swap={facts.last_swap} />}
-        {reasons.last_swap && <Figure name="last swap" value={null} note={reasons.last_swap} />}
+        {reasons.last_swap && <Figure name="last swap" value={null} note={<Cause reason={reasons.last_swap} />} />}
         <Figure
           name="ledger"
           value={
@@ -33,7 +33,7 @@ export function Health({ facts }: { facts: Status }) {
               <Badge tone={ledger.writable ? "good" : "bad"}>{ledger.writable ? "keeps everything" : "cannot write"}</Badge>
             )
           }
-          note={ledger.reason ?? (ledger.memory_bytes === null ? null : `${bytes(ledger.memory_bytes)} of memory`)}
+          note={because(ledger.reason) ?? (ledger.memory_bytes === null ? null : `${bytes(ledger.memory_bytes)} of memory`)}
         />
         <Figure name="answers kept" value={count(ledger.completions)} />
         <Figure name="judgements kept" value={count(ledger.judgements)} />
@@ -44,12 +44,12 @@ export function Health({ facts }: { facts: Status }) {
               <Badge tone={workers.alive > 0 ? "good" : "bad"}>{workers.alive > 0 ? "alive" : "none"}</Badge>
             )
           }
-          note={workers.reason ?? queue(workers)}
+          note={because(workers.reason) ?? queue(workers)}
         />
         <Figure
           name="votes' self-test"
           value={self_test && <Tested test={self_test} />}
-          note={self_test?.says ?? reasons.self_test}
+          note={self_test?.says ?? because(reasons.self_test)}
         />
       </Figures>
     </section>
@@ -67,7 +67,7 @@ function Engine({ engine: { arm, policy_version, reason } }: { engine: EngineFac
           <Link to={consolePath("policies", policy_version)}>policy-v{policy_version}</Link>
         )
       }
-      note={reason}
+      note={because(reason)}
     />
   );
 }
@@ -100,7 +100,7 @@ function LastSwap({ swap: { from_version, to_version, ok, reason, held_s, time }
       }
       note={
         <>
-          <When time={time} />, {ok ? (first ? "the first since the gateway started" : stood) : reason}
+          <When time={time} />, {ok ? (first ? "the first since the gateway started" : stood) : <Cause reason={reason} />}
         </>
       }
     />
@@ -112,6 +112,8 @@ function Tested({ test: { alarm, votes } }: { test: NonNullable<Status["self_tes
   if (alarm) return <Badge tone="bad">alarm</Badge>;
   return votes === 0 ? <Badge>no votes yet</Badge> : <Badge tone="good">quiet</Badge>;
 }
+
+const because = (reason: string | null | undefined) => (reason ? <Cause reason={reason} /> : null);
 
 const count = (value: number | null) => (value === null ? null : figure(value));
 

@@ -1,6 +1,7 @@
 import { status, type Status } from "../../api/status";
 import { Act } from "../parts/Act";
 import { Badge } from "../parts/Badge";
+import { Cause } from "../parts/Cause";
 
 interface SwitchProps {
   what: string;
@@ -44,13 +45,14 @@ export function Switches({ facts, onDone }: { facts: Status; onDone: () => void 
 
 function Switch({ what, frozen, unknown, going, stops, freeze, onDone }: SwitchProps) {
   const act = frozen ? "Unfreeze" : "Freeze";
-  const told = frozen === null ? `Unknown: ${unknown ?? "no reason is given"}.` : frozen ? stops : going;
   return (
     <div className="c-switch">
       <div>
         <strong className="c-name">{what}</strong>{" "}
         {frozen === null ? <Badge>unknown</Badge> : <Badge tone={frozen ? "bad" : "good"}>{frozen ? "frozen" : "on"}</Badge>}
-        <p className="muted small">{told}</p>
+        <div className="muted small">
+          {frozen === null ? <>Unknown: <Cause reason={unknown ?? "no reason is given"} /></> : frozen ? stops : going}
+        </div>
       </div>
       <Act
         of={String(frozen)}

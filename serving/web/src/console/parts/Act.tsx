@@ -28,6 +28,8 @@ interface ActProps {
   danger?: boolean;
   primary?: boolean;
   disabled?: boolean;
+  /** Before its dialog is shown: a form in it begins anew. */
+  onOpen?: () => void;
   act: (reason: string) => Promise<unknown>;
   /** After it was done, or may have been, or was refused as things stand: what is shown is out of date then. */
   onDone?: () => void;
@@ -36,7 +38,7 @@ interface ActProps {
 }
 
 /** A deed that others see: it is confirmed first, and says what became of it. */
-export function Act({ name, danger, primary, disabled, ...rest }: ActProps) {
+export function Act({ name, danger, primary, disabled, onOpen, ...rest }: ActProps) {
   const [open, setOpen] = useState(false);
   const say = useContext(Say);
   const here = useFocusKept();
@@ -44,7 +46,7 @@ export function Act({ name, danger, primary, disabled, ...rest }: ActProps) {
   const look = danger ? "danger" : primary ? "primary" : undefined;
   return (
     <span className="c-act" ref={here}>
-      <button type="button" className={look} disabled={disabled} onClick={() => (say(""), setOpen(true))}>
+      <button type="button" className={look} disabled={disabled} onClick={() => (say(""), onOpen?.(), setOpen(true))}>
         {name}
       </button>
       {open && (

@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState } from "react";
 import type { draw } from "./drawing";
+import { onAxis, withInterval } from "./words";
 
 export interface Point {
   x: number;
@@ -18,8 +19,8 @@ export interface Series {
 
 export interface Axis {
   name: string;
-  /** Of a number; `time` is seconds since 1970, `whole` has no ticks between whole numbers. */
-  kind?: "number" | "whole" | "time";
+  /** Of a number; `time` is seconds since 1970, `whole` has no ticks between whole numbers, `share` is told in percent. */
+  kind?: "number" | "whole" | "time" | "share";
   /** Shown at least; without it what the points need. */
   domain?: [number, number];
 }
@@ -104,7 +105,7 @@ function Drawn(props: PlotProps) {
   );
 }
 
-function Numbers({ title, series, x, rules = [] }: PlotProps) {
+function Numbers({ title, series, x, y, rules = [] }: PlotProps) {
   const [open, setOpen] = useState(false);
   const places = [...new Set(series.flatMap(({ points }) => points.map((point) => point.x)))].sort((a, b) => a - b);
   const at = series.map(({ points }) => new Map(points.map((point) => [point.x, point])));
@@ -127,10 +128,10 @@ function Numbers({ title, series, x, rules = [] }: PlotProps) {
             <tbody>
               {places.map((place) => (
                 <tr key={place}>
-                  <th scope="row">{x.kind === "time" ? new Date(place * 1000).toLocaleString() : figure(place)}</th>
+                  <th scope="row">{onAxis(x, place)}</th>
                   {at.map((points, which) => (
                     <td key={series[which]!.name} className="c-number">
-                      {told(points.get(place))}
+                      {told(points.get(place), y)}
                     </td>
                   ))}
                 </tr>
@@ -141,23 +142,11 @@ function Numbers({ title, series, x, rules = [] }: PlotProps) {
       )}
       {rules.map((rule) => (
         <p key={rule.name} className="small">
-          {rule.name}: {figure("x" in rule ? rule.x : rule.y)}
+          {rule.name}: {"x" in rule ? onAxis(x, rule.x) : onAxis(y, rule.y)}
         </p>
       ))}
     </details>
   );
 }
 
-function told(point: Point | undefined): string {
-  if (!point) return "";
-  const { y, low, high } = point;
-  return low == null || high == null ? figure(y) : `${figure(y)} (${figure(low)} to ${figure(high)})`;
-}
-
-/** A number for people: four figures, and no more. */
-export function figure(value: number): string {
-  if (!Number.isFinite(value)) return String(value);
-  if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en");
-  const shown = value.toPrecision(4);
-  return shown.includes("e") ? shown : String(Number(shown));
-}
+const told = (point: Point | undefined, axis: Axis): string => (point ? withInterval(point, axis) : "");

@@ -1,6 +1,7 @@
 /** The one file that knows the library of plots: it is fetched when the first plot is shown. */
 import { areaY, axisX, axisY, dot, gridY, lineY, link, plot, ruleX, ruleY, text, tip, pointerX } from "@observablehq/plot";
 import type { Axis, PlotProps, Point, Rule, Series } from "./Plot";
+import { onAxis, percent, withInterval } from "./words";
 
 type Marks = NonNullable<NonNullable<Parameters<typeof plot>[0]>["marks"]>;
 
@@ -25,7 +26,7 @@ export function draw({ title, series, x, y, rules = [], diagonal, height = 220 }
     marks: [
       gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: height / 44 }),
       axisX({ label: x.name, labelAnchor: "center", labelArrow: "none", color: QUIET, ...ticksAlong(x, series, width) }),
-      axisY({ label: y.name, labelArrow: "none", color: QUIET, tickSize: 0, ticks: height / 44 }),
+      axisY({ label: y.name, labelArrow: "none", color: QUIET, tickSize: 0, ticks: height / 44, ...inPercent(y) }),
       ...(diagonal ? [slope(x, y)] : []),
       ...rules.flatMap(ruleOf),
       ...series.flatMap((each, at) => marksOf(each, at, x)),
@@ -78,21 +79,13 @@ export function tipsOf(series: readonly Series[], x: Axis, y: Axis): (Point & { 
   const at = new Map<number, { y: number; lines: string[] }>();
   for (const { name, points } of series) {
     for (const point of points) {
-      const here = at.get(point.x) ?? { y: -Infinity, lines: [`${x.name}: ${shownAt(point, x)}`] };
-      here.lines.push(`${series.length > 1 ? name : y.name}: ${shown(point)}`);
+      const here = at.get(point.x) ?? { y: -Infinity, lines: [`${x.name}: ${onAxis(x, point.x)}`] };
+      here.lines.push(`${series.length > 1 ? name : y.name}: ${withInterval(point, y)}`);
       at.set(point.x, { ...here, y: Math.max(here.y, point.y) });
     }
   }
   return [...at].map(([place, { y: top, lines }]) => ({ x: place, y: top, says: lines.join("\n") }));
 }
-
-const shownAt = (point: Point, x: Axis) =>
-  x.kind === "time" ? new Date(point.x * 1000).toLocaleString() : Number(point.x.toPrecision(4));
-
-const shown = ({ y, low, high }: Point) =>
-  low == null || high == null ? `${short(y)}` : `${short(y)} (${short(low)} to ${short(high)})`;
-
-const short = (value: number) => Number(value.toPrecision(4));
 
 function ruleOf(rule: Rule): Marks {
   const look = { stroke: QUIET, strokeDasharray: "5 4" };
@@ -126,10 +119,12 @@ function extent(axis: Axis, series: readonly Series[], of: (point: Point) => (nu
   return { domain: axis.kind === "time" ? ends.map((end) => new Date(end * 1000)) : ends };
 }
 
+const inPercent = ({ kind }: Axis) => (kind === "share" ? { tickFormat: (value: number) => percent(value) } : {});
+
 /** As many as there is room for; of whole numbers none between. */
 function ticksAlong(x: Axis, series: readonly Series[], width: number) {
   const most = Math.max(2, Math.floor(width / 80));
-  if (x.kind !== "whole") return { ticks: most };
+  if (x.kind !== "whole") return { ticks: most, ...inPercent(x) };
   const places = series.flatMap(({ points }) => points.map((point) => point.x));
   const ticks = wholeTicks(Math.min(...places), Math.max(...places), most);
   return { ticks, tickFormat: (value: number) => value.toLocaleString("en") };

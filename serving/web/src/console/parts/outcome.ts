@@ -1,7 +1,8 @@
 import { ApiError, explain } from "../../api/client";
 
-/** It was refused because things stand otherwise now. */
-export const refused = (error: unknown): boolean => error instanceof ApiError && error.status === 409;
+/** It was refused because things stand otherwise now, or what it is about is gone. */
+export const refused = (error: unknown): boolean =>
+  error instanceof ApiError && (error.status === 409 || error.status === 404);
 
 /** No answer, or none that says: it may have been done all the same. */
 export const unsure = (error: unknown): boolean =>

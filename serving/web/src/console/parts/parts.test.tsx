@@ -4,12 +4,13 @@ import { ApiError } from "../../api/client";
 import { Act, Say } from "./Act";
 import { Loaded } from "./Loaded";
 import { draw, tipsOf, wholeTicks } from "./drawing";
-import { figure, Plot } from "./Plot";
+import { Plot, type Axis } from "./Plot";
 import { Paged as PagedList } from "./Paged";
 import { Table } from "./Table";
 import { usePages, type Paged } from "./usePages";
 import { SignedOut, usePolled } from "./usePolled";
 import { since } from "./When";
+import { figure } from "./words";
 
 beforeEach(() => {
   HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
@@ -69,7 +70,8 @@ test("a server that hangs is no server that is well: it is said, with the time o
 
 test("a list whose server hangs says so, and can be asked again", async () => {
   vi.useFakeTimers();
-  const hanging = () => new Promise<Paged<string>>(() => {});
+  const signals: AbortSignal[] = [];
+  const hanging = (_: unknown, signal: AbortSignal) => (signals.push(signal), new Promise<Paged<string>>(() => {}));
   const load = vi.fn(hanging).mockImplementationOnce(hanging).mockResolvedValue({ items: ["one"], next: null });
   function List() {
     return <PagedList pages={usePages(load)} empty="None.">{(items) => <p>{items.join()}</p>}</PagedList>;
@@ -79,9 +81,26 @@ test("a list whose server hangs says so, and can be asked again", async () => {
   expect(screen.queryByRole("alert")).toBeNull();
   await passing(1);
   expect(screen.getByRole("alert").textContent).toMatch(/^The server does not answer\./);
+  expect(signals.map(({ aborted }) => aborted)).toEqual([true]);
   fireEvent.click(screen.getByText("Try again"));
   await passing(0);
   expect(screen.getByText("one")).toBeTruthy();
+});
+
+test("a list that is about something else now, or was left, gives up what it asked for", async () => {
+  const given: { signal: AbortSignal; tell: (page: Paged<string>) => void }[] = [];
+  const load = (_: unknown, signal: AbortSignal) =>
+    new Promise<Paged<string>>((tell) => given.push({ signal, tell }));
+  function List({ of }: { of: string }) {
+    return <PagedList pages={usePages(load, of)} empty="None.">{(items) => <p>{items.join()}</p>}</PagedList>;
+  }
+  const { rerender, unmount } = render(<List of="1" />);
+  rerender(<List of="2" />);
+  expect(given.map(({ signal }) => signal.aborted)).toEqual([true, false]);
+  await act(async () => given[0]!.tell({ items: ["of one"], next: null }));
+  expect(screen.queryByText("of one")).toBeNull();
+  unmount();
+  expect(given.map(({ signal }) => signal.aborted)).toEqual([true, true]);
 });
 
 test("an answer that was overtaken is not shown", async () => {
@@ -404,4 +423,13 @@ test("the name of a level stands in the legend and not over the curves", () => {
   const { container } = render(<Plot {...shown} rules={rules} />);
   expect(container.querySelector(".c-legend")!.textContent).toBe("as good as stable");
   expect(draw({ ...shown, rules }, 400).textContent).not.toContain("as good as stable");
+});
+
+test("an axis of shares is drawn in percent", () => {
+  const series = [{ name: "rate", points: [{ x: 0.5, y: 0.25 }] }];
+  const share: Axis = { name: "share", kind: "share", domain: [0, 1] };
+  const drawn = draw({ title: "Rate", series, x: share, y: share }, 400);
+  const ticks = [...drawn.querySelectorAll("text")].map(({ textContent }) => textContent);
+  expect(ticks.filter((tick) => tick === "100%")).toHaveLength(2);
+  expect(ticks).not.toContain("1.0");
 });

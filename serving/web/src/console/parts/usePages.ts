@@ -24,36 +24,41 @@ interface State<T> extends Paged<T> {
   problem: unknown;
 }
 
-type Load<T> = (after: string | undefined) => Promise<Paged<T>>;
+type Load<T> = (after: string | undefined, signal: AbortSignal) => Promise<Paged<T>>;
 
-/** A long list page by page. When `of` changes it is about something else, and begins anew. */
+/**
+ * A long list page by page. When `of` changes it is about something else, and begins anew; what is asked for then, or
+ * when the list is left, is given up.
+ */
 export function usePages<T>(load: Load<T>, of = ""): Pages<T> {
   const [state, setState] = useState<State<T>>(() => begun(of));
   const latest = useRef({ load, state });
   latest.current = { load, state };
-  const asking = useRef<object>({});
+  const asking = useRef(new AbortController());
   const signedOut = useContext(SignedOut);
 
   const ask = useCallback(
     async (before: Paged<T>) => {
-      const mine = (asking.current = {}); // a newer question takes the place of this one
-      const told = (change: (had: State<T>) => State<T>) => mine === asking.current && setState(change);
-      told((had) => ({ ...(had.of === of ? had : begun<T>(of)), loading: true, problem: null }));
+      asking.current.abort(); // a newer question takes its place
+      const mine = (asking.current = new AbortController());
+      const { signal } = mine;
+      setState((had) => ({ ...(had.of === of ? had : begun<T>(of)), loading: true, problem: null }));
       try {
-        const { items, next } = await inTime(latest.current.load(before.next ?? undefined));
-        told(() => ({ of, items: [...before.items, ...items], next, loading: false, problem: null }));
+        const { items, next } = await inTime(latest.current.load(before.next ?? undefined, signal));
+        if (signal.aborted) return;
+        setState({ of, items: [...before.items, ...items], next, loading: false, problem: null });
       } catch (problem) {
+        if (signal.aborted) return;
+        mine.abort(); // what hangs holds a connection
         if (problem instanceof ApiError && problem.status === 401) signedOut();
-        told((had) => ({ ...had, loading: false, problem }));
+        setState((had) => ({ ...had, loading: false, problem }));
       }
     },
     [of, signedOut],
   );
   useEffect(() => {
     void ask(NOTHING);
-    return () => {
-      asking.current = {};
-    };
+    return () => asking.current.abort();
   }, [ask]);
 
   const more = useCallback(() => ask(latest.current.state), [ask]);

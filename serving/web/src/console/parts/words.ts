@@ -1,4 +1,12 @@
-import { figure } from "./Plot";
+import type { Axis, Point } from "./Plot";
+
+/** A number for people: four figures, and no more. */
+export function figure(value: number): string {
+  if (!Number.isFinite(value)) return String(value);
+  if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en");
+  const shown = value.toPrecision(4);
+  return shown.includes("e") ? shown : String(Number(shown));
+}
 
 /** Seconds as 0:42, 12:05 or 1:02:03. */
 export function clock(seconds: number): string {
@@ -17,4 +25,25 @@ export function bytes(amount: number): string {
 }
 
 /** An interval in words, without its middle. */
-export const ranged = ({ low, high }: { low: number; high: number }): string => `${figure(low)} to ${figure(high)}`;
+export const ranged = ({ low, high }: { low: number; high: number }, show: (end: number) => string = figure): string =>
+  `${show(low)} to ${show(high)}`;
+
+/** A share, here and all over the console: 62.5%, and 62% without a figure that says nothing. */
+export const percent = (share: number, digits = 1): string => `${(100 * share).toFixed(digits).replace(/\.0$/, "")}%`;
+
+const SHARES = /\b(accuracy|agreement|ece)\b/;
+
+/** A figure by what it is of: one that is a share reads as such. */
+export const measured = (name: string, value: number): string => (SHARES.test(name) ? percent(value) : figure(value));
+
+/** A place on an axis. */
+export function onAxis({ kind }: Axis, value: number): string {
+  if (kind === "time") return new Date(value * 1000).toLocaleString();
+  return kind === "share" ? percent(value) : figure(value);
+}
+
+/** A point's value, and its interval where it has one. */
+export function withInterval({ y, low, high }: Point, axis: Axis): string {
+  const show = (value: number) => onAxis(axis, value);
+  return low == null || high == null ? show(y) : `${show(y)} (${ranged({ low, high }, show)})`;
+}

@@ -3,8 +3,8 @@ import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import { Figure, Figures } from "../parts/Figure";
 import { Loaded } from "../parts/Loaded";
-import { Table } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
+import { Beside } from "./Beside";
 import { Compare, diffPath } from "./Compare";
 import { PolicyLink } from "./PolicyLink";
 import { told } from "./words";
@@ -33,7 +33,7 @@ function Whole({ diff }: { diff: PolicyDiff }) {
   const gate = Object.fromEntries(
     Object.entries(diff.gate).map(([name, pair]) => [
       name,
-      pair.map((side) => side && `${told(side.value)}, ${side.verdict}`),
+      pair.map((side) => side && `${told(side.value, name)}, ${side.verdict}`),
     ]),
   ) as Pairs;
   return (
@@ -44,14 +44,14 @@ function Whole({ diff }: { diff: PolicyDiff }) {
         <Figures>
           <Figure name="Nearest common version" value={common === null ? "none" : <PolicyLink version={common} />} />
           <Figure name={`Judgements that trained only ${left}`} value={judgements.left.toLocaleString("en")} />
-          <Figure name="Both" value={judgements.both.toLocaleString("en")} />
-          <Figure name={`Only ${right}`} value={judgements.right.toLocaleString("en")} />
+          <Figure name="That trained both" value={judgements.both.toLocaleString("en")} />
+          <Figure name={`That trained only ${right}`} value={judgements.right.toLocaleString("en")} />
         </Figures>
       </section>
       <Beside name="Gate" pairs={gate} versions={versions} empty="The gate asked nothing of either." />
-      <Beside name="Configuration" pairs={diff.config} versions={versions} empty="They were trained alike." />
+      <Beside name="Figures" one="figure" pairs={diff.metrics} versions={versions} empty="Nothing differs." />
       <Beside name="Lineage" pairs={diff.lineage} versions={versions} empty="Nothing differs." />
-      <Beside name="Figures" pairs={diff.metrics} versions={versions} empty="Nothing differs." />
+      <Beside name="Configuration" one="setting" pairs={diff.config} versions={versions} empty="They were trained alike." />
     </>
   );
 }
@@ -66,15 +66,15 @@ function Answers({ diff: { answers = [], answers_missing = [], versions } }: { d
           No answers were written down when {answers_missing.map(nameOf).join(" and ")} came to be.
         </p>
       )}
-      {answers.map(({ prompt, left, right }) => (
+      {answers.map(({ prompt, left, right, left_cut, right_cut }) => (
         <article key={prompt} className="c-card">
           <h3>{prompt}</h3>
-          {left === right ? (
-            <Said by="both" text={left} />
+          {left === right && left_cut === right_cut ? (
+            <Said by="both" text={left} cut={left_cut} />
           ) : (
             <div className="c-columns">
-              <Said by={nameOf(versions[0])} text={left} />
-              <Said by={nameOf(versions[1])} text={right} />
+              <Said by={nameOf(versions[0])} text={left} cut={left_cut} />
+              <Said by={nameOf(versions[1])} text={right} cut={right_cut} />
             </div>
           )}
         </article>
@@ -83,38 +83,19 @@ function Answers({ diff: { answers = [], answers_missing = [], versions } }: { d
   );
 }
 
-const Said = ({ by, text }: { by: string; text: string }) => (
+interface SaidProps {
+  by: string;
+  text: string;
+  /** Whether it would have gone on. */
+  cut: boolean | null | undefined;
+}
+
+const Said = ({ by, text, cut }: SaidProps) => (
   <div className="c-stack">
     <p className="muted small">{by}</p>
-    <p className="c-said">{text || <span className="muted">(nothing)</span>}</p>
+    <p className="c-said">
+      {text || <span className="muted">(nothing)</span>}
+      {cut && <span className="muted small"> … cut at the limit of length</span>}
+    </p>
   </div>
 );
-
-/** Figures are kept by stage under names that begin with it once more: gate.gate/kl. */
-const plain = (field: string): string => field.replace(/(\w+)\.\1\//, "$1.");
-
-interface BesideProps {
-  name: string;
-  pairs: Pairs;
-  versions: [number, number];
-  empty: string;
-}
-
-function Beside({ name, pairs, versions, empty }: BesideProps) {
-  return (
-    <section>
-      <h2>{name}</h2>
-      <Table
-        label={`${name}: what differs`}
-        columns={[
-          { name: "Name", cell: ([field]) => plain(field) },
-          { name: nameOf(versions[0]), cell: ([, [left]]) => told(left) },
-          { name: nameOf(versions[1]), cell: ([, [, right]]) => told(right) },
-        ]}
-        rows={Object.entries(pairs)}
-        id={([field]) => field}
-        empty={empty}
-      />
-    </section>
-  );
-}

@@ -1,10 +1,10 @@
 import { policies, type Policy, type PolicyList as Listed } from "../../api/policies";
 import { Badge } from "../parts/Badge";
 import { Loaded } from "../parts/Loaded";
-import { figure } from "../parts/Plot";
 import { Table, type Column } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
+import { figure } from "../parts/words";
 import { Compare } from "./Compare";
 import { PolicyLink } from "./PolicyLink";
 import { gateFigure, gateInShort, marksOf, toneOf } from "./words";

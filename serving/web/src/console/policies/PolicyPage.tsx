@@ -8,6 +8,7 @@ import { Plot } from "../parts/Plot";
 import { Table } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
+import { percent, ranged } from "../parts/words";
 import { GateChecks } from "../rounds/GateChecks";
 import { Compare } from "./Compare";
 import { Lineage } from "./Lineage";
@@ -110,12 +111,12 @@ function Trained({ judgements, fit }: Trains) {
           <>
             <Figure
               name="Reward model’s accuracy"
-              value={share(fit.accuracy.mean)}
-              note={`${share(fit.accuracy.low)} to ${share(fit.accuracy.high)}, on ${fit.pairs} pairs it never saw`}
+              value={percent(fit.accuracy.mean)}
+              note={`${ranged(fit.accuracy, percent)}, on ${fit.pairs} pairs it never saw`}
             />
             <Figure
               name="Its calibration error"
-              value={share(fit.ece.mean)}
+              value={percent(fit.ece.mean)}
               note={<Link to={consolePath("reward-model")}>Reliability</Link>}
             />
           </>
@@ -124,8 +125,6 @@ function Trained({ judgements, fit }: Trains) {
     </section>
   );
 }
-
-const share = (value: number) => `${(100 * value).toFixed(1)}%`;
 
 const CURVES: [keyof Curves, string, string][] = [
   ["score", "Score", "mean score of the reward model"],

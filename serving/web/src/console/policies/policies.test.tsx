@@ -57,7 +57,7 @@ const DIFF: PolicyDiff = {
   metrics: {},
   gate: { kl: [null, { value: 0.5, verdict: "passed" }] },
   answers: [
-    { prompt: "Why is the sky blue?", left: "It scatters.", right: "Light\nscatters." },
+    { prompt: "Why is the sky blue?", left: "It scatters.", right: "Light\nscatters.", left_cut: false, right_cut: true },
     { prompt: "2 + 2?", left: "4", right: "4" },
   ],
 };
@@ -107,7 +107,7 @@ test("a version shows its lineage both ways, the gate's checks and what it learn
   expect(gate.getByText("score_gain").closest("tr")!.textContent).toContain("> 0.2");
   expect(screen.getByText("Rankings and comparisons").nextElementSibling!.textContent).toBe("120");
   expect(screen.queryByText("Ratings")).toBeNull();
-  expect(screen.getByText("68.0% to 72.0%, on 80 pairs it never saw")).toBeTruthy();
+  expect(screen.getByText("68% to 72%, on 80 pairs it never saw")).toBeTruthy();
   expect(screen.getByText("ppo.kl_coef").closest("tr")!.textContent).toBe("ppo.kl_coef0.05");
 });
 
@@ -169,12 +169,33 @@ test("a promotion is never turned into a rollback by what another operator did m
 test("two versions stand side by side with their answers to the same prompts", async () => {
   const asked = shown("1-2");
   const card = (await screen.findByText("Why is the sky blue?")).closest("article")!;
-  expect(card.querySelectorAll(".c-said")[1]!.textContent).toBe("Light\nscatters.");
+  expect([...card.querySelectorAll(".c-said")].map(({ textContent }) => textContent)).toEqual([
+    "It scatters.",
+    "Light\nscatters. … cut at the limit of length",
+  ]);
   expect(screen.getByText("2 + 2?").closest("article")!.textContent).toBe("2 + 2?both4");
   expect(screen.getByText("ppo.kl_coef").closest("tr")!.textContent).toBe("ppo.kl_coef0.10.05");
   expect(screen.getByText("kl").closest("tr")!.textContent).toBe("kl–0.5, passed");
   expect(screen.getByText("Swap sides").getAttribute("href")).toBe("/console/policies/2-1");
   expect(asked.map(({ path }) => path)).toContain("/v1/policies/policy-v1/diff?with=policy-v2");
+});
+
+test("what only one of two has is folded, and hides nothing that differs", async () => {
+  const settings = Array.from({ length: 7 }, (_, at) => [`ppo.setting_${at}`, [null, at]]);
+  const config = { seed: [1, 2], ...Object.fromEntries(settings) };
+  const metrics = { "ppo.target": [0.1, null], "ppo.curves.kl": [null, [0.5, 0.75]], "reward.accuracy": [0.5, 0.625] };
+  shown("1-2", { "GET /v1/policies/policy-v1/diff": () => json({ ...DIFF, config, metrics }) });
+  const rows = async (label: string) =>
+    [...(await screen.findByRole("region", { name: label, hidden: true })).querySelectorAll("tbody tr")].map(
+      ({ textContent }) => textContent,
+    );
+  expect(await rows("Configuration: what differs")).toEqual(["seed12"]);
+  const fold = screen.getByText("7 settings only policy-v2 has").closest("details")!;
+  expect(fold.open).toBe(false);
+  expect((await rows("7 settings only policy-v2 has"))[3]).toBe("ppo.setting_3–3");
+  // One of few stands among the others, and of a curve nothing is seen in a cell.
+  expect(await rows("Figures: what differs")).toEqual(["ppo.target0.1–", "reward.accuracy50%62.5%"]);
+  expect(screen.queryByText(/figures? only/)).toBeNull();
 });
 
 test("where no answers were written down it says of whom", async () => {

@@ -1,8 +1,8 @@
 /** What is told of policy versions, in words. */
 
-import type { GateCheck, Policy, PolicyList, PolicyState } from "../../api/policies";
+import type { GateCheck, Pairs, Policy, PolicyList, PolicyState } from "../../api/policies";
 import type { Tone } from "../parts/Badge";
-import { figure } from "../parts/Plot";
+import { measured } from "../parts/words";
 
 const TONES: Record<string, Tone> = {
   stable: "good",
@@ -51,13 +51,13 @@ export function gateFigure(policy: Policy, name: string): number | null {
   return typeof found === "number" ? found : null;
 }
 
-/** Anything of a configuration or of metrics on one line. */
-export function told(value: unknown): string {
+/** Anything of a configuration or of metrics on one line; a figure by what it is of, where that is told. */
+export function told(value: unknown, name = ""): string {
   if (value === null || value === undefined) return "–";
-  if (typeof value === "number") return figure(value);
+  if (typeof value === "number") return measured(name, value);
   if (typeof value === "string") return value;
   if (typeof value === "boolean") return value ? "yes" : "no";
-  return Array.isArray(value) ? value.map(told).join(", ") || "none" : JSON.stringify(value);
+  return Array.isArray(value) ? value.map((each) => told(each)).join(", ") || "none" : JSON.stringify(value);
 }
 
 /** The numbers and texts in a tree, by dotted name. */
@@ -68,3 +68,20 @@ export function flat(tree: Record<string, unknown>, prefix = ""): [string, unkno
       : [[`${prefix}${name}`, value] as [string, unknown]],
   );
 }
+
+export type Pair = [field: string, sides: [unknown, unknown]];
+
+/** More than these that one side alone has hide what differs. */
+const FEW = 6;
+
+/** What differs, without the curves, in which nobody sees anything; and with `fold` what one side alone has apart. */
+export function parted(pairs: Pairs, fold: boolean): Record<"both" | "left" | "right", Pair[]> {
+  const shown = Object.entries(pairs).filter(([, sides]) => !sides.some(isCurve));
+  const alone = (side: 0 | 1) => shown.filter(([, sides]) => sides[1 - side] == null);
+  const [left, right] = ([0, 1] as const).map((side) => (fold && alone(side).length > FEW ? alone(side) : []));
+  const apart = new Set([...left!, ...right!]);
+  return { both: shown.filter((pair) => !apart.has(pair)), left: left!, right: right! };
+}
+
+const isCurve = (value: unknown): boolean =>
+  Array.isArray(value) && (value.length > 12 || value.some((each) => typeof each === "number" && !Number.isInteger(each)));

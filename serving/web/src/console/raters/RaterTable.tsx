@@ -16,7 +16,7 @@ interface RaterTableProps {
 
 export function RaterTable({ rows, onDone }: RaterTableProps) {
   const columns: Column<RaterRow>[] = [
-    { name: "Rater", cell: ({ rater }) => <Rater rater={rater} /> },
+    { name: "Rater", cell: (row) => <Who row={row} /> },
     {
       name: "Judgements",
       numeric: true,
@@ -26,15 +26,30 @@ export function RaterTable({ rows, onDone }: RaterTableProps) {
         </Link>
       ),
     },
-    { name: "State", cell: (row) => <State row={row} /> },
-    { name: "Act", cell: (row) => <Move row={row} onDone={onDone} /> },
+    {
+      name: "State",
+      cell: (row) => (
+        <div className="p-moved">
+          <State row={row} />
+          <Move row={row} onDone={onDone} />
+        </div>
+      ),
+    },
     { name: "Side", cell: (row) => <Side row={row} /> },
     { name: "Checks", cell: ({ checks }) => <Checked checks={checks} /> },
-    { name: "Who", cell: ({ source, split }) => <Lines first={SOURCES[source]} second={SPLITS[split]} /> },
     { name: "In the last round", cell: (row) => <InRound row={row} /> },
   ];
   return <Table label="Raters" columns={columns} rows={rows} id={({ rater }) => rater} empty="Nobody has judged yet." />;
 }
+
+const Who = ({ row: { rater, source, split } }: { row: RaterRow }) => (
+  <>
+    <Rater rater={rater} />
+    <div className="p-who muted small">
+      {SOURCES[source]}, {SPLITS[split]}
+    </div>
+  </>
+);
 
 /** What is known against somebody stands beside the word: an operator decides by that. */
 function State({ row: { quarantined, suspected } }: { row: RaterRow }) {

@@ -2,9 +2,10 @@
 
 import type { Checks, RaterRow } from "../../api/oversight";
 import { wilson } from "../parts/wilson";
+import { percent, ranged } from "../parts/words";
 
 export const share = (part: number | null): string =>
-  part === null ? "" : part > 0 && part < 0.001 ? "< 0.1 %" : `${(part * 100).toFixed(part < 0.1 ? 1 : 0)} %`;
+  part === null ? "" : part > 0 && part < 0.001 ? "< 0.1%" : percent(part);
 
 const counted = (good: number, bad: number): string => (good + bad === 0 ? "" : `${good} of ${good + bad}`);
 
@@ -14,16 +15,15 @@ export const decoys = ({ passed, failed }: Checks): string => counted(passed, fa
 /** Pairs that were judged alike when they came again with sides swapped. */
 export const repeats = ({ same, other }: Checks): string => counted(same, other);
 
-/** How often the left one won of what was laid blind: "75 % left (12 of 16)". */
+/** How often the left one won of what was laid blind: "75% left (12 of 16)". */
 export function side({ side: left, checks }: Pick<RaterRow, "side" | "checks">): string {
-  return left === null ? "" : `${Math.round(left * 100)} % left (${counted(checks.left, checks.right)})`;
+  return left === null ? "" : `${percent(left, 0)} left (${counted(checks.left, checks.right)})`;
 }
 
-/** What share of left they may mean, by that: "95 %: 51 to 90 %". */
+/** What share of left they may mean, by that: "95%: 51% to 90%". */
 export function sideRange({ side: left, checks }: Pick<RaterRow, "side" | "checks">): string {
   if (left === null) return "";
-  const { low, high } = wilson(left, checks.left + checks.right);
-  return `95 %: ${Math.round(low * 100)} to ${Math.round(high * 100)} %`;
+  return `95%: ${ranged(wilson(left, checks.left + checks.right), (end) => percent(end, 0))}`;
 }
 
 /** How many times likelier the worst is than chance; below 1 nothing speaks for it. */

@@ -2,6 +2,7 @@ import { releases, type EvidencePoint, type Release } from "../../api/releases";
 import { Loaded } from "../parts/Loaded";
 import { Plot } from "../parts/Plot";
 import { usePolled } from "../parts/usePolled";
+import { percent } from "../parts/words";
 import { evidenceFor, shareOfEvidence } from "./words";
 
 const EVERY_MS = 10_000;
@@ -15,7 +16,7 @@ export function Evidence({ release }: { release: Release }) {
       <h2>Evidence</h2>
       <p className="muted small">
         An e-process: read at any time, it reaches the threshold by chance in at most{" "}
-        {((100 * release.plan.alpha) / 2).toFixed(1)}% of releases that it should not decide so. What counts is for
+        {percent(release.plan.alpha / 2)} of releases that it should not decide so. What counts is for
         whoever is ahead, and only what a plot of a few raters could not have made of the votes.
       </p>
       <Loaded polled={polled}>
@@ -43,7 +44,7 @@ export function Evidence({ release }: { release: Release }) {
                 },
               ]}
               x={VOTES}
-              y={{ name: "share of decisive votes", domain: [0, 1] }}
+              y={{ name: "share of decisive votes", kind: "share", domain: [0, 1] }}
               rules={[{ name: "as good as stable", y: 0.5 }]}
               empty={NO_VOTES}
             />

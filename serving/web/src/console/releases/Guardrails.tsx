@@ -1,7 +1,7 @@
 import type { Guardrail, Release } from "../../api/releases";
 import { Badge, type Tone } from "../parts/Badge";
 import { Table, type Column } from "../parts/Table";
-import { atAllTimes, guardrailFigure, guardrailFound, guardrailName } from "./words";
+import { atAllTimes, guardrailFigure, guardrailFound, guardrailName, guardrailRange } from "./words";
 
 const TONES: Record<Guardrail["verdict"], Tone> = { ok: "good", breached: "bad", unknown: "plain" };
 const VERDICTS: Record<Guardrail["verdict"], string> = { ok: "ok", breached: "breached", unknown: "not decided yet" };
@@ -20,15 +20,12 @@ export const Guardrails = ({ release: { guardrails, plan, open } }: { release: R
 const columns = (alpha: number, open: boolean): Column<Guardrail>[] => [
   { name: "Guardrail", cell: ({ name }) => guardrailName(name) },
   { name: "Verdict", cell: ({ verdict }) => <Badge tone={TONES[verdict]}>{open || verdict !== "unknown" ? VERDICTS[verdict] : "never decided"}</Badge> },
-  { name: "Found", cell: guardrailFound },
-  { name: `Interval, ${atAllTimes(alpha)}`, cell: ranged },
-  { name: "At most", cell: (each) => guardrailFigure(each, each.limit) },
-  { name: "Conversations", numeric: true, cell: ({ units }) => units.candidate.toLocaleString("en") },
-  { name: "Stable’s", numeric: true, cell: ({ units }) => units.stable.toLocaleString("en") },
+  { name: "Found", numeric: true, cell: guardrailFound },
+  { name: `Interval, ${atAllTimes(alpha)}`, numeric: true, cell: guardrailRange },
+  { name: "At most", numeric: true, cell: (each) => guardrailFigure(each, each.limit) },
+  {
+    name: "Conversations, beside stable’s",
+    numeric: true,
+    cell: ({ units }) => `${units.candidate.toLocaleString("en")} beside ${units.stable.toLocaleString("en")}`,
+  },
 ];
-
-/** Its ends as what was found is told. */
-function ranged(each: Guardrail): string | null {
-  if (each.interval === null) return null;
-  return `${guardrailFigure(each, each.interval.low)} to ${guardrailFigure(each, each.interval.high)}`;
-}

@@ -11,7 +11,7 @@ import { PolicyLink } from "../policies/PolicyLink";
 import { Progress } from "./Evidence";
 import { ReleaseBadge } from "./ReleaseBadge";
 import { StartRelease } from "./StartRelease";
-import { percent } from "./words";
+import { percent, ranged } from "../parts/words";
 
 const EVERY_MS = 5_000;
 
@@ -88,7 +88,7 @@ const Pair = ({ release: { candidate, stable } }: { release: Release }) => (
 );
 
 const Rate = ({ rate: { value, low, high } }: { rate: Estimated }) => (
-  <Lines first={percent(value)} second={`${percent(low)} to ${percent(high)}`} />
+  <Lines first={percent(value)} second={ranged({ low, high }, percent)} />
 );
 
 const Lines = ({ first, second }: { first: ReactNode; second: ReactNode }) => (

@@ -12,7 +12,8 @@ import { History } from "./History";
 import { Orders } from "./Orders";
 import { ReleaseBadge } from "./ReleaseBadge";
 import { Steps } from "./Steps";
-import { atAllTimes, MODES, percent, points, waitsFor, whereOf, whoseVotes } from "./words";
+import { percent, ranged } from "../parts/words";
+import { atAllTimes, MODES, points, waitsFor, whereOf, whoseVotes } from "./words";
 
 const EVERY_MS = 3_000;
 
@@ -102,14 +103,14 @@ function Measured({ release }: { release: ReleaseInFull }) {
         <Figure
           name="Win rate of the candidate"
           value={win_rate && percent(win_rate.value)}
-          note={win_rate && `${percent(win_rate.low)} to ${percent(win_rate.high)}, ${atAllTimes(release.plan.alpha)}`}
+          note={win_rate && `${ranged(win_rate, percent)}, ${atAllTimes(release.plan.alpha)}`}
         />
         <Figure name="Evidence" value={release.evidence && <Progress release={release} />} />
         <Figure name="Thumbs up, beside stable" value={thumbs && points(thumbs)} />
         <Figure
           name="Left answer preferred"
           value={left_wins && percent(left_wins.value)}
-          note={left_wins && `${percent(left_wins.low)} to ${percent(left_wins.high)}`}
+          note={left_wins && ranged(left_wins, percent)}
         />
       </Figures>
     </section>

@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
-import { atAllTimes, consequence, guardrailFigure, guardrailFound, percent, points, shareOfEvidence, waitsFor } from "./words";
-import { BadStep, stepsOf } from "./steps";
+import { percent } from "../parts/words";
 import { CANARY } from "./release_double";
+import { BadStep, stepsOf } from "./steps";
+import { atAllTimes, consequence, guardrailFigure, guardrailFound, guardrailRange, points, shareOfEvidence, waitsFor } from "./words";
 
 test("shares and points read as percent, with their intervals", () => {
   expect(percent(0.5)).toBe("50%");
@@ -20,6 +21,14 @@ test("a guardrail's figure is a ratio, but the score's is a distance", () => {
   expect(guardrailFigure(errors!, 1.5)).toBe("1.50 × stable");
   expect(guardrailFigure({ ...errors!, name: "score" }, 0.5)).toBe("0.50 lower");
   expect(guardrailFigure({ ...errors!, name: "score" }, -0.3)).toBe("0.30 higher");
+});
+
+test("a guardrail's interval says once what both its ends are measured in", () => {
+  const [errors] = CANARY.guardrails;
+  const interval = { value: 0.9, low: -0.3, high: 0.5 };
+  expect(guardrailRange({ ...errors!, interval: { value: 1, low: 0.5, high: 4 } })).toBe("0.50 to 4.00 × stable");
+  expect(guardrailRange({ ...errors!, name: "score", interval })).toBe("0.30 higher to 0.50 lower");
+  expect(guardrailRange({ ...errors!, interval: null })).toBeNull();
 });
 
 test("a stable that never failed gives no ratio, and is not said to be unmeasured", () => {

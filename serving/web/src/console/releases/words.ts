@@ -2,8 +2,7 @@
 
 import type { Estimated, Guardrail, Mode, Order, Release } from "../../api/releases";
 import { nameOf } from "../../api/policies";
-
-export const percent = (share: number, digits = 1): string => `${(100 * share).toFixed(digits).replace(/\.0$/, "")}%`;
+import { percent } from "../parts/words";
 
 const signed = (points: number): string => `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(1)}`;
 
@@ -62,6 +61,14 @@ export const guardrailFigure = ({ name }: Guardrail, value: number): string =>
     : value < 0
       ? `${(-value).toFixed(2)} higher`
       : `${value.toFixed(2)} lower`;
+
+/** Its ends as what was found is told, and once where both are told alike. */
+export function guardrailRange(guardrail: Guardrail): string | null {
+  if (guardrail.interval === null) return null;
+  const { low, high } = guardrail.interval;
+  const [from, to] = [guardrailFigure(guardrail, low), guardrailFigure(guardrail, high)];
+  return `${from.replace(/ × stable$/, "")} to ${to}`;
+}
 
 const FAILURES = ["errors", "refusals"];
 

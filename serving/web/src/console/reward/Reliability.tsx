@@ -1,11 +1,11 @@
 import { nameOf, policies, type Bin, type Fit } from "../../api/policies";
 import { Figure, Figures } from "../parts/Figure";
 import { Loaded } from "../parts/Loaded";
-import { figure, Plot } from "../parts/Plot";
+import { Plot } from "../parts/Plot";
 import { Table, type Column } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
 import { wilson } from "../parts/wilson";
-import { ranged } from "../parts/words";
+import { figure, percent, ranged } from "../parts/words";
 
 /** How sure one version's reward model is, and how often it is right. */
 export function Reliability({ version }: { version: number }) {
@@ -31,7 +31,7 @@ function Shown({ fit, version }: { fit: Fit; version: number }) {
       <h2>{nameOf(version)}</h2>
       <p className="muted">
         On {figure(fit.pairs)} pairs of answers to {figure(fit.prompts)} prompts that it never saw; intervals of{" "}
-        {figure(fit.confidence * 100)} % by prompt.
+        {percent(fit.confidence)} by prompt.
       </p>
       <FitFigures fit={fit} />
       <div className="c-columns">
@@ -39,13 +39,13 @@ function Shown({ fit, version }: { fit: Fit; version: number }) {
           <Plot
             title="Reliability"
             series={[{ name: "people agreed", points, as: "dotted line" }]}
-            x={{ name: "how sure the scores are of a winner", domain: [0.5, 1] }}
-            y={{ name: "how often people preferred it", domain: [least, 1] }}
+            x={{ name: "how sure the scores are of a winner", kind: "share", domain: [0.5, 1] }}
+            y={{ name: "how often people preferred it", kind: "share", domain: [least, 1] }}
             diagonal="as sure as right"
             height={320}
           />
           <p className="muted small">
-            On the dashed line it is as sure as it is right; below it, too sure. The bars are 95 % intervals (Wilson), as
+            On the dashed line it is as sure as it is right; below it, too sure. The bars are 95% intervals (Wilson), as
             if each pair were judged by itself.
           </p>
         </div>
@@ -61,15 +61,15 @@ function Shown({ fit, version }: { fit: Fit; version: number }) {
 }
 
 const BINS: Column<Bin>[] = [
-  { name: "sure", cell: ({ predicted }) => figure(predicted), numeric: true },
-  { name: "right", cell: ({ observed }) => figure(observed), numeric: true },
-  { name: "95 % interval", cell: ({ observed, pairs }) => ranged(wilson(observed, pairs)), numeric: true },
+  { name: "sure", cell: ({ predicted }) => percent(predicted), numeric: true },
+  { name: "right", cell: ({ observed }) => percent(observed), numeric: true },
+  { name: "95% interval", cell: ({ observed, pairs }) => ranged(wilson(observed, pairs), percent), numeric: true },
   { name: "pairs", cell: ({ pairs }) => figure(pairs), numeric: true },
 ];
 
 const LENGTHS: Column<Fit["lengths"][number]>[] = [
   { name: "preferred is longer by, tokens", cell: ({ name }) => name },
-  { name: "accuracy", cell: ({ accuracy }) => figure(accuracy), numeric: true },
+  { name: "accuracy", cell: ({ accuracy }) => percent(accuracy), numeric: true },
   { name: "pairs", cell: ({ pairs }) => figure(pairs), numeric: true },
 ];
 
@@ -77,8 +77,8 @@ function FitFigures({ fit }: { fit: Fit }) {
   const { accuracy, ece, log_loss, agreement } = fit;
   return (
     <Figures>
-      <Figure name="accuracy" value={figure(accuracy.mean)} note={ranged(accuracy)} />
-      <Figure name="calibration error (ECE)" value={figure(ece.mean)} note={ranged(ece)} />
+      <Figure name="accuracy" value={percent(accuracy.mean)} note={ranged(accuracy, percent)} />
+      <Figure name="calibration error (ECE)" value={percent(ece.mean)} note={ranged(ece, percent)} />
       <Figure
         name="negative log-likelihood"
         value={figure(log_loss.mean)}
@@ -86,8 +86,8 @@ function FitFigures({ fit }: { fit: Fit }) {
       />
       <Figure
         name="two people agree"
-        value={agreement && figure(agreement.mean)}
-        note={agreement ? `${ranged(agreement)}: what accuracy can come to` : "no pair was judged twice"}
+        value={agreement && percent(agreement.mean)}
+        note={agreement ? `${ranged(agreement, percent)}: what accuracy can come to` : "no pair was judged twice"}
       />
     </Figures>
   );

@@ -1,9 +1,9 @@
 import type { GateCheck } from "../../api/policies";
 import { Badge } from "../parts/Badge";
-import { figure } from "../parts/Plot";
 import { Table, type Column } from "../parts/Table";
+import { measured } from "../parts/words";
 
-const shown = (value: number | null) => (value === null ? "no number" : figure(value));
+const shown = (name: string, value: number | null) => (value === null ? "no number" : measured(name, value));
 
 const COLUMNS: Column<GateCheck>[] = [
   { name: "check", cell: ({ name }) => name },
@@ -11,8 +11,8 @@ const COLUMNS: Column<GateCheck>[] = [
     name: "verdict",
     cell: ({ passed }) => <Badge tone={passed ? "good" : "bad"}>{passed ? "passed" : "failed"}</Badge>,
   },
-  { name: "value", cell: ({ value }) => shown(value), numeric: true },
-  { name: "must be", cell: ({ sign, threshold }) => `${sign} ${shown(threshold)}`, numeric: true },
+  { name: "value", cell: ({ name, value }) => shown(name, value), numeric: true },
+  { name: "must be", cell: ({ name, sign, threshold }) => `${sign} ${shown(name, threshold)}`, numeric: true },
 ];
 
 /** All that the gate asked of the candidate; nothing where it was not reached. */

@@ -1,8 +1,7 @@
 import type { Round } from "../../api/rounds";
 import { Figure, Figures } from "../parts/Figure";
-import { figure } from "../parts/Plot";
-import { ranged } from "../parts/words";
-import { boundsAt, numberAt } from "./words";
+import { figure, ranged } from "../parts/words";
+import { numberAt, shareAt } from "./words";
 
 const COLLECTED: [string, string][] = [
   ["rankings", "rankings that train"],
@@ -16,7 +15,7 @@ const COLLECTED: [string, string][] = [
 export function Measured({ round: { metrics } }: { round: Round }) {
   const { collect, sft, reward, gate } = metrics;
   if (!collect) return null;
-  const fit = (name: string) => boundsAt(reward, "held_out", name);
+  const fit = (name: string) => shareAt(reward, "held_out", name);
   const gain = numberAt(gate, "gate/score_gain");
   const [low, high] = [numberAt(gate, "gate/score_gain_low"), numberAt(gate, "gate/score_gain_high")];
   const skipped = sft?.["skipped"];

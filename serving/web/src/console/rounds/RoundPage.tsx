@@ -38,7 +38,7 @@ export function RoundPage({ id }: { id: number }) {
             <Stages round={round} />
           </section>
           <Facts round={round} />
-          <Course course={course} live={isOpen(round)} />
+          <Course round={round} course={course} />
           <GateChecks metrics={round.metrics["gate"]} />
           <Measured round={round} />
           <p>

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import type { CoursePoint, Round } from "../../api/rounds";
-import { bytes, clock, ranged } from "../parts/words";
-import { boundsAt, curve, numberAt, stageStates, stepsOf } from "./words";
+import type { CoursePoint, Round, Stage } from "../../api/rounds";
+import { bytes, clock, measured, onAxis, ranged, withInterval } from "../parts/words";
+import { curve, lacking, numberAt, shareAt, stageStates, stepsOf } from "./words";
 
 const ROUND: Round = {
   id: 4,
@@ -69,10 +69,32 @@ test("a curve is of one stage, without what was no number", () => {
   ]);
 });
 
+const PPOS = "PPO’s score, KL, length and entropy";
+const OPEN: [Partial<Round>, Stage[], string][] = [
+  [{ state: "queued", stage: "collect", metrics: {} }, [], `To come: the loss of the reward model; ${PPOS}.`],
+  [{ stage: "sft", metrics: {} }, [], `To come: the loss of SFT; the loss of the reward model; ${PPOS}.`],
+  [{ stage: "sft", metrics: {} }, ["sft"], `To come: the loss of the reward model; ${PPOS}.`],
+  [{ stage: "reward", metrics: {} }, [], `To come: the loss of the reward model; ${PPOS}.`],
+  [{ stage: "reward", metrics: {} }, ["reward"], `To come: ${PPOS}.`],
+  [{ stage: "reward", metrics: { reward: {} } }, [], `To come: ${PPOS}.`], // its figures are there
+  [{}, ["reward"], `To come: ${PPOS}.`],
+  [{}, ["reward", "ppo"], ""],
+  [{ stage: "gate" }, ["ppo"], ""],
+];
+test.each(OPEN)("of an open round %j with curves of %j it is said: %s", (changes, drawn, words) =>
+  expect(lacking({ ...ROUND, ...changes }, drawn.map((stage) => ({ stage })))).toBe(words),
+);
+
+test("of a round that ended nothing is to come", () => {
+  const failed: Round = { ...ROUND, state: "failed", stage: "reward" };
+  expect(lacking(failed, [{ stage: "reward" }])).toBe("No step of PPO was taken: it has no curves.");
+  expect(lacking({ ...failed, stage: "gate" }, [{ stage: "ppo" }])).toBe("");
+});
+
 test("figures are found in metrics, and missed quietly", () => {
   const metrics = { held_out: { accuracy: { mean: 0.89474, low: 0.8113, high: 0.9672 }, ece: { mean: 1 } } };
-  expect(boundsAt(metrics, "held_out", "accuracy")).toEqual({ value: "0.8947", note: "0.8113 to 0.9672" });
-  expect(boundsAt(metrics, "held_out", "ece")).toBeNull();
+  expect(shareAt(metrics, "held_out", "accuracy")).toEqual({ value: "89.5%", note: "81.1% to 96.7%" });
+  expect(shareAt(metrics, "held_out", "ece")).toBeNull();
   expect(numberAt(undefined, "held_out")).toBeNull();
 });
 
@@ -91,3 +113,15 @@ test.each([
 ])("%d bytes are %s", (amount, shown) => expect(bytes(amount)).toBe(shown));
 
 test("an interval is told from low to high", () => expect(ranged({ low: -0.5, high: 2 })).toBe("-0.5 to 2"));
+
+test.each([
+  ["reward model accuracy", 0.62, "62%"],
+  ["reward.held_out.ece.low", 0.0625, "6.3%"],
+  ["reward.held_out.agreement_pairs", 40, "40"],
+  ["KL to the reference", 0.62, "0.62"],
+])("of %s %d is told as %s", (name, value, words) => expect(measured(name, value)).toBe(words));
+
+test("a plot tells shares in percent, as the text beside it does", () => {
+  expect(withInterval({ x: 1, y: 0.815, low: 0.6209, high: 0.9222 }, { name: "", kind: "share" })).toBe("81.5% (62.1% to 92.2%)");
+  expect([onAxis({ name: "" }, 0.815), onAxis({ name: "", kind: "share" }, 0.95)]).toEqual(["0.815", "95%"]);
+});

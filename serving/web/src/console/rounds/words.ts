@@ -1,7 +1,7 @@
-import { STAGES, type CoursePoint, type Progress, type Round, type RoundState, type Stage } from "../../api/rounds";
+import { isOpen, STAGES, type CoursePoint, type Progress, type Round, type RoundState, type Stage } from "../../api/rounds";
 import type { Tone } from "../parts/Badge";
-import { figure, type Point } from "../parts/Plot";
-import { clock, ranged } from "../parts/words";
+import { type Point } from "../parts/Plot";
+import { clock, figure, percent, ranged } from "../parts/words";
 
 export const STAGE_NAMES: Record<Stage, string> = {
   collect: "Collect",
@@ -54,16 +54,35 @@ export function curve(course: readonly CoursePoint[], stage: Stage, name: string
   });
 }
 
+/** Of the stages that train, what each step of theirs tells. */
+const TELLS: [Stage, string][] = [
+  ["sft", "the loss of SFT"],
+  ["reward", "the loss of the reward model"],
+  ["ppo", "PPO’s score, KL, length and entropy"],
+];
+
+/** Which curves come yet, or that none of PPO's will: "" where nothing lacks. SFT's are left out until it begins. */
+export function lacking(round: Round, drawn: readonly { stage: Stage }[]): string {
+  const has = (stage: Stage) => drawn.some((each) => each.stage === stage);
+  if (!isOpen(round)) return has("ppo") ? "" : "No step of PPO was taken: it has no curves.";
+  const at = STAGES.indexOf(round.stage);
+  const come = TELLS.filter(([stage]) => {
+    const begins = stage === "sft" ? round.stage === "sft" : STAGES.indexOf(stage) >= at;
+    return begins && !round.metrics[stage] && !has(stage);
+  });
+  return come.length === 0 ? "" : `To come: ${come.map(([, words]) => words).join("; ")}.`;
+}
+
 export const numberAt = (tree: unknown, ...path: string[]): number | null => {
   const found = at(tree, path);
   return typeof found === "number" ? found : null;
 };
 
-/** A mean with its interval in a stage's metrics. */
-export function boundsAt(tree: unknown, ...path: string[]): { value: string; note: string } | null {
+/** A share with its interval in a stage's metrics. */
+export function shareAt(tree: unknown, ...path: string[]): { value: string; note: string } | null {
   const [mean, low, high] = ["mean", "low", "high"].map((name) => numberAt(tree, ...path, name));
   if (mean == null || low == null || high == null) return null;
-  return { value: figure(mean), note: ranged({ low, high }) };
+  return { value: percent(mean), note: ranged({ low, high }, percent) };
 }
 
 function at(tree: unknown, path: string[]): unknown {

@@ -23,16 +23,18 @@ const COLUMNS: Column<AuditLine>[] = [
   { name: "When", cell: ({ time }) => <When time={time} /> },
   { name: "What", cell: (line) => <What line={line} /> },
   { name: "Deed", cell: (line) => <Deed line={line} /> },
-  { name: "By", cell: ({ actor }) => actor },
+  { name: "By", cell: ({ actor }) => <span className="p-actor">{actor}</span> },
   { name: "Why", cell: ({ reason }) => reason && <span className="p-why">{reason}</span> },
 ];
+
+const PAGE = 50;
 
 /** Who changed what that others see, newest first. */
 export function Audit(_: ViewProps) {
   const [kind, setKind] = useState<AuditLine["kind"] | "">("");
   const pages = usePages<AuditLine>(
-    async (before) => {
-      const page = await audit.page(kind || undefined, before);
+    async (before, signal) => {
+      const page = await audit.page(kind || undefined, before, PAGE, signal);
       return { items: page.data, next: page.has_more ? (page.data.at(-1)?.id ?? null) : null };
     },
     kind,

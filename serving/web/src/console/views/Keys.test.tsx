@@ -125,6 +125,71 @@ it("shows of a key that is rotated again the text that works", async () => {
   expect(screen.queryByText("rk-first")).toBeNull();
 });
 
+/** The dialog of a row, with what its fields hold. */
+const limitsOf = (row: HTMLElement) => {
+  fireEvent.click(within(row).getByRole("button", { name: "Set limits" }));
+  const dialog = within(row).getByRole("dialog", { hidden: true });
+  const field = (label: string) => within(dialog).getByLabelText<HTMLInputElement>(label);
+  return { dialog, field, type: (label: string, value: string) => fireEvent.change(field(label), { target: { value } }) };
+};
+const rowOf = async (name: string) => (await screen.findByText(name)).closest("tr")!;
+
+it("changes of a key's limits those that were typed over, and lifts one that was emptied", async () => {
+  const asked = gateway({ ...ROUTES, "POST /v1/keys/key_2": json(OTHER) });
+  render(<Shown />);
+  const { dialog, field, type } = limitsOf(await rowOf(EVIL));
+  expect([field("Tokens a day").value, field("Answers at once").value]).toEqual(["100000", ""]);
+  type("Tokens a day", "");
+  type("Answers at once", "2");
+  fireEvent.click(within(dialog).getByRole("button", { name: "Set limits", hidden: true }));
+  await waitFor(() => expect(screen.queryByRole("dialog", { hidden: true })).toBeNull());
+  const { path, body } = asked.find(({ method }) => method === "POST")!;
+  expect([path, body]).toEqual(["/v1/keys/key_2", { limits: { tokens_per_day: null, streams: 2 } }]);
+  const again = limitsOf(await rowOf(EVIL));
+  expect(again.field("Tokens a day").value).toBe("100000"); // as it stands, not as it was typed
+});
+
+it("says why a limit was not changed, keeps what was typed, and forgets it with the dialog", async () => {
+  gateway({ ...ROUTES, "POST /v1/keys/key_2": failure(400, "limits.streams is too large") });
+  render(<Shown />);
+  const { dialog, field, type } = limitsOf(await rowOf(EVIL));
+  type("Answers at once", "2000000000000");
+  fireEvent.click(within(dialog).getByRole("button", { name: "Set limits", hidden: true }));
+  await within(dialog).findByText("limits.streams is too large");
+  expect(field("Answers at once").value).toBe("2000000000000");
+  fireEvent.click(within(dialog).getByRole("button", { name: "Cancel", hidden: true }));
+  expect(limitsOf(await rowOf(EVIL)).field("Answers at once").value).toBe("");
+});
+
+it("begins anew where somebody else changed the limits meanwhile", async () => {
+  let row = OTHER;
+  const asked = gateway({ ...ROUTES, "GET /v1/keys": () => page([OWN, row]), "POST /v1/keys/key_2": json(OTHER) });
+  render(<Shown />);
+  const { dialog, type } = limitsOf(await rowOf(EVIL));
+  type("Answers at once", "2");
+  row = key("key_2", EVIL, { limits: { ...NO_LIMITS, streams: 7 } });
+  fireEvent(document, new Event("visibilitychange")); // whoever comes back to the page sees how it is now
+  await within(dialog).findByText(/changed while you read it/);
+  fireEvent.submit(dialog.querySelector("form")!);
+  expect(asked.every(({ method }) => method === "GET")).toBe(true);
+  fireEvent.click(within(dialog).getByRole("button", { name: "Cancel", hidden: true }));
+  expect(limitsOf(await rowOf(EVIL)).field("Answers at once").value).toBe("7");
+});
+
+it("takes a key out of the list that is gone when its limits are changed", async () => {
+  let rows = [OWN, OTHER];
+  gateway({
+    ...ROUTES,
+    "GET /v1/keys": () => page(rows),
+    "POST /v1/keys/key_2": () => ((rows = [OWN]), failure(404, "there is no key key_2")),
+  });
+  render(<Shown />);
+  const { dialog, type } = limitsOf(await rowOf(EVIL));
+  type("Answers at once", "2");
+  fireEvent.click(within(dialog).getByRole("button", { name: "Set limits", hidden: true }));
+  await waitFor(() => expect(screen.queryByText(EVIL)).toBeNull());
+});
+
 it("says why no key was made, and keeps what was typed", async () => {
   gateway({ ...ROUTES, "POST /v1/keys": failure(400, "name is bad") });
   render(<Shown />);

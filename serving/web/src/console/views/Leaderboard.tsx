@@ -1,11 +1,12 @@
 import { useState } from "react";
 import { nameOf, policies, type BoardQuery, type Leaderboard as Board, type Standing } from "../../api/policies";
-import { remarks, elo, share, within } from "../leaderboard/words";
+import { ANCHORED, eloOf, eloWithin, remarks, within } from "../leaderboard/words";
 import { Badge } from "../parts/Badge";
 import { Loaded } from "../parts/Loaded";
 import { Plot } from "../parts/Plot";
 import { Table, type Column } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
+import { percent } from "../parts/words";
 import { PolicyLink } from "../policies/PolicyLink";
 import "../releases/releases.css";
 
@@ -85,7 +86,7 @@ function Whole({ board }: { board: Board }) {
           series={[{ name: "Elo", points: ranked, as: "dots" }]}
           x={{ name: "policy version", kind: "whole" }}
           y={{ name: "Elo" }}
-          rules={[{ name: nameOf(board.anchor), y: 1000 }]}
+          rules={[{ name: nameOf(board.anchor), y: ANCHORED }]}
         />
       )}
       <ul className="c-remarks muted small">
@@ -99,18 +100,18 @@ function Whole({ board }: { board: Board }) {
 
 const columnsOf = (board: Board): Column<Standing>[] => [
   { name: "Version", cell: ({ version }) => <Version version={version} board={board} /> },
-  { name: "Elo", numeric: true, cell: (row) => (row.elo === null ? "unknown" : elo(row.elo.value)) },
-  { name: "Interval", cell: (row) => (row.elo === null || row.version === board.anchor ? "–" : within(row.elo, elo)) },
+  { name: "Elo", numeric: true, cell: (row) => eloOf(row, board) },
+  { name: "Interval", cell: (row) => eloWithin(row, board) },
   {
     name: "Wins over stable",
     numeric: true,
     cell: (row) =>
-      row.against_stable === null || row.version === board.stable ? "–" : share(row.against_stable.value),
+      row.against_stable === null || row.version === board.stable ? "–" : percent(row.against_stable.value),
   },
   {
     name: "Its interval",
     cell: (row) =>
-      row.against_stable === null || row.version === board.stable ? "–" : within(row.against_stable, share),
+      row.against_stable === null || row.version === board.stable ? "–" : within(row.against_stable, percent),
   },
   { name: "Votes", numeric: true, cell: ({ votes }) => votes },
   { name: "Won", numeric: true, cell: ({ wins }) => wins },

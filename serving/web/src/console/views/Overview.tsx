@@ -7,6 +7,7 @@ import { Health } from "../overview/Health";
 import "../overview/overview.css";
 import { Switches } from "../overview/Switches";
 import { Badge } from "../parts/Badge";
+import { Cause } from "../parts/Cause";
 import { Loaded } from "../parts/Loaded";
 import { usePolled } from "../parts/usePolled";
 import { StartRound } from "../rounds/RoundList";
@@ -47,7 +48,7 @@ function OpenRound({ round, unknown }: { round: Round | null } & Unknown) {
       <h2 id="learning">Learning</h2>
       {round === null ? (
         <>
-          <p>{unknown ? `Unknown: ${unknown}.` : "No round is open."}</p>
+          <None what="round" unknown={unknown} />
           <div className="c-row">
             <StartRound open={undefined} />
             <Link to={consolePath("rounds")}>Past rounds</Link>
@@ -67,14 +68,24 @@ function OpenRound({ round, unknown }: { round: Round | null } & Unknown) {
   );
 }
 
+const None = ({ what, unknown }: { what: string } & Unknown) =>
+  unknown ? (
+    <div>
+      Unknown: <Cause reason={unknown} />
+    </div>
+  ) : (
+    <p>No {what} is open.</p>
+  );
+
 function OpenRelease({ id, unknown }: { id: number | null } & Unknown) {
   return (
     <section className="c-card" aria-labelledby="releasing">
       <h2 id="releasing">Release</h2>
       {id === null ? (
-        <p>
-          {unknown ? `Unknown: ${unknown}.` : "No release is open."} <Link to={consolePath("releases")}>Past releases</Link>
-        </p>
+        <div className="c-row">
+          <None what="release" unknown={unknown} />
+          <Link to={consolePath("releases")}>Past releases</Link>
+        </div>
       ) : (
         <ReleaseLine id={id} />
       )}

@@ -3,18 +3,18 @@ import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import type { ViewProps } from "../Console";
 import { Loaded } from "../parts/Loaded";
-import { figure, Plot } from "../parts/Plot";
+import { Plot } from "../parts/Plot";
 import { Table, type Column } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
-import { ranged } from "../parts/words";
+import { figure, percent, ranged } from "../parts/words";
 import { When } from "../parts/When";
 import { fitted, over, type Fitted } from "../reward/fits";
 import { Reliability } from "../reward/Reliability";
 
 const OVER = [
-  ["accuracy", "Accuracy", "share of pairs"],
-  ["ece", "Calibration error (ECE)", "probability"],
-  ["log_loss", "Negative log-likelihood", "nats per pair"],
+  ["accuracy", "Accuracy", "share of pairs", "share"],
+  ["ece", "Calibration error (ECE)", "probability", "share"],
+  ["log_loss", "Negative log-likelihood", "nats per pair", "number"],
 ] as const;
 
 /** How good the judge of PPO is: one version in full, the newest unless one is named, and all of them over time. */
@@ -39,9 +39,9 @@ export function RewardModel({ id }: ViewProps) {
 }
 
 function Versions({ versions, chosen }: { versions: Fitted[]; chosen: number }) {
-  const bounds = (of: (fit: Fitted["fit"]) => Bounds) => ({ fit }: Fitted) => (
+  const bounds = (of: (fit: Fitted["fit"]) => Bounds, show: (value: number) => string) => ({ fit }: Fitted) => (
     <>
-      {figure(of(fit).mean)} <span className="muted small">({ranged(of(fit))})</span>
+      {show(of(fit).mean)} <span className="muted small">({ranged(of(fit), show)})</span>
     </>
   );
   const columns: Column<Fitted>[] = [
@@ -53,9 +53,9 @@ function Versions({ versions, chosen }: { versions: Fitted[]; chosen: number }) 
         </Link>
       ),
     },
-    { name: "accuracy", cell: bounds(({ accuracy }) => accuracy), numeric: true },
-    { name: "ECE", cell: bounds(({ ece }) => ece), numeric: true },
-    { name: "NLL", cell: bounds(({ log_loss }) => log_loss), numeric: true },
+    { name: "accuracy", cell: bounds(({ accuracy }) => accuracy, percent), numeric: true },
+    { name: "ECE", cell: bounds(({ ece }) => ece, percent), numeric: true },
+    { name: "NLL", cell: bounds(({ log_loss }) => log_loss, figure), numeric: true },
     { name: "pairs", cell: ({ fit }) => figure(fit.pairs), numeric: true },
     { name: "made", cell: ({ created }) => created !== null && <When time={created} /> },
   ];
@@ -63,13 +63,13 @@ function Versions({ versions, chosen }: { versions: Fitted[]; chosen: number }) 
     <section aria-label="Over versions">
       <h2>Over versions</h2>
       <div className="c-columns">
-        {OVER.map(([name, title, unit]) => (
+        {OVER.map(([name, title, unit, kind]) => (
           <div key={name} className="c-card">
             <Plot
               title={title}
               series={[{ name: title, points: over(versions, name), as: "dotted line" }]}
               x={{ name: "policy version", kind: "whole" }}
-              y={{ name: unit }}
+              y={{ name: unit, kind }}
               height={190}
             />
           </div>
