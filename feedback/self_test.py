@@ -28,6 +28,8 @@ class SelfTest(Record):
 
     @property
     def says(self) -> str:
+        if not self.votes and not self.alarm:
+            return "nobody has decided yet between two answers of stable's"
         what = f"of {self.votes} decisive votes on stable against itself the second won {self.wins}"
         if not self.alarm:
             return f"{what}, as chance may have it"

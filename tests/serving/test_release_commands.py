@@ -112,7 +112,7 @@ def test_that_stable_does_not_tie_with_itself_is_told_until_somebody_resets_it(b
     """The bar: 5.14 of log 100 is more than all of it."""
     done(release("start", "1"))
     assert "self-test" not in done(release("status"))
-    assert done(release("self-test")).startswith("ok: [--------------------] 0.00 of 4.61; of 0 decisive votes")
+    assert done(release("self-test")).startswith("ok: [--------------------] 0.00 of 4.61; nobody has decided yet")
     kept = SelfTest(since="5-1", votes=11, wins=11, log_e=5.14, alarm=True)
     book.redis.set(KEY, kept.model_dump_json())
     assert "ALARM: [####################] 5.14 of 4.61; of 11 decisive" in done(release("self-test"))

@@ -170,12 +170,12 @@ test("nothing is claimed of what is not known, and no test that has not begun is
         ...FACTS,
         last_swap: null,
         learning_frozen: null,
-        self_test: { votes: 0, alarm: false, says: "of 0 decisive votes the second won 0" },
+        self_test: { votes: 0, alarm: false, says: "nobody has decided yet" },
         reasons: { last_swap: "the ledger is away", learning_frozen: "the ledger is silent" },
       }),
   });
   expect(await figureOf("last swap")).toBe("last swapunknownthe ledger is away");
-  expect(await figureOf("votes' self-test")).toBe("votes' self-testno votes yetof 0 decisive votes the second won 0");
+  expect(await figureOf("votes' self-test")).toBe("votes' self-testno votes yetnobody has decided yet");
   const learning = screen.getByText("learning", { selector: ".c-name" }).parentElement!;
   expect(learning.textContent).toBe("learning unknownUnknown: the ledger is silent");
   expect(screen.getByText("releases", { selector: ".c-name" }).parentElement!.textContent).toContain("Nothing is released");
