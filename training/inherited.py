@@ -7,7 +7,8 @@ import torch
 
 from training.checkpoints import atomic_directory, latest_checkpoint
 from training.config import RoundConfig
-from training.models import Role, Trunk
+from training.models import Trunk
+from training.roles import Role
 from training.stages import Job, StageFailed
 from training.version import POLICY, REF, REWARD
 from training.workspace import CHECKPOINTS
