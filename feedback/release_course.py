@@ -1,6 +1,6 @@
 """What is to become of an open release, from what is so at one moment: the same facts, the same move."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from feedback.decisions import Decision
@@ -55,8 +55,11 @@ class End:
 
 def following(release: Release, facts: Facts) -> Move | End | None:
     """The next move, or none yet. What serves counts more than what was planned; a fall more than a step."""
-    if (over := _overtaken(release, facts) or _unholdable(release, facts)) is not None:
-        return over
+    over = _overtaken(release, facts)
+    if over is not None:
+        return over if facts.fault is None else _blamed_too(over, release, facts.fault)
+    if facts.fault is not None:
+        return _unholdable(facts.fault)
     return _pending(release, facts) if release.state == "pending" else _canary(release, facts)
 
 
@@ -78,11 +81,15 @@ def _passed_by(facts: Facts) -> End:
     return End("aborted", f"{what} ({by.action}: {by.reason})", actor=by.actor)
 
 
-def _unholdable(release: Release, facts: Facts) -> End | None:
+def _blamed_too(over: End, release: Release, fault: Fault) -> End:
+    """Who moved the pointer need not know of it, and the candidate would seem fit to be tried again."""
+    reason = f"{over.reason}; no engine can hold policy-v{release.candidate}: {fault.reason}"
+    return replace(over, reason=reason, candidate_is=fault.candidate_is)
+
+
+def _unholdable(fault: Fault) -> End:
     """A version that cannot be served is put away for good; if it is the engine's fault it may come again."""
-    if facts.fault is None:
-        return None
-    reason, blamed = facts.fault
+    reason, blamed = fault
     return End("rolled_back", reason, blamed) if blamed else End("aborted", reason)
 
 

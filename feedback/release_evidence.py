@@ -16,7 +16,7 @@ from feedback.votes import Vote
 MOST = 500
 
 
-class Point(Record):
+class EvidencePoint(Record):
     """After `vote` votes that counted, ties too: as `Decision` tells it, with `log_e` what a plot could not make."""
 
     vote: int
@@ -30,7 +30,7 @@ class Point(Record):
     win_rate: Interval
 
 
-def evidence_of(ledger: Ledger, release: Release, most: int = MOST) -> list[Point]:
+def evidence_of(ledger: Ledger, release: Release, most: int = MOST) -> list[EvidencePoint]:
     """By the ledger as it is now, up to the decision or the end. What was erased since is in none of it."""
     votes = votes_of_release(ledger, release)
     if release.ended is not None:
@@ -38,7 +38,7 @@ def evidence_of(ledger: Ledger, release: Release, most: int = MOST) -> list[Poin
     return course(votes, rules_of(ledger, release), most)
 
 
-def course(votes: Sequence[Vote], rules: Rules, most: int = MOST) -> list[Point]:
+def course(votes: Sequence[Vote], rules: Rules, most: int = MOST) -> list[EvidencePoint]:
     """At most so many points, evenly spread, the first and the last always."""
     last = sum(counts for _, counts in counting(votes, Count(rules)))
     kept, count, points = {1 + index for index in thinned(last, most)}, Count(rules), []
@@ -50,9 +50,9 @@ def course(votes: Sequence[Vote], rules: Rules, most: int = MOST) -> list[Point]
     return points
 
 
-def _point(number: int, vote: Vote, count: Count) -> Point:
+def _point(number: int, vote: Vote, count: Count) -> EvidencePoint:
     wins, losses = count.total
-    return Point(
+    return EvidencePoint(
         vote=number, time=vote.time, wins=wins, losses=losses, ties=count.ties,
         log_e=log_e_better(*count.standing()), log_e_better=log_e_better(wins, losses),
         log_e_worse=log_e_better(losses, wins), win_rate=win_rate(wins, losses, count.rules.alpha),

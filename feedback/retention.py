@@ -17,13 +17,13 @@ from feedback.registry import (
     AUDIT,
     BASE,
     PINNED,
-    REVISION,
     SERVABLE,
     STATES,
     PointerMoved,
     PolicyRegistry,
     UnknownPolicy,
 )
+from feedback.registry_atomic import REVISION
 from feedback.rounds import OPEN, RoundBook, RoundRecord
 from feedback.shelf import clear, fault
 
@@ -36,7 +36,7 @@ UNNEEDED = ("candidate", "retired", "rolled_back", "rejected", "broken", "delete
 _DELETE = """
 local open = redis.call('GET', KEYS[4]) or ''
 local restarts = redis.call('HGET', 'round:' .. open, 'restarts') or '0'
-if revision() ~= ARGV[2] or open ~= ARGV[3] or restarts ~= ARGV[4] then return 0 end
+if revision(KEYS[2]) ~= ARGV[2] or open ~= ARGV[3] or restarts ~= ARGV[4] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], 'deleted')
 redis.call('SREM', KEYS[3], ARGV[1])
 redis.call('XADD', KEYS[2], '*', 'version', ARGV[1], 'from', '', 'action', 'retire', 'actor', ARGV[5],

@@ -75,6 +75,18 @@ class OneLineErrors(typer.core.TyperGroup):
         raise typer.Exit(code)
 
 
+def hand_down(ctx: typer.Context) -> None:
+    """Options before a command's word are the command's. Raises BadParameter where it has no such option."""
+    group, word = ctx.command, str(ctx.invoked_subcommand)
+    assert isinstance(group, OneLineErrors)
+    given = {name: value for name, value in ctx.params.items() if value}
+    taken = {option.name for option in group.commands[word].params}
+    for option in group.params:
+        if option.name in given.keys() - taken:
+            raise typer.BadParameter(f"`{word}` has no option {option.opts[0]}")
+    ctx.default_map = {word: given}
+
+
 def installation(home: Path | None) -> tuple[Settings, Redis]:
     """Settings and Redis of an installation. Raises Failure when there is none at `home`."""
     settings = settings_as_started(home)

@@ -15,7 +15,7 @@ from serving import api_learning as learning
 from serving.errors import ApiError, invalid
 from serving.gateway import Gateway, GatewayDep, OperatorDep, read_json
 from serving.policy_view import in_full, side_by_side
-from serving.watcher import LAST_SWAP
+from serving.swap_reports import LAST_SWAP
 
 router = APIRouter()
 

@@ -20,6 +20,7 @@ from serving.commands import (
     Version,
     actor,
     console,
+    hand_down,
     installation,
     version_number,
 )
@@ -37,6 +38,8 @@ def policies(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> 
     """Show all policy versions: state, origin, metrics, and which one the engine serves."""
     if ctx.invoked_subcommand is None:
         list_policies(home, as_json)
+    else:
+        hand_down(ctx)
 
 
 @app.command("list")

@@ -9,7 +9,7 @@ from feedback.erasure import traces
 from feedback.raters import Raters
 from feedback.registry import PolicyRegistry
 from feedback.store import Ledger
-from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
+from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, hand_down, installation
 from serving.listing import Listing
 from serving.rater_facts import RaterFacts
 
@@ -32,6 +32,7 @@ def list_raters(ctx: typer.Context, home: Home = None, as_json: AsJson = False) 
     with sides swapped; `left` how often they preferred the left one.
     """
     if ctx.invoked_subcommand is not None:
+        hand_down(ctx)
         return
     _, redis = installation(home)
     rows = RaterFacts(Ledger(redis)).rows()

@@ -24,8 +24,8 @@ from serving.operations import round_card
 from serving.pool import hosting
 from serving.probes import QUEUE, WORKER_ALIVE
 from serving.release_facts import self_test
+from serving.swap_reports import LAST_SWAP
 from serving.traffic import traffic
-from serving.watcher import LAST_SWAP
 
 router = APIRouter()
 # To know the key may have taken half a second.

@@ -9,19 +9,17 @@ from dataclasses import dataclass, field
 from redis.exceptions import RedisError
 
 from feedback.manifest import BrokenPolicy
-from feedback.records import Record
 from feedback.registry import PointerMoved, PolicyRegistry
 from serving.engine import Engine, EngineDown, EngineRefused, NoSocketLeft
 from serving.hotswap import Loaded, PolicyLoader, SwapFailed
 from serving.metrics import Metrics
-from serving.proof import Proof
 from serving.swap_gate import Lose, Open, SwapGate
+from serving.swap_reports import SwapReports
 from serving.targets import Target
 from serving.verified import Policy, read_policy
 
 log = logging.getLogger("serving.hotswap")
 
-LAST_SWAP = "engine:last_swap"
 PROVEN = "engine:proven"
 
 HEALTH_S = 5.0
@@ -37,20 +35,6 @@ class Unreadable(RuntimeError):
     """The disk cannot be read now: nobody can tell whether the version is whole."""
 
 
-class SwapReport(Record):
-    """What one swap did: the engine stood still for `pause_s`, clients saw nothing new for `held_s`."""
-
-    from_version: int | None
-    to_version: int
-    ok: bool
-    reason: str
-    pause_s: float
-    held_s: float
-    in_flight: int
-    proof: Proof | None
-    time: float
-
-
 @dataclass
 class PolicyWatcher:
     """Polls its target and the engine. One per engine, or adapter in it: two would pull it in two directions."""
@@ -63,13 +47,16 @@ class PolicyWatcher:
     metrics: Metrics
     poll_s: float = 0.2
     retry_s: float = RETRY_S
-    last: SwapReport | None = None
+    reports: SwapReports = field(init=False)
     _aim: int | None = field(default=None, init=False)
     _answered: bool = field(default=False, init=False)  # the engine, since there is something for it to hold
     _last_served: int | None = field(default=None, init=False)
     _proven: set[int] = field(default_factory=set, init=False)
     _crashes: Counter[int] = field(default_factory=Counter, init=False)
     _not_before: dict[int, float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.reports = SwapReports(self.target.arm, self.gate, self.registry.redis, self.metrics)
 
     async def run(self) -> None:
         """Never returns: after a fault that nobody foresaw nothing is served until a later look goes well."""
@@ -166,7 +153,7 @@ class PolicyWatcher:
         try:
             loaded = await self.loader.load(await self._read(version))
         except (BrokenPolicy, SwapFailed) as failure:
-            await self._report_failure(version, failure)
+            await self.reports.failed(version, failure, before=self._last_served)
             await self._give_up(version, failure, restoring=restoring)
         except (EngineDown, EngineRefused) as error:
             await self._engine_failed(version, error)
@@ -182,21 +169,11 @@ class PolicyWatcher:
         self._crashes.pop(version, None)
         self._not_before.pop(version, None)
         self._proven.add(version)
-        reason = loaded.proof.reason
-        await self._report(
-            SwapReport(
-                from_version=before,
-                to_version=version,
-                ok=True,
-                reason=reason,
-                pause_s=loaded.pause_s,
-                held_s=self.gate.held_s,
-                in_flight=self._in_flight(),
-                proof=loaded.proof,
-                time=time.time(),
-            ),  # fmt: skip
-            keep=not restoring,  # the failure that came before is what an operator needs to see
-        )
+        await self.reports.succeeded(loaded, before=before, restoring=restoring)
+        try:
+            await asyncio.to_thread(self._share_proven)
+        except RedisError as error:
+            log.warning("that policy-v%d is proven is told later: %s", version, error)
 
     async def _give_up(self, version: int, failure: BrokenPolicy | SwapFailed, *, restoring: bool) -> None:
         """Return to what the target says, or to the version before."""
@@ -228,7 +205,7 @@ class PolicyWatcher:
         if self._crashes[version] >= MAX_CRASHES:
             del self._crashes[version]
             failure = SwapFailed(f"took the engine down {MAX_CRASHES} times; last: {error}")
-            await self._report_failure(version, failure)
+            await self.reports.failed(version, failure, before=self._last_served)
             await self._refuse(version, failure)
 
     async def _read(self, version: int) -> Policy:
@@ -251,51 +228,9 @@ class PolicyWatcher:
         except (EngineDown, EngineRefused, RedisError) as error:
             log.warning("an old policy could not be unloaded: %s", error)
 
-    async def _report_failure(self, version: int, failure: BrokenPolicy | SwapFailed) -> None:
-        proof, pause_s = (failure.proof, failure.pause_s) if isinstance(failure, SwapFailed) else (None, 0.0)
-        await self._report(
-            SwapReport(
-                from_version=self._last_served,
-                to_version=version,
-                ok=False,
-                reason=str(failure),
-                pause_s=pause_s,
-                held_s=self.gate.held_s,
-                in_flight=self._in_flight(),
-                proof=proof,
-                time=time.time(),
-            )  # fmt: skip
-        )
-
-    async def _report(self, report: SwapReport, *, keep: bool = True) -> None:
-        """One log line, and of what serves the record for operators."""
-        keep = keep and self.target.arm == "stable"
-        self.metrics.swaps.labels("ok" if report.ok else "failed").inc()
-        log.log(
-            logging.INFO if report.ok else logging.ERROR,
-            "%s swap %s -> v%d %s: paused %.2f s, held %.2f s, %d in flight, %s",
-            self.target.arm, "nothing" if report.from_version is None else f"v{report.from_version}",
-            report.to_version, "ok" if report.ok else "FAILED", report.pause_s, report.held_s, report.in_flight,
-            report.reason,
-        )  # fmt: skip
-        if keep:
-            self.last = report
-            self.metrics.swap_pause_s.set(report.pause_s)
-            self.metrics.swap_held_s.set(report.held_s)
-        try:
-            if keep:
-                await asyncio.to_thread(self.registry.redis.set, LAST_SWAP, report.model_dump_json())
-            if report.ok:
-                await asyncio.to_thread(self.registry.redis.sadd, PROVEN, report.to_version)
-        except RedisError as error:
-            log.warning("the swap report was not stored: %s", error)
-
     async def _lose(self, reason: str, *, expected: bool = False) -> None:
         """An engine that has held no candidate yet is `expected` to be starting."""
         expected = expected or (self.target.arm == "candidate" and self.gate.served is None)
         if reason != self.gate.reason:
             log.log(logging.INFO if expected else logging.WARNING, "%s arm: %s", self.target.arm, reason)
         await self.gate.command(Lose(reason))
-
-    def _in_flight(self) -> int:
-        return sum(self.gate.in_flight.values())

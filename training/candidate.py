@@ -19,8 +19,9 @@ from training.config import RoundConfig
 from training.data import RankedSamples, Sample, collate, length_bucketed
 from training.fit import evaluate
 from training.lm_loss import negative_log_likelihoods, per_token, rise
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.optimization import OnProgress, silent
+from training.roles import Role
 from training.rollout import sample_completions
 from training.scoring import Scorer
 from training.telemetry import repetition

@@ -16,7 +16,8 @@ from transformers import DynamicCache, PreTrainedConfig
 
 from training.attention import sees_all_before
 from training.data import left_padded
-from training.models import Role, Trunk
+from training.models import Trunk
+from training.roles import Role
 
 AT_ONCE = {"cpu": 64, "cuda": 512}  # prompts; a step of a GPU takes as long for one row as for hundreds
 TOKENS_AT_ONCE = 2**16  # of prompts and completions, whose keys and values are held: 8 GB for a model of 8B

@@ -7,7 +7,8 @@ from transformers import AutoTokenizer
 
 from feedback.fixed_answers import Answer, FixedAnswers
 from training.data import encode_chat
-from training.models import Role, Trunk
+from training.models import Trunk
+from training.roles import Role
 from training.rollout import likeliest_completions
 
 MAX_TOKENS = 64

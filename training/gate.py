@@ -8,8 +8,9 @@ from feedback.fit import Change
 from training.candidate import STEPS, Contest, HeldOut, Imitation, Measured, measure
 from training.config import GateConfig, RoundConfig
 from training.fit import MIN_PROMPTS
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.optimization import OnProgress, silent
+from training.roles import Role
 
 
 @dataclass(frozen=True)

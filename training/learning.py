@@ -1,11 +1,9 @@
 """The stages that need torch. Each loads the base model with the adapters it starts from, works, and saves its own."""
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,17 +12,16 @@ from transformers.utils import logging
 from feedback.fit import Change
 from feedback.records import Record
 from training.candidate import HeldOut
-from training.checkpoints import atomic_directory, latest_checkpoint
 from training.collapse import Collapsed
 from training.collect import Refused
-from training.config import RoundConfig
 from training.data import RankedSamples, Sample
 from training.fit import MIN_PROMPTS, compare, evaluate, score
 from training.gate import judge, not_worse
+from training.inherited import adapter_of, bare_trunk, checkpoints, if_adapted, load_trunk, save_adapter
 from training.lessons import ranked_samples, rated_samples, written_samples
 from training.likelihoods import Labels
 from training.live import live_sampled
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.optimization import NonFinite
 from training.ppo import train_ppo
 from training.ppo_update import StalePolicy
@@ -36,8 +33,7 @@ from training.scoring import Scorer
 from training.sft import train_sft, with_replay
 from training.stages import Job, Stage, StageFailed
 from training.telemetry import curves
-from training.version import POLICY, REF, REWARD, publish, stop_tokens
-from training.workspace import CHECKPOINTS
+from training.version import POLICY, REWARD, publish, stop_tokens
 
 FEW_CORES = 4
 
@@ -86,7 +82,7 @@ def sft(job: Job) -> dict[str, Any]:
         progress=job.progress,
         seed=config.seed,
     )
-    _save(job, trunk, "policy", POLICY)
+    save_adapter(job, trunk, "policy", POLICY)
     replayed = len(chosen) - len(new)
     return {**asdict(report), "demonstrations": len(samples), "replayed": replayed, "unusable": unusable}
 
@@ -115,7 +111,7 @@ def reward(job: Job) -> dict[str, Any]:
     scorer = Scorer(trunk, [], job.config.reward)
     fit = evaluate(scorer, ranked_samples(job.data.held_out_rankings), labels)
     change = predecessor.change(scorer, job.config.gate.confidence)
-    _save(job, trunk, "reward", REWARD)
+    save_adapter(job, trunk, "reward", REWARD)
     numbers = {name: value for name, value in vars(report).items() if name != "held_out"}
     metrics = {**numbers, "held_out": _json(fit), "change": _json(change), "no_change": predecessor.missing(change)}
     # Asked here and not in the stage gate, because PPO against a worse judge would be for nothing.
@@ -135,7 +131,7 @@ class Predecessor:
     @classmethod
     def of(cls, job: Job, scorer: Scorer) -> "Predecessor":
         """`scorer` must still be as the round found it."""
-        saved = _saved(job, "reward")
+        saved = adapter_of(job, "reward")
         if saved is None:
             return cls(None, [], [])
         rankings = ranked_samples(job.data.held_out_rankings)
@@ -178,7 +174,7 @@ def ppo(job: Job) -> dict[str, Any]:
                 checkpoint_dir=checkpoints(job),
                 metrics_dir=job.directory,
                 progress=job.progress,
-                ref=_if_saved(job, "ref"),
+                ref=if_adapted(job, "ref"),
                 sampler=sampler,
                 weights=job.data.prompt_weights,
                 live=live_sampled(job.data.live),
@@ -187,7 +183,7 @@ def ppo(job: Job) -> dict[str, Any]:
             )
     except Collapsed as error:
         raise Refused(f"ppo: {error}", course(error.history)) from error
-    _save(job, trunk, "policy", POLICY)
+    save_adapter(job, trunk, "policy", POLICY)
     return {**course(report.history), "ptx_demonstrations": len(demonstrations)}
 
 
@@ -209,8 +205,8 @@ def gate(job: Job) -> dict[str, Any]:
         trunk,
         held_out,
         eos_ids=stop_tokens(trunk),
-        stable=_if_saved(job, "stable"),
-        ref=_if_saved(job, "ref"),
+        stable=if_adapted(job, "stable"),
+        ref=if_adapted(job, "ref"),
         progress=job.progress,
     )
     metrics = {**report.metrics, "checks": [asdict(check) for check in report.checks]}
@@ -223,73 +219,15 @@ def publish_stage(job: Job) -> dict[str, Any]:
     """Make the candidate a version."""
     trunk = load_trunk(job, "ref", "reward")
     trunk.load_adapter("policy", job.workspace.output("ppo") / POLICY)
-    return publish(job, trunk, has_ref=_if_saved(job, "ref") is not None)
+    return publish(job, trunk, has_ref=if_adapted(job, "ref") is not None)
 
 
 STAGES: dict[str, Stage] = {"sft": sft, "reward": reward, "ppo": ppo, "gate": gate, "publish": publish_stage}
 
 
-def load_trunk(job: Job, *roles: Role) -> Trunk:
-    """The base model with the adapters that `roles` start from; a role without one is the base itself."""
-    dtype = getattr(torch, job.registry.manifest(0).dtype)
-    trunk = bare_trunk(job.base_directory, job.config, dtype)
-    for role in roles:
-        if (saved := _saved(job, role)) is not None:
-            try:
-                trunk.load_adapter(role, saved)
-            except ValueError as error:
-                raise StageFailed(f"{saved}: {error}; were the lora fields of the config changed?") from error
-    return trunk
-
-
 def _processes(job: Job, most: int) -> tuple[int, Callable[[], Trunk]]:
     """How many a stage trains in, where one more than `most` would have nothing to do, and what each begins with."""
     return process_count(job.settings.training_processes, most), partial(bare_trunk, job.base_directory, job.config)
-
-
-def bare_trunk(base: Path, config: RoundConfig, base_dtype: torch.dtype | None = None) -> Trunk:
-    """The base model with untrained adapters and heads."""
-    heads, full = config.reward.reward_heads, config.reward.trains == "full"
-    return Trunk.load(base, config.ppo, base_dtype=base_dtype, reward_heads=heads, full_reward=full, seed=config.seed)
-
-
-def _saved(job: Job, role: Role) -> Path | None:
-    """Where a role's adapter comes from: this round if it has made one, else the stable version; None = the base."""
-    origin = job.data.reward_origin if role == "reward" else None
-    parent = job.registry.directory(job.data.parent if origin is None else origin)
-    made = {"policy": ("sft", POLICY), "ref": ("sft", POLICY), "reward": ("reward", REWARD)}
-    inherited = {"policy": POLICY, "stable": POLICY, "ref": REF, "reward": REWARD}
-    if role in made:
-        stage, name = made[role]
-        outcome = job.workspace.outcome(stage)
-        if outcome is not None and (job.workspace.output(stage) / name).exists():
-            return job.workspace.output(stage) / name
-    directory = parent / inherited[role]
-    return directory if directory.exists() else None
-
-
-def _if_saved(job: Job, role: Role) -> Role | None:
-    return role if _saved(job, role) is not None else None
-
-
-def checkpoints(job: Job) -> Path:
-    """This token's checkpoint directory, beginning with a copy of the furthest checkpoint of the tokens before it.
-
-    A copy, because their writer may still be alive without knowing that it has lost the round.
-    """
-    own = job.directory / CHECKPOINTS
-    older = [p for p in job.workspace.attempts(job.stage) if int(p.name) < job.token]
-    found = [path for directory in older if (path := latest_checkpoint(directory / CHECKPOINTS)) is not None]
-    if found and latest_checkpoint(own) is None:
-        furthest = max(found, key=lambda path: path.name)
-        with atomic_directory(own / furthest.name) as copy:
-            shutil.copytree(furthest, copy, dirs_exist_ok=True)
-    return own
-
-
-def _save(job: Job, trunk: Trunk, role: Role, name: str) -> None:
-    with atomic_directory(job.directory / name) as directory:
-        trunk.save_adapter(role, directory)
 
 
 def _demonstrations(job: Job) -> tuple[list[Sample], int]:

@@ -10,8 +10,9 @@ import torch
 
 from feedback.statistics import Interval, cluster_bootstrap, share
 from training.data import Batch, Sample, collate
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.packing import Row, collate_end_to_end, in_order, within_budget
+from training.roles import Role
 from training.scoring import shares_prompts
 
 

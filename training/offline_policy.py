@@ -26,8 +26,8 @@ from training.config import SHAPE, PPOConfig, RoundConfig
 from training.data import Sample
 from training.datafile import OnLines, read_file, unheard
 from training.export import MERGED, export_merged
+from training.inherited import bare_trunk
 from training.judged import WrittenAnswer, written_answer
-from training.learning import bare_trunk
 from training.lessons import written_samples
 from training.models import Trunk
 from training.offline import of_ledger

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoints import Checkpoint, load_optimizer, optimizer_tensors
-from training.models import Role, Trunk
+from training.models import Trunk
+from training.roles import Role
 
 
 class OnProgress(Protocol):

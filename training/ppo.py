@@ -17,11 +17,12 @@ from training.data import Sample
 from training.experience import Experience, estimate_advantages, read_after_ends
 from training.live import turns
 from training.metrics_log import MetricsLog
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.optimization import OnProgress, require_finite, restore, set_rates, share_of_rate, silent, snapshot
 from training.parallel import gathered, leads, own
 from training.phases import PhaseClock
 from training.ppo_update import TRAINED, update
+from training.roles import Role
 from training.rollout import Rollout, Sampled, Sampler, observed, of_all, own_sampler
 from training.sharding import in_shares
 from training.telemetry import explained_variance, importance_metrics, rollout_metrics

@@ -10,9 +10,10 @@ from training.config import PPOConfig
 from training.data import Sample, collate, endless, length_bucketed, shuffled
 from training.experience import Experience
 from training.losses import kl_loss, language_model_loss, ppo_policy_loss, value_clip_fraction, value_loss
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.optimization import clip_gradients, follow, require_finite
 from training.parallel import share, sum_gradients, summed
+from training.roles import Role
 
 TRAINED: tuple[Role, ...] = ("policy", "value")
 

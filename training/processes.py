@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 from transformers.utils import logging
 
-from training.models import ROLES, Role, Trunk
+from training.models import Trunk
 from training.optimization import OnProgress, silent
 from training.parallel import joined
+from training.roles import ROLES, Role
 from training.stages import die_with_parent
 
 Report = TypeVar("Report")

@@ -13,8 +13,9 @@ from torch import Tensor
 from training.config import PPOConfig
 from training.data import Batch, Sample, collate, length_bucketed
 from training.decoding import at_once, decoder
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.parallel import gathered, share
+from training.roles import Role
 
 
 @dataclass(frozen=True)

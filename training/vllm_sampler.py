@@ -14,8 +14,9 @@ from torch import Tensor
 from feedback.hardware import has_gpu
 from training.config import PPOConfig
 from training.data import Sample, collate
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.pushed import PushFailed, Reading, require_pushed
+from training.roles import Role
 from training.rollout import Sampled
 
 KV_CACHE_BYTES = 2**30

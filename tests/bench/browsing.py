@@ -17,7 +17,6 @@ ENGINE = rig.ROOT / "tests/serving/fake_engine.py"
 
 class Site(NamedTuple):
     gateway: rig.Server
-    engine: rig.Server
     browser: Browser
 
 
@@ -32,7 +31,7 @@ def site() -> Iterator[Site]:
         sync_playwright() as play,
     ):
         browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield Site(gateway, engine, browser)
+        yield Site(gateway, browser)
         browser.close()
 
 

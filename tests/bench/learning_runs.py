@@ -19,9 +19,10 @@ from training.data import RankedSamples, Sample, length_bucketed
 from training.fit import evaluate
 from training.lm_loss import negative_log_likelihoods, per_token
 from training.losses import kl_estimate
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.ppo import train_ppo
 from training.reward import train_reward_model
+from training.roles import Role
 from training.rollout import Sampled, observe, observed, sample_completions
 from training.scoring import Scorer
 from training.sft import train_sft

@@ -69,6 +69,15 @@ def test_a_move_of_the_pointer_outside_of_it_is_no_promotion(release: Release, s
     assert following(release, elsewhere) == End("aborted", why.partition(" (")[0]), "bob did not move it there"
 
 
+@pytest.mark.parametrize("blamed", ["rejected", "broken", None])
+def test_a_move_of_the_pointer_does_not_hide_that_no_engine_can_hold_it(blamed: Any) -> None:
+    line = AuditLine(version=2, from_version=0, action="promote", actor="bob", reason="a better one", time=999.0)
+    end = following(canary(), replace(CALM, stable=2, pointed=line, fault=Fault("other log-probs", blamed)))
+    moved = "policy-v2 was made stable outside of the release (promote: a better one)"
+    why = f"{moved}; no engine can hold policy-v1: other log-probs"
+    assert end == End("aborted", why, candidate_is=blamed, actor="bob")
+
+
 def test_a_version_that_failed_its_proof_never_serves() -> None:
     for what in ("rejected", "broken"):
         end = following(canary(), replace(CALM, fault=Fault("why", what)))  # type: ignore[arg-type]

@@ -243,6 +243,20 @@ def test_what_operators_do_meanwhile_ends_it(installation: Installation) -> None
     installation.is_consistent()
 
 
+@pytest.mark.parametrize(("to", "left"), [(2, "rejected"), (1, "stable")])
+def test_what_operators_do_meanwhile_hides_no_fault(installation: Installation, to: int, left: str) -> None:
+    """Unless they made the candidate serve: then the engine that serves is to prove it."""
+    release = installation.begin()
+    installation.tick()
+    installation.registry.point_stable(to, expected=0, actor="bob", reason="by hand")
+    installation.pool.report(Wish(1, release.id), "other log-probs", broken=False, proven=False)
+    ended = installation.tick()
+    moved = f"policy-v{to} was made stable outside of the release (promote: by hand)"
+    assert ended.why == f"{moved}; no engine can hold policy-v1: other log-probs"
+    assert (ended.state, installation.registry.stable(), installation.registry.states()[1]) == ("aborted", to, left)
+    installation.is_consistent()
+
+
 def test_who_moves_it_between_a_look_and_a_move_wins(installation: Installation, caplog: Any) -> None:
     installation.begin()
     controller = installation.controller()

@@ -220,7 +220,7 @@ async def test_a_swap_under_eight_streams(real_engine: RealEngine, eventually: A
         real_engine.registry.point_stable(1, expected=0, actor="test", reason="swap")
         new = asyncio.create_task(live.chat("Hello!", max_tokens=8))
         everything = await asyncio.gather(*talks)
-        report = live.gateway.watcher.last
+        report = live.gateway.watcher.reports.last
         assert report is not None
         print("swap:", report.model_dump_json())
         print(f"longest gap {max(gaps):.2f} s, median {sorted(gaps)[len(gaps) // 2]:.3f} s")

@@ -13,7 +13,7 @@ import pytest
 from feedback.manifest import write_manifest
 from feedback.reconcile import reconcile
 from serving.proof import Proof
-from serving.watcher import LAST_SWAP
+from serving.swap_reports import LAST_SWAP
 from tests.serving.test_metrics import scrape, value
 
 
@@ -45,8 +45,8 @@ async def test_a_swap_under_streams_loses_nothing(live: Any, eventually: Any) ->
     assert calls[calls.index("pause keep", 1) :][:6] == [
         "pause keep", "reload", "checksum", "reset", "resume", "score policy",
     ]  # fmt: skip
-    assert live.gateway.watcher.last.in_flight >= 8
-    last = live.gateway.watcher.last
+    assert live.gateway.watcher.reports.last.in_flight >= 8
+    last = live.gateway.watcher.reports.last
     assert 0.05 <= last.pause_s < 3
     series = await scrape(live)
     assert (value(series, "swap_pause_seconds"), value(series, "swap_held_seconds")) == (last.pause_s, last.held_s)

@@ -15,7 +15,7 @@ from feedback.releases import Release, ReleaseBook
 from feedback.settings import Settings
 from feedback.store import connect
 from serving.pool import CANDIDATE, NO_ENGINE, EnginePool, Failure, Wish, hosting
-from serving.watcher import LAST_SWAP
+from serving.swap_reports import LAST_SWAP
 from tests.serving.live import FakeEngine, Live, trainer_logprobs
 
 NO_RELEASE = "no release is under way"

@@ -87,6 +87,25 @@ def test_each_explains_itself(command: str) -> None:
     assert "Usage:" in policies(command, "--help").stdout
 
 
+def test_options_before_the_word_are_the_commands(
+    registry: PolicyRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "elsewhere"))
+    home = ("--home", str(tmp_path))
+    assert printed(policies(*home, "--json", "list"))["stable"] == 2
+    assert printed(policies(*home, "--json", "show", "1"))["version"] == 1
+    assert policies(*home, "pin", "3").stdout == "policy-v3 is pinned\n"
+    assert "there is no installation in" in refused(policies(*home, "list", "--home", str(tmp_path / "nowhere")))
+    put_aside = CliRunner().invoke(app, ["raters", *home, "quarantine", "ann"])
+    assert refused(put_aside) == "ratchet: nobody is called ann; `ratchet raters` shows them"
+
+
+def test_an_option_before_the_word_that_the_command_has_not_is_refused(registry: PolicyRegistry) -> None:
+    result = policies("--json", "pin", "3")
+    assert (result.exit_code, registry.pinned()) == (2, set())
+    assert "`pin` has no option --json" in " ".join(result.stderr.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("named", ["2", "v2", "policy-v2"])
 def test_a_version_is_taken_in_whatever_way_it_is_told(registry: PolicyRegistry, named: str) -> None:
     runner = CliRunner()

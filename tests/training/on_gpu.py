@@ -28,9 +28,10 @@ from training.data import RankedSamples, RatedSample, Sample
 from training.export import export_policy
 from training.fit import evaluate
 from training.lm_loss import negative_log_likelihoods
-from training.models import ROLES, Trunk
+from training.models import Trunk
 from training.ppo import train_ppo
 from training.reward import train_reward_model
+from training.roles import ROLES
 from training.rollout import Sampled, observe, sample_completions
 from training.scoring import Scorer
 from training.sft import train_sft

@@ -12,7 +12,8 @@ from training.config import AdapterConfig
 from training.data import encode_chat
 from training.fixed_answers import MAX_TOKENS, PROMPTS, answers_of
 from training.layers import UnsupportedModel
-from training.models import Role, Trunk
+from training.models import Trunk
+from training.roles import Role
 from training.rollout import likeliest_completions
 from training.version import base_answers
 

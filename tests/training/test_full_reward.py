@@ -16,13 +16,14 @@ from training import offline, offline_policy
 from training.classifier import export_classifier
 from training.config import AdapterConfig, PPOConfig, RewardConfig, RoundConfig
 from training.data import RankedSamples, RatedSample, Sample, collate
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.own_layers import LAYERS_FILE
 from training.parallel import gathered
 from training.ppo import train_ppo
 from training.processes import in_processes
 from training.reward import train_reward_model
 from training.reward_models import in_directory
+from training.roles import Role
 
 ADAPTER = AdapterConfig(lora_rank=8, lora_alpha=16, lora_layers=2)
 PAIRS = [

@@ -12,7 +12,8 @@ from training.candidate import Answers, Contest, HeldOut, Imitation, Measured, d
 from training.config import AdapterConfig, GateConfig, PPOConfig, RewardConfig, RoundConfig
 from training.data import RankedSamples, Sample
 from training.gate import Check, GateReport, checks_of, judge, not_worse
-from training.models import Role, Trunk
+from training.models import Trunk
+from training.roles import Role
 from training.rollout import Rollout, observed, own_sampler, sample_completions
 
 EOS = frozenset({2})

@@ -17,8 +17,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from training.config import AdapterConfig, PPOConfig
 from training.data import Sample, collate
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.ppo import train_ppo
+from training.roles import Role
 from training.rollout import Sampled, sample_completions
 
 VOCABULARY, END = 24, 2

@@ -15,9 +15,10 @@ from tests.training.test_ppo import CONFIG, EOS, LEARNING, PROMPTS, Interrupted,
 from training.config import PPOConfig
 from training.data import Sample, collate
 from training.live import Turn, learnt_from, live_turn, turns
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.ppo import PPOReport, train_ppo
 from training.received import Received, TooFewLive
+from training.roles import Role
 from training.rollout import Sampled, observe, own_sampler
 
 Maker = Callable[..., Trunk]

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from training.config import AdapterConfig
 from training.data import Batch, Sample, collate
 from training.layers import UnsupportedModel
-from training.models import ROLES, Role, Trunk
+from training.models import Trunk
+from training.roles import ROLES, Role
 
 ModelMaker = Callable[..., LlamaForCausalLM]
 TrunkMaker = Callable[..., Trunk]

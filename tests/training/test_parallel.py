@@ -22,12 +22,13 @@ from tests.training.conftest import TrunkMaker, _tiny_model, _tiny_trunk
 from training import parallel
 from training.config import AdapterConfig, PPOConfig, RewardConfig, SFTConfig
 from training.data import RankedSamples, RatedSample, Sample, collate
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.optimization import OnProgress, silent
 from training.parallel import gathered, leads, share, summed
 from training.ppo import PPOReport, train_ppo
 from training.processes import in_processes, process_count
 from training.reward import train_reward_model
+from training.roles import Role
 from training.rollout import Sampled
 from training.sft import train_sft
 from training.sharding import shards

@@ -16,10 +16,11 @@ from training.config import PPOConfig
 from training.data import Sample, collate
 from training.experience import Experience, estimate_advantages, read_after_ends
 from training.losses import kl_loss, language_model_loss, value_loss
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.optimization import follow
 from training.ppo import train_ppo
 from training.ppo_update import StalePolicy, _require_on_policy, update
+from training.roles import Role
 from training.rollout import Rollout, Sampled, observe, observed, own_sampler
 
 EOS = frozenset(range(2, 60))  # so many that some completions end early

@@ -28,9 +28,10 @@ from training.config import RewardConfig, RoundConfig
 from training.data import Sample
 from training.fixed_answers import PROMPTS
 from training.metrics_log import LINES
-from training.models import Role, Trunk
+from training.models import Trunk
 from training.progress import Progress
 from training.reward import RewardReport, train_reward_model
+from training.roles import Role
 from training.round import run_round
 from training.scoring import Scorer
 from training.stages import LOST, run_stage
