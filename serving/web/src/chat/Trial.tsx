@@ -18,7 +18,7 @@ type Way =
   | { kind: "compare"; source: Source }
   /** New ones, blind. */
   | { kind: "rank"; source: Source }
-  /** Those that are there. */
+  /** Those that are there, blind until they are ranked. */
   | { kind: "rank-known"; answers: Ranked };
 
 type Ranked = { completionId: string; text: string; policy?: string | null }[];

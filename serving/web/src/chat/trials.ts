@@ -28,9 +28,22 @@ export function besideOf(store: ChatStore, { node }: Turn): Trial {
 
 const MOST = 8;
 
-/** The answers that there are to a question, the newest of them if they are too many. */
+/** The answers that there are to a question, the newest of them if they are too many; drawn which comes first. */
 export function rankingOf(store: ChatStore, { node, answers }: Turn): Trial {
-  const known = answers.ids.slice(-MOST).map((id) => ({ completionId: id, text: store.state.nodes.get(id)!.content }));
+  const known = shuffled(answers.ids.slice(-MOST)).map((id) => {
+    const { content, policy_version: version } = store.state.nodes.get(id)!;
+    return { completionId: id, text: content, policy: version === null ? null : `policy-v${version}` };
+  });
   const way = { kind: "rank-known" as const, answers: known };
   return { parent: node.parent_id, messages: node.new_messages, way, asked: null };
+}
+
+/** Every order is as likely as any other. */
+function shuffled(ids: readonly string[]): string[] {
+  const mixed = [...ids];
+  for (let last = mixed.length - 1; last > 0; last--) {
+    const drawn = Math.floor(Math.random() * (last + 1));
+    [mixed[last], mixed[drawn]] = [mixed[drawn]!, mixed[last]!];
+  }
+  return mixed;
 }

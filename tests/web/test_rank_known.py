@@ -1,0 +1,47 @@
+"""The answers that are there are ranked: blind, in an order that is drawn, and what the ledger has of it then."""
+
+from typing import Any
+
+from feedback.judgements import Ranking
+from tests.serving.live import Live
+from tests.web.test_interruptions import is_blind, shown, text_of
+from tests.web.test_page import answered, ask
+from tests.web.test_rating import saved, standing
+
+TEAS = ["Green, and mild.", "Black, and strong.", "White, and rare."]
+DRAWN = [TEAS[1], TEAS[2], TEAS[0]]  # by a draw that is always 0
+
+
+async def three(page: Any, served: Live) -> None:
+    """Three answers to one question, each in the place of the one before."""
+    for made, tea in enumerate(TEAS):
+        served.engine.set(says={"tea?": tea})
+        if made == 0:
+            await ask(page, "tea?")
+        else:
+            await page.get_by_role("button", name="Another answer in its place").click()
+        await answered(page, tea)
+
+
+async def test_three_answers_that_are_there_are_ranked_blind_and_told_of_after(page: Any, served: Live) -> None:
+    await three(page, served)
+    await page.evaluate("Math.random = () => 0")
+    await page.get_by_role("button", name="Rank these 3 answers").click()
+    submit = page.get_by_role("button", name="Submit ranking")
+    await submit.wait_for()
+    assert await shown(page, 3) == DRAWN
+    await page.reload()
+    await submit.wait_for()
+    assert await shown(page, 3) == DRAWN
+    assert await is_blind(page) and await page.locator(".policy").count() == 0, "nor above it"
+    for key in ("2", "1", "3", "Control+Enter"):
+        await page.keyboard.press(key)
+    await saved(page)
+    assert await page.locator(".r-policy").all_inner_texts() == ["policy-v0"] * 3
+    [said] = standing(served)
+    assert isinstance(said.judgement, Ranking) and said.judgement.comparison_id is None
+    places = [[text_of(served, id) for id in group] for group in said.judgement.ranking]
+    assert places == [[DRAWN[1]], [DRAWN[0]], [DRAWN[2]]]
+    assert [text_of(served, id) for id in said.circumstances.presented_order] == DRAWN
+    await page.get_by_role("button", name="Close").click()
+    await answered(page, DRAWN[1])
