@@ -1,10 +1,10 @@
-"""The answers that are there are ranked: blind, in an order that is drawn, and what the ledger has of it then."""
+"""Answers that are ranked by what there is of them: those made before, blind, and those stopped as they are written."""
 
 from typing import Any
 
 from feedback.judgements import Ranking
 from tests.serving.live import Live
-from tests.web.test_interruptions import is_blind, shown, text_of
+from tests.web.test_interruptions import HELD, SIDES, is_blind, shown, text_of, try_several
 from tests.web.test_page import answered, ask
 from tests.web.test_rating import saved, standing
 
@@ -45,3 +45,17 @@ async def test_three_answers_that_are_there_are_ranked_blind_and_told_of_after(p
     assert [text_of(served, id) for id in said.circumstances.presented_order] == DRAWN
     await page.get_by_role("button", name="Close").click()
     await answered(page, DRAWN[1])
+
+
+async def test_escape_stops_four_that_are_written_and_what_there_is_is_ranked(page: Any, served: Live) -> None:
+    served.engine.set(says={"tea?": SIDES}, hold_at=HELD)
+    await try_several(page, "4 to rank", "tea?")
+    begun = await shown(page, 4)
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Submit ranking").wait_for()
+    assert await shown(page, 4) == begun
+    for key in ("1", "2", "3", "4", "Control+Enter"):
+        await page.keyboard.press(key)
+    await saved(page)
+    kept = served.ledger.completions(tuple(served.ledger.completion_ids()))
+    assert [each.partial for each in kept.values()] == [True] * 4
