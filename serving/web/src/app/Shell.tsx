@@ -74,8 +74,8 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
   };
 
   useKeys({
-    "?": (event) => !isTyping(event) && (setOpen("help"), true),
-    "/": (event) => !isTyping(event) && (focusComposer(), true),
+    "?": (event) => !isTyping(event.target, event.key) && (setOpen("help"), true),
+    "/": (event) => !isTyping(event.target, event.key) && (focusComposer(), true),
     "ctrl+k": () => (setDrawer(true), requestAnimationFrame(() => search.current?.focus()), true),
     "ctrl+shift+o": () => (start(), true),
     escape: () => drawer && (setDrawer(false), true),
