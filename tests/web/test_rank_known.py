@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from feedback.judgements import Ranking
 from tests.serving.live import Live
 from tests.web.test_interruptions import HELD, SIDES, is_blind, shown, text_of, try_several
@@ -59,3 +61,25 @@ async def test_escape_stops_four_that_are_written_and_what_there_is_is_ranked(pa
     await saved(page)
     kept = served.ledger.completions(tuple(served.ledger.completion_ids()))
     assert [each.partial for each in kept.values()] == [True] * 4
+
+
+@pytest.mark.parametrize(("how", "done"), [("2 side by side", "b"), ("4 to rank", "Control+Enter")])
+async def test_a_first_question_is_in_the_list_while_its_answers_are_judged(
+    page: Any, served: Live, how: str, done: str
+) -> None:
+    served.engine.set(says={"tea?": SIDES}, hold_at=HELD)
+    await try_several(page, how, "tea?")
+    listed = page.get_by_role("navigation", name="Conversations").get_by_role("link", name="tea?")
+    await listed.wait_for()
+    begun = await shown(page, int(how[0]))
+    await page.get_by_role("button", name="New").click()
+    await page.get_by_text("What would you like to know?").wait_for()
+    await listed.click()
+    assert await shown(page, int(how[0])) == begun
+    served.engine.set(hold_at=None)
+    await page.get_by_text("The answers are complete.").or_(page.get_by_text("Submit ranking")).wait_for()
+    for key in ("1", "2", "3", "4", done) if done == "Control+Enter" else done:
+        await page.keyboard.press(key)
+    await saved(page)
+    await page.get_by_role("button", name="More for tea?").wait_for()  # the server's by now
+    assert await listed.count() == 1

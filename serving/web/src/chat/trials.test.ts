@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { TreeNode } from "../api/client";
-import { openTrial, rememberTrial } from "./open_trials";
+import { firstQuestions, openTrial, rememberTrial } from "./open_trials";
 import { ChatStore } from "./store";
 import { indexed, turnsTo } from "./tree";
 import { rankingOf } from "./trials";
@@ -46,4 +46,12 @@ test("a refresh finds them in the order that was drawn", () => {
   const { trial } = ranked(4);
   rememberTrial("web-1", trial, null);
   expect(openTrial("web-1")).toEqual(trial);
+});
+
+test("a conversation is told of by its trial only if it begins with that", () => {
+  const { trial } = ranked(2);
+  rememberTrial("web-1", trial, null);
+  rememberTrial("web-2", { ...trial, asked: { known: new Set(["c:0"]) } }, null);
+  rememberTrial("web-3", { ...trial, asked: { known: new Set() } }, null);
+  expect([...firstQuestions()]).toEqual([["web-3", "tea?"]]);
 });
