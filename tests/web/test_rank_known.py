@@ -1,4 +1,4 @@
-"""Answers that are ranked by what there is of them: those made before, blind, and those stopped as they are written."""
+"""Answers that are ranked otherwise than as four: made before, stopped early, found in the list, as many as wanted."""
 
 from typing import Any
 
@@ -83,3 +83,14 @@ async def test_a_first_question_is_in_the_list_while_its_answers_are_judged(
     await saved(page)
     await page.get_by_role("button", name="More for tea?").wait_for()  # the server's by now
     assert await listed.count() == 1
+
+
+async def test_so_many_are_written_to_be_ranked_as_one_wants(page: Any, served: Live) -> None:
+    await page.get_by_role("radio", name="4 to rank").check(force=True)
+    await page.get_by_label("How many to rank").select_option("3 to rank")
+    await page.reload()
+    served.engine.set(says={"tea?": SIDES})
+    await try_several(page, "3 to rank", "tea?")
+    await page.get_by_role("button", name="Submit ranking").wait_for()
+    await shown(page, 3)
+    assert len(served.ledger.completion_ids()) == 3

@@ -77,6 +77,30 @@ test("how many answers one wants outlives a refresh, and a temporary chat, which
   expect(localStorage.length).toBe(0);
 });
 
+test("as many are asked for as one wants to rank, three to eight, and that is kept like the mode", async () => {
+  const asked = gateway({ "POST /v1/comparisons": () => new Streamed().response });
+  const pane = (id: string) =>
+    render(<ChatPane store={new ChatStore(id, false)} title="" menu={null} onSignedOut={vi.fn()} />);
+  const count = () => screen.queryByLabelText<HTMLSelectElement>("How many to rank");
+  const first = pane("web-1");
+  expect(count()).toBeNull();
+  fireEvent.click(screen.getByLabelText("4 to rank"));
+  expect([...count()!.options].map(({ value }) => value)).toEqual(["3", "4", "5", "6", "7", "8"]);
+  fireEvent.change(count()!, { target: { value: "6" } });
+  fireEvent.click(screen.getByLabelText("2 side by side"));
+  first.unmount();
+  const second = pane("web-2");
+  fireEvent.click(screen.getByLabelText("6 to rank"));
+  write("tea?");
+  fireEvent.click(send());
+  await screen.findByText("6 answers are being written: 0 finished.");
+  expect(asked.map(({ path, body }) => [path, body!["k"]])).toEqual([["/v1/comparisons", 6]]);
+  second.unmount();
+  localStorage.setItem("ratchet.ranked", "9");
+  pane("web-3");
+  expect(screen.getByLabelText<HTMLInputElement>("4 to rank").checked).toBe(true);
+});
+
 test("an answer that ended at its greatest length says so, as it is written and as it is kept", async () => {
   const answer = new Streamed();
   const kept = { ...node("cmp_1:0", "And so"), finish_reason: "length" };

@@ -151,7 +151,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
           following.toEnd();
         }}
         trying={trial !== null && !decided}
-        onTry={(text, mode) => begin(trialOf(store, text, mode))}
+        onTry={(text, count) => begin(trialOf(store, text, count))}
       />
       {more.pair && <OneMore pair={more.pair} onClose={more.done} />}
       <Announcer writing={writing !== null} text={turns.at(-1)?.node.content ?? ""} failed={failure !== null} />

@@ -4,17 +4,14 @@ import type { ChatStore } from "./store";
 import type { Trial } from "./Trial";
 import type { Turn } from "./tree";
 
-/** How many answers a question is to get. */
-export type Mode = "one" | "two" | "four";
-
-/** New answers to a question, blind: of a release's two sides if there is one. */
-export function trialOf(store: ChatStore, text: string, mode: "two" | "four"): Trial {
+/** `k` new answers to a question, blind: of a release's two sides if there is one. */
+export function trialOf(store: ChatStore, text: string, k: number): Trial {
   const messages: Message[] = [{ role: "user", content: text }];
   const parent = store.state.head;
   const { model: _, ...request } = store.request(parent, messages);
-  const source = { kind: "blind" as const, request: { ...request, model: "auto", k: mode === "two" ? 2 : 4 } };
+  const source = { kind: "blind" as const, request: { ...request, model: "auto", k } };
   const asked = { known: new Set(store.state.nodes.keys()) };
-  return { parent, messages, way: { kind: mode === "two" ? "compare" : "rank", source }, asked };
+  return { parent, messages, way: { kind: k === 2 ? "compare" : "rank", source }, asked };
 }
 
 /** Another answer beside the one that is shown; drawn which is left: people like one side better. */
