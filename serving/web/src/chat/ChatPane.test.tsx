@@ -125,3 +125,29 @@ test("an answer that ended at its greatest length says so, as it is written and 
   render(<ChatPane store={store} title="" menu={null} onSignedOut={vi.fn()} />);
   await screen.findByText(/cut off at its greatest length/);
 });
+
+test("a screen reader is told that an answer begins, and how long it is once it is finished", async () => {
+  const answers = [new Streamed(), new Streamed()];
+  gateway({
+    "POST /v1/chat/completions": answers.map(({ response }) => response),
+    "GET /v1/conversations/web-1": failure(404, "There is none."),
+    "GET /v1/feedback": () => json({ object: "list", data: [], has_more: false }),
+  });
+  render(<ChatPane store={new ChatStore("web-1", false)} title="" menu={null} onSignedOut={vi.fn()} />);
+  const spoken = () => document.querySelector("main > [role=status]")!.textContent;
+  const ask = async (question: string) => {
+    write(question);
+    fireEvent.click(send());
+    await waitFor(() => expect(spoken()).toBe("The answer is being written."));
+  };
+  expect(spoken()).toBe("");
+  await ask("tea?");
+  answers[0]!.text(0, "Green, and mild.", FACTS);
+  answers[0]!.finish(0);
+  answers[0]!.end();
+  await waitFor(() => expect(spoken()).toBe("The answer is finished: 3 words."));
+  await ask("milk?");
+  answers[1]!.breakOff();
+  await waitFor(() => expect(spoken()).toBe("")); // why it failed is an alert
+  expect(screen.getByRole("alert")).toBeTruthy();
+});
