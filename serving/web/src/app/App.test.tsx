@@ -226,3 +226,12 @@ test("a search goes on for as long as there may be more, and past pages without 
   const searched = asked.filter(({ path }) => path.includes("q=tea")).map(({ path }) => new URL(path, "http://x"));
   expect(searched.map((url) => url.searchParams.get("after"))).toEqual([null, "web-7", "web-4"]);
 });
+
+test("single keys work where a radio has the focus, and not in a field", async () => {
+  await arrive({});
+  const sheet = () => screen.queryByText("Keyboard shortcuts", { selector: "h2" });
+  fireEvent.keyDown(await screen.findByLabelText("Message"), { key: "?" });
+  expect(sheet()).toBeNull();
+  fireEvent.keyDown(screen.getByLabelText("2 side by side"), { key: "?" });
+  expect(sheet()).toBeTruthy();
+});

@@ -14,18 +14,21 @@ interface ConversationListProps {
   current: string | null;
   /** What is being answered, by conversation: the server lists one only once its first answer is there. */
   writing: ReadonlyMap<string, string>;
+  /** Likewise what is asked of several answers, until one of them is chosen. */
+  judged: ReadonlyMap<string, string>;
   searchField: RefObject<HTMLInputElement | null>;
   onOpen: () => void;
   onDeleted: (id: string) => void;
 }
 
-export function ConversationList({ list, current, writing, searchField, onOpen, onDeleted }: ConversationListProps) {
+export function ConversationList(props: ConversationListProps) {
+  const { list, current, writing, judged, searchField, onOpen, onDeleted } = props;
   const [search, setSearch] = useState("");
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
   const searched = useSearch(list, words.join(" "));
   const known = new Set(list.items.map((item) => item.id));
   const all = words.length ? [...list.items, ...list.found.filter((item) => !known.has(item.id))] : list.items;
-  const begun = [...writing].filter(([id]) => !words.length && !known.has(id));
+  const begun = [...new Map([...judged, ...writing])].filter(([id]) => !words.length && !known.has(id));
   const found = all.filter((item) => words.every((word) => item.title.toLowerCase().includes(word)));
   return (
     <nav aria-label="Conversations" className="conversations">
@@ -58,7 +61,7 @@ export function ConversationList({ list, current, writing, searchField, onOpen, 
       <ul>
         {begun.map(([id, question]) => (
           <li key={id} className={id === current ? "current" : undefined}>
-            <Entry id={id} title={question} current={id === current} writing onOpen={onOpen} />
+            <Entry id={id} title={question} current={id === current} writing={writing.has(id)} onOpen={onOpen} />
           </li>
         ))}
         {found.map((item) => (

@@ -4,7 +4,7 @@ import { ChatPane } from "../chat/ChatPane";
 import { Chats } from "../chat/chats";
 import { keepDraft } from "../chat/drafts";
 import { forgetWords } from "../chat/begun_words";
-import { forgetTrial } from "../chat/open_trials";
+import { firstQuestions, forgetTrial } from "../chat/open_trials";
 import { forgetStream } from "../chat/pending";
 import { mayUse, Navigation } from "../console/navigation";
 import { Boundary } from "./Boundary";
@@ -74,8 +74,8 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
   };
 
   useKeys({
-    "?": (event) => !isTyping(event) && (setOpen("help"), true),
-    "/": (event) => !isTyping(event) && (focusComposer(), true),
+    "?": (event) => !isTyping(event.target, event.key) && (setOpen("help"), true),
+    "/": (event) => !isTyping(event.target, event.key) && (focusComposer(), true),
     "ctrl+k": () => (setDrawer(true), requestAnimationFrame(() => search.current?.focus()), true),
     "ctrl+shift+o": () => (start(), true),
     escape: () => drawer && (setDrawer(false), true),
@@ -117,6 +117,7 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
             list={list}
             current={named}
             writing={chats.writing()}
+            judged={firstQuestions()}
             searchField={search}
             onOpen={() => setDrawer(false)}
             onDeleted={(id) => {

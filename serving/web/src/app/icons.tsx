@@ -28,6 +28,7 @@ export const MoreIcon = icon(
 export const LeftIcon = icon(<path d="m12 5-5 5 5 5" />);
 export const RightIcon = icon(<path d="m8 5 5 5-5 5" />);
 export const DownIcon = icon(<path d="M10 4v12M5 11l5 5 5-5" />);
+export const OpenIcon = icon(<path d="m5 8 5 5 5-5" />);
 export const SidesIcon = icon(<path d="M3.5 4.5h5.5v11H3.5zM11 4.5h5.5v11H11z" />);
 export const FlagIcon = icon(<path d="M5 17V3.5M5 4h9.5l-2 3.5 2 3.5H5" />);
 export const RankIcon = icon(<path d="M8 5h9M8 10h9M8 15h9M3.5 4.5v11M2 14l1.5 1.5L5 14" />);

@@ -27,7 +27,9 @@ function nameOf(event: KeyboardEvent): string {
   return `ctrl+${event.shiftKey ? "shift+" : ""}${key}`;
 }
 
-export function isTyping(event: KeyboardEvent): boolean {
-  const target = event.target;
-  return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
+/** Whether text is written there, or a switch that has the focus needs the key for itself. */
+export function isTyping(target: EventTarget | null, key = ""): boolean {
+  if (!(target instanceof HTMLElement)) return false;
+  if (target.matches("input:is([type=checkbox], [type=radio])")) return key === " " || key.startsWith("Arrow");
+  return target.isContentEditable || target.matches("input, textarea, select");
 }

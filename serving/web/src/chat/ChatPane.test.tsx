@@ -77,6 +77,30 @@ test("how many answers one wants outlives a refresh, and a temporary chat, which
   expect(localStorage.length).toBe(0);
 });
 
+test("as many are asked for as one wants to rank, three to eight, and that is kept like the mode", async () => {
+  const asked = gateway({ "POST /v1/comparisons": () => new Streamed().response });
+  const pane = (id: string) =>
+    render(<ChatPane store={new ChatStore(id, false)} title="" menu={null} onSignedOut={vi.fn()} />);
+  const count = () => screen.queryByLabelText<HTMLSelectElement>("How many to rank");
+  const first = pane("web-1");
+  expect(count()).toBeNull();
+  fireEvent.click(screen.getByLabelText("4 to rank"));
+  expect([...count()!.options].map(({ value }) => value)).toEqual(["3", "4", "5", "6", "7", "8"]);
+  fireEvent.change(count()!, { target: { value: "6" } });
+  fireEvent.click(screen.getByLabelText("2 side by side"));
+  first.unmount();
+  const second = pane("web-2");
+  fireEvent.click(screen.getByLabelText("6 to rank"));
+  write("tea?");
+  fireEvent.click(send());
+  await screen.findByText("6 answers are being written: 0 finished.");
+  expect(asked.map(({ path, body }) => [path, body!["k"]])).toEqual([["/v1/comparisons", 6]]);
+  second.unmount();
+  localStorage.setItem("ratchet.ranked", "9");
+  pane("web-3");
+  expect(screen.getByLabelText<HTMLInputElement>("4 to rank").checked).toBe(true);
+});
+
 test("an answer that ended at its greatest length says so, as it is written and as it is kept", async () => {
   const answer = new Streamed();
   const kept = { ...node("cmp_1:0", "And so"), finish_reason: "length" };
@@ -100,4 +124,30 @@ test("an answer that ended at its greatest length says so, as it is written and 
   await store.open();
   render(<ChatPane store={store} title="" menu={null} onSignedOut={vi.fn()} />);
   await screen.findByText(/cut off at its greatest length/);
+});
+
+test("a screen reader is told that an answer begins, and how long it is once it is finished", async () => {
+  const answers = [new Streamed(), new Streamed()];
+  gateway({
+    "POST /v1/chat/completions": answers.map(({ response }) => response),
+    "GET /v1/conversations/web-1": failure(404, "There is none."),
+    "GET /v1/feedback": () => json({ object: "list", data: [], has_more: false }),
+  });
+  render(<ChatPane store={new ChatStore("web-1", false)} title="" menu={null} onSignedOut={vi.fn()} />);
+  const spoken = () => document.querySelector("main > [role=status]")!.textContent;
+  const ask = async (question: string) => {
+    write(question);
+    fireEvent.click(send());
+    await waitFor(() => expect(spoken()).toBe("The answer is being written."));
+  };
+  expect(spoken()).toBe("");
+  await ask("tea?");
+  answers[0]!.text(0, "Green, and mild.", FACTS);
+  answers[0]!.finish(0);
+  answers[0]!.end();
+  await waitFor(() => expect(spoken()).toBe("The answer is finished: 3 words."));
+  await ask("milk?");
+  answers[1]!.breakOff();
+  await waitFor(() => expect(spoken()).toBe("")); // why it failed is an alert
+  expect(screen.getByRole("alert")).toBeTruthy();
 });

@@ -63,7 +63,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
     e: (event) => free(event) && !chat.temporary && (setCorrecting(last), true),
   });
   const inEditor = turns.some(({ node }) => node.completion_id === correcting); // else of another branch, or deleted
-  const free = (event: KeyboardEvent) => !isTyping(event) && last !== null && !writing && !trial && !inEditor;
+  const free = ({ target, key }: KeyboardEvent) => !isTyping(target, key) && last !== null && !writing && !trial && !inEditor;
   const decide = (winner: string | null) => {
     const question = words(trial!.messages);
     forgetDraft(store.state.id, question);
@@ -151,7 +151,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
           following.toEnd();
         }}
         trying={trial !== null && !decided}
-        onTry={(text, mode) => begin(trialOf(store, text, mode))}
+        onTry={(text, count) => begin(trialOf(store, text, count))}
       />
       {more.pair && <OneMore pair={more.pair} onClose={more.done} />}
       <Announcer writing={writing !== null} text={turns.at(-1)?.node.content ?? ""} failed={failure !== null} />

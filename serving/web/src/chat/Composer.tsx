@@ -2,9 +2,9 @@ import { useEffect, useLayoutEffect, useRef, useState, type KeyboardEvent } from
 import { SendIcon, StopIcon } from "../app/icons";
 import { draftOf, keepDraft, NEW } from "./drafts";
 import type { ChatState } from "./chat_state";
-import { chooseMode, chosenMode } from "./mode";
+import { HowMany } from "./HowMany";
+import { keepWanted, wantedBefore } from "./mode";
 import type { ChatStore } from "./store";
-import type { Mode } from "./trials";
 
 interface ComposerProps {
   store: ChatStore;
@@ -13,19 +13,13 @@ interface ComposerProps {
   onSent: () => void;
   /** Answers are being judged: the next question waits for the one to go on from. */
   trying: boolean;
-  onTry: (text: string, mode: "two" | "four") => void;
+  onTry: (text: string, count: number) => void;
 }
-
-const MODES: [Mode, string, string][] = [
-  ["one", "1 answer", "One answer"],
-  ["two", "2 side by side", "Two answers side by side, blind"],
-  ["four", "4 to rank", "Four answers to rank, blind"],
-];
 
 export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: ComposerProps) {
   const place = chat.status === "new" ? NEW : chat.id;
   const [text, setText] = useState(() => draftOf(place));
-  const [mode, setMode] = useState(chosenMode);
+  const [wanted, setWanted] = useState(wantedBefore);
   const field = useRef<HTMLTextAreaElement>(null);
   const first = useRef(trying);
   const change = (value: string) => {
@@ -56,8 +50,8 @@ export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: Com
     setText(""); // the draft is kept until the server has begun to answer
     onSent();
     // What is kept nowhere cannot be judged: a temporary chat gives one answer, and the choice stands for the next chat.
-    if (mode === "one" || chat.temporary) void store.ask(said);
-    else onTry(said, mode);
+    if (wanted.mode === "one" || chat.temporary) void store.ask(said);
+    else onTry(said, wanted.mode === "two" ? 2 : wanted.ranked);
   };
   const pressed = (event: KeyboardEvent<HTMLElement>) => {
     if (event.nativeEvent.isComposing) return;
@@ -102,16 +96,7 @@ export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: Com
           </button>
         )}
       </div>
-      {!chat.temporary && (
-        <div className="modes" role="radiogroup" aria-label="How many answers">
-          {MODES.map(([value, label, title]) => (
-            <label key={value} title={title}>
-              <input type="radio" name="mode" checked={mode === value} onChange={() => (chooseMode(value), setMode(value))} />
-              <span>{label}</span>
-            </label>
-          ))}
-        </div>
-      )}
+      {!chat.temporary && <HowMany wanted={wanted} onWant={(now) => (keepWanted(now), setWanted(now))} />}
     </form>
   );
 }

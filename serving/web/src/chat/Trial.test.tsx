@@ -1,4 +1,4 @@
-import { fireEvent, render, screen } from "@testing-library/react";
+import { fireEvent, render, screen, waitFor } from "@testing-library/react";
 import { afterEach, expect, test, vi } from "vitest";
 import { accepted, gateway, json, Streamed } from "../rating/gateway_double";
 import { TrialView, type Trial } from "./Trial";
@@ -35,6 +35,20 @@ test("an answer that was stopped before it began is not ranked, and the others a
   await screen.findByText(/^Saved/);
   const { comparison_id, candidates, ranking } = asked.at(-1)!.body!;
   expect([comparison_id, candidates, ranking]).toEqual([undefined, ["c:0", "c:2"], [["c:0", "c:2"]]]);
+});
+
+test("Escape stops them while they are written, and not once they are there", async () => {
+  const { streamed, asked } = shown();
+  const stops = () => asked.filter(({ path }) => path.endsWith("/cancel")).map(({ path }) => path);
+  for (const slot of [0, 1, 2]) streamed.text(slot, "Air.", FACTS);
+  await waitFor(() => expect(screen.getAllByText("Air.")).toHaveLength(3));
+  fireEvent.keyDown(document.body, { key: "Escape" });
+  expect(stops()).toEqual(["/v1/chat/completions/cmp_1/cancel"]);
+  for (const slot of [0, 1, 2]) streamed.finish(slot, CUT);
+  streamed.end();
+  await screen.findByText("Submit ranking");
+  fireEvent.keyDown(document.body, { key: "Escape" });
+  expect(stops()).toHaveLength(1);
 });
 
 test.each([

@@ -4,6 +4,7 @@ import type { Message } from "../api/client";
 import { Comparison, RankingBoard, type Memory, type Source } from "../rating";
 import { begunIn, type Answers } from "../rating/answers";
 import { useAnswers } from "../rating/useAnswers";
+import { useHotkeys } from "../rating/useHotkeys";
 import { Markdown } from "./Markdown";
 
 export interface Trial {
@@ -18,7 +19,7 @@ type Way =
   | { kind: "compare"; source: Source }
   /** New ones, blind. */
   | { kind: "rank"; source: Source }
-  /** Those that are there. */
+  /** Those that are there, blind until they are ranked. */
   | { kind: "rank-known"; answers: Ranked };
 
 type Ranked = { completionId: string; text: string; policy?: string | null }[];
@@ -83,6 +84,7 @@ interface NewRankingProps {
 function NewRanking({ source, memory, onDecided, onClose }: NewRankingProps) {
   const { answers, phase, problem, stop, again } = useAnswers(source, memory);
   const known = rankable(answers);
+  useHotkeys({ escape: stop }, phase === "writing");
   if (phase === "ended" && known.length >= 2) {
     // What was offered is ranked as a whole; without those that never began, the answers are named one by one.
     const whole = known.length === answers.slots.length && answers.comparisonId;
@@ -114,7 +116,7 @@ function NewRanking({ source, memory, onDecided, onClose }: NewRankingProps) {
             Try again
           </button>
         ) : (
-          <button type="button" onClick={stop}>
+          <button type="button" aria-keyshortcuts="Escape" title="Stop (Esc)" onClick={stop}>
             Stop and rank what there is
           </button>
         )}

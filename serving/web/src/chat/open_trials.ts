@@ -2,6 +2,7 @@
 import { stop } from "../api/feedback";
 import type { Ranking } from "../rating";
 import { SessionKeep } from "./session_keep";
+import { words } from "./tree";
 import type { Trial } from "./Trial";
 
 interface Kept extends Omit<Trial, "asked"> {
@@ -30,6 +31,12 @@ export function openTrial(conversationId: string): Trial | null {
   if (!kept) return null;
   const { known, ranking: _, ...trial } = kept;
   return { ...trial, asked: known && { known: new Set(known) } };
+}
+
+/** The first questions of conversations that begin with a judgement, by conversation. */
+export function firstQuestions(): ReadonlyMap<string, string> {
+  const first = Object.entries(trials.all()).filter(([, { known }]) => known?.length === 0);
+  return new Map(first.map(([id, { messages }]) => [id, words(messages)]));
 }
 
 /** With the trial that it is of, as long as that waits. */

@@ -2,7 +2,7 @@
 export class SessionKeep<T> {
   constructor(private readonly key: string) {}
 
-  private all(): Record<string, T> {
+  all(): Record<string, T> {
     try {
       return JSON.parse(sessionStorage.getItem(this.key) ?? "{}") as Record<string, T>;
     } catch {

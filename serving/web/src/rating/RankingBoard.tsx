@@ -1,12 +1,12 @@
 import { DndContext, PointerSensor, useSensor, useSensors } from "@dnd-kit/core";
 import { useEffect, useId, useLayoutEffect, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
+import { isTyping } from "../app/useKeys";
 import { RankRow, type Control } from "./RankRow";
 import { groupsOf, listed, rank, resumed, sent, shelfOf, type Move, type Ranking } from "./ranking";
 import { afterPlacing, keyDone } from "./ranking_keys";
 import { announcement, letterOf, summary } from "./ranking_words";
 import { beside, Places, spotOf } from "./Places";
 import { Status } from "./Status";
-import { isWriting } from "./useHotkeys";
 import type { Memory } from "./useAnswers";
 import { useStanding } from "./useStanding";
 
@@ -184,7 +184,7 @@ function useKeptFocus(locked: boolean) {
   const section = useRef<HTMLElement>(null);
   // The keys work at once, unless somebody is writing elsewhere.
   useLayoutEffect(() => {
-    if (isWriting(document.activeElement)) return;
+    if (isTyping(document.activeElement)) return;
     // "Submit" and "Undo" take each other's place, and the focus with them.
     const first = locked ? ["[data-control='undo']"] : [".r-shelf [data-handle]", "[data-handle]"];
     const found = first.map((each) => section.current?.querySelector<HTMLElement>(each));

@@ -1,11 +1,6 @@
 import { useEffect, useLayoutEffect, useRef, type RefObject } from "react";
 import { turnedOff } from "../app/single_keys";
-
-/** Keys that write text, or that a control under the focus needs for itself, are left alone. */
-export function isWriting(target: EventTarget | null): boolean {
-  if (!(target instanceof HTMLElement)) return false;
-  return target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
-}
+import { isTyping } from "../app/useKeys";
 
 /** Plain keys on the whole page, by `event.key` in lower case, while nobody writes and no dialog is open but around it. */
 export function useHotkeys(keys: Readonly<Record<string, () => void>>, active: boolean, within?: RefObject<HTMLElement | null>): void {
@@ -18,7 +13,7 @@ export function useHotkeys(keys: Readonly<Record<string, () => void>>, active: b
     if (!active) return;
     const pressed = (event: KeyboardEvent) => {
       if (event.defaultPrevented || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-      if (turnedOff(event) || isWriting(event.target)) return;
+      if (turnedOff(event) || isTyping(event.target, event.key)) return;
       const dialog = document.querySelector("dialog[open], [aria-modal='true']");
       if (dialog && !dialog.contains(within?.current ?? null)) return;
       const act = current.current[event.key.toLowerCase()];
