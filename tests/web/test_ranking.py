@@ -9,7 +9,7 @@ from feedback.judgements import Comparison, Ranking
 from serving import checks
 from tests.serving.live import Live
 from tests.web.test_interruptions import HELD, SIDES, shown, try_several
-from tests.web.test_page import LONG, answered, ask
+from tests.web.test_page import LONG, answered, ask, feedback
 from tests.web.test_rating import asked, given, saved, standing
 
 
@@ -219,3 +219,25 @@ async def test_a_pair_comes_again_swapped_and_the_chat_stays_where_it_is(
     assert [each.lane == "repeat" for each in said] == [False, True, False], "one a session"
     [counts] = checked(said, served.gateway.archive).values()
     assert (counts.same, counts.other) == (1, 0)
+
+
+@pytest.mark.parametrize("first", ["2 side by side", "4 to rank"])
+async def test_the_next_question_is_judged_anew_where_the_last_one_stands(page: Any, served: Live, first: str) -> None:
+    """Without closing what was decided: whoever chose a way of asking goes on asking in it."""
+    served.engine.set(says={"tea?": "Green.", "coffee?": "Black."})
+    await try_several(page, first, "tea?")
+    await decided(page)
+    await ask(page, "coffee?")
+    await page.get_by_text("Black.").nth(1).wait_for()
+    await decided(page)
+    asked_of = [kept["about"]["question"] for kept in await feedback(served)]
+    assert asked_of == ["tea?", "coffee?"]
+
+
+async def decided(page: Any) -> None:
+    """The first of the answers is the best, and the chat goes on from it."""
+    ranks = page.get_by_role("button", name="Submit ranking")
+    await ranks.or_(page.get_by_text("The answers are complete.")).first.wait_for()
+    for key in ("1", "Control+Enter") if await ranks.count() else ("a",):
+        await page.keyboard.press(key)
+    await saved(page)

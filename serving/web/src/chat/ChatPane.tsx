@@ -31,6 +31,8 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   const chat = useSyncExternalStore(store.subscribe, store.snapshot);
   const { writing, failure, nodes } = chat;
   const [trial, setTrial] = useState<Trial | null>(() => openTrial(chat.id));
+  /** Which one it is in this chat: the next is drawn anew, even where it takes the place of one that was decided. */
+  const nth = useRef(0);
   const [decided, setDecided] = useState(false);
   const more = useOneMore();
   /** What the chat goes on from, once it is chosen. */
@@ -41,6 +43,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
     setDecided(false);
     setStuck(null);
     setTrial(next);
+    nth.current += 1;
     chosen.current = null;
     forgetSaid(); // the answers of a trial may have been judged in it
     if (next?.way.kind === "rank-known") rememberTrial(store.state.id, next, null);
@@ -125,7 +128,9 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
           ))}
           {asked && !writing && <Question text={words(asked.messages)} />}
           {failure?.shown && !writing && !trial && <BrokenOff text={failure.shown} />}
-          {trial && <TrialView trial={trial} memory={memory!} onDecided={decide} onClose={() => void close()} />}
+          {trial && (
+            <TrialView key={nth.current} trial={trial} memory={memory!} onDecided={decide} onClose={() => void close()} />
+          )}
           {trial && stuck && (
             <p className="muted small" role="alert">
               The chat could not go on from what you chose.{" "}
