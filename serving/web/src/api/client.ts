@@ -230,7 +230,7 @@ export function explain(error: unknown): string {
     case "stream_broken":
       return "The connection broke off while the answer was being written.";
     case "rate_limit_exceeded":
-      return `Too many requests at once.${wait}`;
+      return `Too many requests just now.${wait}`;
     case "quota_exceeded":
       return `Your limit for today is used up.${wait}`;
     case "engine_unavailable":

@@ -38,7 +38,10 @@ describe("a ranking by keys alone", () => {
     press("2", "1", "4", "3");
     expect(screen.getByText("B > A > D > C")).toBeTruthy();
     submit();
+    expect(screen.queryByText("The chat goes on from the best.")).toBeNull();
     await says(/^Saved: B > A > D > C$/);
+    expect(screen.getByText("The chat goes on from the best.")).toBeTruthy();
+    expect(screen.queryByText(/Drag by the handle/)).toBeNull();
     expect(bodies(asked)).toEqual([
       ["POST /v1/feedback", { ...RANKING, ranking: [["r:1"], ["r:0"], ["r:3"], ["r:2"]] }],
     ]);

@@ -88,11 +88,7 @@ export function RankingBoard(props: RankingBoardProps) {
       onBlur={() => setInHand(false)}
     >
       <div className="r-row">
-        <span className="r-muted">
-          {inHand && !locked
-            ? `Answer ${letterOf(ranking, focus)} has the keys: a digit gives it a place, ↑ ↓ go on to the others.`
-            : "Drag by the handle, choose a place, or go to a handle by Tab and use the keys."}
-        </span>
+        <Hint board={board} inHand={inHand} />
         <button
           type="button"
           className="r-link r-end"
@@ -127,6 +123,21 @@ export function RankingBoard(props: RankingBoardProps) {
 type Board = ReturnType<typeof useBoard>;
 
 /** Always in sight: what the ranking is, what can be done with it, and what became of it. */
+/** What is to be done; nobody has keys on a phone. */
+function Hint({ board: { ranking, focus, locked }, inHand }: { board: Board; inHand: boolean }) {
+  if (locked) return <span className="r-muted">{ranking.noneAcceptable ? "Ranked." : "The chat goes on from the best."}</span>;
+  return (
+    <>
+      <span className="r-muted r-by-keys">
+        {inHand
+          ? `Answer ${letterOf(ranking, focus)} has the keys: a digit gives it a place, and the next answer has them then. ↑ ↓ go to the others.`
+          : "Drag by the handle, choose a place, or go to a handle by Tab and use the keys."}
+      </span>
+      <span className="r-muted r-by-finger">Drag by the handle, or choose a place.</span>
+    </>
+  );
+}
+
 function Foot({ board, onClose }: { board: Board; onClose: (() => void) | undefined }) {
   const { ranking, locked, kept, move } = board;
   return (
