@@ -175,7 +175,9 @@ async def test_a_swap_in_mid_stream_is_not_noticed(page: Any, served: Live, even
     await answered(page, "Line 399 of it.")
     await ask(page, "and now?")
     await answered(page, "New.")
-    await page.get_by_text("policy-v1").first.wait_for()
+    await page.get_by_text("policy-v1").wait_for()
+    answers = await page.get_by_role("article", name="Answer").all_inner_texts()
+    assert [re.findall(r"policy-v\d+", said) for said in answers] == [["policy-v0"], ["policy-v1"]]
     assert await page.get_by_role("alert").count() == 0
 
 
