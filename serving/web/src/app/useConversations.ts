@@ -117,6 +117,12 @@ export function useConversations(onSignedOut: () => void): Conversations {
   );
 
   useEffect(() => void refresh(), [refresh]);
+  // Whoever comes back may have begun or deleted some in another browser.
+  useEffect(() => {
+    const back = () => void refresh();
+    window.addEventListener("focus", back);
+    return () => window.removeEventListener("focus", back);
+  }, [refresh]);
   const haveRead = useCallback(() => setAftermath([]), []);
   return { items, found, search, hasMore, problem, more, refresh, rename, remove, aftermath, haveRead, guarded };
 }

@@ -131,7 +131,7 @@ describe("a thumb", () => {
     gateway({ "POST /v1/feedback": json({ object: "feedback", id: "fb_1", type: "rating", status: "replaced" }) });
     render(<ThumbBar completionId={ID} />);
     fireEvent.click(up());
-    await says(/Not saved\. This judgement was changed elsewhere/);
+    await says(/Not saved\. It was changed or deleted elsewhere/);
   });
 });
 

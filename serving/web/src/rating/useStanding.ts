@@ -1,5 +1,5 @@
 import { useCallback, useRef, useState } from "react";
-import { explain, type Accepted } from "../api/client";
+import { ApiError, explain, type Accepted } from "../api/client";
 import { give, newClientId, takeBack, uncertain, type Said } from "../api/feedback";
 
 /** "saved" and "removed" are said only after the ledger has it; "failed" keeps what was wanted for another try. */
@@ -22,7 +22,7 @@ interface Kept {
   body: string;
 }
 
-const CHANGED = "This judgement was changed elsewhere meanwhile.";
+const CHANGED = "It was changed or deleted elsewhere meanwhile: load the page again to see what stands.";
 
 /**
  * One judgement, kept as wanted: what is wanted while a request runs follows it, the latest only.
@@ -75,7 +75,7 @@ export function useStanding(initial: { id: string; said: Said } | null = null): 
       setPhase(wanted.current === null ? "removed" : "saved");
       return true;
     } catch (error) {
-      setProblem(explain(error));
+      setProblem(error instanceof ApiError && error.code === "conflict" ? CHANGED : explain(error));
       setPhase("failed");
       return false;
     }
