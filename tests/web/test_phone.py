@@ -73,8 +73,8 @@ async def drag(phone: Any, finger: Finger, name: str, target: str, eventually: A
     await phone.locator(".r-dragging").first.wait_for(state="detached")
 
 
-async def four(phone: Any, served: Live) -> None:
-    served.engine.set(says={"tea?": SIDES})
+async def four(phone: Any, served: Live, says: Any = SIDES) -> None:
+    served.engine.set(says={"tea?": says})
     await try_several(phone, "4 to rank", "tea?")
     await phone.get_by_role("button", name="Submit ranking").wait_for()
 
@@ -95,7 +95,7 @@ async def test_answers_are_ranked_by_finger(phone: Any, finger: Finger, served: 
 
 
 async def test_a_finger_beside_the_handles_scrolls(phone: Any, finger: Finger, served: Live) -> None:
-    await four(phone, served)
+    await four(phone, served, "Green, as it is drunk in China.\n\n" * 8)
     thread = phone.locator(".scroll")
     before = await thread.evaluate("thread => { thread.scrollTop = 0; return thread.scrollTop; }")
     box = await phone.locator(".r-answer .markdown").first.bounding_box()
