@@ -1,5 +1,6 @@
 """The web page as it was built: its files, from memory, with what keeps foreign scripts out of it."""
 
+import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,30 +22,23 @@ TYPES = {
     ".woff": "font/woff", ".ttf": "font/ttf", ".json": "application/json", ".map": "application/json",
     ".webmanifest": "application/manifest+json", ".txt": "text/plain; charset=utf-8",
 }  # fmt: skip
-HEADERS = {
-    # Styles: what typesets formulas writes them into its elements.
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-}
+# The element of style that the library of plots puts into each drawing: tests/web see when another version differs.
+PLOT_STYLE = "sha256-jSYQUrW7J0b3jPqhZP9C2Xh1PyJKHKXd4s0fpGGKrww="
 # As the page looks, without any of its files: a build need not be there, nor need anybody be signed in.
-NOWHERE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Not found · Ratchet</title>
-<style>
+NOWHERE_STYLE = """
 body { display: grid; min-height: 100vh; margin: 0; place-items: center; background: light-dark(#fcfbf9, #191a1c);
   color: light-dark(#1f1e1c, #e8e6e2); font: 16px / 1.55 system-ui, sans-serif; }
 main { width: min(22rem, 100% - 3rem); }
 h1 { font-size: 1.75rem; letter-spacing: -0.02em; }
 a { color: light-dark(#9c4421, #e8935f); }
-</style>
+"""
+NOWHERE = f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Not found · Ratchet</title>
+<style>{NOWHERE_STYLE}</style>
 <main>
 <h1>Ratchet</h1>
 <p>There is no such page here.</p>
@@ -52,6 +46,24 @@ a { color: light-dark(#9c4421, #e8935f); }
 </main>
 </html>
 """
+
+
+def digest_of(style: str) -> str:
+    """What a policy calls an element of this text."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}"
+
+
+HEADERS = {
+    # Of styles only attributes may come with markup: what typesets formulas parses such.
+    "content-security-policy": "default-src 'none'; script-src 'self'; "
+    f"style-src 'self' '{PLOT_STYLE}' '{digest_of(NOWHERE_STYLE)}'; style-src-attr 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
 NOT_BUILT = "The web page is not built here: `make run` builds it. The API answers as ever, at /v1.\n"
 
 

@@ -13,8 +13,10 @@ from serving.pages import Pages, is_view, takes_gzip
 INDEX = b"<!doctype html><title>Ratchet</title>" + b" " * 2000
 SCRIPT = b"console.log(1)\n" * 200
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; script-src 'self'; style-src 'self' '{pages.PLOT_STYLE}' "
+    "'sha256-rIQ4bbt1rX2sA/mNONos53PfAjdLWdrYmYPpYkP/mVI='; style-src-attr 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 
 

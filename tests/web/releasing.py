@@ -1,6 +1,7 @@
 """An installation in the middle of a release: versions with their gates, a candidate beside stable, people's votes."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from feedback.fixed_answers import Answer, FixedAnswers, write_answers
@@ -31,8 +32,8 @@ WORDS = {
 }
 
 
-def stock(shelf: Shelf) -> None:
-    """The base, policy-v1 that serves, and two trained from it."""
+def stock(shelf: Shelf, words: Mapping[int, str] = WORDS) -> None:
+    """The base, policy-v1 that serves, and two trained from it, which say `words`."""
     for version in (1, 2, 3):
         shelf.publish(version, move=0.4 * version, stable=version == 1)
         directory = shelf.registry.directory(version)
@@ -49,18 +50,17 @@ def stock(shelf: Shelf) -> None:
         config = RoundConfig().to_dict()
         config["ppo"] |= {"kl_coef": 0.1 / version}
         parent, lineage = min(version - 1, 1), {"round": version, "feedback": {"comparisons": 40 * version}}
-        said = (Answer(prompt=SKY, text=WORDS[version], cut=version == 1), Answer(prompt=SUM, text="4"))
+        said = (Answer(prompt=SKY, text=words[version], cut=version == 1), Answer(prompt=SUM, text="4"))
         write_answers(directory, FixedAnswers(max_tokens=96, answers=said))
         changed = {"metrics": told, "config": config, "parent": parent, "lineage": lineage}
         changed["files"] = describe_files(directory)
         write_manifest(directory, manifest.model_copy(update=changed))
 
 
-def released(live: Live, **changes: Any) -> Release:
+def released(live: Live, why: str = "It answers in fewer words.", **changes: Any) -> Release:
     """policy-v2 beside policy-v1, at its second weight and waiting for the votes."""
     registry, plan = live.gateway.registry, plan_of({"steps": STEPS})
-    reason = "It answers in fewer words."
-    begun = begin_release(live.ledger, registry, 2, plan, mode="assisted", actor="root", reason=reason, seen=None)
+    begun = begin_release(live.ledger, registry, 2, plan, mode="assisted", actor="root", reason=why, seen=None)
     book = ReleaseBook(registry)
     held = begun.model_copy(update={"state": "canary", "weight": 0.1, "step": 1})
     seen = book.move(begun, held, actor="ratchet", reason="an engine holds policy-v2")

@@ -53,12 +53,11 @@ async def test_the_curves_of_a_round_come_live_and_outlive_a_reload(console: Any
     assert await console.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize("width", [1280, 390])
 async def test_while_a_reward_model_learns_its_loss_is_drawn_and_nothing_empty(
-    console: Any, served: Live, scheme: str, width: int
+    console: Any, served: Live, width: int
 ) -> None:  # fmt: skip
     id = judging(served.gateway.rounds)
-    await console.emulate_media(color_scheme=scheme)
     await console.set_viewport_size({"width": width, "height": 844})
     await console.goto(f"/console/rounds/{id}")
     await expect(lines(console, "Loss of the reward model")).to_have_count(1)
@@ -66,7 +65,7 @@ async def test_while_a_reward_model_learns_its_loss_is_drawn_and_nothing_empty(
     await console.get_by_text("To come: PPO’s score, KL, length and entropy.").wait_for()
     await expect(console.locator(".c-figures > div", has_text="rankings that train")).to_contain_text("54")
     assert (await complaints(console), await too_wide(console)) == ([], [])
-    await shoot(console, f"judging-{scheme}-{width}")
+    await shoot(console, "judging")
 
 
 async def test_a_refused_round_says_what_failed(console: Any, served: Live) -> None:
@@ -145,10 +144,9 @@ async def test_the_overview_says_what_serves_and_what_is_learned(console: Any, s
     await console.get_by_text("No release is open.").wait_for()
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-async def test_an_engine_that_is_down_is_told_in_words(console: Any, served: Live, scheme: str, width: int) -> None:
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_an_engine_that_is_down_is_told_in_words(console: Any, served: Live, width: int) -> None:
     """What a library said of it is for whoever unfolds it, and stays unfolded."""
-    await console.emulate_media(color_scheme=scheme)
     await console.set_viewport_size({"width": width, "height": 844})
     served.engine.kill()
     await console.goto("/console/overview")
@@ -162,7 +160,7 @@ async def test_an_engine_that_is_down_is_told_in_words(console: Any, served: Liv
         pass
     await expect(said).to_be_visible()
     assert (await complaints(console), await too_wide(console)) == ([], [])
-    await shoot(console, f"engine-down-{scheme}-{width}")
+    await shoot(console, "engine-down")
 
 
 async def test_the_console_is_for_operators(browser: Any, served: Live) -> None:
@@ -192,12 +190,15 @@ async def test_a_phone_and_a_keyboard_are_enough(console: Any, served: Live) -> 
     await expect(console.get_by_role("button", name="Start a round")).to_be_focused()
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-async def test_each_view_of_learning_is_for_everybody(console: Any, served: Live, scheme: str, width: int) -> None:
-    await console.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_each_view_of_learning_is_for_everybody(console: Any, served: Live, width: int) -> None:
     await console.set_viewport_size({"width": width, "height": 844})
+    await console.goto("/console/rounds")
+    await console.get_by_role("button", name="Start a round").click()
+    await console.get_by_role("dialog").wait_for()
+    seen = {"start": await complaints(console)}
+    await shoot(console, "start-round")
     over, _ = refused(served.gateway.rounds), under_way(served.gateway.rounds)
-    seen = {}
     for view, shown in {
         "overview": "No release is open.", "rounds": "round 1", f"rounds/{over}": "Gate checks",
         f"rounds/{over + 1}": "Score in numbers", "reward-model": "Over versions",
@@ -205,6 +206,6 @@ async def test_each_view_of_learning_is_for_everybody(console: Any, served: Live
         await console.goto(f"/console/{view}")
         await console.get_by_text(shown).or_(console.get_by_label(shown)).first.wait_for()
         seen[view] = await complaints(console)
-        await shoot(console, f"{view.replace('/', '-')}-{scheme}-{width}")
+        await shoot(console, view.replace("/", "-"))
         assert await too_wide(console) == [], view
     assert {view: said for view, said in seen.items() if said} == {}

@@ -1,6 +1,7 @@
 """Whatever models and people write is text: no script in it runs, and the browser need not even forbid one."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -71,16 +72,22 @@ class Witness:
         assert self.faults == []
 
 
-@pytest.fixture
-async def witness(browser: Any, served: Live) -> AsyncIterator[Witness]:
+@asynccontextmanager
+async def witnessed(browser: Any, served: Live, key: str) -> AsyncIterator[Witness]:
     context = await browser.new_context(base_url=served.url)
     context.set_default_timeout(PATIENCE_MS)
     await context.add_init_script(WATCH)
     page = await context.new_page()
     witness = Witness(page, served.url)
-    await sign_in(page, served.user_key)
+    await sign_in(page, key)
     yield witness
     await context.close()
+
+
+@pytest.fixture
+async def witness(browser: Any, served: Live) -> AsyncIterator[Witness]:
+    async with witnessed(browser, served, served.user_key) as witness:
+        yield witness
 
 
 async def test_the_witness_notices(browser: Any, served: Live, witness: Witness) -> None:

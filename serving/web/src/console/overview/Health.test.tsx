@@ -5,13 +5,20 @@ import { Health } from "./Health";
 
 const AT_REST: Traffic = { in_flight: 0, places: 1024, waiting: 0, streams_open: 0, refused: 0, first_token_s: null };
 
-function shown(traffic: Partial<Traffic>, last_swap: Status["last_swap"] = null, engines: Status["engines"] = []) {
+const IDLE: Status["workers"] = { alive: 1, queued: 0, oldest_wait_s: null, reason: null };
+
+function shown(
+  traffic: Partial<Traffic>,
+  last_swap: Status["last_swap"] = null,
+  engines: Status["engines"] = [],
+  workers: Partial<Status["workers"]> = {},
+) {
   const facts: Status = {
     engines,
     last_swap,
     traffic: { ...AT_REST, ...traffic },
     ledger: { writable: true, reason: null, completions: 0, judgements: 0, memory_bytes: 0 },
-    workers: { alive: 1, queued: 0, oldest_wait_s: null, reason: null },
+    workers: { ...IDLE, ...workers },
     round: null,
     learning_frozen: false,
     releases_frozen: false,
@@ -35,6 +42,16 @@ test("a gateway without a place left says so, and one that has not answered yet 
   const of = shown({ in_flight: 8, places: 8 });
   expect(of("chats under way")).toMatch(/^chats under way8 of 8 full/);
   expect(of("first token")).toMatch(/none yet/);
+});
+
+test.each([
+  [{}, "workersalivenothing waits"],
+  [{ queued: 1200 }, "workersalive1,200 in the queue"],
+  [{ queued: 1, oldest_wait_s: 754 }, "workersalivethe open round has waited for 13 min"],
+  [{ alive: 0, oldest_wait_s: 5 }, "workersnonethe open round has waited for 5 s"],
+  [{ queued: null }, "workersalive"],
+])("of the workers' queue is told what waits and for how long: %o", (workers, words) => {
+  expect(shown({}, null, [], workers)("workers")).toBe(words);
 });
 
 const SWAP = { from_version: null, to_version: 0, ok: true, reason: "", held_s: 11.52, time: 1767225600 };
