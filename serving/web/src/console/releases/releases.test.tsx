@@ -163,6 +163,24 @@ test("one that no engine holds yet can be promoted in full, paused and aborted a
   expect(orders.getAllByRole("button").map(({ textContent }) => textContent)).toEqual(["Promote", "Pause", "Abort"]);
 });
 
+test("one whose plan waits says so, and takes no pause to resume", async () => {
+  const is = "waiting, step 2 of 4, policy-v7 at 10%";
+  one({ ...CANARY, paused: true, is });
+  const orders = within(await screen.findByRole("group", { name: "Orders for release 3" }));
+  const names = orders.getAllByRole("button").map(({ textContent }) => textContent);
+  expect(names).toEqual(["Pass the step", "Promote", "Abort", "Roll back"]);
+  expect(screen.getByText("waiting")).toBeTruthy();
+  expect(screen.getByText("waiting here")).toBeTruthy();
+  expect(screen.queryByText(/^paused/)).toBeNull();
+});
+
+test("one that somebody paused says so, and can be resumed", async () => {
+  one({ ...CANARY, paused: true, is: "paused, step 2 of 4, policy-v7 at 10%" });
+  const orders = within(await screen.findByRole("group", { name: "Orders for release 3" }));
+  expect(orders.getByText("Resume")).toBeTruthy();
+  expect(screen.getByText("paused here")).toBeTruthy();
+});
+
 test("a release is started in place of the open one, with the steps that were written", async () => {
   const asked = list(CANARY, { "POST /v1/releases": () => json(CANARY, 201) });
   fireEvent.click(await screen.findByText("Start a release"));

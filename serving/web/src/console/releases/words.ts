@@ -22,6 +22,10 @@ export const ENDS: Partial<Record<Mode, string>> = {
   automatic: "it promotes by itself",
 };
 
+/** Whether its plan itself waits, where nobody said pause. */
+export const waitsForOperator = ({ paused, is }: Pick<Release, "paused" | "is">): boolean =>
+  paused && is.startsWith("waiting");
+
 /** Where it is, without the word that its badge shows. */
 export const whereOf = (release: Release): string => release.is.replace(/^\w+, /, "");
 
