@@ -190,15 +190,18 @@ test("no swap is shown where none was, and a test that found nothing is quiet", 
   expect(screen.queryByText("last swap")).toBeNull();
 });
 
-test("learning is frozen for a reason, after a confirmation", async () => {
+test.each([
+  ["an audit", "an audit"],
+  ["", "asked for in the console"],
+])("learning is frozen for a reason, after a confirmation: %j", async (typed, reason) => {
   const asked = await arrive("/console/overview", "operator", { "POST /v1/rounds/freeze": () => json({ frozen: true }) });
   fireEvent.click(await screen.findByRole("button", { name: "Freeze learning" }));
   expect(asked.some(({ method }) => method === "POST")).toBe(false);
-  fireEvent.change(screen.getByLabelText(/Reason/), { target: { value: "an audit" } });
+  fireEvent.change(screen.getByLabelText(/Reason/), { target: { value: typed } });
   fireEvent.submit(screen.getByLabelText(/Reason/).closest("form")!);
   await waitFor(() => expect(screen.queryByLabelText(/Reason/)).toBeNull());
   const [said] = asked.filter(({ method }) => method === "POST");
-  expect([said!.path, said!.body]).toEqual(["/v1/rounds/freeze", { frozen: true, reason: "an audit" }]);
+  expect([said!.path, said!.body]).toEqual(["/v1/rounds/freeze", { frozen: true, reason }]);
   await waitFor(() => expect(screen.getAllByRole("status").map((each) => each.textContent)).toContain("Freeze learning: done."));
   expect(screen.getByRole("button", { name: "Unfreeze releases" })).toBeTruthy();
 });

@@ -8,6 +8,9 @@ export function figure(value: number): string {
   return shown.includes("e") ? shown : String(Number(shown));
 }
 
+/** Why something was done here, where nobody wrote a reason. */
+export const asked = (reason: string): string => reason || "asked for in the console";
+
 /** Seconds as 0:42, 12:05 or 1:02:03. */
 export function clock(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));

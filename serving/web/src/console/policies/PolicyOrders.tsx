@@ -1,5 +1,6 @@
 import { nameOf, policies, type Policy, type PolicyList } from "../../api/policies";
 import { Act } from "../parts/Act";
+import { asked } from "../parts/words";
 import { MAY_SERVE } from "./words";
 
 interface OrdersProps {
@@ -22,7 +23,7 @@ export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
           name="Roll back"
           title={`Roll back ${id}?`}
           danger
-          act={(reason) => policies.rollBack({ reason, expected, to: previous })}
+          act={(reason) => policies.rollBack({ reason: asked(reason), expected, to: previous })}
           onDone={onDone}
         >
           <p>
@@ -39,7 +40,7 @@ export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
         of={of}
         name="Promote"
         title={`Let ${id} serve everybody?`}
-        act={(reason) => policies.promote(version, { reason, expected })}
+        act={(reason) => policies.promote(version, { reason: asked(reason), expected })}
         onDone={onDone}
       >
         <p>

@@ -127,7 +127,7 @@ test("what serves can be rolled back, to a version that is named", async () => {
   fireEvent.click(await screen.findByText("Roll back"));
   expect(screen.getByText(/^policy-v1 stops serving; policy-v0 answers everybody\./)).toBeTruthy();
   fireEvent.click(screen.getByText("Roll back", { selector: "footer button" }));
-  const body = { reason: "", expected: "policy-v1", to: "policy-v0" };
+  const body = { reason: "asked for in the console", expected: "policy-v1", to: "policy-v0" };
   await waitFor(() => expect(posted(asked)).toEqual([["/v1/rollback", body]]));
 });
 

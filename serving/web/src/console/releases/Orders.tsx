@@ -1,5 +1,6 @@
 import { releases, type Order, type Release } from "../../api/releases";
 import { Act } from "../parts/Act";
+import { asked } from "../parts/words";
 import { consequence, waitsForOperator } from "./words";
 
 /** The orders that an open release takes as it stands. Where its plan waits, to pass the step is to resume. */
@@ -37,7 +38,7 @@ function Give({ release, order, full = false, primary, danger, onDone }: GivePro
       title={title}
       {...(primary && { primary })}
       {...(danger && { danger })}
-      act={(reason) => releases.order(release.id, order, { ...(reason && { reason }), ...seen, ...(full && { full }) })}
+      act={(reason) => releases.order(release.id, order, { reason: asked(reason), ...seen, ...(full && { full }) })}
       onDone={onDone}
     >
       <p>{says}</p>

@@ -34,8 +34,8 @@ export function waitsFor({ candidate, engine }: Pick<Release, "candidate" | "eng
   const name = nameOf(candidate);
   const state = engine?.state ?? "none";
   const cause = engine?.cause ? `: ${engine.cause}` : "";
-  const stands = state === "none" ? `No engine holds ${name} yet` : `The engine of ${name} is ${state}`;
-  return `No votes can come yet. ${stands}${cause}.`;
+  const stands = state === "none" ? "There is none yet" : `That engine is ${state}`;
+  return `It waits for an engine to hold ${name}; no votes can come before. ${stands}${cause}.`;
 }
 
 export const whoseVotes = (whose: Release["whose"]): string =>
