@@ -1,7 +1,7 @@
 import { nameOf, policies, type Policy, type PolicyList } from "../../api/policies";
 import { Act } from "../parts/Act";
 import { asked } from "../parts/words";
-import { MAY_SERVE } from "./words";
+import { MAY_SERVE, swapping } from "./words";
 
 interface OrdersProps {
   policy: Policy;
@@ -33,7 +33,8 @@ export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
       </div>
     );
   }
-  if (!MAY_SERVE.includes(state) || policy.broken !== undefined) return null;
+  const leaves = swapping(list) && version === list.served;
+  if (leaves || !MAY_SERVE.includes(state) || policy.broken !== undefined) return null;
   return (
     <div className="c-row">
       <Act

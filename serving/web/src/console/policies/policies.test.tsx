@@ -142,6 +142,19 @@ test("a rollback is never to another version than was read", async () => {
   expect(posted(asked)).toEqual([]);
 });
 
+test("what was rolled back serves until the swap is done, and is not promoted meanwhile", async () => {
+  let now: PolicyList = { ...LIST, stable: 0, previous: null };
+  shown("1", {
+    "GET /v1/policies": () => json(now),
+    "GET /v1/policies/policy-v1": () => json({ ...FACTS, ...FIRST, state: "retired", gate: [] }),
+  });
+  await screen.findByText("serves until the swap is done");
+  expect(screen.queryByText("Promote")).toBeNull();
+  now = { ...now, served: 0 }; // and it is asked for soon, by itself
+  await screen.findByText("Promote", {}, { timeout: 8_000 });
+  expect(screen.queryByText(/^serves/)).toBeNull();
+}, 20_000);
+
 test("what nothing served before is not rolled back", async () => {
   shown("1", { "GET /v1/policies": () => json({ ...LIST, previous: null }) });
   await screen.findByText("Comes from");
