@@ -91,7 +91,7 @@ const COUNTED: Record<string, string> = {
   rankings: "Rankings and comparisons",
   ratings: "Ratings",
   demonstrations: "Demonstrations",
-  raters: "People behind them",
+  raters: "People whose words it learned from",
   live: "Answers to people that PPO used",
 };
 

@@ -106,6 +106,8 @@ test("a version shows its lineage both ways, the gate's checks and what it learn
   const gate = within(screen.getByRole("region", { name: "Gate checks" }));
   expect(gate.getByText("score_gain").closest("tr")!.textContent).toContain("> 0.2");
   expect(screen.getByText("Rankings and comparisons").nextElementSibling!.textContent).toBe("120");
+  // Who only asked is among them.
+  expect(screen.getByText("People whose words it learned from").nextElementSibling!.textContent).toBe("9");
   expect(screen.queryByText("Ratings")).toBeNull();
   expect(screen.getByText("68% to 72%, on 80 pairs it never saw")).toBeTruthy();
   expect(screen.getByText("ppo.kl_coef").closest("tr")!.textContent).toBe("ppo.kl_coef0.05");
