@@ -272,6 +272,12 @@ test.each(["aborted", "replaced"] as const)("one that was %s was decided by no v
   expect(screen.getByText("never decided")).toBeTruthy();
 });
 
+test("evidence below nothing is none, and for nobody", async () => {
+  one({ ...CANARY, evidence: { for: "stable", log_e: -0.36, threshold: 3.7 } });
+  await screen.findByText("none of 3.70");
+  expect(screen.queryByText(/-0\.36/)).toBeNull();
+});
+
 test("one that is proposed needs no more votes", async () => {
   one({ ...CANARY, proposed: true, outcome: "promote", still_needed: null, forecast: "decided" });
   await screen.findByText("So far");
