@@ -181,6 +181,14 @@ test("nothing is claimed of what is not known, and no test that has not begun is
   expect(screen.getByText("releases", { selector: ".c-name" }).parentElement!.textContent).toContain("Nothing is released");
 });
 
+test("a round can be started while learning is frozen, and that is said before", async () => {
+  await arrive("/console/overview", "admin", {
+    "GET /v1/status": () => json({ ...FACTS, round: null, learning_frozen: true, reasons: {} }),
+  });
+  fireEvent.click(await screen.findByText("Start a round"));
+  expect(screen.getByText(/^Learning is frozen: no round starts by itself\./)).toBeTruthy();
+});
+
 test("no swap is shown where none was, and a test that found nothing is quiet", async () => {
   const self_test = { votes: 12, alarm: false, says: "of 12 the second won 5" };
   await arrive("/console/overview", "admin", {
