@@ -239,7 +239,7 @@ test("a round that ended shows what the gate asked, and is asked for no more", a
     "GET /v1/rounds/4/course": () => json({ data: [] }),
   });
   const row = (await screen.findByRole("rowheader", { name: "KL to the reference" })).closest("tr")!;
-  expect([...row.children].map((cell) => cell.textContent)).toEqual(["KL to the reference", "failed", "no number", "<= 12"]);
+  expect([...row.children].map((cell) => cell.textContent)).toEqual(["KL to the reference", "failed", "no number", "at most 12"]);
   const before = asked.length;
   await vi.advanceTimersByTimeAsync(10_000);
   vi.useRealTimers();
