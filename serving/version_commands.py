@@ -159,8 +159,8 @@ def _rows(found: Lineage) -> dict[str, str]:
         "round": "" if found.round is None else f"{found.round} ({found.trigger or 'unknown trigger'})",
         "feedback": _period(found.since, found.watermark),
         "collected": ", ".join(_counted(count, kind) for kind, count in found.judgements.items() if count),
-        "trained on": f"{_counted(len(found.feedback_ids), 'judgements')} by {_counted(found.raters, 'raters')}, "
-        f"{_counted(found.live, 'live answers')}",
+        "trained on": f"{_counted(len(found.feedback_ids), 'judgements')}, {_counted(found.live, 'live answers')}; "
+        f"words of {found.raters} {'person' if found.raters == 1 else 'people'}",
         "reward model": found.reward_model or "",
         # The base, which nobody trained, has no reward model: then this one began anew.
         "which went on from": f"policy-v{found.reward_origin}" if found.reward_origin else "",

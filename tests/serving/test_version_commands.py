@@ -178,7 +178,7 @@ def test_lineage_goes_back_to_judgements_and_forth_to_versions(registry: PolicyR
     assert (found["raters"], found["live"], found["watermark"], found["reward_model"]) == (2, 1, "1-0", "sha1")
     table = policies("lineage", "2").stdout
     assert "policy-v1, policy-v0" in table and "3 rankings" in table and "2 (count)" in table
-    assert "3 judgements by 2 raters, 1 live answer " in table
+    assert "3 judgements, 1 live answer; words of 2 people " in table
     assert [" ".join(line.split()[1:-1]) for line in table.splitlines() if "went on from" in line] == [
         "which went on from │ policy-v1"
     ]

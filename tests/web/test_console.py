@@ -73,7 +73,7 @@ async def test_a_refused_round_says_what_failed(console: Any, served: Live) -> N
     await console.goto(f"/console/rounds/{id}")
     await console.get_by_text("KL to the reference is 14.2, threshold 12").wait_for()
     row = console.get_by_label("Gate checks").get_by_role("row", name="KL to the reference")
-    assert (await row.inner_text()).split() == ["KL", "to", "the", "reference", "failed", "14.25", "<=", "12"]
+    assert (await row.inner_text()).split() == ["KL", "to", "the", "reference", "failed", "14.25", "at", "most", "12"]
     stages = [" ".join(text.split()) for text in await console.locator(".c-stages li").all_inner_texts()]
     assert stages[1:] == [
         "– SFT skipped",

@@ -146,7 +146,9 @@ async def test_a_release_is_started_by_keyboard(console: Any, served: Live) -> N
     await console.get_by_role("button", name="Start a release").press("Enter")
     await console.get_by_label("Steps").fill("5%, 30m, 25%, analysis")
     await console.keyboard.press("Enter")
-    await console.get_by_text("Release 1 is open: pending, step 1 of 4, policy-v3 at 0%").wait_for()
+    await console.get_by_role("heading", name="Release 1: policy-v3 beside policy-v1").wait_for()
+    await console.get_by_text("It waits for an engine to hold policy-v3").wait_for()
+    await console.get_by_text("Why: asked for in the console").wait_for()
 
 
 async def test_versions_are_read_compared_promoted_and_rolled_back(console: Any, served: Live, eventually: Any) -> None:

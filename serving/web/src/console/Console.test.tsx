@@ -181,6 +181,14 @@ test("nothing is claimed of what is not known, and no test that has not begun is
   expect(screen.getByText("releases", { selector: ".c-name" }).parentElement!.textContent).toContain("Nothing is released");
 });
 
+test("a round can be started while learning is frozen, and that is said before", async () => {
+  await arrive("/console/overview", "admin", {
+    "GET /v1/status": () => json({ ...FACTS, round: null, learning_frozen: true, reasons: {} }),
+  });
+  fireEvent.click(await screen.findByText("Start a round"));
+  expect(screen.getByText(/^Learning is frozen: no round starts by itself\./)).toBeTruthy();
+});
+
 test("no swap is shown where none was, and a test that found nothing is quiet", async () => {
   const self_test = { votes: 12, alarm: false, says: "of 12 the second won 5" };
   await arrive("/console/overview", "admin", {
@@ -190,15 +198,18 @@ test("no swap is shown where none was, and a test that found nothing is quiet", 
   expect(screen.queryByText("last swap")).toBeNull();
 });
 
-test("learning is frozen for a reason, after a confirmation", async () => {
+test.each([
+  ["an audit", "an audit"],
+  ["", "asked for in the console"],
+])("learning is frozen for a reason, after a confirmation: %j", async (typed, reason) => {
   const asked = await arrive("/console/overview", "operator", { "POST /v1/rounds/freeze": () => json({ frozen: true }) });
   fireEvent.click(await screen.findByRole("button", { name: "Freeze learning" }));
   expect(asked.some(({ method }) => method === "POST")).toBe(false);
-  fireEvent.change(screen.getByLabelText(/Reason/), { target: { value: "an audit" } });
+  fireEvent.change(screen.getByLabelText(/Reason/), { target: { value: typed } });
   fireEvent.submit(screen.getByLabelText(/Reason/).closest("form")!);
   await waitFor(() => expect(screen.queryByLabelText(/Reason/)).toBeNull());
   const [said] = asked.filter(({ method }) => method === "POST");
-  expect([said!.path, said!.body]).toEqual(["/v1/rounds/freeze", { frozen: true, reason: "an audit" }]);
+  expect([said!.path, said!.body]).toEqual(["/v1/rounds/freeze", { frozen: true, reason }]);
   await waitFor(() => expect(screen.getAllByRole("status").map((each) => each.textContent)).toContain("Freeze learning: done."));
   expect(screen.getByRole("button", { name: "Unfreeze releases" })).toBeTruthy();
 });
@@ -228,7 +239,7 @@ test("a round that ended shows what the gate asked, and is asked for no more", a
     "GET /v1/rounds/4/course": () => json({ data: [] }),
   });
   const row = (await screen.findByRole("rowheader", { name: "KL to the reference" })).closest("tr")!;
-  expect([...row.children].map((cell) => cell.textContent)).toEqual(["KL to the reference", "failed", "no number", "<= 12"]);
+  expect([...row.children].map((cell) => cell.textContent)).toEqual(["KL to the reference", "failed", "no number", "at most 12"]);
   const before = asked.length;
   await vi.advanceTimersByTimeAsync(10_000);
   vi.useRealTimers();

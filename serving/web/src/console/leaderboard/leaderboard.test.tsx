@@ -76,3 +76,12 @@ test("what the table does not say is said below it", () => {
   ]);
   expect(remarks({ ...BOARD, votes: 0 })).toHaveLength(1);
 });
+
+test("of a lone rater's votes nothing is said in the plural, and that the interval is unknown says why", () => {
+  const alone = { value: 0.999, low: null, high: null };
+  const said = remarks({ ...BOARD, votes: 6, raters: 1, ties: 0, left_wins: alone });
+  expect(said[0]).toMatch(/^6 votes by 1 rater, 0 of them ties/);
+  expect(said[1]).toBe(
+    "The left one of two equal answers is preferred in 99.9% (interval unknown: one rater): taken out of Elo.",
+  );
+});

@@ -28,7 +28,7 @@ export function remarks(board: Leaderboard): string[] {
   if (votes === 0) return ["No votes on different versions yet: lay answers of two versions side by side, and vote."];
   const alone = standings.some(({ strength }) => strength !== null && strength.low === null);
   return [
-    `${votes} votes by ${raters} raters, ${ties} of them ties. Intervals are ${percent(confidence)}, ` +
+    `${counted(votes, "vote")} by ${counted(raters, "rater")}, ${ties} of them ties. Intervals are ${percent(confidence)}, ` +
       `with raters as what is independent; ${ANCHORED} is ${nameOf(anchor)}.`,
     ...sided(board.left_wins, "The left one of two equal answers is preferred in"),
     ...sided(board.longer_wins, "One that is twice as long is preferred in"),
@@ -39,7 +39,12 @@ export function remarks(board: Leaderboard): string[] {
 }
 
 const sided = (figure: BoardFigure | null, what: string): string[] =>
-  figure === null ? [] : [`${what} ${percent(figure.value)} (${within(figure, percent)}): taken out of Elo.`];
+  figure === null ? [] : [`${what} ${percent(figure.value)} (${sure(figure)}): taken out of Elo.`];
+
+const sure = (figure: BoardFigure): string =>
+  figure.low === null ? "interval unknown: one rater" : within(figure, percent);
+
+const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? "" : "s"}`;
 
 function fragile({ fragility, votes }: Leaderboard): string[] {
   if (fragility === null) return [];

@@ -6,7 +6,7 @@ import { Badge } from "../parts/Badge";
 import { Cause } from "../parts/Cause";
 import { Figure, Figures } from "../parts/Figure";
 import { When } from "../parts/When";
-import { bytes, figure } from "../parts/words";
+import { bytes, figure, taken } from "../parts/words";
 
 /** What answers and how busy it is, what keeps what is said, and who trains. */
 export function Health({ facts }: { facts: Status }) {
@@ -21,7 +21,7 @@ export function Health({ facts }: { facts: Status }) {
         <Chats traffic={traffic} />
         <Figure
           name="first token"
-          value={traffic.first_token_s === null ? "none yet" : `${figure(traffic.first_token_s)} s`}
+          value={traffic.first_token_s === null ? "none yet" : taken(traffic.first_token_s)}
           note="median since the start"
         />
         {facts.last_swap && <LastSwap swap={facts.last_swap} />}
@@ -89,7 +89,7 @@ function Chats({ traffic: { in_flight, places, waiting, streams_open, refused } 
 
 function LastSwap({ swap: { from_version, to_version, ok, reason, held_s, time } }: { swap: Swap }) {
   const first = from_version === null;
-  const stood = `answers stood still for ${held_s.toFixed(2)} s`;
+  const stood = `answers stood still for ${taken(held_s)}`;
   return (
     <Figure
       name={first ? "started with" : "last swap"}

@@ -2,6 +2,7 @@ import { status, type Status } from "../../api/status";
 import { Act } from "../parts/Act";
 import { Badge } from "../parts/Badge";
 import { Cause } from "../parts/Cause";
+import { asked } from "../parts/words";
 
 interface SwitchProps {
   what: string;
@@ -60,7 +61,7 @@ function Switch({ what, frozen, unknown, going, stops, freeze, onDone }: SwitchP
         title={`${act} ${what}?`}
         danger={!frozen}
         disabled={frozen === null}
-        act={(reason) => freeze(!frozen, reason)}
+        act={(reason) => freeze(!frozen, asked(reason))}
         onDone={onDone}
       >
         <p>{frozen ? going : stops}</p>

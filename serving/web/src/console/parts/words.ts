@@ -8,6 +8,15 @@ export function figure(value: number): string {
   return shown.includes("e") ? shown : String(Number(shown));
 }
 
+/** Why something was done here, where nobody wrote a reason. */
+export const asked = (reason: string): string => reason || "asked for in the console";
+
+/** How long something took: two figures, and milliseconds below a second. */
+export function taken(seconds: number): string {
+  const two = (value: number) => Number(value.toPrecision(2)).toLocaleString("en");
+  return seconds < 1 ? `${two(seconds * 1000)} ms` : `${two(seconds)} s`;
+}
+
 /** Seconds as 0:42, 12:05 or 1:02:03. */
 export function clock(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));

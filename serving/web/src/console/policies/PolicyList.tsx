@@ -1,18 +1,16 @@
-import { policies, type Policy, type PolicyList as Listed } from "../../api/policies";
+import type { Policy, PolicyList as Listed } from "../../api/policies";
 import { Badge } from "../parts/Badge";
 import { Loaded } from "../parts/Loaded";
 import { Table, type Column } from "../parts/Table";
-import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
 import { figure } from "../parts/words";
 import { Compare } from "./Compare";
 import { PolicyLink } from "./PolicyLink";
+import { usePolicies } from "./usePolicies";
 import { gateFigure, gateInShort, marksOf, toneOf } from "./words";
 
-const EVERY_MS = 10_000;
-
 export function PolicyList() {
-  const polled = usePolled(policies.list, EVERY_MS);
+  const polled = usePolicies();
   return (
     <Loaded polled={polled}>
       {(list) => (

@@ -1,6 +1,7 @@
 import { nameOf, policies, type Policy, type PolicyList } from "../../api/policies";
 import { Act } from "../parts/Act";
-import { MAY_SERVE } from "./words";
+import { asked } from "../parts/words";
+import { MAY_SERVE, swapping } from "./words";
 
 interface OrdersProps {
   policy: Policy;
@@ -22,7 +23,7 @@ export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
           name="Roll back"
           title={`Roll back ${id}?`}
           danger
-          act={(reason) => policies.rollBack({ reason, expected, to: previous })}
+          act={(reason) => policies.rollBack({ reason: asked(reason), expected, to: previous })}
           onDone={onDone}
         >
           <p>
@@ -32,14 +33,15 @@ export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
       </div>
     );
   }
-  if (!MAY_SERVE.includes(state) || policy.broken !== undefined) return null;
+  const leaves = swapping(list) && version === list.served;
+  if (leaves || !MAY_SERVE.includes(state) || policy.broken !== undefined) return null;
   return (
     <div className="c-row">
       <Act
         of={of}
         name="Promote"
         title={`Let ${id} serve everybody?`}
-        act={(reason) => policies.promote(version, { reason, expected })}
+        act={(reason) => policies.promote(version, { reason: asked(reason), expected })}
         onDone={onDone}
       >
         <p>

@@ -13,13 +13,14 @@ import { GateChecks } from "../rounds/GateChecks";
 import { Compare } from "./Compare";
 import { Lineage } from "./Lineage";
 import { PolicyOrders } from "./PolicyOrders";
+import { usePolicies } from "./usePolicies";
 import { flat, marksOf, toneOf, told } from "./words";
 
-const EVERY_MS = 10_000;
+const EVERY_MS = 30_000;
 
 export function PolicyPage({ version }: { version: number }) {
-  const list = usePolled(policies.list, EVERY_MS);
-  const polled = usePolled((signal) => policies.get(version, signal), EVERY_MS * 3, String(version));
+  const list = usePolicies();
+  const polled = usePolled((signal) => policies.get(version, signal), EVERY_MS, String(version));
   const refresh = () => void Promise.all([list.refresh(), polled.refresh()]);
   return (
     <>
@@ -90,7 +91,7 @@ const COUNTED: Record<string, string> = {
   rankings: "Rankings and comparisons",
   ratings: "Ratings",
   demonstrations: "Demonstrations",
-  raters: "People behind them",
+  raters: "People whose words it learned from",
   live: "Answers to people that PPO used",
 };
 

@@ -16,6 +16,7 @@ const ROOT: Session = {
 const CHECKS = [
   { name: "kl", value: 0.5, sign: "<=", threshold: 2, passed: true },
   { name: "score_gain", value: 0.1, sign: ">", threshold: 0.2, passed: false },
+  { name: "weights that are not finite", value: 0, sign: "<=", threshold: 0, passed: true },
 ];
 const MADE = { object: "policy", pinned: false, served: false, kind: "trained", created: 1767225600 } as const;
 const BASE: Policy = { ...MADE, id: "policy-v0", version: 0, state: "retired", kind: "base", parent: null };
@@ -91,7 +92,7 @@ test("versions are listed newest first, with where they come from and what the g
   shown(null);
   const rows = within(await screen.findByRole("region", { name: /^Policy versions/ })).getAllByRole("rowheader");
   expect(rows.map(({ textContent }) => textContent)).toEqual(["policy-v3", "policy-v2", "policy-v1", "policy-v0"]);
-  expect(await row("policy-v2")).toMatch(/^policy-v2candidatepolicy-v11 of 2 failed0\.10\.5/);
+  expect(await row("policy-v2")).toMatch(/^policy-v2candidatepolicy-v11 of 3 failed0\.10\.5/);
   expect(await row("policy-v1")).toContain("stableservespinned");
   expect(await row("policy-v0")).toContain("not asked");
   expect(await row("policy-v3")).toContain("no manifest");
@@ -104,8 +105,13 @@ test("a version shows its lineage both ways, the gate's checks and what it learn
   expect(screen.getByText("Went on as").nextElementSibling!.textContent).toBe("policy-v4, policy-v5");
   expect(screen.getByText("round 9").getAttribute("href")).toBe("/console/rounds/9");
   const gate = within(screen.getByRole("region", { name: "Gate checks" }));
-  expect(gate.getByText("score_gain").closest("tr")!.textContent).toContain("> 0.2");
+  expect(gate.getByText("score_gain").closest("tr")!.textContent).toContain("above 0.2");
+  const told = (name: string) => gate.getByText(name).closest("tr")!.textContent;
+  expect(told("weights that are not finite")).toBe("weights that are not finitepassednonenone");
+  expect(told("kl")).toBe("klpassed0.5at most 2");
   expect(screen.getByText("Rankings and comparisons").nextElementSibling!.textContent).toBe("120");
+  // Who only asked is among them.
+  expect(screen.getByText("People whose words it learned from").nextElementSibling!.textContent).toBe("9");
   expect(screen.queryByText("Ratings")).toBeNull();
   expect(screen.getByText("68% to 72%, on 80 pairs it never saw")).toBeTruthy();
   expect(screen.getByText("ppo.kl_coef").closest("tr")!.textContent).toBe("ppo.kl_coef0.05");
@@ -127,7 +133,7 @@ test("what serves can be rolled back, to a version that is named", async () => {
   fireEvent.click(await screen.findByText("Roll back"));
   expect(screen.getByText(/^policy-v1 stops serving; policy-v0 answers everybody\./)).toBeTruthy();
   fireEvent.click(screen.getByText("Roll back", { selector: "footer button" }));
-  const body = { reason: "", expected: "policy-v1", to: "policy-v0" };
+  const body = { reason: "asked for in the console", expected: "policy-v1", to: "policy-v0" };
   await waitFor(() => expect(posted(asked)).toEqual([["/v1/rollback", body]]));
 });
 
@@ -141,6 +147,19 @@ test("a rollback is never to another version than was read", async () => {
   fireEvent.submit(screen.getByLabelText(/^Reason/).closest("form")!);
   expect(posted(asked)).toEqual([]);
 });
+
+test("what was rolled back serves until the swap is done, and is not promoted meanwhile", async () => {
+  let now: PolicyList = { ...LIST, stable: 0, previous: null };
+  shown("1", {
+    "GET /v1/policies": () => json(now),
+    "GET /v1/policies/policy-v1": () => json({ ...FACTS, ...FIRST, state: "retired", gate: [] }),
+  });
+  await screen.findByText("serves until the swap is done");
+  expect(screen.queryByText("Promote")).toBeNull();
+  now = { ...now, served: 0 }; // and it is asked for soon, by itself
+  await screen.findByText("Promote", {}, { timeout: 8_000 });
+  expect(screen.queryByText(/^serves/)).toBeNull();
+}, 20_000);
 
 test("what nothing served before is not rolled back", async () => {
   shown("1", { "GET /v1/policies": () => json({ ...LIST, previous: null }) });

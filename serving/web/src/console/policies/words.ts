@@ -17,10 +17,14 @@ export const toneOf = (state: PolicyState): Tone => TONES[state] ?? "plain";
 /** States whose version may serve at once. */
 export const MAY_SERVE: readonly PolicyState[] = ["candidate", "canary", "retired", "rolled_back"];
 
-/** What else is to say of a version in one word each. */
+/** Whether the gateway serves another version yet than the one that is to serve. */
+export const swapping = ({ stable, served }: Pick<PolicyList, "stable" | "served">): boolean =>
+  stable !== null && served !== null && stable !== served;
+
+/** What else is to say of a version in a few words each. */
 export function marksOf(policy: Policy, list: PolicyList): string[] {
   return [
-    ...(policy.served ? ["serves"] : []),
+    ...(policy.version === list.served ? [swapping(list) ? "serves until the swap is done" : "serves"] : []),
     ...(policy.version === list.candidate_served ? ["serves as candidate"] : []),
     ...(policy.pinned ? ["pinned"] : []),
     ...(policy.broken !== undefined ? ["broken"] : []),

@@ -8,7 +8,7 @@ import { Why } from "../feedback/Review";
 import { Badge } from "../parts/Badge";
 import { Figure, Figures } from "../parts/Figure";
 import { Move } from "./Move";
-import { decoys, evidence, repeats, share, side, sideRange, SOURCES, SPLITS } from "./words";
+import { decoys, evidence, reliability, repeats, share, side, sideRange, SOURCES, SPLITS } from "./words";
 
 interface OneRaterProps {
   id: string;
@@ -57,15 +57,20 @@ export function OneRater({ id, rows, onDone }: OneRaterProps) {
 const none = (words: string, instead: string) => words || <span className="p-none muted">{instead}</span>;
 
 function Known({ row }: { row: RaterRow }) {
-  const { judgements, source, split, agreement, reliability, capped, checks } = row;
+  const { judgements, source, split, agreement, capped, checks } = row;
   const notInRound = "not in the last round";
+  const alone = row.reliability !== null && agreement === null;
   const counts = { side: checks.left + checks.right, gold: checks.passed + checks.failed, again: checks.same + checks.other };
   return (
     <Figures>
       <Figure name="Judgements that stand" value={judgements.toLocaleString("en")} note={SOURCES[source]} />
       <Figure name="Split" value={SPLITS[split]} />
-      <Figure name="Agreement" value={none(share(agreement), notInRound)} note="with others on the same answers" />
-      <Figure name="Reliability" value={none(share(reliability), notInRound)} note="the weight that follows" />
+      <Figure name="Agreement" value={none(share(agreement), alone ? "nobody judged the same" : notInRound)} note="with others on the same answers" />
+      <Figure
+        name="Reliability"
+        value={none(reliability(row), notInRound)}
+        note={alone ? `weighed as ${share(row.reliability)}` : "the weight that follows"}
+      />
       <Figure
         name="Share"
         value={none(share(row.share), notInRound)}

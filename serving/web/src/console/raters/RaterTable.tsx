@@ -7,7 +7,7 @@ import { Rater } from "../parts/Rater";
 import { type Column, Table } from "../parts/Table";
 import { When } from "../parts/When";
 import { Move } from "./Move";
-import { decoys, repeats, share, side, sideRange, SOURCES, SPLITS } from "./words";
+import { decoys, reliability, repeats, share, side, sideRange, SOURCES, SPLITS } from "./words";
 
 interface RaterTableProps {
   rows: readonly RaterRow[];
@@ -91,10 +91,11 @@ function Checked({ checks }: Pick<RaterRow, "checks">) {
   return <Lines first={gold && `decoys passed over: ${gold}`} second={again && `same again: ${again}`} />;
 }
 
-function InRound({ row: { agreement, reliability, share: part, capped } }: { row: RaterRow }) {
+function InRound({ row }: { row: RaterRow }) {
+  const { agreement, share: part, capped } = row;
   const told = [
     agreement !== null && `agreement ${share(agreement)}`,
-    reliability !== null && `reliability ${share(reliability)}`,
+    row.reliability !== null && `reliability ${reliability(row)}`,
     part !== null && `share ${share(part)}${capped ? " (capped)" : ""}`,
   ];
   return told.filter((words) => words !== false).map((words) => <div key={words}>{words}</div>);

@@ -7,6 +7,10 @@ import { percent, ranged } from "../parts/words";
 export const share = (part: number | null): string =>
   part === null ? "" : part > 0 && part < 0.001 ? "< 0.1%" : percent(part);
 
+/** With nobody to agree with, nothing is known of it, whatever weight a round gave. */
+export const reliability = (row: Pick<RaterRow, "agreement" | "reliability">): string =>
+  row.reliability !== null && row.agreement === null ? "unknown" : share(row.reliability);
+
 const counted = (good: number, bad: number): string => (good + bad === 0 ? "" : `${good} of ${good + bad}`);
 
 /** Decoys that were passed over. */

@@ -65,7 +65,9 @@ const over = (data: EvidencePoint[], of: (point: EvidencePoint) => number) =>
 export function Progress({ release }: { release: Release }) {
   if (release.evidence === null) return <>–</>;
   const { log_e, threshold } = release.evidence;
-  const told = `${log_e.toFixed(2)} of ${threshold.toFixed(2)} for ${evidenceFor(release)}`;
+  const needed = threshold.toFixed(2);
+  // Below nothing the votes speak for neither.
+  const told = log_e > 0 ? `${log_e.toFixed(2)} of ${needed} for ${evidenceFor(release)}` : `none of ${needed}`;
   return (
     <span className="c-progress">
       <meter min={0} max={1} value={shareOfEvidence(release.evidence)} aria-label={`Evidence: ${told}`} />

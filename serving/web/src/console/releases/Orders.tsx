@@ -1,8 +1,9 @@
 import { releases, type Order, type Release } from "../../api/releases";
 import { Act } from "../parts/Act";
-import { consequence } from "./words";
+import { asked } from "../parts/words";
+import { consequence, waitsForOperator } from "./words";
 
-/** The orders that an open release takes as it stands. */
+/** The orders that an open release takes as it stands. Where its plan waits, to pass the step is to resume. */
 export function Orders({ release, onDone }: { release: Release; onDone: () => void }) {
   const held = release.state !== "pending";
   const give = { release, onDone };
@@ -10,7 +11,7 @@ export function Orders({ release, onDone }: { release: Release; onDone: () => vo
     <div className="c-row" role="group" aria-label={`Orders for release ${release.id}`}>
       {held && !release.proposed && <Give {...give} order="promote" />}
       <Give {...give} order="promote" full primary={release.proposed} />
-      {release.paused ? <Give {...give} order="resume" /> : <Give {...give} order="pause" />}
+      {!waitsForOperator(release) && <Give {...give} order={release.paused ? "resume" : "pause"} />}
       <Give {...give} order="abort" danger />
       {held && <Give {...give} order="rollback" danger />}
     </div>
@@ -37,7 +38,7 @@ function Give({ release, order, full = false, primary, danger, onDone }: GivePro
       title={title}
       {...(primary && { primary })}
       {...(danger && { danger })}
-      act={(reason) => releases.order(release.id, order, { ...(reason && { reason }), ...seen, ...(full && { full }) })}
+      act={(reason) => releases.order(release.id, order, { reason: asked(reason), ...seen, ...(full && { full }) })}
       onDone={onDone}
     >
       <p>{says}</p>

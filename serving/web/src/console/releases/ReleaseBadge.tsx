@@ -1,5 +1,6 @@
 import type { Release, ReleaseState } from "../../api/releases";
 import { Badge, type Tone } from "../parts/Badge";
+import { waitsForOperator } from "./words";
 
 const TONES: Record<ReleaseState, Tone> = {
   pending: "busy",
@@ -11,9 +12,11 @@ const TONES: Record<ReleaseState, Tone> = {
   replaced: "plain",
 };
 
-type Where = Pick<Release, "state" | "open" | "paused" | "proposed">;
+type Where = Pick<Release, "state" | "is" | "open" | "paused" | "proposed">;
 
-export function ReleaseBadge({ release: { state, open, paused, proposed } }: { release: Where }) {
-  const word = open && proposed ? "proposed" : open && paused ? "paused" : state.replace("_", " ");
+export function ReleaseBadge({ release }: { release: Where }) {
+  const { state, open, paused, proposed } = release;
+  const held = waitsForOperator(release) ? "waiting" : "paused";
+  const word = open && proposed ? "proposed" : open && paused ? held : state.replace("_", " ");
   return <Badge tone={open && paused && !proposed ? "plain" : TONES[state]}>{word}</Badge>;
 }

@@ -18,6 +18,7 @@ const EVERY_MS = 5_000;
 export function ReleaseList() {
   const polled = usePolled(releases.list, EVERY_MS);
   const known = usePolled(policies.list, EVERY_MS * 6);
+  const refresh = () => void Promise.all([polled.refresh(), known.refresh()]);
   return (
     <Loaded polled={polled}>
       {(listed) => (
@@ -25,7 +26,7 @@ export function ReleaseList() {
           <Standing listed={listed} />
           {known.value && (
             <div className="c-row">
-              <StartRelease policies={known.value} open={openOf(listed)} onDone={() => void polled.refresh()} />
+              <StartRelease policies={known.value} open={openOf(listed)} onDone={refresh} />
             </div>
           )}
           <Table

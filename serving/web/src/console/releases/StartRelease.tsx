@@ -1,7 +1,9 @@
-import { useId, useState, type ReactNode } from "react";
-import { type Policy, type PolicyList } from "../../api/policies";
+import { useId, useRef, useState, type ReactNode } from "react";
+import { nameOf, type Policy, type PolicyList } from "../../api/policies";
 import { releases, type Electorate, type Mode, type NewRelease, type Release } from "../../api/releases";
+import { consolePath, go } from "../../app/route";
 import { Act } from "../parts/Act";
+import { asked } from "../parts/words";
 import { stepsOf, STEPS_HELP } from "./steps";
 import { ENDS } from "./words";
 
@@ -16,19 +18,21 @@ const RELEASABLE = ["candidate", "retired", "rolled_back"];
 /** As the installation has it. */
 const AS_SET = "";
 
+/** Leads to the release. */
 export function StartRelease({ policies, open, onDone }: StartProps) {
-  const releasable = policies.data.filter(({ state, broken }) => RELEASABLE.includes(state) && broken === undefined);
+  const releasable = policies.data.filter((policy) => isReleasable(policy) && policy.version !== open?.candidate);
   const [candidate, setCandidate] = useState("");
   const [mode, setMode] = useState<Mode | typeof AS_SET>(AS_SET);
   const [raters, setRaters] = useState<Electorate | typeof AS_SET>(AS_SET);
   const [steps, setSteps] = useState("");
-  if (releasable.length === 0) return <p className="muted">No policy version can be released: none is a candidate.</p>;
+  const begun = useRef<number>(0);
+  if (releasable.length === 0) return <p className="muted">{noneFor(open)}</p>;
   const newest = newestOf(releasable);
   const chosen = releasable.some(({ id }) => id === candidate) ? candidate : newest.id;
   const wish = (reason: string): NewRelease => ({
     candidate: chosen,
     replaces: open?.id ?? null,
-    ...(reason && { reason }),
+    reason: asked(reason),
     ...(mode && { mode }),
     ...(steps.trim() && { strategy: { steps: stepsOf(steps) } }),
     ...(raters && { plan: { raters } }),
@@ -39,8 +43,8 @@ export function StartRelease({ policies, open, onDone }: StartProps) {
       name="Start a release"
       title="Start a release"
       primary
-      act={async (reason) => releases.start(wish(reason))}
-      onDone={onDone}
+      act={async (reason) => (begun.current = (await releases.start(wish(reason))).id)}
+      onDone={() => (begun.current ? go(consolePath("releases", begun.current)) : onDone())}
     >
       <p>
         The candidate answers a growing share of conversations beside the stable policy, step by step, until the votes
@@ -73,6 +77,13 @@ export function StartRelease({ policies, open, onDone }: StartProps) {
     </Act>
   );
 }
+
+const isReleasable = ({ state, broken }: Policy): boolean => RELEASABLE.includes(state) && broken === undefined;
+
+const noneFor = (open: Release | null): string =>
+  open === null
+    ? "No policy version can be released: none is a candidate."
+    : `No version other than ${nameOf(open.candidate)} can be released now.`;
 
 const newestOf = (listed: Policy[]): Policy =>
   listed.reduce((one, other) => (other.version > one.version ? other : one));

@@ -36,6 +36,8 @@ const POLICIES = {
   stable: 5,
 };
 
+const IN_CONSOLE = "asked for in the console";
+
 beforeEach(() => {
   HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
   HTMLDialogElement.prototype.close ??= vi.fn();
@@ -108,7 +110,7 @@ test("an order says what it does, takes a reason, and is of what was seen", asyn
 test("to stop a release is meant at whichever step it is", async () => {
   const asked = one(CANARY, { "POST /v1/releases/3": () => json(CANARY) });
   await confirm("Pause");
-  await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases/3/pause", {}]]));
+  await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases/3/pause", { reason: IN_CONSOLE }]]));
 });
 
 test("after a conflict the release is shown as it is now", async () => {
@@ -163,13 +165,35 @@ test("one that no engine holds yet can be promoted in full, paused and aborted a
   expect(orders.getAllByRole("button").map(({ textContent }) => textContent)).toEqual(["Promote", "Pause", "Abort"]);
 });
 
+test("one whose plan waits says so, and takes no pause to resume", async () => {
+  const is = "waiting, step 2 of 4, policy-v7 at 10%";
+  one({ ...CANARY, paused: true, is });
+  const orders = within(await screen.findByRole("group", { name: "Orders for release 3" }));
+  const names = orders.getAllByRole("button").map(({ textContent }) => textContent);
+  expect(names).toEqual(["Pass the step", "Promote", "Abort", "Roll back"]);
+  expect(screen.getByText("waiting")).toBeTruthy();
+  expect(screen.getByText("waiting here")).toBeTruthy();
+  expect(screen.queryByText(/^paused/)).toBeNull();
+});
+
+test("one that somebody paused says so, and can be resumed", async () => {
+  one({ ...CANARY, paused: true, is: "paused, step 2 of 4, policy-v7 at 10%" });
+  const orders = within(await screen.findByRole("group", { name: "Orders for release 3" }));
+  expect(orders.getByText("Resume")).toBeTruthy();
+  expect(screen.getByText("paused here")).toBeTruthy();
+});
+
 test("a release is started in place of the open one, with the steps that were written", async () => {
-  const asked = list(CANARY, { "POST /v1/releases": () => json(CANARY, 201) });
+  const newer = { id: "policy-v9", version: 9, state: "candidate" };
+  const asked = list(CANARY, {
+    "GET /v1/policies": () => json({ ...POLICIES, data: [...POLICIES.data, newer] }),
+    "POST /v1/releases": () => json({ ...CANARY, id: 4 }, 201),
+  });
   fireEvent.click(await screen.findByText("Start a release"));
   expect(screen.getByText(/takes the place of release 3/)).toBeTruthy();
   const candidate = screen.getByLabelText<HTMLSelectElement>("Candidate");
-  expect([...candidate.options].map(({ value }) => value)).toEqual(["policy-v6", "policy-v7"]);
-  expect(candidate.value).toBe("policy-v7");
+  expect([...candidate.options].map(({ value }) => value)).toEqual(["policy-v6", "policy-v9"]);
+  expect(candidate.value).toBe("policy-v9");
   const ends = screen.getByLabelText<HTMLSelectElement>("In the end");
   const said = [...ends.options].map(({ text }) => text);
   expect(new Set(said).size).toBe(3);
@@ -183,7 +207,7 @@ test("a release is started in place of the open one, with the steps that were wr
   fireEvent.change(screen.getByLabelText(/^Steps/), { target: { value: "5%, 30m, analysis" } });
   fireEvent.click(submit);
   const steps = [{ set_weight: 5 }, { pause: "30m" }, { analysis: true }];
-  const wish = { candidate: "policy-v7", replaces: 3, mode: "assisted", strategy: { steps }, plan: { raters: "all" } };
+  const wish = { candidate: "policy-v9", replaces: 3, reason: IN_CONSOLE, mode: "assisted", strategy: { steps }, plan: { raters: "all" } };
   await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases", wish]]));
 });
 
@@ -218,7 +242,26 @@ test("where nothing is open that is said, and a start names that", async () => {
   expect(screen.getByText(/^Releases are frozen/)).toBeTruthy();
   fireEvent.click(await screen.findByText("Start a release"));
   fireEvent.click(screen.getByText("Start a release", { selector: "footer button" }));
-  await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases", { candidate: "policy-v7", replaces: null }]]));
+  await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases", { candidate: "policy-v7", replaces: null, reason: IN_CONSOLE }]]));
+  await waitFor(() => expect(location.pathname).toBe("/console/releases/3"));
+});
+
+test("beside an open release of the only candidate nobody is told that there is none", async () => {
+  list(CANARY, { "GET /v1/policies": () => json({ ...POLICIES, data: [POLICIES.data[0], POLICIES.data[2]] }) });
+  await screen.findByText("No version other than policy-v7 can be released now.");
+  expect(screen.queryByText("Start a release")).toBeNull();
+});
+
+test("a start that is refused shows at once what stands now", async () => {
+  const asked = list(null, { "POST /v1/releases": () => failure(409, "release 4 is open", "conflict") });
+  fireEvent.click(await screen.findByText("Start a release"));
+  const before = asked.length;
+  fireEvent.click(screen.getByText("Start a release", { selector: "footer button" }));
+  await screen.findByText(/Somebody else was quicker/);
+  await waitFor(() => {
+    const since = asked.slice(before).map(({ method, path }) => `${method} ${path.split("?")[0]}`);
+    expect(since).toEqual(["POST /v1/releases", "GET /v1/releases", "GET /v1/policies"]);
+  });
 });
 
 test.each(["aborted", "replaced"] as const)("one that was %s was decided by no votes, and waits for none", async (state) => {
@@ -229,6 +272,12 @@ test.each(["aborted", "replaced"] as const)("one that was %s was decided by no v
   expect(screen.getByText("never decided")).toBeTruthy();
 });
 
+test("evidence below nothing is none, and for nobody", async () => {
+  one({ ...CANARY, evidence: { for: "stable", log_e: -0.36, threshold: 3.7 } });
+  await screen.findByText("none of 3.70");
+  expect(screen.queryByText(/-0\.36/)).toBeNull();
+});
+
 test("one that is proposed needs no more votes", async () => {
   one({ ...CANARY, proposed: true, outcome: "promote", still_needed: null, forecast: "decided" });
   await screen.findByText("So far");
@@ -237,7 +286,7 @@ test("one that is proposed needs no more votes", async () => {
 
 test("one that is pending says at its top what it waits for, and of what is not known nothing", async () => {
   one({ ...CANARY, state: "pending", step: 0, engine: { version: 7, state: "starting", cause: null } });
-  await screen.findByText("No votes can come yet. The engine of policy-v7 is starting.");
+  await screen.findByText("It waits for an engine to hold policy-v7; no votes can come before. That engine is starting.");
   expect(screen.queryByText("So far")).toBeNull();
 });
 

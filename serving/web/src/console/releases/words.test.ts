@@ -76,14 +76,15 @@ test("pause, resume, abort and roll back say what becomes of the candidate", () 
 });
 
 test("a pending release says what it waits for", () => {
+  const waits = "It waits for an engine to hold policy-v7; no votes can come before.";
   const ready = { version: 7, state: "loading", cause: null };
-  expect(waitsFor({ candidate: 7, engine: null })).toBe("No votes can come yet. No engine holds policy-v7 yet.");
+  expect(waitsFor({ candidate: 7, engine: null })).toBe(`${waits} There is none yet.`);
   expect(waitsFor({ candidate: 7, engine: { ...ready, state: "none", cause: "no GPU is left" } })).toBe(
-    "No votes can come yet. No engine holds policy-v7 yet: no GPU is left.",
+    `${waits} There is none yet: no GPU is left.`,
   );
-  expect(waitsFor({ candidate: 7, engine: ready })).toBe("No votes can come yet. The engine of policy-v7 is loading.");
+  expect(waitsFor({ candidate: 7, engine: ready })).toBe(`${waits} That engine is loading.`);
   expect(waitsFor({ candidate: 7, engine: { ...ready, state: "failed", cause: "out of memory" } })).toBe(
-    "No votes can come yet. The engine of policy-v7 is failed: out of memory.",
+    `${waits} That engine is failed: out of memory.`,
   );
 });
 

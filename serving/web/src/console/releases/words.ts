@@ -22,6 +22,10 @@ export const ENDS: Partial<Record<Mode, string>> = {
   automatic: "it promotes by itself",
 };
 
+/** Whether its plan itself waits, where nobody said pause. */
+export const waitsForOperator = ({ paused, is }: Pick<Release, "paused" | "is">): boolean =>
+  paused && is.startsWith("waiting");
+
 /** Where it is, without the word that its badge shows. */
 export const whereOf = (release: Release): string => release.is.replace(/^\w+, /, "");
 
@@ -30,8 +34,8 @@ export function waitsFor({ candidate, engine }: Pick<Release, "candidate" | "eng
   const name = nameOf(candidate);
   const state = engine?.state ?? "none";
   const cause = engine?.cause ? `: ${engine.cause}` : "";
-  const stands = state === "none" ? `No engine holds ${name} yet` : `The engine of ${name} is ${state}`;
-  return `No votes can come yet. ${stands}${cause}.`;
+  const stands = state === "none" ? "There is none yet" : `That engine is ${state}`;
+  return `It waits for an engine to hold ${name}; no votes can come before. ${stands}${cause}.`;
 }
 
 export const whoseVotes = (whose: Release["whose"]): string =>

@@ -3,7 +3,18 @@ import { Badge } from "../parts/Badge";
 import { Table, type Column } from "../parts/Table";
 import { measured } from "../parts/words";
 
-const shown = (name: string, value: number | null) => (value === null ? "no number" : measured(name, value));
+const NOT_FINITE = "weights that are not finite";
+
+const shown = (name: string, value: number | null) =>
+  value === null ? "no number" : name === NOT_FINITE && value === 0 ? "none" : measured(name, value);
+
+const SIGNS: Record<string, string> = { "<=": "at most", ">=": "at least", ">": "above" };
+
+/** What must hold, in words; of weights that are not finite there may be none. */
+function bound({ name, sign, threshold }: GateCheck): string {
+  if (name === NOT_FINITE) return shown(name, threshold);
+  return `${SIGNS[sign] ?? sign} ${shown(name, threshold)}`;
+}
 
 const COLUMNS: Column<GateCheck>[] = [
   { name: "check", cell: ({ name }) => name },
@@ -12,7 +23,7 @@ const COLUMNS: Column<GateCheck>[] = [
     cell: ({ passed }) => <Badge tone={passed ? "good" : "bad"}>{passed ? "passed" : "failed"}</Badge>,
   },
   { name: "value", cell: ({ name, value }) => shown(name, value), numeric: true },
-  { name: "must be", cell: ({ name, sign, threshold }) => `${sign} ${shown(name, threshold)}`, numeric: true },
+  { name: "must be", cell: bound, numeric: true },
 ];
 
 /** All that the gate asked of the candidate; nothing where it was not reached. */

@@ -1,5 +1,5 @@
-import { render, screen } from "@testing-library/react";
-import { afterEach, expect, test, vi } from "vitest";
+import { fireEvent, render, screen } from "@testing-library/react";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Round } from "../../api/rounds";
 import { gateway, json } from "../../rating/gateway_double";
 import { RoundList } from "./RoundList";
@@ -20,6 +20,10 @@ const ROUND: Round = {
   metrics: {},
 };
 
+beforeEach(() => {
+  HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
+  HTMLDialogElement.prototype.close ??= vi.fn();
+});
 afterEach(() => vi.unstubAllGlobals());
 
 test.each([
@@ -32,4 +36,11 @@ test.each([
   await screen.findByRole("region", { name: "Rounds" });
   expect(screen.queryAllByRole("button", { name: "Start a round" })).toHaveLength(buttons);
   expect(screen.queryAllByText(/is open already/)).toHaveLength(1 - buttons);
+});
+
+test.each([true, false])("before a round is started it is said whether learning is frozen: %s", async (frozen) => {
+  gateway({ "GET /v1/rounds": () => json({ data: [], frozen }) });
+  render(<RoundList />);
+  fireEvent.click(await screen.findByText("Start a round"));
+  expect(screen.queryAllByText(/^Learning is frozen/)).toHaveLength(frozen ? 1 : 0);
 });

@@ -28,7 +28,7 @@ export function RoundList() {
       {({ data, frozen }) => (
         <section>
           <div className="c-row">
-            <StartRound open={data.find(isOpen)} />
+            <StartRound open={data.find(isOpen)} frozen={frozen} />
             {frozen && <Badge tone="bad">learning is frozen: no round starts by itself</Badge>}
           </div>
           <Table label="Rounds" columns={COLUMNS} rows={data} id={({ id }) => id} empty="No round has been run yet." />
@@ -39,7 +39,7 @@ export function RoundList() {
 }
 
 /** Leads to the round. One at a time: which one is open is said in place of the button. */
-export function StartRound({ open }: { open: Round | undefined }) {
+export function StartRound({ open, frozen }: { open: Round | undefined; frozen: boolean }) {
   const begun = useRef<number>(0);
   if (open) {
     return (
@@ -63,6 +63,7 @@ export function StartRound({ open }: { open: Round | undefined }) {
         It trains on what has been said up to now: SFT, reward model, PPO, gate. What passes the gate is published, and
         released as the installation's settings say. If one was begun meanwhile, nothing is started, and you see that one.
       </p>
+      {frozen && <p>Learning is frozen: no round starts by itself. This one does, by your hand, and is finished.</p>}
     </Act>
   );
 }

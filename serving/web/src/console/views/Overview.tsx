@@ -24,7 +24,7 @@ export function Overview() {
         <>
           <Health facts={facts} />
           <div className="c-columns">
-            <OpenRound round={facts.round} unknown={facts.reasons.round} />
+            <OpenRound round={facts.round} frozen={facts.learning_frozen === true} unknown={facts.reasons.round} />
             <div className="c-stack">
               <OpenRelease id={facts.release} unknown={facts.reasons.release} />
               <Switches facts={facts} onDone={() => void polled.refresh()} />
@@ -42,7 +42,7 @@ interface Unknown {
   unknown: string | undefined;
 }
 
-function OpenRound({ round, unknown }: { round: Round | null } & Unknown) {
+function OpenRound({ round, frozen, unknown }: { round: Round | null; frozen: boolean } & Unknown) {
   return (
     <section className="c-card" aria-labelledby="learning">
       <h2 id="learning">Learning</h2>
@@ -50,7 +50,7 @@ function OpenRound({ round, unknown }: { round: Round | null } & Unknown) {
         <>
           <None what="round" unknown={unknown} />
           <div className="c-row">
-            <StartRound open={undefined} />
+            <StartRound open={undefined} frozen={frozen} />
             <Link to={consolePath("rounds")}>Past rounds</Link>
           </div>
         </>

@@ -4,7 +4,7 @@ import type { Session } from "../../api/client";
 import type { Checks, RaterRow } from "../../api/oversight";
 import { gateway, json } from "../../rating/gateway_double";
 import { shortRater } from "../parts/Rater";
-import { decoys, evidence, repeats, share, side, sideRange } from "../raters/words";
+import { decoys, evidence, reliability, repeats, share, side, sideRange } from "../raters/words";
 import { Raters } from "./Raters";
 
 const CHECKS: Checks = {
@@ -83,4 +83,17 @@ it("shows all of one, also of one of whom nothing stands", async () => {
   unmount();
   render(<Raters session={SESSION} id="rater_none" />);
   await screen.findByText(/Nothing of theirs stands now/);
+});
+
+it("knows nothing of the reliability of who judged what nobody else did", () => {
+  expect(reliability({ agreement: null, reliability: 1 })).toBe("unknown");
+  expect(reliability({ agreement: null, reliability: null })).toBe("");
+  expect(reliability({ agreement: 0.9, reliability: 1 })).toBe("100%");
+});
+
+it.each([null, "rater"])("says so in the table and of one: %s", async (id) => {
+  const alone = { ...JOE, agreement: null, reliability: 1 };
+  gateway({ "GET /v1/raters": () => json({ data: [alone] }), "GET /v1/feedback": () => json({ data: [], has_more: false }) });
+  render(<Raters session={SESSION} id={id && alone.rater} />);
+  await screen.findByText(id ? "weighed as 100%" : "reliability unknown");
 });
