@@ -57,6 +57,13 @@ async def served(start: Callable[..., Awaitable[Live]], stocked: None) -> Live: 
     return await start()
 
 
+async def want(page: Any, how: str) -> None:
+    """So many answers to the next question: by the words that one sees, which stand still before they are clicked."""
+    mode = page.get_by_role("radiogroup", name="How many answers").locator("label", has_text=how)
+    await mode.click()
+    await mode.locator("input:checked").wait_for(state="attached")
+
+
 async def sign_in(page: Any, key: str) -> None:
     await page.goto("/")
     await page.get_by_label("API key").fill(key)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.serving.live import Live
-from tests.web.conftest import PATIENCE_MS, sign_in
+from tests.web.conftest import PATIENCE_MS, sign_in, want
 from tests.web.test_page import answered, ask, changed
 
 # Each calls hurt(), which the browser knows, if anything of it ever runs.
@@ -105,7 +105,7 @@ async def test_what_a_model_writes_never_runs(served: Live, witness: Witness) ->
     await page.locator(".katex").first.wait_for()
     await witness.saw_nothing()
     for how, last in (("2 side by side", ".r-column"), ("4 to rank", ".r-answer")):
-        await page.get_by_role("radio", name=how).check(force=True)
+        await want(page, how)
         await ask(page, "be evil")
         await page.locator(last).last.get_by_text("the end").wait_for()
         await (

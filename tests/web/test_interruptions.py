@@ -12,7 +12,7 @@ import pytest
 from feedback.settings import Settings
 from tests.serving.live import Live, running_gateway
 from tests.web.cable import Cable, cable_to
-from tests.web.conftest import PATIENCE_MS, sign_in
+from tests.web.conftest import PATIENCE_MS, sign_in, want
 from tests.web.test_page import LONG, answered, ask, feedback
 
 # Four characters a token; the two sides, and those of four in turn, say different things.
@@ -34,7 +34,7 @@ async def shown(page: Any, count: int) -> list[str]:
 
 
 async def try_several(page: Any, how: str, text: str) -> None:
-    await page.get_by_role("radio", name=how).check(force=True)
+    await want(page, how)
     await ask(page, text)
 
 

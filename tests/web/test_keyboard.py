@@ -6,7 +6,7 @@ from playwright.async_api import expect
 
 from feedback.judgements import Demonstration, Ranking
 from tests.serving.live import Live
-from tests.web.conftest import PATIENCE_MS
+from tests.web.conftest import PATIENCE_MS, want
 from tests.web.test_interruptions import SIDES
 from tests.web.test_page import answered, ask
 from tests.web.test_ranking import slots
@@ -67,7 +67,7 @@ async def test_tab_reaches_all_of_a_chat(page: Any, served: Live) -> None:
 
 async def test_tab_reaches_all_of_a_ranking(page: Any, served: Live) -> None:
     served.engine.set(says={"tea?": "Green."})
-    await page.get_by_role("radio", name="4 to rank").check(force=True)
+    await want(page, "4 to rank")
     await ask(page, "tea?")
     await page.get_by_role("button", name="Submit ranking").wait_for()
     await page.keyboard.press("1")

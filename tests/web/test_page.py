@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.serving.live import Live
-from tests.web.conftest import sign_in
+from tests.web.conftest import sign_in, want
 
 LONG = "".join(f"Line {number} of it.\n\n" for number in range(400))
 
@@ -214,13 +214,13 @@ async def test_a_thumb_by_key_outlives_a_refresh(page: Any, served: Live) -> Non
 
 async def test_side_by_side_is_decided_by_one_key_and_the_chat_goes_on(page: Any, served: Live) -> None:
     served.engine.set(says={"tea?": "Green.", "coffee?": "Black."})
-    await page.get_by_role("radio", name="2 side by side").check(force=True)
+    await want(page, "2 side by side")
     await ask(page, "tea?")
     await page.get_by_text("Green.").nth(1).wait_for()
     await page.keyboard.press("b")
     await page.get_by_text("policy-v0").first.wait_for()
     assert [kept["judgement"]["winner"] for kept in await feedback(served)] == ["right"]
-    await page.get_by_role("radio", name="1 answer").check(force=True)
+    await want(page, "1 answer")
     await ask(page, "coffee?")
     await answered(page, "Black.")
     await page.get_by_text("2/2").wait_for()

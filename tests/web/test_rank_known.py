@@ -6,6 +6,7 @@ import pytest
 
 from feedback.judgements import Ranking
 from tests.serving.live import Live
+from tests.web.conftest import want
 from tests.web.test_interruptions import HELD, SIDES, is_blind, shown, text_of, try_several
 from tests.web.test_page import answered, ask
 from tests.web.test_rating import saved, standing
@@ -86,7 +87,7 @@ async def test_a_first_question_is_in_the_list_while_its_answers_are_judged(
 
 
 async def test_so_many_are_written_to_be_ranked_as_one_wants(page: Any, served: Live) -> None:
-    await page.get_by_role("radio", name="4 to rank").check(force=True)
+    await want(page, "4 to rank")
     await page.get_by_label("How many to rank").select_option("3 to rank")
     await page.reload()
     served.engine.set(says={"tea?": SIDES})

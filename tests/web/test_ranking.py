@@ -8,6 +8,7 @@ from feedback.checks import checked
 from feedback.judgements import Comparison, Ranking
 from serving import checks
 from tests.serving.live import Live
+from tests.web.conftest import want
 from tests.web.test_interruptions import HELD, SIDES, shown, try_several
 from tests.web.test_page import LONG, answered, ask, feedback
 from tests.web.test_rating import asked, given, saved, standing
@@ -126,7 +127,7 @@ async def test_a_vote_while_they_are_written_ends_both(page: Any, served: Live) 
     kept = served.ledger.completions(slots(served, said.judgement))
     assert [(each.text.strip(), each.partial) for each in kept.values()] == [(text, True) for text in begun]
     served.engine.set(hold_at=None)
-    await page.get_by_role("radio", name="1 answer").check(force=True)
+    await want(page, "1 answer")
     await ask(page, "milk?")
     await answered(page, "No.")
     history = served.engine.state()["bodies"][-1]["messages"]
