@@ -81,6 +81,7 @@ async def four(phone: Any, served: Live, says: Any = SIDES) -> None:
 
 async def test_answers_are_ranked_by_finger(phone: Any, finger: Finger, served: Live, eventually: Any) -> None:
     await four(phone, served)
+    assert not await phone.get_by_text("Keys", exact=True).is_visible()
     await drag(phone, finger, "Answer B", gap(0), eventually)
     await drag(phone, finger, "Answer C", gap(0), eventually)
     await phone.locator(".r-summary", has_text="C > B; not ranked: A, D").wait_for()

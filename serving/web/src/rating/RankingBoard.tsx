@@ -97,7 +97,7 @@ export function RankingBoard(props: RankingBoardProps) {
           {folded.size ? "Show all" : "Fold all"}
         </button>
       </div>
-      <details className="r-muted">
+      <details className="r-muted r-by-keys">
         <summary>Keys</summary>
         <p id={helpId}>{HELP}</p>
       </details>
