@@ -57,6 +57,13 @@ async def served(start: Callable[..., Awaitable[Live]], stocked: None) -> Live: 
     return await start()
 
 
+@pytest.fixture
+def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases stay as they are left, and no engine is started for one."""
+    monkeypatch.setattr("serving.controller.Controller.tick", lambda self: None)
+    monkeypatch.setattr("serving.pool.EnginePool.want", lambda self, wish: None)
+
+
 async def want(page: Any, how: str) -> None:
     """So many answers to the next question: by the words that one sees, which stand still before they are clicked."""
     mode = page.get_by_role("radiogroup", name="How many answers").locator("label", has_text=how)

@@ -11,12 +11,7 @@ from tests.web.releasing import released, stock, voted
 from tests.web.shots import shoot, too_wide
 from tests.web.test_accessibility import complaints
 
-
-@pytest.fixture(autouse=True)
-def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Releases stay as operators leave them."""
-    monkeypatch.setattr("serving.controller.Controller.tick", lambda self: None)
-    monkeypatch.setattr("serving.pool.EnginePool.want", lambda self, wish: None)
+pytestmark = pytest.mark.usefixtures("undriven")
 
 
 @pytest.fixture

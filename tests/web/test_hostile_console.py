@@ -14,11 +14,7 @@ SAID = " ".join(MARKUP)
 WHY = {"release": MARKUP[1], "round": MARKUP[2], "freeze": MARKUP[4], "actor": MARKUP[0], "check": MARKUP[10]}
 
 
-@pytest.fixture(autouse=True)
-def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The release stays as it is."""
-    monkeypatch.setattr("serving.controller.Controller.tick", lambda self: None)
-    monkeypatch.setattr("serving.pool.EnginePool.want", lambda self, wish: None)
+pytestmark = pytest.mark.usefixtures("undriven")
 
 
 @pytest.fixture
