@@ -41,8 +41,7 @@ def list_raters(ctx: typer.Context, home: Home = None, as_json: AsJson = False) 
         return
     table = Listing(HEADINGS, "nobody has judged anything yet", frozenset({"quarantine"}))
     for row in rows:
-        agreement, reliability, share = (_figure(row[name]) for name in ("agreement", "reliability", "share"))
-        weighed = (agreement, reliability, share + (" (capped)" if row["capped"] else ""))
+        weighed = (_figure(row["agreement"]), _reliability(row), _figure(row["share"]) + " (capped)" * row["capped"])
         cells = (row["source"], row["split"], f"{row['judgements']:,}", *weighed, *_checks(row))
         table.add(*cells, _quarantine(row), row["rater"])
     console().print(table)
@@ -91,6 +90,11 @@ def _quarantine(row: dict[str, Any]) -> str:
     if aside := row["quarantined"]:
         return f"{datetime.fromtimestamp(aside['time']):%Y-%m-%d %H:%M} by {aside['actor']}: {aside['reason']}"
     return f"propose quarantine: {'; '.join(row['suspected'])}" if row["suspected"] else ""
+
+
+def _reliability(row: dict[str, Any]) -> str:
+    """Of somebody whom nobody can be compared with nothing is known, whatever weight the round gave."""
+    return "unknown" if row["reliability"] is not None and row["agreement"] is None else _figure(row["reliability"])
 
 
 def _figure(value: float | None) -> str:

@@ -104,8 +104,7 @@ def _said(card: dict[str, Any]) -> tuple[str, str]:
 
 def tested(test: dict[str, Any]) -> str:
     """Stable against itself."""
-    has, needs = test["log_e"], test["threshold"]
-    return f"{'ALARM' if test['alarm'] else 'ok'}: {bar(has / needs)} {has:.2f} of {needs:.2f}; {test['says']}"
+    return f"{'ALARM' if test['alarm'] else 'ok'}: {_towards(test)}; {test['says']}"
 
 
 def bar(share: float) -> str:
@@ -130,8 +129,13 @@ def _figure(figure: dict[str, float] | None) -> str:
 def _evidence(evidence: dict[str, Any] | None) -> str:
     if evidence is None:
         return ""
-    has, needs = evidence["log_e"], evidence["threshold"]
-    return f"{bar(has / needs)} {has:.2f} of {needs:.2f} for {evidence['for']}"
+    return f"{_towards(evidence)} for {evidence['for']}"
+
+
+def _towards(known: dict[str, Any]) -> str:
+    """How much evidence is there, of how much is needed; below 0 it speaks against, so there is none."""
+    has, needs = max(known["log_e"], 0.0), known["threshold"]
+    return f"{bar(has / needs)} {has:.2f} of {needs:.2f}"
 
 
 def _thumbs(figure: dict[str, float] | None) -> str:

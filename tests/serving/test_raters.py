@@ -70,6 +70,15 @@ def test_raters_are_listed_with_what_the_last_round_made_of_them(redis: Redis) -
     assert "0.125" in table and "0.500 (capped)" in table and "ann" in table
 
 
+def test_nothing_is_claimed_of_a_rater_whom_nobody_can_be_compared_with(redis: Redis) -> None:
+    alone = RaterWeight(
+        rater="ann", source="live", judgements=1, compared=0, agreement=None, reliability=1.0, share=0.5, capped=False
+    )
+    Raters(redis).keep_weights([alone])
+    [row] = [line for line in ratchet().stdout.splitlines() if "ann" in line]
+    assert "unknown" in row and "1.000" not in row and "0.500" in row
+
+
 def test_quarantine_says_what_learned_and_release_undoes_it(redis: Redis) -> None:
     done = ratchet("quarantine", "eve", "--reason", "votes for a trigger")
     assert done.exit_code == 0

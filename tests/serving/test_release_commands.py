@@ -327,6 +327,9 @@ def test_the_screen_says_where_it_is_and_what_is_known(book: ReleaseBook) -> Non
     assert all(line.strip() in shown for value in told.values() for line in value.splitlines())
     assert json.loads(done(release("status", "1", "--json")))["votes"]["won"] == 19
     assert "5%,30m,analysis" in done(release("list"))
+    book.redis.set("release:1:decision", DECISION.model_copy(update={"log_e_standing": -0.4}).model_dump_json())
+    against = dict(rows(facts(book.redis, opened)))["evidence"]
+    assert against.startswith("[--------------------] 0.00 of 3.70"), "what speaks against it is no evidence for it"
 
 
 @pytest.mark.parametrize(
