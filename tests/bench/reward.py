@@ -1,6 +1,6 @@
 """The reward model beside its peers, on people's judgements: seconds per ranking, and what was learned from them.
 
-speed      seconds per ranking, ours and TRL's by turns: real rankings (K >= 3) and random ones of K = 9
+speed      seconds per ranking, ours and TRL's by turns: real rankings (K >= 3), real pairs, random ones of K = 9
 quality    held-out log-loss and accuracy on real rankings over seeds: ours, TRL's, and lengths alone
 pairs      the same on single pairs
 epochs     whole rankings against shuffled pairs, epoch by epoch: which overfits (Ouyang et al. 2022, section 3.5)

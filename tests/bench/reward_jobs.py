@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from training.config import RewardConfig
 from training.data import Judgement, RankedSamples
 
-FULL, ADAPTERS = (1e-5, 3e-5, 1e-4), (1e-4, 3e-4, 1e-3)
+FULL, ADAPTERS = (1e-5, 3e-5, 1e-4, 3e-4), (1e-4, 3e-4, 1e-3, 3e-3)
 RATES = {"ours": ADAPTERS, "trl": FULL, "trl autocast": FULL, "trl lora": ADAPTERS}  # TRL's own are pure without a name
 Figures = dict[str, Any]
 

@@ -184,8 +184,12 @@ class Speed(Part):
         self.bench = bench
 
     def show(self) -> None:
-        real = data.split(self.bench.kwise, 12, 0, 0)
-        for name, split in (("real, K >= 3", real), ("random, K = 9", data.Split(data.synthetic(4, 9, 160, 120), []))):
+        splits = {
+            "real, K >= 3": data.split(self.bench.kwise, 12, 0, 0),
+            "real pairs": data.split(self.bench.pairwise, 24, 0, 0),
+            "random, K = 9": data.Split(data.synthetic(4, 9, 160, 120), []),
+        }
+        for name, split in splits.items():
             taken = self._taken(name, split)
             figures: Figures = {learner: statistics.median(each) for learner, each in taken.items()}
             for peer in self.bench.peers:
