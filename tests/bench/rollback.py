@@ -1,9 +1,10 @@
 """How long a rollback takes while people chat: from the command, or the request, to the first answer by the one before.
 
-`ratchet up` with the real engine, two versions made on purpose, and people who chat without pause. Each turn promotes
-the newer one and rolls it back, by `ratchet rollback` and by `POST /v1/rollback` in turn; a probe asks for one token at
-a time and notes who wrote it. The swap's own figures are the service's: how long the engine stood still,
-how long clients saw nothing new.
+`ratchet up` with the real engine, two versions made on purpose, and people who chat without pause. The versions are
+adapters where the engine holds several, as on a GPU, else whole weights. Each turn promotes the newer one and rolls it
+back, by `ratchet rollback` and by `POST /v1/rollback` in turn; a probe asks for one token at a time and notes who wrote
+it. The swap's own figures are the service's: how long the engine stood still, how long clients saw nothing new.
+What is known is in the JSON file after every turn.
 """
 
 import argparse
@@ -13,11 +14,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import httpx
 import rig
@@ -26,6 +26,7 @@ from rich.table import Table
 
 from feedback.registry import PolicyRegistry
 from feedback.store import connect
+from serving.installation import settings_as_started
 from tests.e2e import candidates
 from tests.e2e.conftest import Service
 from tests.e2e.test_release import people
@@ -49,6 +50,17 @@ class Turn:
     returned_s: float
     pause_s: float
     held_s: float
+
+
+@dataclass
+class Findings:
+    """The turns so far, and how many requests failed meanwhile."""
+
+    engine_mode: str
+    people: int
+    cores: int = len(rig.CORES)
+    failed: int = 0
+    turns: list[Turn] = field(default_factory=list)
 
 
 class Probe(threading.Thread):
@@ -107,27 +119,39 @@ def turn(service: Service, probe: Probe, older: int, newer: int, way: str) -> Tu
     return Turn(way, first, returned, swap["pause_s"], swap["held_s"])
 
 
-def measured(model: Path, count: int, turns: int) -> tuple[list[Turn], int]:
-    """The turns, and how many requests failed meanwhile."""
+def two_versions(service: Service, model: Path, engine_mode: str) -> tuple[int, int]:
+    registry = PolicyRegistry(connect(service.settings.resolved_redis_url()), service.settings.policies_dir)
+    if engine_mode == "adapter":
+        older, newer = (candidates.publish_adapter(registry, model, seed) for seed in (1, 2))
+    else:
+        older, newer = (candidates.publish(registry, model, partial(candidates.slightly, seed=n)) for n in (1, 2))
+    return older, newer
+
+
+def measured(model: Path, options: argparse.Namespace) -> Findings:
     with tempfile.TemporaryDirectory() as home:
         service = Service(Path(home), model).start()
         try:
-            registry = PolicyRegistry(connect(service.settings.resolved_redis_url()), service.settings.policies_dir)
-            older, newer = (candidates.publish(registry, model, partial(candidates.slightly, seed=n)) for n in (1, 2))
-            with people(service, count) as crowd, probing(service) as probe:
+            found = Findings(settings_as_started(service.home).engine_mode, options.people)
+            older, newer = two_versions(service, model, found.engine_mode)
+            with people(service, options.people) as crowd, probing(service) as probe:
                 promote(service, probe, older)
-                results = [turn(service, probe, older, newer, way) for _ in range(turns) for way in WAYS]
-            return results, probe.failures + sum(len(person.failures) for person in crowd)
+                for way in list(WAYS) * options.turns:
+                    found.turns.append(turn(service, probe, older, newer, way))
+                    found.failed = probe.failures + sum(len(person.failures) for person in crowd)
+                    options.json.write_text(json.dumps(asdict(found)))
+            return found
         finally:
             service.stop()
 
 
-def show(results: list[Turn], failed: int, count: int) -> None:
-    table = Table(title=f"rollback beside {count} people, seconds: median, least, most; {failed} requests failed")
+def show(found: Findings) -> None:
+    beside = f"{found.engine_mode} engine, beside {found.people} people"
+    table = Table(title=f"rollback, {beside}, seconds: median, least, most; {found.failed} requests failed")
     for column in ("", *WAYS):
         table.add_column(column)
     for name, label in FIGURES.items():
-        sides = [[getattr(result, name) for result in results if result.way == way] for way in WAYS]
+        sides = [[getattr(result, name) for result in found.turns if result.way == way] for way in WAYS]
         table.add_row(label, *(f"{median(side):.2f}, {min(side):.2f}, {max(side):.2f}" for side in sides))
     Console().print(table)
 
@@ -139,11 +163,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5, help="default %(default)s")
     parser.add_argument("--json", type=Path, default=Path(".ratchet/bench/rollback.json"), help="default: %(default)s")
     options = parser.parse_args()
-    results, failed = measured(options.model.absolute(), options.people, options.turns)
-    show(results, failed, options.people)
-    facts: dict[str, Any] = {"turns": [asdict(result) for result in results], "failed": failed}
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(facts | {"people": options.people, "cores": len(rig.CORES)}))
+    show(measured(options.model.absolute(), options))
 
 
 if __name__ == "__main__":

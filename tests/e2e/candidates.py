@@ -1,4 +1,4 @@
-"""Versions made on purpose: a good one, one that answers badly, and broken ones that name themselves whole."""
+"""Versions made on purpose: good ones, one that answers badly, and broken ones that name themselves whole."""
 
 import json
 import shutil
@@ -12,12 +12,16 @@ from safetensors.torch import load_file, save_file
 from feedback.manifest import Manifest, describe_files, read_manifest
 from feedback.registry import PolicyRegistry
 from feedback.shelf import place
+from training.config import AdapterConfig
+from training.export import export_policy
+from training.models import Trunk
 from training.register import GOLDEN_CHATS
 from training.version import describe_base
 
 Weights = dict[str, torch.Tensor]
 Change = Callable[[Weights], Weights]
 LAYERS = 30
+NOISE = 0.06  # in an adapter: it moves a token's log-prob by some 0.3
 
 
 def publish(registry: PolicyRegistry, base: Path, change: Change, *, broken: bool = False) -> int:
@@ -43,6 +47,34 @@ def publish(registry: PolicyRegistry, base: Path, change: Change, *, broken: boo
     place(registry.directory(version), version, 0, build)
     registry.publish(version, actor="test", reason="made on purpose")
     return version
+
+
+def publish_adapter(registry: PolicyRegistry, base: Path, seed: int) -> int:
+    """A version as training leaves one, adapter and merged weights: as good as the base, and told from it and from
+    another seed's."""
+    version = registry.reserve()
+    parent = read_manifest(registry.directory(0))
+
+    def build(target: Path, number: int) -> Manifest:
+        trunk = Trunk.load(base, AdapterConfig(), base_dtype=getattr(torch, parent.dtype), seed=seed, device="cpu")
+        trunk.load_state("policy", unsettled(trunk.state("policy"), seed))
+        exported = export_policy(trunk, target, base_directory=base, golden=parent.golden)
+        return Manifest(
+            version=number, parent=0, kind="trained", base_model=parent.base_model, dtype=parent.dtype,
+            model_path=exported.model_path, adapter_path=exported.adapter_path, created=time.time(),
+            files=describe_files(target), weights=exported.weights, golden=parent.golden,
+            golden_logprobs=exported.golden_logprobs,
+        )  # fmt: skip
+
+    place(registry.directory(version), version, 0, build)
+    registry.publish(version, actor="test", reason="made on purpose")
+    return version
+
+
+def unsettled(adapter: Weights, seed: int) -> Weights:
+    """The adapter with noise in the half of its matrices that begins as zeros."""
+    torch.manual_seed(seed)
+    return {name: torch.randn(w.shape) * NOISE if "lora_B" in name else w for name, w in adapter.items()}
 
 
 def cut(registry: PolicyRegistry, base: Path, size: int) -> int:
