@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     engine_key: str | None = None
     engine_mode: Literal["merged", "adapter"] = "merged"
     engine_dtype: Dtype | None = None
+    engine_args: str = Field(
+        default="", description="more arguments for the vLLM that is started here, as a shell has them"
+    )
     max_model_len: int = 2048
     log_format: Literal["text", "json"] = Field(default="text", description="of the gateway's log")
     max_requests: int = Field(

@@ -186,8 +186,11 @@ class Engine:
         )
 
     async def load_adapter(self, name: str, path: Path) -> None:
-        """Add a LoRA adapter under a name, or replace the one that has it."""
-        await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path), "load_inplace": True})
+        """Add a LoRA adapter under a name that no other has.
+
+        Not in place of another: vLLM reads one loaded so from the disk again at every step.
+        """
+        await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
 
     async def unload_adapter(self, name: str) -> None:
         await self._post("/v1/unload_lora_adapter", {"lora_name": name})

@@ -129,6 +129,24 @@ def _judge_change(
     return verdict(False, "nothing", "the change is below the engine's noise and there are no weight digests")
 
 
+def leak(alone: Scores, beside: Scores, adapted: Scores) -> str | None:
+    """Why an engine is not to be believed whose rows without an adapter say `beside` next to rows with it; or None.
+
+    By themselves they say `alone`, the adapter's rows `adapted`, of the same golden tokens. Rounding differs from batch
+    to batch, for some tokens by a lot: what counts is how far all of them moved, and whether towards the adapter.
+    """
+    base = _flat(alone)
+    moved = [b - a for b, a in zip(_flat(beside), base, strict=True)]
+    told = [b - a for b, a in zip(_flat(adapted), base, strict=True)]
+    if (drift := _rms(moved)) > ABSOLUTE_TOLERANCE:
+        return f"in a mixed batch rows without the adapter changed by {drift:.3f} on average"
+    slope, norm = _slope(moved, told)
+    noise = _rms([m - slope * t for m, t in zip(moved, told, strict=True)])
+    if norm and noise / norm <= SLOPE_ERROR and slope > SLOPE_TOLERANCE:
+        return f"in a mixed batch rows without the adapter moved {slope:.2f} of the way to it"
+    return None
+
+
 def _is_parent(engine: list[float], trainer: list[float], parent: list[float]) -> bool:
     """Whether the engine is nearer to the parent than to the new policy, by more than its noise."""
     if len(parent) != len(trainer):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,7 @@ def engine_command(
     if gpu:
         # The old policy and the new one answer at the same time, and a third may still be draining.
         argv += ["--enable-lora", "--max-loras", "4"]
+        argv += ["--gpu-memory-utilization", "0.5"]  # rounds train on the same card
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     else:
         argv += ["--enforce-eager"]
@@ -96,7 +98,7 @@ def engine_command(
         more_argv, more_env = few_cores(len(os.sched_getaffinity(0)))
         argv += more_argv
         env |= more_env
-    return Command(tuple(argv), env)
+    return Command((*argv, *shlex.split(settings.engine_args)), env)
 
 
 def stable_model(settings: Settings) -> tuple[Path, Dtype]:

@@ -253,6 +253,8 @@ async def reset_prefix_cache(_: Request) -> Response:
 async def load_adapter(request: Request) -> Response:
     body = await request.json()
     engine.calls.append(f"load {body['lora_name']}")
+    if body["lora_name"] in engine.adapters:
+        return refuse(400, f"The lora adapter '{body['lora_name']}' has already been loaded.")
     engine.adapters[body["lora_name"]] = json.loads((Path(body["lora_path"]) / "weights.json").read_text())
     return JSONResponse("loaded")
 
