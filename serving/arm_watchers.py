@@ -7,8 +7,9 @@ from redis.exceptions import RedisError
 from feedback.registry import BASE, PolicyRegistry
 from feedback.releases import ReleaseBook
 from feedback.settings import Settings
+from serving.adapter_swap import AdapterLoader, Adapters
 from serving.arms import Arms
-from serving.hotswap import AdapterLoader, Adapters, MergedLoader, PolicyLoader
+from serving.hotswap import MergedLoader, PolicyLoader
 from serving.metrics import Metrics
 from serving.pool import EnginePool, hosting
 from serving.targets import CandidateTarget, StableTarget

@@ -89,7 +89,7 @@ def engine_command(
     }
     if gpu:
         # The old policy and the new one answer at the same time, and a third may still be draining.
-        argv += ["--enable-lora", "--max-loras", "4"]
+        argv += ["--enable-lora", "--max-loras", "4", "--max-cpu-loras", "8"]
         argv += ["--gpu-memory-utilization", "0.5"]  # rounds train on the same card
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     else:

@@ -69,6 +69,11 @@ class FakeEngine:
     def set(self, **options: Any) -> None:
         httpx.post(f"{self.url}/fake/set", json=options, verify=PLAIN)
 
+    def load_adapter(self, name: str, path: Path) -> None:
+        """As another gateway would."""
+        body, key = {"lora_name": name, "lora_path": str(path)}, {"authorization": f"Bearer {ENGINE_KEY}"}
+        httpx.post(f"{self.url}/v1/load_lora_adapter", json=body, headers=key, verify=PLAIN).raise_for_status()
+
 
 def trainer_logprobs(move: float) -> tuple[tuple[float, ...], ...]:
     """A policy's log-probs on GOLDEN: -1 at the base, moved by a fixed pattern."""

@@ -28,8 +28,49 @@ async def test_adapters_are_loaded_beside_the_old_and_unloaded_when_drained(adap
     assert {word.split("-")[0] for word in text.split()} == {"w1"}
     [stored] = live.ledger.completions((f"{payloads[0]['id']}:0",)).values()
     assert (stored.policy_version, stored.version_changed_at) == (1, None)
-    await eventually(lambda: live.engine.state()["adapters"] == ["policy-v2"])
+    assert sorted(live.engine.state()["adapters"]) == ["policy-v1", "policy-v2"], "there is no way back"
+    live.shelf.publish(3, move=0.2)
+    await eventually(lambda: sorted(live.engine.state()["adapters"]) == ["policy-v2", "policy-v3"])
     assert "pause keep" not in live.engine.state()["calls"]
+
+
+async def test_a_rollback_to_what_was_proven_waits_for_nothing(adapters: Any, eventually: Any) -> None:
+    live = adapters
+    for version, move in ((1, 0.4), (2, -0.4)):
+        live.shelf.publish(version, move=move)
+        await eventually(lambda version=version: live.served == version)
+    before = live.engine.state()["calls"]
+    live.gateway.registry.rollback(to=1, actor="t", reason="t")
+    await eventually(lambda: live.served == 1)
+    assert (await live.chat(max_tokens=2)).json()["choices"][0]["message"]["content"] == "w1-0 "
+    assert live.engine.state()["calls"][len(before) :] == [], "read, measured or loaded anew"
+    live.gateway.registry.rollback(to=0, actor="t", reason="t")
+    await eventually(lambda: live.served == 0)
+    assert "checksum" not in live.engine.state()["calls"][len(before) :], "the base was proven when it served first"
+
+
+async def test_what_another_gateway_loaded_is_proven_and_not_loaded_again(
+    start: Any, fake_engine: Any, shelf: Any, eventually: Any
+) -> None:
+    fake_engine.set(started_with=str(shelf.registry.directory(0) / "model"))
+    shelf.publish(1, move=0.4)
+    fake_engine.load_adapter("policy-v1", shelf.registry.directory(1) / "adapter")
+    live = await start(engine_mode="adapter")
+    assert live.served == 1
+    calls = live.engine.state()["calls"]
+    assert (calls.count("load policy-v1"), calls.count("unload policy-v1"), calls.count("checksum")) == (1, 0, 1)
+
+
+async def test_what_bears_the_name_wrongly_is_loaded_anew(
+    start: Any, fake_engine: Any, shelf: Any, eventually: Any
+) -> None:
+    fake_engine.set(started_with=str(shelf.registry.directory(0) / "model"))
+    shelf.publish(1, move=0.4)
+    shelf.publish(2, move=-0.4)
+    fake_engine.load_adapter("policy-v2", shelf.registry.directory(1) / "adapter")
+    live = await start(engine_mode="adapter")
+    assert live.served == 2
+    assert (await live.chat(max_tokens=2)).json()["choices"][0]["message"]["content"] == "w2-0 "
 
 
 async def test_adapters_on_anything_but_the_base_are_refused(
@@ -68,7 +109,8 @@ async def test_an_adapter_that_a_restarted_engine_lost_is_forgotten(adapters: An
     live.engine.kill()
     live.engine.start()
     live.engine.set(started_with=str(live.shelf.registry.directory(0) / "model"))
-    live.shelf.publish(2, move=-0.4)
-    await eventually(lambda: live.served == 2)
-    await eventually(lambda: live.gateway.watcher.loader.adapters.present == {2})
+    for version, move in ((2, -0.4), (3, 0.2)):
+        live.shelf.publish(version, move=move)
+        await eventually(lambda version=version: live.served == version)
+    await eventually(lambda: live.gateway.watcher.loader.adapters.present == {2, 3})
     assert live.engine.state()["calls"].count("unload policy-v1") == 1

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from serving.proof import Proof, Reading, digests_agree, judge
+from serving.engine import Scores
+from serving.proof import Proof, Reading, digests_agree, judge, leak
 
 GOLDEN = ((1, 2, 3, 4, 5),)
 
@@ -132,3 +133,27 @@ def test_digests_that_differ_refute_alone_and_no_evidence_proves_nothing() -> No
 def test_digests_prove_only_what_they_cover(found: dict[str, str], verdict: bool | None) -> None:
     assert digests_agree({"a": "1", "b": "2"}, found) is verdict
     assert digests_agree({}, {}) is None
+
+
+NOISE = ((0.3, -0.1, 0.02), (-0.25, 0.05))
+ALONE = ((-1.0, -2.0, -1.5), (-0.5, -3.0))
+ADAPTED = ((-1.6, -1.2, -2.1), (-1.1, -2.2))
+
+
+def beside(leaks: float, noise: float) -> Scores:
+    """Rows without the adapter, of which so much went into them."""
+    rows = zip(ALONE, ADAPTED, NOISE, strict=True)
+    return tuple(tuple(a + leaks * (b - a) + noise * n for a, b, n in zip(*row, strict=True)) for row in rows)
+
+
+def test_rounding_by_which_some_tokens_change_a_lot_is_no_leak() -> None:
+    assert leak(ALONE, beside(0.0, 1.0), ADAPTED) is None, "up to 0.3, 0.18 on average, to no side"
+    assert leak(ALONE, ALONE, ADAPTED) is None
+    assert leak((), (), ()) is None
+
+
+def test_rows_that_move_to_the_adapter_leak() -> None:
+    assert leak(ALONE, beside(0.25, 0.1), ADAPTED) is None
+    assert "moved 0.3" in str(leak(ALONE, beside(0.35, 0.1), ADAPTED))
+    assert "on average" in str(leak(ALONE, ADAPTED, ADAPTED)), "0.68: so far nothing is believed"
+    assert "on average" in str(leak(ALONE, beside(0.0, 2.0), ALONE)), "whichever way"

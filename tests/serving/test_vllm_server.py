@@ -22,6 +22,13 @@ def test_engine_command_keeps_its_key_out_of_argv(tmp_path: Path) -> None:
     assert int(command.argv[command.argv.index("--max-loras") + 1]) >= 3
 
 
+def test_what_else_the_engine_is_told_comes_last_and_so_counts(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, engine_args="--gpu-memory-utilization 0.8 --seed '7'")
+    argv = vllm_server.engine_command(settings, Path("model"), "float32", gpu=True).argv
+    assert argv[-4:] == ("--gpu-memory-utilization", "0.8", "--seed", "7")
+    assert argv[argv.index("--gpu-memory-utilization") + 1] == "0.5", "training has the other half of the card"
+
+
 def test_few_cores_are_all_used() -> None:
     argv, env = vllm_server.few_cores(2)
     assert argv == ["--distributed-executor-backend", "uni"]
