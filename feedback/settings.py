@@ -4,6 +4,7 @@ import ipaddress
 import json
 import os
 import secrets
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -96,6 +97,15 @@ class Settings(BaseSettings):
         default=None, ge=1, description="that a stage trains in; none given = one per GPU, or one"
     )
     round_every_minutes: float = Field(default=0.0, ge=0.0, description="start a round on a schedule; 0 = off")
+
+    @field_validator("engine_args")
+    @classmethod
+    def _as_a_shell_has_them(cls, arguments: str) -> str:
+        try:
+            shlex.split(arguments)
+        except ValueError as error:
+            raise PydanticCustomError("engine_args", "no shell would take this: {why}", {"why": str(error)}) from error
+        return arguments
 
     @field_validator("single_user")
     @classmethod

@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from feedback.manifest import Manifest
 from feedback.registry import PolicyRegistry
-from serving.engine import SERVED_NAME, Engine, EngineRefused
+from serving.engine import SERVED_NAME, Engine, EngineDown, EngineRefused
 from serving.hotswap import Loaded, SwapFailed, reading_of
 from serving.proof import Proof, digests_agree, judge, leak
 from serving.swap_gate import Served, SwapGate
@@ -22,33 +20,36 @@ LOOK_S = 5.0
 class Adapters:
     """The adapters in one engine, whichever loader put them there: none takes away what another needs.
 
-    What was there before us belongs to nobody any more: who needs it loads it anew.
+    One that was there before us is ours if it is from the same directory, whose files nobody changes; another that
+    bears the name makes way. `proofs` are of what has not left the engine since.
     """
 
     def __init__(self, engine: Engine, registry: PolicyRegistry) -> None:
         self.present: set[int] = set()
         self.strays: set[int] | None = None
+        self.proofs: dict[int, Proof] = {}
         self.loaders: list[AdapterLoader] = []
         self._engine, self._registry = engine, registry
         self._lock = asyncio.Lock()
 
-    async def add(self, version: int, path: Path) -> bool:
-        """Whether it was loaded now: one that has its name already is left alone, and has to be proven like any other.
-
-        Raises EngineRefused.
-        """
+    async def add(self, version: int, path: Path) -> None:
+        """Load it unless it is there. Raises EngineRefused."""
         async with self._lock:
-            held = adapter_name(version) in await self._engine.models()
-            if not held:
+            if (there := await self._from(version)) != str(path):
+                if there is not None:
+                    await self._unload(version)
+                self.proofs.pop(version, None)
                 await self._engine.load_adapter(adapter_name(version), path)
             self.present.add(version)
-        return not held
 
-    async def renew(self, version: int, path: Path) -> None:
-        """In the place of what bears its name wrongly. Raises EngineRefused."""
+    async def proof(self, version: int, path: Path) -> Proof | None:
+        """Of this adapter, if it was proven and has been in the engine ever since."""
         async with self._lock:
-            await self._unload(version)
-            await self._engine.load_adapter(adapter_name(version), path)
+            known = self.proofs.get(version)
+            return known if known is not None and await self._from(version) == str(path) else None
+
+    async def _from(self, version: int) -> str | None:
+        return (await self._engine.models()).get(adapter_name(version))
 
     async def settle(self) -> None:
         """Unload those that no loader needs, nor will: one just promoted is not loaded again. Raises RedisError."""
@@ -66,6 +67,7 @@ class Adapters:
         return any(loader.needs(version) for loader in self.loaders)
 
     async def _unload(self, version: int) -> None:
+        self.proofs.pop(version, None)
         try:
             await self._engine.unload_adapter(adapter_name(version))
         except EngineRefused as error:
@@ -88,47 +90,45 @@ class AdapterLoader:
 
     async def load(self, policy: Policy) -> Loaded:
         manifest, serving = policy.manifest, self.gate.served
-        name = SERVED_NAME if manifest.adapter_path is None else adapter_name(manifest.version)
         self._loading = manifest.version
-        served = policy.served(engine_model=name, pinned=True, tokenizer_dir=self.base.model_dir)
-        proof = await self._proven_before(manifest, name) or await self._loaded(policy, name)
+        proof = await self._proven_before(policy)
+        if proof is None:
+            proof = await self._loaded(policy)
         if not proof.proven:
             raise SwapFailed(proof.reason, proof)
+        served = policy.served(engine_model=name_of(manifest), pinned=True, tokenizer_dir=self.base.model_dir)
         if self.marks:
             await self.engine.mark(served.label)
-        self._proofs[manifest.version] = manifest, proof
+        self.adapters.proofs[manifest.version] = proof
         self._former = serving.version if serving is not None else None
         return Loaded(served, proof, 0.0)
 
-    async def _proven_before(self, manifest: Manifest, name: str) -> Proof | None:
+    async def _proven_before(self, policy: Policy) -> Proof | None:
         """What is in the engine ever since it was proven needs no proof: a rollback must not wait for one.
 
-        The engine is the same while it holds what serves, and nothing replaces an adapter under its name.
+        As long as its label is that of what serves, the engine was not started again. An adapter that vLLM has no room
+        for meanwhile comes from its files again, which were verified just before.
         """
-        serving = self.gate.served
-        if serving is None or not await self.holds(serving, LOOK_S):
-            self._proofs.clear()
-        known, proof = self._proofs.get(manifest.version, (None, None))
-        if proof is None or known != manifest or name not in await self.engine.models():
-            return None
-        return proof.model_copy(update={"reason": "proven before, and in the engine ever since"})
+        serving, adapter = self.gate.served, policy.manifest.adapter_path
+        try:
+            if serving is None or not self.marks or await self.engine.marked(LOOK_S) != serving.label:
+                return None
+            if adapter is None:
+                proof = self.adapters.proofs.get(policy.manifest.version)
+            else:
+                proof = await self.adapters.proof(policy.manifest.version, policy.directory / adapter)
+        except (EngineDown, EngineRefused):
+            return None  # the long way will tell
+        return proof and proof.model_copy(update={"reason": "proven before, and in the engine ever since"})
 
-    async def _loaded(self, policy: Policy, name: str) -> Proof:
+    async def _loaded(self, policy: Policy) -> Proof:
         adapter = policy.manifest.adapter_path
-        if adapter is None:
-            return await self._prove(policy.manifest, name)
-        return await self._added(policy.manifest, policy.directory / adapter)
-
-    async def _added(self, manifest: Manifest, path: Path) -> Proof:
-        version, name = manifest.version, adapter_name(manifest.version)
-        with _reading():
-            fresh = await self.adapters.add(version, path)
-        proof = await self._prove(manifest, name)
-        if proof.proven or fresh:
-            return proof
-        with _reading():
-            await self.adapters.renew(version, path)
-        return await self._prove(manifest, name)
+        if adapter is not None:
+            try:
+                await self.adapters.add(policy.manifest.version, policy.directory / adapter)
+            except EngineRefused as error:
+                raise SwapFailed(f"the engine cannot read the adapter: {error}") from error
+        return await self._prove(policy.manifest)
 
     async def holds(self, served: Served, deadline_s: float) -> bool:
         if served.engine_model not in await self.engine.models(deadline_s):
@@ -143,7 +143,7 @@ class AdapterLoader:
             or (served is not None and served.version == version)
         )
 
-    async def _prove(self, manifest: Manifest, name: str) -> Proof:
+    async def _prove(self, manifest: Manifest) -> Proof:
         """The change is measured against the base, which every adapter engine can compute at any time."""
         base = self.base.manifest
         # A wrapped layer keeps its weights one level deeper.
@@ -152,29 +152,33 @@ class AdapterLoader:
             raise SwapFailed("the engine was not started with the base model, so adapters on it mean nothing")
         base_scores = await self.engine.score(base.golden)
         old = reading_of(base, base_scores)
-        if name == SERVED_NAME:
+        if manifest.adapter_path is None:
             return judge(old, None, None)
-        mixed_base, scores = await asyncio.gather(
-            self.engine.score(base.golden), self.engine.score(manifest.golden, model=name)
-        )
+        try:
+            mixed_base, scores = await asyncio.gather(
+                self.engine.score(base.golden), self.engine.score(manifest.golden, model=name_of(manifest))
+            )
+        except EngineRefused as error:  # vLLM has no JSON for NaN
+            return _refuted(f"the engine has no log-probs for the golden sequences: {error}")
         # Of other sequences nothing says which way the adapter lies.
         adapted = scores if manifest.golden == base.golden else base_scores
         if reason := leak(base_scores, mixed_base, adapted):
-            return Proof(proven=False, decided_by="absolute", reason=reason)
+            return _refuted(reason)
         return judge(reading_of(manifest, scores), old, None)
 
     async def settle(self) -> None:
-        """Unload adapters that neither serve nor have a request running."""
+        """Unload adapters that neither serve, nor did before what serves, nor have a request running."""
         self._loading = None  # the gate knows by now what came of it
         await self.adapters.settle()
 
 
-@contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except EngineRefused as error:
-        raise SwapFailed(f"the engine cannot read the adapter: {error}") from error
+def _refuted(reason: str) -> Proof:
+    return Proof(proven=False, decided_by="absolute", reason=reason)
+
+
+def name_of(manifest: Manifest) -> str:
+    """Under which the engine serves it."""
+    return SERVED_NAME if manifest.adapter_path is None else adapter_name(manifest.version)
 
 
 def adapter_name(version: int) -> str:

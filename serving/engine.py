@@ -99,9 +99,10 @@ class Engine:
         finally:
             response.close()
 
-    async def models(self, deadline_s: float | None = None) -> list[str]:
-        """The names that the engine serves: the base and the adapters loaded."""
-        return [model["id"] for model in (await self._request("GET", "/v1/models", timeout=deadline_s))["data"]]
+    async def models(self, deadline_s: float | None = None) -> dict[str, str]:
+        """By the names that the engine serves, the base's and those of adapters: from which directory each is."""
+        found = await self._request("GET", "/v1/models", timeout=deadline_s)
+        return {model["id"]: model.get("root") or "" for model in found["data"]}
 
     async def health(self, deadline_s: float) -> None:
         """Raises EngineDown or EngineRefused unless the engine's process says that it lives."""

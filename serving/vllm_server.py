@@ -76,7 +76,6 @@ def engine_command(
 ) -> Command:  # fmt: skip
     """argv and environment; the key goes through the environment, where other users cannot read it."""
     argv = [sys.executable, "-m", ENTRY, "--model", str(model_path), "--served-model-name", "policy"]
-    argv += ["--host", "127.0.0.1", "--port", str(port or settings.engine_port)]
     argv += ["--max-model-len", str(settings.max_model_len), "--dtype", dtype, "--middleware", GUARD]
     # Without a parser vLLM refuses `tools` unless the call is forced.
     argv += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
@@ -90,7 +89,8 @@ def engine_command(
     if gpu:
         # The old policy and the new one answer at the same time, and a third may still be draining.
         argv += ["--enable-lora", "--max-loras", "4", "--max-cpu-loras", "8"]
-        argv += ["--gpu-memory-utilization", "0.5"]  # rounds train on the same card
+        # Rounds train on the same card, and a candidate of whole weights has an engine of its own there.
+        argv += ["--gpu-memory-utilization", "0.5" if settings.engine_mode == "adapter" else "0.25"]
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     else:
         argv += ["--enforce-eager"]
@@ -98,7 +98,8 @@ def engine_command(
         more_argv, more_env = few_cores(len(os.sched_getaffinity(0)))
         argv += more_argv
         env |= more_env
-    return Command((*argv, *shlex.split(settings.engine_args)), env)
+    where = ("--host", "127.0.0.1", "--port", str(port or settings.engine_port))
+    return Command((*argv, *shlex.split(settings.engine_args), *where), env)
 
 
 def stable_model(settings: Settings) -> tuple[Path, Dtype]:

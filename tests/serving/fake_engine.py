@@ -34,6 +34,7 @@ class Engine:
     def reset(self) -> None:
         self.weights: dict[str, Any] = {"word": "fresh", "checksums": {}, "scores": []}
         self.adapters: dict[str, dict[str, Any]] = {}
+        self.roots: dict[str, str] = {}  # where each adapter is from
         self.label = "default"
         self.calls: list[str] = []
         self.bodies: list[dict[str, Any]] = []
@@ -255,6 +256,7 @@ async def load_adapter(request: Request) -> Response:
     engine.calls.append(f"load {body['lora_name']}")
     if body["lora_name"] in engine.adapters:
         return refuse(400, f"The lora adapter '{body['lora_name']}' has already been loaded.")
+    engine.roots[body["lora_name"]] = body["lora_path"]
     engine.adapters[body["lora_name"]] = json.loads((Path(body["lora_path"]) / "weights.json").read_text())
     return JSONResponse("loaded")
 
@@ -262,13 +264,15 @@ async def load_adapter(request: Request) -> Response:
 async def unload_adapter(request: Request) -> Response:
     name = (await request.json())["lora_name"]
     engine.calls.append(f"unload {name}")
+    engine.roots.pop(name, None)
     if engine.adapters.pop(name, None) is None:
         return refuse(404, f"The lora adapter '{name}' cannot be found.")
     return JSONResponse("unloaded")
 
 
 async def models(_: Request) -> Response:
-    return JSONResponse({"object": "list", "data": [{"id": name} for name in ("policy", *engine.adapters)]})
+    roots = {"policy": "/the/base", **engine.roots}
+    return JSONResponse({"object": "list", "data": [{"id": name, "root": root} for name, root in roots.items()]})
 
 
 async def update_weight_version(request: Request) -> Response:

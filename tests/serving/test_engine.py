@@ -23,7 +23,7 @@ async def test_stream_and_score(engine: Engine) -> None:
     async with engine.stream(body()) as chunks:
         collected = [chunk async for batch in chunks for chunk in batch]
     assert [c["choices"][0]["finish_reason"] for c in collected] == [None, None, "stop"]
-    assert await engine.models() == ["policy"]
+    assert await engine.models() == {"policy": "/the/base"}
     assert await engine.score(((1, 2, 3), (4, 5))) == ((-9.0, -9.0), (-9.0,))
     assert await engine.score(()) == ()
     assert await engine.generates(5.0)

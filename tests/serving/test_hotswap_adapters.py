@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from serving.hotswap import SwapFailed
+
 
 @pytest.fixture
 async def adapters(start: Any, fake_engine: Any, shelf: Any) -> Any:
@@ -28,9 +30,13 @@ async def test_adapters_are_loaded_beside_the_old_and_unloaded_when_drained(adap
     assert {word.split("-")[0] for word in text.split()} == {"w1"}
     [stored] = live.ledger.completions((f"{payloads[0]['id']}:0",)).values()
     assert (stored.policy_version, stored.version_changed_at) == (1, None)
+    await live.gateway.watcher.loader.settle()
     assert sorted(live.engine.state()["adapters"]) == ["policy-v1", "policy-v2"], "there is no way back"
     live.shelf.publish(3, move=0.2)
+    await eventually(lambda: live.served == 3)
     await eventually(lambda: sorted(live.engine.state()["adapters"]) == ["policy-v2", "policy-v3"])
+    await live.gateway.watcher.loader.settle()
+    assert sorted(live.engine.state()["adapters"]) == ["policy-v2", "policy-v3"]
     assert "pause keep" not in live.engine.state()["calls"]
 
 
@@ -39,6 +45,7 @@ async def test_a_rollback_to_what_was_proven_waits_for_nothing(adapters: Any, ev
     for version, move in ((1, 0.4), (2, -0.4)):
         live.shelf.publish(version, move=move)
         await eventually(lambda version=version: live.served == version)
+    await live.gateway.watcher.loader.settle()
     before = live.engine.state()["calls"]
     live.gateway.registry.rollback(to=1, actor="t", reason="t")
     await eventually(lambda: live.served == 1)
@@ -61,7 +68,7 @@ async def test_what_another_gateway_loaded_is_proven_and_not_loaded_again(
     assert (calls.count("load policy-v1"), calls.count("unload policy-v1"), calls.count("checksum")) == (1, 0, 1)
 
 
-async def test_what_bears_the_name_wrongly_is_loaded_anew(
+async def test_what_bears_the_name_but_is_from_elsewhere_makes_way(
     start: Any, fake_engine: Any, shelf: Any, eventually: Any
 ) -> None:
     fake_engine.set(started_with=str(shelf.registry.directory(0) / "model"))
@@ -71,6 +78,32 @@ async def test_what_bears_the_name_wrongly_is_loaded_anew(
     live = await start(engine_mode="adapter")
     assert live.served == 2
     assert (await live.chat(max_tokens=2)).json()["choices"][0]["message"]["content"] == "w2-0 "
+
+
+@pytest.mark.parametrize("by_another", [False, True])
+async def test_a_proof_is_of_what_never_left_the_engine_since(adapters: Any, eventually: Any, by_another: bool) -> None:
+    """Version 1 is proven, is unloaded, and comes back as something else."""
+    live = adapters
+    for version, move in ((1, 0.4), (2, -0.4), (3, 0.2)):
+        live.shelf.publish(version, move=move)
+        await eventually(lambda version=version: live.served == version)
+    await eventually(lambda: "policy-v1" not in live.engine.state()["adapters"])
+    live.engine.set(mixed_bug=True)
+    if by_another:
+        live.engine.load_adapter("policy-v1", live.shelf.registry.directory(1) / "adapter")
+    live.gateway.registry.rollback(to=1, actor="t", reason="t")
+    loader, policy = live.gateway.watcher.loader, live.gateway.watcher._read
+    for _ in range(2):  # not the second time either
+        with pytest.raises(SwapFailed):
+            await loader.load(await policy(1))
+    assert live.served == 3
+
+
+async def test_an_adapter_that_has_no_numbers_is_refused(adapters: Any, eventually: Any) -> None:
+    live = adapters
+    live.shelf.publish(1, move=0.4, engine_scores=[[float("nan")] * 3, [-1.0, -1.0]])
+    await eventually(lambda: live.gateway.registry.states()[1] == "rejected")
+    assert live.served == 0
 
 
 async def test_adapters_on_anything_but_the_base_are_refused(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from feedback.settings import Settings
 from serving import vllm_server
@@ -22,11 +23,13 @@ def test_engine_command_keeps_its_key_out_of_argv(tmp_path: Path) -> None:
     assert int(command.argv[command.argv.index("--max-loras") + 1]) >= 3
 
 
-def test_what_else_the_engine_is_told_comes_last_and_so_counts(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path, engine_args="--gpu-memory-utilization 0.8 --seed '7'")
-    argv = vllm_server.engine_command(settings, Path("model"), "float32", gpu=True).argv
-    assert argv[-4:] == ("--gpu-memory-utilization", "0.8", "--seed", "7")
+def test_what_else_the_engine_is_told_counts_but_not_where_it_listens(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, engine_mode="adapter", engine_args="--gpu-memory-utilization 0.8 --seed '7'")
+    argv = vllm_server.engine_command(settings, Path("model"), "float32", gpu=True, port=9).argv
+    assert argv[-8:] == ("--gpu-memory-utilization", "0.8", "--seed", "7", "--host", "127.0.0.1", "--port", "9")
     assert argv[argv.index("--gpu-memory-utilization") + 1] == "0.5", "training has the other half of the card"
+    with pytest.raises(ValidationError, match="no shell would take this"):
+        Settings(home=tmp_path, engine_args="--seed '7")
 
 
 def test_few_cores_are_all_used() -> None:
