@@ -85,7 +85,6 @@ class AdapterLoader:
         self.engine, self.gate, self.base, self.adapters, self.marks = engine, gate, base, adapters, marks
         self._loading: int | None = None
         self._former: int | None = None
-        self._proofs: dict[int, tuple[Manifest, Proof]] = {}
         adapters.loaders.append(self)
 
     async def load(self, policy: Policy) -> Loaded:

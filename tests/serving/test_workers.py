@@ -182,14 +182,16 @@ async def test_an_adapter_stays_while_any_process_streams_from_it(
     fleet = await launch(engine_mode="adapter")
     fleet.shelf.publish(1, move=0.4)
     await eventually(lambda: fleet.serve(1), 30)
-    streams = [asyncio.create_task(fleet.stream(c, max_tokens=400)) for c in fleet.clients.values()]
+    streams = [asyncio.create_task(fleet.stream(c, max_tokens=800)) for c in fleet.clients.values()]
     await eventually(lambda: fleet.engine.state()["active"] == WORKERS)
-    fleet.shelf.publish(2, move=-0.4)
-    await eventually(lambda: "load policy-v2" in fleet.engine.state()["calls"], 30)
+    for version, move in ((2, -0.4), (3, 0.2)):  # it is not the one before what serves, either, which would stay
+        fleet.shelf.publish(version, move=move)
+        await eventually(lambda version=version: f"load policy-v{version}" in fleet.engine.state()["calls"], 30)
+    assert fleet.engine.state()["active"] == WORKERS
     for payloads in await asyncio.gather(*streams):
         assert payloads[-1] == "[DONE]"
         assert {word.split("-")[0] for word in text_of(payloads).split()} == {"w1"}
-    await eventually(lambda: fleet.engine.state()["adapters"] == ["policy-v2"], 30)
+    await eventually(lambda: fleet.engine.state()["adapters"] == ["policy-v2", "policy-v3"], 30)
 
 
 async def answers_of(fleet: Any, model: str) -> set[str | None]:
