@@ -112,7 +112,9 @@ def looked(eventually: Any) -> Callable[[Trial], Awaitable[None]]:
 
 async def test_a_candidate_is_proven_in_its_own_engine(trial: Trial, eventually: Any) -> None:
     assert (trial.gate.reason, trial.pool.wish()) == (NO_RELEASE, None)
-    before = trial.live.gateway.registry.redis.get(LAST_SWAP)
+    redis = trial.live.gateway.registry.redis
+    await eventually(lambda: redis.exists(LAST_SWAP))  # told when it serves already
+    before = redis.get(LAST_SWAP)
     stable_calls = trial.live.engine.state()["calls"].count("reload")
     trial.live.shelf.publish(1, move=0.4, stable=False)
     release = trial.begin(1)
@@ -122,8 +124,8 @@ async def test_a_candidate_is_proven_in_its_own_engine(trial: Trial, eventually:
     assert trial.pool.wish() == Wish(1, release.id)
     assert trial.live.served == 0
     assert trial.live.engine.state()["calls"].count("reload") == stable_calls
-    assert trial.live.gateway.registry.redis.get(LAST_SWAP) == before
-    assert trial.live.gateway.registry.redis.smembers("engine:proven") == {"0", "1"}
+    assert redis.get(LAST_SWAP) == before
+    assert redis.smembers("engine:proven") == {"0", "1"}
     assert trial.pool.failure(release.id) is None
 
 
@@ -378,10 +380,9 @@ async def test_a_promoted_adapter_is_found_in_the_engine(adapters: Trial, eventu
     canary = release.model_copy(update={"state": "canary"})
     adapters.end(adapters.book.move(release, canary, actor="t", reason="t"), "promoted")
     await eventually(lambda: live.served == 2 and adapters.gate.served is None)
-    await eventually(lambda: adapters.engine.state()["adapters"] == ["policy-v2"])
     await looked(adapters)
-    assert adapters.engine.state()["adapters"] == ["policy-v2"], "unloaded though stable needs it"
-    assert (live.served, adapters.calls("load policy-v2")) == (2, 1)
+    assert adapters.engine.state()["adapters"] == ["policy-v1", "policy-v2"], "unloaded though stable needs it, or may"
+    assert (live.served, adapters.calls("load policy-v2"), adapters.calls("unload policy-v2")) == (2, 1, 0)
     assert (await live.chat(max_tokens=2)).json()["choices"][0]["message"]["content"] == "w2-0 "
 
 
