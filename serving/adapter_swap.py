@@ -7,7 +7,7 @@ from pathlib import Path
 from feedback.manifest import Manifest
 from feedback.registry import PolicyRegistry
 from serving.engine import SERVED_NAME, Engine, EngineDown, EngineRefused
-from serving.hotswap import Loaded, SwapFailed, reading_of
+from serving.hotswap import Loaded, SwapFailed, reading_of, unscored
 from serving.proof import Proof, digests_agree, judge, leak
 from serving.swap_gate import Served, SwapGate
 from serving.verified import Policy
@@ -157,22 +157,18 @@ class AdapterLoader:
             mixed_base, scores = await asyncio.gather(
                 self.engine.score(base.golden), self.engine.score(manifest.golden, model=name_of(manifest))
             )
-        except EngineRefused as error:  # vLLM has no JSON for NaN
-            return _refuted(f"the engine has no log-probs for the golden sequences: {error}")
+        except EngineRefused as error:
+            return unscored(error)
         # Of other sequences nothing says which way the adapter lies.
         adapted = scores if manifest.golden == base.golden else base_scores
         if reason := leak(base_scores, mixed_base, adapted):
-            return _refuted(reason)
+            return Proof(proven=False, decided_by="absolute", reason=reason)
         return judge(reading_of(manifest, scores), old, None)
 
     async def settle(self) -> None:
         """Unload adapters that neither serve, nor did before what serves, nor have a request running."""
         self._loading = None  # the gate knows by now what came of it
         await self.adapters.settle()
-
-
-def _refuted(reason: str) -> Proof:
-    return Proof(proven=False, decided_by="absolute", reason=reason)
 
 
 def name_of(manifest: Manifest) -> str:

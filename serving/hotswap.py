@@ -111,9 +111,8 @@ class MergedLoader:
     async def _prove(self, policy: Policy, checksum: bool | None) -> tuple[Proof, Reading]:
         try:
             scores = await self.engine.score(policy.manifest.golden)
-        except EngineRefused as error:  # vLLM has no JSON for NaN
-            reason = f"the engine has no log-probs for the golden sequences: {error}"
-            return Proof(proven=False, decided_by="absolute", reason=reason), reading_of(policy.manifest, ())
+        except EngineRefused as error:
+            return unscored(error), reading_of(policy.manifest, ())
         reading = reading_of(policy.manifest, scores).model_copy(update={"parent": parent_logprobs(policy)})
         return judge(reading, self._known, checksum), reading
 
@@ -122,6 +121,12 @@ class MergedLoader:
 
     async def settle(self) -> None:
         """Nothing stays behind: the old weights were overwritten."""
+
+
+def unscored(error: EngineRefused) -> Proof:
+    """Of weights that the engine has no numbers for: vLLM has no JSON for NaN."""
+    reason = f"the engine has no log-probs for the golden sequences: {error}"
+    return Proof(proven=False, decided_by="absolute", reason=reason)
 
 
 def reading_of(manifest: Manifest, scores: Scores) -> Reading:
