@@ -5,7 +5,8 @@ A Celery message is only a hint to look here: lost and repeated messages change 
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 from redis import Redis
@@ -176,9 +177,12 @@ class RoundBook:
 
     def list(self, limit: int = 20) -> list[RoundRecord]:
         """Newest first."""
-        last = int(self.redis.get(LAST) or 0)
-        rounds = [self.get(id) for id in range(last, max(0, last - limit), -1)]
-        return [round for round in rounds if round is not None]
+        return list(islice(self.newest_first(), limit))
+
+    def newest_first(self) -> Iterator[RoundRecord]:
+        """All, each read when it is asked for."""
+        rounds = (self.get(id) for id in range(int(self.redis.get(LAST) or 0), 0, -1))
+        return (round for round in rounds if round is not None)
 
     def is_expired(self, round: RoundRecord) -> bool:
         """No worker holds the round now."""

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from feedback.audit import Entry
 from feedback.invites import Invite, NewInvite
 from feedback.keys import Moment
+from feedback.next_round import NextRound
 from feedback.raters import RaterLine
 from feedback.records import Record
 from serving.api_kept import Deleted
@@ -169,6 +170,7 @@ class Status(BaseModel):
     ledger: LedgerFacts
     workers: WorkerFacts
     round: Round | None = Field(description="the open one")
+    next_round: NextRound | None = Field(description="what the next one that starts by itself waits for")
     learning_frozen: bool | None
     releases_frozen: bool | None
     release: int | None = Field(description="the open one")
@@ -178,6 +180,7 @@ class Status(BaseModel):
 
     model_config = example({
         "object": "status", "version": "0.1.0", "reasons": {}, "round": None, "learning_frozen": False,
+        "next_round": {"judgements": 16, "needed": 48, "scheduled": None},
         "engines": [{"arm": "stable", "policy_version": 3, "reason": None, "url_kind": "supervised"}],
         "traffic": {
             "in_flight": 3, "places": 1024, "waiting": 0, "streams_open": 2, "refused": 0, "first_token_s": 0.18,

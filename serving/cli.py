@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from feedback.next_round import next_round
 from feedback.registry import PolicyRegistry
 from feedback.releases import ReleaseBook
 from feedback.rounds import RoundBook
@@ -107,7 +108,7 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     settings, redis = installation(home)
     ready, report = readiness(settings)
     registry = PolicyRegistry(redis, settings.policies_dir)
-    releases = ReleaseBook(registry)
+    book, releases = RoundBook(redis), ReleaseBook(registry)
     facts = {
         "gateway": "ready" if ready else f"not ready: {'; '.join(report.get('reasons', []))}" if report else "down",
         "url": gateway_url(settings),
@@ -117,8 +118,9 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
         "completions": redis.xlen(COMPLETIONS),
         "judgements": redis.hlen(CURRENT),
         "judgements with revisions": redis.xlen(FEEDBACK),
-        "open round": round_view.in_a_line(RoundBook(redis)),
-        "learning": "frozen" if RoundBook(redis).is_frozen() else "on",
+        "open round": round_view.in_a_line(book),
+        "next round": round_view.ahead(next_round(settings, book, Ledger(redis))),
+        "learning": "frozen" if book.is_frozen() else "on",
         "open release": release_commands.in_a_line(redis, releases),
         "releases": "frozen" if releases.is_frozen() else "on",
     }

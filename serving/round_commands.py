@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
+from feedback.next_round import next_round
 from feedback.rounds import RoundBook, RoundRecord
+from feedback.store import Ledger
 from serving.commands import AsJson, Failure, Home, actor, console, installation
-from serving.round_view import in_full, line, listing, live
+from serving.round_view import ahead, in_full, line, listing, live
 
 POLL_S = 0.5
 #: Where lines stay, as in a log file.
@@ -49,7 +51,7 @@ def rounds(
     as_json: AsJson = False,
 ) -> None:
     """Show the training rounds, newest first, or one in full."""
-    _, redis = installation(home)
+    settings, redis = installation(home)
     book = RoundBook(redis)
     found = book.list() if id is None else [record] if (record := book.get(id)) else []
     if id is not None and not found:
@@ -60,6 +62,7 @@ def rounds(
         console().print(in_full(found[0]))
     else:
         console().print(listing(found))
+        typer.echo(f"next one by itself: {ahead(next_round(settings, book, Ledger(redis)))}")
 
 
 def freeze(reason: Reason = "frozen by hand", home: Home = None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from feedback.next_round import NextRound
 from feedback.rounds import STAGES, RoundBook, RoundRecord
 from serving.listing import Listing
 
@@ -63,6 +64,14 @@ def in_a_line(book: RoundBook) -> str | None:
         return None
     far = line(record.progress)
     return f"{record.id} ({record.state}, {record.stage}{f' {far}' if far else ''})"
+
+
+def ahead(next: NextRound) -> str:
+    """`16 of 48 new judgements, or 2026-11-27 22:40 by schedule`: what the next round that starts by itself awaits."""
+    scheduled = (
+        "" if next.scheduled is None else f", or {datetime.fromtimestamp(next.scheduled):%Y-%m-%d %H:%M} by schedule"
+    )
+    return f"{next.judgements} of {next.needed} new judgements{scheduled}"
 
 
 def line(progress: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
+from feedback.next_round import next_round
 from feedback.rounds import RoundRecord
 from feedback.self_test import self_test_of
 from feedback.settings import Settings
@@ -35,7 +36,7 @@ COUNTED = ("completions", "judgements", "memory_bytes")
 WORKERS = ("alive", "queued", "oldest_wait_s")
 #: Of a beat that sends one every 5 seconds: those of 10 minutes.
 HINTS_READ = 128
-ALONE = ("last_swap", "round", "learning_frozen", "releases_frozen", "release", "self_test")
+ALONE = ("last_swap", "round", "next_round", "learning_frozen", "releases_frozen", "release", "self_test")
 
 
 class Known(NamedTuple):
@@ -103,6 +104,7 @@ def facts(gateway: Gateway) -> dict[str, Any]:
         },
         "last_swap": json.loads(swap) if swap else None,
         "round": None if round is None else round_card(round, round.id),
+        "next_round": next_round(gateway.settings, gateway.rounds, gateway.ledger).model_dump(),
         "learning_frozen": gateway.rounds.is_frozen(),
         "releases_frozen": gateway.releases.is_frozen(),
         "release": None if release is None else release.id,

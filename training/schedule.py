@@ -3,15 +3,13 @@
 import os
 import time
 from contextlib import suppress
-from itertools import islice
 
 from redis import Redis
 
-from feedback.rounds import LeaseLost, RoundBook, RoundRecord
+from feedback.next_round import next_round
+from feedback.rounds import LeaseLost, RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger
-
-MANY_ROUNDS = 1000
 
 
 def round_in_need(settings: Settings, redis: Redis) -> int | None:
@@ -19,36 +17,12 @@ def round_in_need(settings: Settings, redis: Redis) -> int | None:
     book = RoundBook(redis)
     round = book.open_round()
     if round is None:
-        trigger = None if book.is_frozen() else due(settings, book, Ledger(redis), time.time())
+        trigger = None if book.is_frozen() else next_round(settings, book, Ledger(redis)).due(time.time())
         if trigger is None:
             return None
         round_id, _ = book.request(trigger=trigger, actor="beat")
         round = book.get(round_id)
     return round.id if round is not None and book.is_expired(round) else None
-
-
-def due(settings: Settings, book: RoundBook, ledger: Ledger, now: float) -> str | None:
-    """Why a round should start now ("count" or "schedule"), or None.
-
-    What counts are judgements that may train, since the newest round that looked, whatever became of it: a round that
-    failed is not repeated by itself on the very same feedback. Without any of them there is never a round.
-    """
-    rounds = book.list(limit=MANY_ROUNDS)
-    since = next((round.watermark for round in rounds if round.watermark), "0")
-    said = (item for _, item in ledger.feedback_between(since))
-    fresh = (item for item in said if item.split == "train" and not item.is_check)
-    judgements = list(islice(fresh, settings.min_rankings))
-    if len(judgements) >= settings.min_rankings:
-        return "count"
-    every_s = settings.round_every_minutes * 60
-    if every_s and judgements and now - _last_start(rounds, judgements[0].created) >= every_s:
-        return "schedule"
-    return None
-
-
-def _last_start(rounds: list[RoundRecord], first_judgement: float) -> float:
-    """When the schedule was last served; before any round it runs from the first judgement."""
-    return rounds[0].created if rounds else first_judgement
 
 
 def release_of_dead(book: RoundBook, owner: str) -> None:

@@ -299,7 +299,10 @@ def test_mistakes_with_invites_are_one_line(
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        ("rounds", "there has been no round yet: `ratchet train` starts one"),
+        (
+            "rounds",
+            "there has been no round yet: `ratchet train` starts one\nnext one by itself: 0 of 48 new judgements",
+        ),
         ("raters", "nobody has judged anything yet"),
         ("keys list", "there is no key: make one with `ratchet keys create NAME`"),
         ("user list", "no link is open: `ratchet user invite NAME` makes one"),
@@ -524,7 +527,7 @@ def test_status_counts_and_freezing(gateway: Gateway, redis: Redis) -> None:
     assert facts["gateway"] == "ready"
     assert facts["worker"] == "alive"
     assert (facts["stable policy"], facts["served policy"], facts["judgements"]) == (1, 1, 0)
-    assert facts["learning"] == "frozen"
+    assert (facts["learning"], facts["next round"]) == ("frozen", "0 of 48 new judgements")
     ratchet("unfreeze")
     assert printed(ratchet("status", "--json"))["learning"] == "on"
 

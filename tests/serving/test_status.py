@@ -51,6 +51,7 @@ async def test_everything_is_told_of_a_service_at_rest(live: Any) -> None:
     assert [told[name] for name in ("round", "learning_frozen", "releases_frozen", "release")] == [
         None, False, False, None,
     ]  # fmt: skip
+    assert told["next_round"] == {"judgements": 1, "needed": 48, "scheduled": None}
     assert (told["self_test"]["alarm"], told["reasons"], told["object"]) == (False, {}, "status")
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from feedback.judgements import Feedback, Rating
+from feedback.next_round import NextRound, next_round
 from feedback.records import CHECKS
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
-from training.schedule import due, release_of_dead, round_in_need
+from training.schedule import release_of_dead, round_in_need
 
 
 class Clockwork:
@@ -32,6 +33,9 @@ class Clockwork:
 
     def tick(self, **fields: float) -> int | None:
         return round_in_need(self.settings(**fields), self.redis)
+
+    def ahead(self, **fields: float) -> NextRound:
+        return next_round(self.settings(**fields), self.book, self.ledger)
 
     def end_round(self, state: str) -> None:
         round = self.book.open_round()
@@ -56,6 +60,21 @@ def test_enough_judgements_open_a_round(clockwork: Clockwork) -> None:
     record = clockwork.book.get(1)
     assert record is not None
     assert (record.trigger, record.actor, record.state) == ("count", "beat", "queued")
+
+
+def test_what_the_next_round_waits_for_is_told_whatever_runs(clockwork: Clockwork) -> None:
+    assert clockwork.ahead() == NextRound(judgements=0, needed=3)
+    clockwork.judge("a", "b")
+    clockwork.judge("e", split="eval")
+    assert clockwork.ahead() == NextRound(judgements=2, needed=3)
+    clockwork.judge("c", "d", "f")
+    assert clockwork.ahead().judgements == 3, "more than are needed are not counted"
+    assert clockwork.tick() == 1
+    clockwork.end_round("failed")
+    clockwork.judge("g")
+    assert clockwork.ahead() == NextRound(judgements=1, needed=3)
+    clockwork.book.request(trigger="operator", actor="test")
+    assert clockwork.ahead().judgements == 1, "the open one has not looked yet"
 
 
 def test_evaluation_raters_open_no_round(clockwork: Clockwork) -> None:
@@ -138,18 +157,15 @@ def test_checks_of_raters_start_no_round(clockwork: Clockwork, lane: str) -> Non
 
 
 def test_schedule_waits_its_time_and_for_something_new(clockwork: Clockwork) -> None:
-    settings = clockwork.settings(round_every_minutes=10)
-
-    def due_at(now: float) -> str | None:
-        return due(settings, clockwork.book, clockwork.ledger, now)
-
-    assert due_at(1e12) is None, "nothing was said"
+    assert clockwork.ahead(round_every_minutes=10).due(1e12) is None, "nothing was said"
     clockwork.judge("a", created=1000.0)
-    assert due_at(1599.0) is None
-    assert due_at(1600.0) == "schedule"
+    ahead = clockwork.ahead(round_every_minutes=10)
+    assert ahead == NextRound(judgements=1, needed=3, scheduled=1600.0)
+    assert ahead.due(1599.0) is None
+    assert ahead.due(1600.0) == "schedule"
     assert clockwork.tick(round_every_minutes=10) == 1
     clockwork.end_round("refused")
-    assert due_at(time.time() + 3600) is None, "nothing was said since"
+    assert clockwork.ahead(round_every_minutes=10).due(time.time() + 3600) is None, "nothing was said since"
     clockwork.judge("b", created=time.time())
-    assert due_at(time.time() + 500) is None
-    assert due_at(time.time() + 700) == "schedule"
+    assert clockwork.ahead(round_every_minutes=10).due(time.time() + 500) is None
+    assert clockwork.ahead(round_every_minutes=10).due(time.time() + 700) == "schedule"

@@ -34,6 +34,13 @@ export interface Traffic {
   first_token_s: number | null;
 }
 
+/** What the next round that starts by itself waits for: new judgements, or with any of them the schedule's time. */
+export interface NextRound {
+  judgements: number;
+  needed: number;
+  scheduled: number | null;
+}
+
 /** What could not be known within a second is null; `reasons` says why, by the name of the part. */
 export interface Status {
   engines: EngineFacts[];
@@ -49,11 +56,12 @@ export interface Status {
   /** `alive` is 0 or 1: several share one sign of life. `oldest_wait_s` is of an open round that nobody has taken. */
   workers: { alive: number | null; queued: number | null; oldest_wait_s: number | null; reason: string | null };
   round: Round | null;
+  next_round: NextRound | null;
   learning_frozen: boolean | null;
   releases_frozen: boolean | null;
   release: number | null;
   self_test: { votes: number; alarm: boolean; says: string } | null;
-  reasons: Partial<Record<"last_swap" | "round" | "release" | "learning_frozen" | "releases_frozen" | "self_test", string>>;
+  reasons: Partial<Record<"last_swap" | "round" | "next_round" | "release" | "learning_frozen" | "releases_frozen" | "self_test", string>>;
   version: string | null;
 }
 

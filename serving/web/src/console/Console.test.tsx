@@ -15,6 +15,7 @@ const FACTS = {
   ledger: { writable: true, reason: null, completions: 1234, judgements: 56, memory_bytes: 1572864 },
   workers: { alive: null, queued: 2, oldest_wait_s: 75, reason: "the broker does not answer" },
   round: null,
+  next_round: { judgements: 16, needed: 48, scheduled: null },
   learning_frozen: false,
   releases_frozen: true,
   release: null,
@@ -179,6 +180,21 @@ test("nothing is claimed of what is not known, and no test that has not begun is
   const learning = screen.getByText("learning", { selector: ".c-name" }).parentElement!;
   expect(learning.textContent).toBe("learning unknownUnknown: the ledger is silent");
   expect(screen.getByText("releases", { selector: ".c-name" }).parentElement!.textContent).toContain("Nothing is released");
+});
+
+test("how far off the next round is stands where none is open", async () => {
+  const scheduled = Date.now() / 1000 + 3600;
+  const next_round = { judgements: 16, needed: 48, scheduled };
+  await arrive("/console/overview", "admin", { "GET /v1/status": () => json({ ...FACTS, next_round, reasons: {} }) });
+  const said = (await screen.findByText(/^16 of 48 new judgements\./)).textContent;
+  expect(said).toBe("16 of 48 new judgements. The next round begins by itself at 48, or in 1 hour.");
+});
+
+test("while learning is frozen no round is said to begin by itself", async () => {
+  await arrive("/console/overview", "admin", {
+    "GET /v1/status": () => json({ ...FACTS, learning_frozen: true, reasons: {} }),
+  });
+  expect((await screen.findByText(/new judgements/)).textContent).toBe("16 of 48 new judgements.");
 });
 
 test("a round can be started while learning is frozen, and that is said before", async () => {

@@ -20,6 +20,7 @@ function shown(
     ledger: { writable: true, reason: null, completions: 0, judgements: 0, memory_bytes: 0 },
     workers: { ...IDLE, ...workers },
     round: null,
+    next_round: null,
     learning_frozen: false,
     releases_frozen: false,
     release: null,

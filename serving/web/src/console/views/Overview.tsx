@@ -1,6 +1,6 @@
 import { releases } from "../../api/releases";
 import type { Round } from "../../api/rounds";
-import { status } from "../../api/status";
+import { status, type NextRound } from "../../api/status";
 import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import { Health } from "../overview/Health";
@@ -10,6 +10,8 @@ import { Badge } from "../parts/Badge";
 import { Cause } from "../parts/Cause";
 import { Loaded } from "../parts/Loaded";
 import { usePolled } from "../parts/usePolled";
+import { When } from "../parts/When";
+import { figure } from "../parts/words";
 import { StartRound } from "../rounds/RoundList";
 import "../rounds/rounds.css";
 import { Stages } from "../rounds/Stages";
@@ -24,7 +26,12 @@ export function Overview() {
         <>
           <Health facts={facts} />
           <div className="c-columns">
-            <OpenRound round={facts.round} frozen={facts.learning_frozen === true} unknown={facts.reasons.round} />
+            <OpenRound
+              round={facts.round}
+              next={facts.next_round}
+              frozen={facts.learning_frozen === true}
+              unknown={facts.reasons.round}
+            />
             <div className="c-stack">
               <OpenRelease id={facts.release} unknown={facts.reasons.release} />
               <Switches facts={facts} onDone={() => void polled.refresh()} />
@@ -42,13 +49,20 @@ interface Unknown {
   unknown: string | undefined;
 }
 
-function OpenRound({ round, frozen, unknown }: { round: Round | null; frozen: boolean } & Unknown) {
+interface Rounds extends Unknown {
+  round: Round | null;
+  next: NextRound | null;
+  frozen: boolean;
+}
+
+function OpenRound({ round, next, frozen, unknown }: Rounds) {
   return (
     <section className="c-card" aria-labelledby="learning">
       <h2 id="learning">Learning</h2>
       {round === null ? (
         <>
           <None what="round" unknown={unknown} />
+          {next && <Ahead next={next} frozen={frozen} />}
           <div className="c-row">
             <StartRound open={undefined} frozen={frozen} />
             <Link to={consolePath("rounds")}>Past rounds</Link>
@@ -65,6 +79,23 @@ function OpenRound({ round, frozen, unknown }: { round: Round | null; frozen: bo
         </>
       )}
     </section>
+  );
+}
+
+/** How far off the next round is. */
+function Ahead({ next: { judgements, needed, scheduled }, frozen }: { next: NextRound; frozen: boolean }) {
+  const new_ones = `${figure(judgements)} of ${figure(needed)} new judgements.`;
+  if (frozen) return <p>{new_ones}</p>;
+  return (
+    <p>
+      {new_ones} The next round begins by itself at {figure(needed)}
+      {scheduled !== null && (
+        <>
+          , or <When time={scheduled} />
+        </>
+      )}
+      .
+    </p>
   );
 }
 
