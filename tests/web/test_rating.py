@@ -67,6 +67,14 @@ async def test_an_edited_answer_is_a_demonstration(page: Any, served: Live) -> N
     [answer] = served.ledger.completion_ids()
     better = "Green, but not boiling."
     assert said.judgement == Demonstration(completion_id=answer, content=better, based_on_edit=True)
+    mark = page.get_by_text("corrected", exact=True)
+    await mark.wait_for()
+    await page.reload()
+    await mark.wait_for()
+    await page.get_by_role("button", name="Edit into what it should have been").click()
+    await page.get_by_role("button", name="Take it back").click()
+    await mark.wait_for(state="detached")
+    assert standing(served) == []
 
 
 async def test_an_answer_is_reported_and_teaches_nothing(page: Any, served: Live) -> None:

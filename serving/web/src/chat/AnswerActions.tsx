@@ -30,16 +30,16 @@ export function AnswerActions(props: AnswerActionsProps) {
   const { chat, turn, busy, kept, last, correcting, onCorrect, acts, switcher } = props;
   const { node, answers } = turn;
   const id = node.completion_id;
-  const [reports, setReports] = useState(0);
-  const said = useSaid(id, kept, reports);
+  const [changes, setChanges] = useState(0);
+  const said = useSaid(id, kept, changes);
   const words = begunWords(chat, id);
   const [reporting, setReporting] = useState(words.report?.open ?? false);
   const rating = said?.find(({ type, judgement }) => type === "rating" && judgement["metric"] == null) ?? null;
   const demonstration = said?.find(({ type }) => type === "demonstration");
   const flag = said?.find(({ type }) => type === "flag") ?? null;
-  const reported = () => {
+  const lookAgain = () => {
     judged(id);
-    setReports((count) => count + 1);
+    setChanges((count) => count + 1);
   };
   const keep = (what: "comment" | "correction") => (text: string | null) => keepWords(chat, id, what, text);
   const keepReport = (report: Report | null, open = true) => keepWords(chat, id, "report", report && { ...report, open });
@@ -80,6 +80,7 @@ export function AnswerActions(props: AnswerActionsProps) {
             onSaved={() => judged(id)}
           />
         )}
+        {demonstration && <span className="muted small">corrected</span>}
         {node.policy_version !== null && <span className="muted small policy">policy-v{node.policy_version}</span>}
       </div>
       {said && <SaidBefore completionId={id} said={said} onTakenBack={forgetSaid} />}
@@ -90,7 +91,7 @@ export function AnswerActions(props: AnswerActionsProps) {
           saved={demonstration ? { id: demonstration.id, content: String(demonstration.judgement["content"]) } : null}
           begun={words.correction ?? null}
           onDraft={keep("correction")}
-          onSaved={() => judged(id)}
+          onSaved={lookAgain}
           onClose={() => onCorrect(false)}
         />
       )}
@@ -100,7 +101,7 @@ export function AnswerActions(props: AnswerActionsProps) {
           standing={flag}
           begun={words.report ?? null}
           onDraft={keepReport}
-          onSaved={reported}
+          onSaved={lookAgain}
           onClose={leaveReport}
         />
       )}
