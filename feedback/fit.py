@@ -1,5 +1,6 @@
 """How well a reward model's scores fit what people said of prompts it never saw: what a policy's manifest tells."""
 
+import math
 from typing import Annotated
 
 from pydantic import PlainSerializer
@@ -46,11 +47,19 @@ class Fit(Record):
     ece: Bounds  # expected calibration error: mean distance of `bins` from their diagonal, by pairs
     kendall_tau: Bounds | None  # tau-b, mean over rankings
     length_slope: Bounds | None  # score per completion token among the completions of a prompt, least squares
-    agreement: Bounds | None  # of two raters on a pair that both judged: what accuracy can come to
+    agreement: Bounds | None  # of two raters on a pair that both judged
     agreement_pairs: int  # that two or more raters judged
     bins: tuple[Bin, ...]  # as many pairs in each
     raters: tuple[Slice, ...]  # by pseudonym, most pairs first
     lengths: tuple[Slice, ...]  # quarters of the pairs, by tokens that the preferred completion is longer
+
+
+def best_accuracy(agreement: float) -> float:
+    """What accuracy can come to where two raters agree so often: that of whoever says what most would.
+
+    Raters who are right with probability q, each by chance of their own, agree in q^2 + (1 - q)^2 (Dawid & Skene 1979).
+    """
+    return (1 + math.sqrt(max(2 * agreement - 1, 0.0))) / 2
 
 
 class Change(Record):

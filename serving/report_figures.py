@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from feedback.curves import Curves
-from feedback.fit import Bin, Change, Fit, Slice
+from feedback.fit import Bin, Change, Fit, Slice, best_accuracy
 from feedback.statistics import Interval
 
 Row = tuple[str, str, str, str]
@@ -48,12 +48,14 @@ def slice_rows(slices: Iterable[Slice]) -> list[tuple[str, str, str]]:
 
 
 def _own(fit: Fit) -> list[Row]:
-    ceiling = f"on {_count(fit.agreement_pairs, 'pair')} that several judged: what accuracy can come to"
-    alone = "nobody judged what somebody else did"
+    agreed = "nobody judged what somebody else did"
+    if fit.agreement:
+        judged = _count(fit.agreement_pairs, "pair")
+        agreed = f"on {judged} that several judged: accuracy can come to {best_accuracy(fit.agreement.mean):.3f}"
     slope = None if fit.length_slope is None else Interval(*(100 * value for value in fit.length_slope))
     return [
         _row("accuracy", fit.accuracy, "share of pairs in the rater's order; a coin has 0.5"),
-        _row("agreement of raters", fit.agreement, ceiling if fit.agreement else alone),
+        _row("agreement of raters", fit.agreement, agreed),
         _row("log-loss", fit.log_loss, "nats per pair; who knows nothing has 0.693"),
         _row(
             "log-loss with ties",

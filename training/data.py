@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -175,6 +176,12 @@ def shuffled(count: int, seed: int, epoch: int) -> list[int]:
     order = list(range(count))
     random.Random(f"{seed}/{epoch}").shuffle(order)
     return order
+
+
+def evenly_cut(order: Sequence[int], parts: int) -> list[Sequence[int]]:
+    """`order` in so many pieces, whose lengths differ by one at most."""
+    cuts = [len(order) * part // parts for part in range(parts + 1)]
+    return [order[start:end] for start, end in pairwise(cuts)]
 
 
 def endless(count: int, seed: int) -> Iterator[int]:

@@ -1,10 +1,12 @@
 """What a candidate policy must show before it is published."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from feedback.fit import Change
+from feedback.statistics import Interval
 from training.candidate import STEPS, Contest, HeldOut, Imitation, Measured, measure
 from training.config import GateConfig, RoundConfig
 from training.fit import MIN_PROMPTS
@@ -25,7 +27,8 @@ class Check:
 
     @property
     def in_words(self) -> str:
-        return f"{self.name} is {self.value:.3g}, threshold {self.threshold:.3g}"
+        value = "unknown" if math.isnan(self.value) else f"{self.value:.3g}"
+        return f"{self.name} is {value}, threshold {self.threshold:.3g}"
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,12 @@ class GateReport:
     @property
     def failures(self) -> str:
         """The failed checks in words; empty when it passed."""
-        return "; ".join(check.in_words for check in self.checks if not check.passed)
+        return failed(self.checks)
+
+
+def failed(checks: Sequence[Check]) -> str:
+    """Those that did not pass, in words; empty when all did."""
+    return "; ".join(check.in_words for check in checks if not check.passed)
 
 
 def _at_least(name: str, value: float, threshold: float) -> Check:
@@ -58,7 +66,6 @@ def checks_of(config: GateConfig, measured: Measured) -> tuple[Check, ...]:
     """All that can be asked. What the candidate has come to prefer is told only: few rankings say little of it."""
     candidate, stable = measured.candidate, measured.stable
     length_ratio, repetition_rise = candidate.length / stable.length, candidate.repetition - stable.repetition
-    accuracy = math.nan if measured.accuracy is None else measured.accuracy.mean
     return (
         _above("score gain, lower bound", measured.gain.low, config.min_score_gain_ci),
         _at_most("KL to the reference", measured.kl, config.max_kl),
@@ -67,7 +74,7 @@ def checks_of(config: GateConfig, measured: Measured) -> tuple[Check, ...]:
         _at_most("repetition", candidate.repetition, config.max_repetition),
         _at_most("repetition over the stable policy's", repetition_rise, config.max_repetition_rise),
         _at_most("weights that are not finite", float(measured.bad_weights), 0.0),
-        _at_least("reward model accuracy", accuracy, config.min_held_out_accuracy),
+        right_enough(config, measured.accuracy),
         *_tax(config, measured.imitation),
     )
 
@@ -78,6 +85,12 @@ def _tax(config: GateConfig, imitation: Imitation | None) -> tuple[Check, ...]:
         return ()
     name = "LM loss of held-out demonstrations over the stable policy's, lower bound"
     return (_at_most(name, imitation.rise.low, config.max_lm_loss_rise),)
+
+
+def right_enough(config: GateConfig, accuracy: Interval | None) -> Check:
+    """Whether a reward model is right often enough about what it never saw; one of which that is not known is not."""
+    found = math.nan if accuracy is None else accuracy.mean
+    return _at_least("reward model accuracy", found, config.min_held_out_accuracy)
 
 
 def not_worse(config: GateConfig, change: Change) -> Check:

@@ -81,7 +81,8 @@ def _none_acceptable(item: Feedback) -> bool:
 
 
 def rated_answers(item: Feedback, known: Mapping[str, Completion]) -> list[RatedAnswer]:
-    """A rating as it is; "both bad" and "none acceptable" as thumbs down for each. No half answer, no other metric."""
+    """A rating as it is; "both bad" and "none acceptable" as thumbs down for each, which share the weight of one: a
+    judgement of eight answers is worth no more than one of a single answer. No half answer, no other metric."""
     judgement = item.judgement
     if not rates(judgement) and not _both_bad(item) and not _none_acceptable(item):
         return []
@@ -92,6 +93,7 @@ def rated_answers(item: Feedback, known: Mapping[str, Completion]) -> list[Rated
             prompt_ids=known[id].prompt_token_ids,
             completion_ids=known[id].completion_token_ids,
             label=label,
+            weight=1 / len(judgement.targets),
             rater=item.rater,
             source=source_of(item.rater),
             kind=judgement.type,

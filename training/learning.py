@@ -16,7 +16,7 @@ from training.collapse import Collapsed
 from training.collect import Refused
 from training.data import RankedSamples, Sample
 from training.fit import MIN_PROMPTS, compare, evaluate, score
-from training.gate import judge, not_worse
+from training.gate import failed, judge, not_worse, right_enough
 from training.inherited import adapter_of, bare_trunk, checkpoints, if_adapted, load_trunk, save_adapter
 from training.lessons import ranked_samples, rated_samples, written_samples
 from training.likelihoods import Labels
@@ -114,26 +114,34 @@ def reward(job: Job) -> dict[str, Any]:
     save_adapter(job, trunk, "reward", REWARD)
     numbers = {name: value for name, value in vars(report).items() if name != "held_out"}
     metrics = {**numbers, "held_out": _json(fit), "change": _json(change), "no_change": predecessor.missing(change)}
-    # Asked here and not in the stage gate, because PPO against a worse judge would be for nothing.
-    if change is not None and not (check := not_worse(job.config.gate, change)).passed:
-        raise Refused(f"reward: {check.in_words}", metrics)
+    # Asked here and not only in the stage gate, because PPO against such a judge would be for nothing.
+    checks = [right_enough(job.config.gate, None if fit is None else fit.accuracy)]
+    checks += [not_worse(job.config.gate, change)] if change is not None else []
+    if failures := failed(checks):
+        raise Refused(f"reward: {failures}", metrics)
     return metrics
 
 
 @dataclass(frozen=True)
 class Predecessor:
-    """The reward model that the round goes on from, if any, on held-out rankings: of prompts that never trained."""
+    """The reward model that the round goes on from, on held-out rankings: of prompts that never trained.
+
+    Without one `none` says why.
+    """
 
     version: int | None
     rankings: list[RankedSamples]
     scores: list[list[float]]
+    none: str = ""
 
     @classmethod
     def of(cls, job: Job, scorer: Scorer) -> "Predecessor":
         """`scorer` must still be as the round found it."""
         saved = adapter_of(job, "reward")
         if saved is None:
-            return cls(None, [], [])
+            last = job.registry.directory(job.data.parent) / REWARD
+            anew = "some of what the last reward model learned from counts no more: this one begins anew"
+            return cls(None, [], [], anew if last.exists() else "there is no reward model to go on from")
         rankings = ranked_samples(job.data.held_out_rankings)
         return cls(int(saved.parent.name), rankings, score(scorer, rankings))
 
@@ -149,7 +157,7 @@ class Predecessor:
         if change is not None:
             return None
         if self.version is None:
-            return "there is no reward model to go on from"
+            return self.none
         return f"fewer than {MIN_PROMPTS} prompts to compare it with policy-v{self.version}'s reward model on"
 
 

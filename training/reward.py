@@ -12,7 +12,7 @@ import torch
 from feedback.fit import Fit
 from training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import RewardConfig
-from training.data import Judgement, RankedSamples, RatedSample, Sample, shuffled
+from training.data import Judgement, RankedSamples, RatedSample, Sample, evenly_cut, shuffled
 from training.fit import evaluate
 from training.heads import bootstrap_weights, spread
 from training.likelihoods import Labels, log_likelihood, weighted_loss
@@ -70,14 +70,17 @@ class Weighed:
         return cls(judgement, tuple(judgement.weight * n for n in bootstrap_weights(judgement, heads, seed)))
 
 
-def _backward(config: RewardConfig, scorer: Scorer, labels: Labels, step: Sequence[Weighed]) -> float:
-    """Accumulate the gradient of the weighted mean loss (a judgement is one element, InstructGPT eq. 1) of all heads.
+def _backward(
+    config: RewardConfig, scorer: Scorer, labels: Labels, step: Sequence[Weighed], step_weight: float
+) -> float:
+    """Accumulate the gradient of the step's part of the weighted loss (a judgement is one element, InstructGPT eq. 1).
 
-    Batches of `scorer` bound the memory and leave the result alone: the mean is over all of them. What it divides by
-    is the judgements' weight and not what a head has drawn, which is that on average and may be nothing in a step.
-    Of several processes each has its share of loss and gradient, which are still to be summed.
+    It is divided by `step_weight`, which is what the judgements of a step weigh on average: by its own weight a step
+    of light ones would pull as hard as any other, and weights and caps would say nothing but within a step. Batches of
+    `scorer` bound the memory and leave the result alone. Of several processes each has its share of loss and gradient,
+    which are still to be summed.
     """
-    total, total_weight = 0.0, config.reward_heads * sum(each.judgement.weight for each in step)
+    total, total_weight = 0.0, config.reward_heads * step_weight
     own = share(step)
     batches = scorer.batches([each.judgement.samples for each in own])
     for weighed, counts in evenly([[own[i] for i in indices] for indices in batches], step[:1]):
@@ -176,12 +179,14 @@ def _fit(
         first, loss = checkpoint.step, checkpoint.state["loss"]
     weighed = [Weighed.of(judgement, config.reward_heads, seed) for judgement in training]
     steps_per_epoch = -(-len(training) // config.batch_rankings)
+    step_weight = sum(judgement.weight for judgement in training) / steps_per_epoch
     total = config.epochs * steps_per_epoch
     for step in range(first, total):
-        epoch, start = divmod(step, steps_per_epoch)
-        order = shuffled(len(training), seed, epoch)[start * config.batch_rankings :][: config.batch_rankings]
+        epoch, part = divmod(step, steps_per_epoch)
+        order = evenly_cut(shuffled(len(training), seed, epoch), steps_per_epoch)[part]
         optimizer.zero_grad()
-        loss = summed({"loss": _backward(config, scorer, labels, [weighed[i] for i in order])})["loss"]
+        own = _backward(config, scorer, labels, [weighed[i] for i in order], step_weight)
+        loss = summed({"loss": own})["loss"]
         require_finite("reward", step, loss=loss)
         sum_gradients(parameters)
         clip_gradients(parameters, config.max_grad_norm, stage="reward", step=step)

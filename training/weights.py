@@ -37,6 +37,7 @@ class Opinion:
     source: str
     created: float
     says: Mapping[Topic, float]
+    worth: float = 1.0  # its part of the judgement that it is from
 
 
 class Topics:
@@ -78,7 +79,8 @@ def weighted(
     created: Mapping[str, float],
     config: WeightsConfig,
 ) -> tuple[list[RankedAnswers], list[RatedAnswer], list[RaterWeight]]:
-    """The same with their weights, without those that have none, and what came out for each rater.
+    """The same with their weights, without those that have none, and what came out for each rater. The weight that one
+    comes with is its part of a judgement.
 
     `created` knows when each judgement was made.
     """
@@ -86,7 +88,9 @@ def weighted(
     said = [topics.ranked(r.prompt_ids, r.completions, r.tiers, r.unplaced) for r in rankings]
     said += [topics.rated(r.prompt_ids, r.completion_ids, r.label) for r in ratings]
     terms: list[RankedAnswers | RatedAnswer] = [*rankings, *ratings]
-    opinions = [Opinion(r.rater, r.source, created[r.feedback_id], says) for r, says in zip(terms, said, strict=True)]
+    opinions = [
+        Opinion(r.rater, r.source, created[r.feedback_id], says, r.weight) for r, says in zip(terms, said, strict=True)
+    ]
     weights, raters = weigh(opinions, config)
     first, rest = weights[: len(rankings)], weights[len(rankings) :]
     ranked = [r.model_copy(update={"weight": w}) for r, w in zip(rankings, first, strict=True) if w > 0]
@@ -95,7 +99,9 @@ def weighted(
 
 
 def weigh(opinions: Sequence[Opinion], config: WeightsConfig) -> tuple[list[float], list[RaterWeight]]:
-    """The weight of each opinion, and what came out for each rater: reliability x recency x source, then the cap.
+    """The weight of each opinion, and what came out for each rater.
+
+    A weight is worth x reliability x recency x source, then capped.
 
     The cap holds within each source: an imported file without names is a single rater, and so is an operator.
     """
@@ -103,7 +109,8 @@ def weigh(opinions: Sequence[Opinion], config: WeightsConfig) -> tuple[list[floa
     reliability = reliability_weights(agreed, config.prior_agreement, config.prior_judgements)
     newest = max((opinion.created for opinion in opinions), default=0.0)
     plain = [
-        reliability.get(opinion.rater, 1.0)
+        opinion.worth
+        * reliability.get(opinion.rater, 1.0)
         * recency(newest - opinion.created, config.recency_half_life_days)
         * config.source_weights.get(opinion.source, 1.0)
         for opinion in opinions

@@ -49,7 +49,7 @@ def publish(registry: PolicyRegistry, base: Path, change: Change, *, broken: boo
     return version
 
 
-def publish_adapter(registry: PolicyRegistry, base: Path, seed: int) -> int:
+def publish_adapter(registry: PolicyRegistry, base: Path, seed: int, noise: float = NOISE) -> int:
     """A version as training leaves one, adapter and merged weights: as good as the base, and told from it and from
     another seed's."""
     version = registry.reserve()
@@ -57,7 +57,7 @@ def publish_adapter(registry: PolicyRegistry, base: Path, seed: int) -> int:
 
     def build(target: Path, number: int) -> Manifest:
         trunk = Trunk.load(base, AdapterConfig(), base_dtype=getattr(torch, parent.dtype), seed=seed, device="cpu")
-        trunk.load_state("policy", unsettled(trunk.state("policy"), seed))
+        trunk.load_state("policy", unsettled(trunk.state("policy"), seed, noise))
         exported = export_policy(trunk, target, base_directory=base, golden=parent.golden)
         return Manifest(
             version=number, parent=0, kind="trained", base_model=parent.base_model, dtype=parent.dtype,
@@ -71,10 +71,10 @@ def publish_adapter(registry: PolicyRegistry, base: Path, seed: int) -> int:
     return version
 
 
-def unsettled(adapter: Weights, seed: int) -> Weights:
+def unsettled(adapter: Weights, seed: int, noise: float) -> Weights:
     """The adapter with noise in the half of its matrices that begins as zeros."""
     torch.manual_seed(seed)
-    return {name: torch.randn(w.shape) * NOISE if "lora_B" in name else w for name, w in adapter.items()}
+    return {name: torch.randn(w.shape) * noise if "lora_B" in name else w for name, w in adapter.items()}
 
 
 def cut(registry: PolicyRegistry, base: Path, size: int) -> int:

@@ -12,9 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 
-from feedback.manifest import Manifest, describe_files, write_manifest
+from feedback.manifest import Manifest
 from feedback.registry import PolicyRegistry
 from feedback.settings import Settings
 from feedback.store import connect
@@ -24,10 +23,8 @@ from serving.proof import digests_agree, judge
 from serving.vllm_server import answers, engine_command
 from serving.whole import joined
 from tests.conftest import ValkeyProcess, free_port, wait_for
+from tests.e2e.candidates import publish_adapter
 from tests.serving.live import running_gateway
-from training.config import PPOConfig
-from training.export import export_policy
-from training.models import Trunk
 from training.register import register_base
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -45,32 +42,6 @@ class RealEngine:
         return self.registry.directory(version) / self.manifest(version).model_path
 
 
-def publish_moved(registry: PolicyRegistry, base_directory: Path, version: int, *, size: float, seed: int) -> None:
-    """A policy whose adapter was not trained but moved at random: enough to be another one."""
-    base, directory = registry.manifest(0), registry.directory(version)
-    trunk = Trunk.load(base_directory, PPOConfig(), base_dtype=getattr(torch, base.dtype))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in trunk.model.named_parameters():
-            if "lora_B.policy" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
-    exported = export_policy(trunk, directory, base_directory=base_directory, golden=base.golden)
-    moved = base.model_copy(
-        update={
-            "version": version,
-            "parent": 0,
-            "kind": "trained",
-            "model_path": exported.model_path,
-            "adapter_path": exported.adapter_path,
-            "files": describe_files(directory),
-            "weights": exported.weights,
-            "golden_logprobs": exported.golden_logprobs,
-        }  # fmt: skip
-    )
-    write_manifest(directory, moved)
-    registry.publish(version, actor="test", reason="moved at random")
-
-
 @pytest.fixture(scope="module")
 def real_engine(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
     """vLLM with the base, and two other policies on the shelf."""
@@ -80,8 +51,8 @@ def real_engine(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     )
     register_base(settings)
     registry = PolicyRegistry(connect(valkey.url), settings.policies_dir)
-    publish_moved(registry, real_model, 1, size=0.015, seed=1)
-    publish_moved(registry, real_model, 2, size=0.015, seed=2)
+    for seed in (1, 2):
+        publish_adapter(registry, real_model, seed, noise=0.015)
     command = engine_command(settings, real_model, registry.manifest(0).dtype, gpu=False)
     with (settings.home / "vllm.log").open("w") as log:
         process = subprocess.Popen(command.argv, env=os.environ | command.env, stdout=log, stderr=log)

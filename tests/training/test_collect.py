@@ -171,6 +171,7 @@ def test_both_bad_is_two_thumbs_down_and_no_order(crowd: Crowd) -> None:
     data = crowd.collect()
     assert data.rankings == ()
     assert [(rated.completion_ids, rated.label) for rated in data.ratings] == [((3,), 0.0), ((4,), 0.0)]
+    assert [rated.weight for rated in data.ratings] == [0.5, 0.5], "one judgement"
 
 
 @pytest.mark.parametrize(("value", "label"), [(1, 1.0), (-1, 0.0), (0.25, 0.25)])
@@ -373,6 +374,7 @@ def test_none_acceptable_is_a_thumb_down_for_each_beside_the_order(crowd: Crowd)
     data = crowd.collect()
     assert [ranked.tiers for ranked in data.rankings] == [(1, 0, 1)]
     assert [(rated.completion_ids, rated.label) for rated in data.ratings] == [((0,), 0.0), ((1,), 0.0), ((2,), 0.0)]
+    assert [each.weight for each in (*data.rankings, *data.ratings)] == pytest.approx([1.0, 1 / 3, 1 / 3, 1 / 3])
 
 
 def test_demonstration_is_better_than_the_answer_it_stands_for(crowd: Crowd) -> None:

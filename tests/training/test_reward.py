@@ -105,6 +105,28 @@ def test_weight_of_two_is_said_twice(tiny_trunk: Maker, tmp_path: Path) -> None:
         torch.testing.assert_close(tensor, states[1][1][name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [2, 3, 7])
+def test_a_judgement_pulls_by_its_weight_whatever_shares_its_step(
+    tiny_trunk: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """With small plain steps the steps of an epoch add up to one over all of it, which its number of steps divides."""
+    monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
+    heavy, light = planted(3), [replace(ranking, weight=0.01) for ranking in planted(9, seed=1)]
+    moved = []
+    for name, size in (("whole", 12), ("cut", batch)):
+        trunk = tiny_trunk()
+        before = {key: value.clone() for key, value in trunk.state("reward").items()}
+        config = RewardConfig(
+            epochs=1, batch_rankings=size, held_out_fraction=0.0, learning_rate=1e-2 / -(-12 // size), warmup=0.0,
+            decay=False, max_grad_norm=1e9, ties="soft", token_budget=256,
+        )  # fmt: skip
+        anchors = [s for ranking in heavy for s in ranking.samples]  # else the bias is of what was given, in its order
+        train_reward_model(config, trunk, [*heavy, *light], checkpoint_dir=tmp_path / name, demonstrations=anchors)
+        moved.append({key: value - before[key] for key, value in trunk.state("reward").items() if "bias" not in key})
+    whole, cut = (torch.cat([value.flatten() for value in one.values()]) for one in moved)
+    assert float((whole - cut).norm() / whole.norm()) < 0.02
+
+
 def test_thumbs_alone_teach_too(trunk: Trunk, tmp_path: Path) -> None:
     ratings = [RatedSample(s, float(t <= 2)) for r in planted(50) for s, t in zip(r.samples, r.tiers, strict=True)]
     report = train_reward_model(CONFIG, trunk, [], ratings, checkpoint_dir=tmp_path)

@@ -87,7 +87,7 @@ def test_gradients_are_those_of_the_weighted_mean_over_the_step(tiny_trunk: Trun
     want = torch.autograd.grad(want_loss, list(parameters.values()))
     config = RewardConfig(token_budget=budget)
     step = [Weighed(judgement, (judgement.weight,)) for judgement in judgements]
-    loss = _backward(config, Scorer(trunk, [], config), labels, step)
+    loss = _backward(config, Scorer(trunk, [], config), labels, step, 7.75)
     assert loss == pytest.approx(want_loss.item(), abs=1e-5)
     for (name, parameter), gradient in zip(parameters.items(), want, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-5, msg=name)
@@ -118,7 +118,7 @@ def test_a_step_forwards_each_prompt_and_each_completion_once(perturbed: Trunk, 
     config = RewardConfig(token_budget=budget)
     scorer = Scorer(perturbed, [], config)
     counted = Counted(perturbed)
-    _backward(config, scorer, Labels(), [Weighed(judgement, (judgement.weight,)) for judgement in judgements])
+    _backward(config, scorer, Labels(), [Weighed(judgement, (judgement.weight,)) for judgement in judgements], 4.0)
     assert counted.rows == 2
     assert counted.tokens == (12 + 5 if budget == 1 else 2 * 12)  # one after the other, or the shorter row padded
 

@@ -20,7 +20,7 @@ from feedback.judgements import Comparison
 from feedback.manifest import sha256_of, verify_files
 from feedback.raters import Raters
 from feedback.records import Completion, Message
-from feedback.rounds import STAGES, LeaseLost
+from feedback.rounds import STAGES, LeaseLost, RoundBook
 from feedback.sides import SIDES
 from feedback.store import Ledger
 from training.collect import TrainingData, collect
@@ -185,6 +185,8 @@ def test_reward_model_starts_afresh_once_somebody_it_learned_from_is_put_aside_o
     assert reward_sources(rounds, monkeypatch) == ["reward <- policies/000002/reward"]
     Eraser(Archive(installation.ledger)).person("r")
     assert reward_sources(rounds, monkeypatch) == [], "policy-v1 had learned from r, and so both"
+    last = rounds.workspace(next(RoundBook(installation.redis).newest_first()).id).outcome("reward")
+    assert last is not None and "this one begins anew" in last.metrics["no_change"]
 
 
 def test_hold_out_of_a_round_that_trains_is_frozen_and_raters_are_told(rounds: Rounds) -> None:
@@ -486,6 +488,16 @@ def test_other_adapter_shape_fails_with_a_hint(rounds: Rounds) -> None:
     _, outcomes = rounds.run()
     assert outcomes["reward"].state == "failed"
     assert "were the lora fields of the config changed?" in outcomes["reward"].reason
+
+
+def test_a_reward_model_that_is_right_no_oftener_than_a_coin_ends_the_round_before_ppo(rounds: Rounds) -> None:
+    rounds.installation.speak(24)
+    reward = {"learning_rate": 1e-9, "held_out_fraction": 0.5}
+    rounds.installation.configure(gate={"min_held_out_accuracy": 0.9}, reward=reward)
+    _, outcomes = rounds.run()
+    assert (outcomes["reward"].state, "ppo" in outcomes) == ("refused", False)
+    found = outcomes["reward"].metrics["held_out"]["accuracy"]["mean"]
+    assert outcomes["reward"].reason == f"reward: reward model accuracy is {found:.3g}, threshold 0.9"
 
 
 @pytest.mark.parametrize("spoilt", [False, True])

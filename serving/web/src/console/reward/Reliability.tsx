@@ -73,6 +73,9 @@ const LENGTHS: Column<Fit["lengths"][number]>[] = [
   { name: "pairs", cell: ({ pairs }) => figure(pairs), numeric: true },
 ];
 
+/** Raters who are right with probability q agree in q² + (1 − q)²; nobody is right more often than most of them. */
+const bestAccuracy = (agreement: number) => (1 + Math.sqrt(Math.max(2 * agreement - 1, 0))) / 2;
+
 function FitFigures({ fit }: { fit: Fit }) {
   const { accuracy, ece, log_loss, agreement } = fit;
   return (
@@ -87,7 +90,11 @@ function FitFigures({ fit }: { fit: Fit }) {
       <Figure
         name="two people agree"
         value={agreement && percent(agreement.mean)}
-        note={agreement ? `${ranged(agreement, percent)}: what accuracy can come to` : "no pair was judged twice"}
+        note={
+          agreement
+            ? `${ranged(agreement, percent)}; accuracy can come to ${percent(bestAccuracy(agreement.mean))}`
+            : "no pair was judged twice"
+        }
       />
     </Figures>
   );
