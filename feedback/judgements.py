@@ -165,6 +165,11 @@ def rates(judgement: Judgement) -> TypeGuard[Rating]:
     return isinstance(judgement, Rating) and judgement.metric is None
 
 
+def teaches(judgement: Judgement) -> bool:
+    """Whether a round could learn from it: people alone read comments, flags, and ratings of single metrics."""
+    return isinstance(judgement, Comparison | Ranking | Demonstration) or rates(judgement)
+
+
 def compares(judgement: Judgement, ids: Collection[str]) -> TypeGuard[Comparison | Ranking]:
     """Whether a judgement sets some of these answers, and no others, against each other."""
     return isinstance(judgement, Comparison | Ranking) and {*judgement.targets} <= {*ids}

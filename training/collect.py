@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from feedback.judgements import Feedback
+from feedback.judgements import Feedback, teaches
 from feedback.raters import RaterWeight
 from feedback.records import Completion, Record, digest
 from feedback.store import Ledger
@@ -72,7 +72,8 @@ class TrainingData(Record):
     weights: tuple[RaterWeight, ...] = ()
     quarantined: int = 0  # raters of whom something was left out
     reward_origin: int | None = None  # the version whose reward model this round's goes on from; None = the parent
-    unencodable: int = 0
+    unencodable: int = 0  # imported answers without tokens
+    unused: int = 0  # judgements that could teach or prove something, but nothing came of them
 
     @property
     def counts(self) -> dict[str, int]:
@@ -88,6 +89,7 @@ class TrainingData(Record):
             "held_out_prompts": len(self.held_out_prompts),
             "live": len(self.live),
             "unencodable": self.unencodable,
+            "unused": self.unused,
         }
 
     @property
@@ -152,8 +154,10 @@ def collect(
     """What people say as of `watermark`; demonstrations after `since` are new; `is_held_out` asks about a rater.
 
     `encode` is asked about imported answers and demonstrations only. Imported answers that it cannot encode are left
-    out and counted; such a demonstration is compared with nothing. `sides_of` knows the prompts' sides from earlier
-    rounds. Live completions are those by the policies among `writers`, of which the first count most.
+    out and counted; such a demonstration is compared with nothing. Counted are also judgements of which nothing is left,
+    such as those without consent, of answers that were stopped, and ratings of what is held out. `sides_of` knows the
+    prompts' sides from earlier rounds. Live completions are those by the policies among `writers`, of which the first
+    count most.
     """
     standing = [item for item in ledger.standing(watermark) if not item.is_check]
     aside = {item.rater for item in standing} & set(quarantined)
@@ -178,7 +182,10 @@ def collect(
         max_new_tokens=config.ppo.max_new_tokens,
         may_train=lambda rater: not is_held_out(rater),
     )
-    more = {"quarantined": len(aside), "unencodable": len(answers.unencodable), "live": live}
+    unused = {item.id for item in standing if teaches(item.judgement)} - set(data.judged_ids)
+    more = {
+        "quarantined": len(aside), "unencodable": len(answers.unencodable), "unused": len(unused), "live": live
+    }  # fmt: skip
     return data.model_copy(update={**more, **_sources(data, standing, known, completions)})
 
 

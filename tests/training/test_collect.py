@@ -414,7 +414,9 @@ def test_comment_and_flag_never_train(crowd: Crowd) -> None:
     crowd.answer(completion("a"))
     crowd.say(Comment(completion_id="a", content="nice"))
     crowd.say(Flag(completion_id="a", reasons=("rude",)))
-    assert crowd.collect().feedback_ids == []
+    crowd.say(Rating(completion_id="a", value=1, metric="tone"))
+    data = crowd.collect()
+    assert (data.feedback_ids, data.unused) == ([], 0)
 
 
 def test_stopped_answer_is_ranked_and_not_rated(crowd: Crowd) -> None:
@@ -426,6 +428,7 @@ def test_stopped_answer_is_ranked_and_not_rated(crowd: Crowd) -> None:
     data = crowd.collect()
     assert [ranked.tiers for ranked in data.rankings] == [(0, 1)]
     assert sorted(rated.label for rated in data.ratings) == [0.0, 1.0]
+    assert data.unused == data.counts["unused"] == 1, "the rating of what was stopped"
 
 
 def test_truncated_completion_trains(crowd: Crowd) -> None:
