@@ -21,7 +21,7 @@ run: $(STAMP) ## set up, get the model, start everything (Ctrl-C ends it)
 
 test: lint ## set up, check, run all tests
 	@.ci/web
-	@OMP_NUM_THREADS=1 exec $(PYTHON) -m pytest $(ARGS)
+	@exec .ci/tests $(ARGS)
 
 lint: $(STAMP) ## set up; ruff, mypy, import contracts, the page's types
 	@echo "ruff: lint and format"

@@ -154,7 +154,7 @@ def collect(
     """What people say as of `watermark`; demonstrations after `since` are new; `is_held_out` asks about a rater.
 
     `encode` is asked about imported answers and demonstrations only. Imported answers that it cannot encode are left
-    out and counted; such a demonstration is compared with nothing. Counted are also judgements of which nothing is left,
+    out and counted; such a demonstration is compared with nothing. Judgements of which nothing is left are counted too,
     such as those without consent, of answers that were stopped, and ratings of what is held out. `sides_of` knows the
     prompts' sides from earlier rounds. Live completions are those by the policies among `writers`, of which the first
     count most.
