@@ -30,6 +30,7 @@ from serving.training_child import (
 )
 
 TRAINING = "training.rm"
+STDIN = Path("-")
 
 BaseOfModel = Annotated[
     Path | None, typer.Option("--base", help="Directory of the base model (default: what the model was trained on)")
@@ -105,17 +106,29 @@ def evaluate(
 @app.command(
     epilog='One answer: echo \'{"messages": [{"role": "user", "content": "Hi"}], "completion": "Hello!"}\' '
     "| ratchet rm score rm1\n\n"
-    "A file: ratchet rm score 3 answers.jsonl.gz > scored.jsonl"
+    "A file: ratchet rm score 3 rankings.jsonl.gz > scored.jsonl\n\n"
+    "The ledger: ratchet rm score 3 --ledger > scored.jsonl"
 )
 def score(
     model: Model,
-    file: Annotated[Path, typer.Argument(help="JSON lines, gzip or plain; - is standard input.")] = Path("-"),
+    file: Annotated[Path, typer.Argument(help="JSON lines, gzip or plain; - is standard input.")] = STDIN,
+    ledger: Annotated[
+        bool, typer.Option("--ledger", help="Instead of lines the ledger's judged answers, each by its completion_id.")
+    ] = False,
     base: BaseOfModel = None,
     home: Home = None,
 ) -> None:
-    """Add a score to JSON lines of {messages or prompt, completion or response}. Exit code 1 if one could have none."""
-    check(None if file == Path("-") else file, AUTO)
-    child = Child(settings_as_started(home), TRAINING, "score", *options(**{"--base": base}), "--", model, str(file))
+    """Add scores to JSON lines of any format, or of {messages or prompt, completion or response}.
+
+    A line with one answer gets a `score`; one with several gets `scores` in the order in which they stand in it: chosen
+    before rejected, a before b, a tree's replies from the top, each before those below it. null is an answer that
+    cannot be scored. Exit code 1 if there was a line of which none could be.
+    """
+    if ledger and file != STDIN:
+        raise Failure("give a file or --ledger, not both")
+    check(None if file == STDIN else file, AUTO)
+    arguments = options(**{"--base": base, "--ledger": ledger})
+    child = Child(settings_as_started(home), TRAINING, "score", *arguments, "--", model, str(file))
     raise typer.Exit(child.wait())
 
 

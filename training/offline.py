@@ -1,33 +1,29 @@
-"""Reward models outside of rounds: trained on a file or on the ledger, measured, and asked for scores.
+"""Reward models outside of rounds: trained on a file or on the ledger, and measured.
 
 The same judgements by the same rules as a round's: who consented, what is held out, quarantine, weights.
 """
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 from transformers import AutoTokenizer
 
-from feedback.exchange.judged import Line, answer_from, messages_from
-from feedback.exchange.lines import decode, digest_of
-from feedback.exchange.reading import UNREADABLE, Rejected, reason
+from feedback.exchange.lines import digest_of
 from feedback.fit import Fit
 from feedback.records import digest
 from feedback.settings import Settings
 from feedback.store import Ledger
-from training.answers import Encode
 from training.checkpoints import atomic_directory
 from training.classifier import export_classifier, padding_id
 from training.collect import MIN_RANKINGS, Provenance, TrainingData, divided
 from training.config import RoundConfig, shaped_by
-from training.data import RankedSamples, Sample
+from training.data import RankedSamples
 from training.datafile import OnLines, read_file, unheard
 from training.fit import measure, score
 from training.judged import RankedAnswers, ranked_answers
@@ -80,8 +76,7 @@ def rankings_of_file(
 
 def held_out_of_ledger(settings: Settings, redis: Redis, model: RewardModel, base: Path) -> list[RankedAnswers]:
     """The rankings by which a round would measure now. Raises ValueError when the ledger is of another base model."""
-    if base.resolve() != model.base.resolve():
-        raise ValueError(f"{model.name} reads tokens of {model.base}, not of the ledger's {base}: give --from FILE")
+    model.require_base(base)
     config = RoundConfig.from_dict(shaped_by("reward", {"reward": model.config.to_dict()}))
     watermark = Ledger(redis).watermark()
     return list(of_ledger(settings, redis, base=base, config=config, watermark=watermark).held_out_rankings)
@@ -142,36 +137,6 @@ def evaluate_on(
         return None, len(rankings)
     fit = _measured(model.scorer(), ranked_samples(unseen), model.labels, progress)
     return fit, len(rankings) - len(unseen)
-
-
-def score_lines(
-    model: RewardModel, lines: Iterable[tuple[int, bytes]], *, batch_size: int = CHUNK
-) -> Iterator[Line | Rejected]:
-    """Each numbered line with its `score`, or why it has none; in order, `batch_size` lines at once.
-
-    A line has `messages` or a `prompt`, and a `completion` or a `response`; texts, or turns as OpenAI writes them.
-    """
-    scorer, encode = model.scorer(), TextEncoder(model.base).encode
-    rest = iter(lines)
-    while batch := list(islice(rest, batch_size)):
-        read = [_line(number, text, encode) for number, text in batch]
-        samples = [item[1] for item in read if not isinstance(item, Rejected)]
-        scores = iter(scorer.all(samples) if samples else [])
-        yield from (item if isinstance(item, Rejected) else {**item[0], "score": next(scores)} for item in read)
-
-
-def _line(number: int, text: bytes, encode: Encode) -> tuple[Line, Sample] | Rejected:
-    try:
-        line = decode(text)
-        asked = next((name for name in ("messages", "prompt") if line.get(name) is not None), "messages")
-        answered = next((name for name in ("completion", "response") if line.get(name) is not None), "completion")
-        messages = messages_from(line.get(asked), asked)
-        answer = answer_from(line.get(answered), answered)
-        if answer.tool_calls:
-            raise ValueError("calls of tools cannot be encoded")
-        return line, Sample(*encode(messages, answer.content))
-    except UNREADABLE as error:
-        return Rejected(number, reason(error))
 
 
 def _measured(

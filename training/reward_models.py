@@ -35,6 +35,11 @@ class RewardModel:
     labels: Labels | None
     trained: Callable[[Iterable[str]], set[str]]
 
+    def require_base(self, base: Path) -> None:
+        """Raises ValueError when `base`, the ledger's base model, is another than this one reads tokens of."""
+        if base.resolve() != self.base.resolve():
+            raise ValueError(f"{self.name} reads tokens of {self.base}, not of the ledger's {base}: give a file")
+
     def scorer(self) -> Scorer:
         """Ready to score. Raises NoRewardModel when the weights are not those of the config."""
         trunk = load_trunk(self.base, self.config)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,12 @@ def test_from_a_file_to_scores(rm: Run, given: list[object], tmp_path: Path) -> 
     first, second = (json.loads(line) for line in scored.stdout.splitlines())
     assert (first["n"], second["n"], second["response"]) == (0, 1, "xyxy")
     assert first["score"] > second["score"]
+    rankings = rm("score", out, given[1])
+    assert (rankings.returncode, len(rankings.stderr.splitlines())) == (1, 2)
+    ranked = [json.loads(line) for line in rankings.stdout.splitlines()]
+    assert [len(line["scores"]) for line in ranked] == [3] * 40
+    hits = [x > y for line in ranked for x, y in combinations_in_order(line["ranks"], line["scores"])]
+    assert sum(hits) / len(hits) > 0.8
     file = tmp_path / "answers.jsonl.gz"
     file.write_bytes(gzip.compress("\n".join(lines).encode()))
     from_file = rm("score", out, file)
@@ -125,6 +132,12 @@ def test_from_a_file_to_scores(rm: Run, given: list[object], tmp_path: Path) -> 
     assert [json.loads(line)["score"] for line in from_file.stdout.splitlines()] == pytest.approx(
         [first["score"], second["score"]], abs=1e-5
     )
+
+
+def combinations_in_order(ranks: list[int], scores: list[float]) -> list[tuple[float, float]]:
+    """The scores of each two answers of which one is better, its first."""
+    pairs = [sorted(pair) for pair in combinations(zip(ranks, scores, strict=True), 2)]
+    return [(better[1], worse[1]) for better, worse in pairs if better[0] < worse[0]]
 
 
 def test_the_table_is_shown(rm: Run, given: list[object], tmp_path: Path) -> None:
@@ -194,6 +207,7 @@ def is_free(path: Path) -> bool:
         (["train", "--out", "{tmp}/rm", "--from", "{tmp}/none.jsonl"], "{tmp}/none.jsonl: no such file"),
         (["eval", "{tmp}", "--format", "csv"], "format must be one of arena, auto, "),
         (["score", "{tmp}", "{tmp}/none.jsonl"], "{tmp}/none.jsonl: no such file"),
+        (["score", "{tmp}", "{tmp}/none.jsonl", "--ledger"], "give a file or --ledger, not both"),
         (["train", "--out", "{tmp}/rm"], "there is no installation in {tmp}/home: "),
     ],
 )

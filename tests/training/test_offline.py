@@ -28,6 +28,7 @@ from training.config import RoundConfig
 from training.data import collate, encode_demonstration
 from training.datafile import BadLines, read_file
 from training.judged import RankedAnswers
+from training.offline_scores import score_lines
 from training.reward_models import NoRewardModel, in_directory, load_trunk, of_version
 from training.run_directory import REPORT, CannotTrain, Plan
 from training.stages import TextEncoder
@@ -187,7 +188,7 @@ def test_it_learns_and_leaves_what_a_round_leaves(
     trunk.load_adapter("reward", out / "reward")
     sample = encode_demonstration(tokenizer, [USER], "zzzz")
     line = json.dumps({"messages": [USER], "completion": "zzzz"}).encode()
-    [scored] = offline.score_lines(in_directory(out), [(1, line)])
+    [scored] = score_lines(in_directory(out), [(1, line)])
     assert not isinstance(scored, Rejected)
     assert scored["score"] == pytest.approx(trunk.score(collate([sample], trunk.pad_id)).item(), abs=1e-5)
     classifier = AutoModelForSequenceClassification.from_pretrained(out / "classifier")
@@ -203,7 +204,7 @@ def test_thumbs_alone_train_and_nothing_measures_them(base_directory: Path, tmp_
     report = offline.train_on(data, source="f", base=base_directory, out=tmp_path / "rm")
     assert (report.counts["rankings"], report.held_out) == (0, None)
     asked = [json.dumps({"prompt": "new", "completion": text}).encode() for text in ("zzzz", "yyyy")]
-    up, down = offline.score_lines(in_directory(tmp_path / "rm"), enumerate(asked))
+    up, down = score_lines(in_directory(tmp_path / "rm"), enumerate(asked))
     assert not isinstance(up, Rejected) and not isinstance(down, Rejected)
     assert up["score"] > down["score"]
 
@@ -283,31 +284,6 @@ def test_what_it_learned_from_measures_nothing(data: TrainingData, base_director
     for name in ("accuracy", "log_loss", "brier", "kendall_tau"):
         assert getattr(fit, name).mean == pytest.approx(getattr(report.held_out, name).mean, abs=1e-5), name
     assert offline.evaluate_on(model, data.rankings) == (None, len(data.rankings))
-
-
-def test_lines_get_their_scores_in_order_however_they_are_batched(
-    data: TrainingData, base_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("training.models.local_dtype", lambda: "float32")  # in bf16 a batch's size shows
-    out = tmp_path / "rm"
-    offline.train_on(data, source="f", base=base_directory, out=out)
-    texts = ["z", "zzzz", "x" * 40, "zz", "yyyy"]
-    lines = [{"messages": [USER], "completion": text, "n": n} for n, text in enumerate(texts)]
-    lines += [{"prompt": "hi", "response": [{"role": "assistant", "content": "zzzz"}]}]
-    numbered = [(n, json.dumps(line).encode()) for n, line in enumerate(lines, start=1)]
-    numbered[3:3] = [(90, b"{"), (91, b'{"messages": [], "completion": "x"}'), (92, b'{"prompt": "hi"}')]
-    by_size = [list(offline.score_lines(in_directory(out), numbered, batch_size=size)) for size in (1, 2, 100)]
-    for found in by_size:
-        bad = [(item.line, item.reason) for item in found if isinstance(item, Rejected)]
-        assert [number for number, _ in bad] == [90, 91, 92]
-        assert bad[1:] == [(91, "messages must be a list of messages"), (92, "completion must be a list of messages")]
-        good = [item for item in found if not isinstance(item, Rejected)]
-        assert [{name: line[name] for name in line if name != "score"} for line in good] == lines
-        assert [line["score"] for line in good] == pytest.approx(
-            [line["score"] for line in by_size[0] if not isinstance(line, Rejected)], abs=1e-5
-        )
-        assert good[1]["score"] == pytest.approx(good[5]["score"], abs=1e-6)
-        assert good[1]["score"] > good[4]["score"]
 
 
 # From here on with a ledger.
