@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from feedback.fit import Fit
-from serving.commands import AsJson, Failure, Home, OneLineErrors
+from feedback.fit import Fit, RatingFit
+from serving.commands import AsJson, Failure, Home, OneLineErrors, console
 from serving.installation import settings_as_started
-from serving.report_command import tell
-from serving.report_figures import Report
+from serving.report_command import table, tell
+from serving.report_figures import HEADINGS, Report, rating_rows
 from serving.training_child import (
     AUTO,
     Base,
@@ -94,13 +94,16 @@ def evaluate(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a reward model on a file, or on the ledger's held-out prompts. What it has learned from is left out."""
+    """Measure a reward model on a file, or on the ledger's held-out prompts. What it has learned from is left out.
+
+    Rankings, comparisons and, of a file, edits are measured as pairs; ratings by the chance of approval, in nats.
+    """
     check(file, format)
     arguments = options(**{"--from": file, "--format": format, "--base": base, "--strict": strict})
     found = answer(settings_as_started(home), TRAINING, "eval", *arguments, "--", model)
     show(found, html, as_json)
     if not as_json and found["left_out"]:
-        typer.echo(f"{found['left_out']} rankings of prompts that it has learned from are left out")
+        typer.echo(f"{found['left_out']} judgements on prompts that it has learned from are left out")
 
 
 @app.command(
@@ -134,17 +137,21 @@ def score(
 
 def show(found: Mapping[str, Any], html: Path | None, as_json: bool) -> None:
     """The report of a model, or why there is none."""
-    if found["held_out"] is None:
-        if as_json:
-            typer.echo(json.dumps(found))
-        else:
-            typer.echo(f"{found['name']}: no held-out ranking in which one answer is preferred, hence no figures")
-        return
     try:
-        report = Report(found["name"], Fit.model_validate(found["held_out"]))
+        ratings = RatingFit.model_validate(found["ratings"]) if found.get("ratings") else None
+        fit = Fit.model_validate(found["held_out"]) if found["held_out"] else None
     except ValidationError as error:
         raise Failure(f"{found['name']} has no report: another release of Ratchet made it") from error
-    tell(report, found, html, as_json)
+    if fit is not None:
+        tell(Report(found["name"], fit, ratings=ratings), found, html, as_json)
+    elif as_json:
+        typer.echo(json.dumps(found))
+    else:
+        nothing = "no page" if ratings else "no figures"
+        if ratings:
+            console().print(table(HEADINGS, rating_rows(ratings)))
+        if html is not None or not ratings:
+            typer.echo(f"{found['name']}: no held-out ranking in which one answer is preferred, hence {nothing}")
 
 
 def counted(found: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from feedback.exchange.reading import UNREADABLE, Rejected, reason
 from feedback.raters import Raters
 from feedback.records import Completion
 from feedback.store import Ledger
-from training.answers import Answers, Encode
+from training.answers import Answers, Encode, heard
 from training.data import Sample
 from training.datafile import ids_of
 from training.reward_models import RewardModel
@@ -92,7 +92,7 @@ def score_ledger(redis: Redis, model: RewardModel, base: Path, *, batch_size: in
     model.require_base(base)
     scorer, encode, ledger = model.scorer(), TextEncoder(base).encode, Ledger(redis)
     quarantined = Raters(redis).quarantined()
-    said = [each for each in ledger.standing(ledger.watermark()) if not each.is_check and each.rater not in quarantined]
+    said = heard(ledger, ledger.watermark(), quarantined)
     ids = iter(dict.fromkeys(id for item in said for id in item.judgement.targets))
     while chunk := list(islice(ids, batch_size)):
         usable = Answers(ledger, encode).usable(chunk)

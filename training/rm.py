@@ -62,14 +62,19 @@ def evaluate(arguments: argparse.Namespace) -> int:
     with ProgressLine() as progress:
         lines = Lines(arguments.file, progress)
         if arguments.file is None:
-            rankings = offline.held_out_of_ledger(here.settings, here.redis(), model, here.base_of_ledger())
+            evidence = offline.held_out_of_ledger(here.settings, here.redis(), model, here.base_of_ledger())
         else:
-            rankings = offline.rankings_of_file(
+            evidence = offline.evidence_of_file(
                 arguments.file, arguments.format, base=model.base, on_lines=lines, strict=arguments.strict
             )
-        fit, left_out = offline.evaluate_on(model, rankings, progress=progress)
-    held_out = None if fit is None else fit.model_dump(mode="json")
-    print(json.dumps({"name": model.name, "rejected": lines.rejected, "left_out": left_out, "held_out": held_out}))
+        found = offline.evaluate_on(model, evidence, progress=progress)
+        if evidence.ratings and model.threshold is None:
+            progress.tell(f"{model.name} learned from no rating: its scores know no approval, so ratings say nothing")
+    figures = {
+        name: fit and fit.model_dump(mode="json")
+        for name, fit in (("held_out", found.held_out), ("ratings", found.ratings))
+    }
+    print(json.dumps({"name": model.name, "rejected": lines.rejected, "left_out": found.left_out, **figures}))
     return 0
 
 

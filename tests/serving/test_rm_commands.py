@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from feedback.fit import Fit
+from feedback.fit import Fit, RatingFit
 from tests.conftest import wait_for
 from tests.training.conftest import write_tiny_base
 
@@ -132,6 +132,29 @@ def test_from_a_file_to_scores(rm: Run, given: list[object], tmp_path: Path) -> 
     assert [json.loads(line)["score"] for line in from_file.stdout.splitlines()] == pytest.approx(
         [first["score"], second["score"]], abs=1e-5
     )
+
+
+def test_thumbs_are_measured_where_there_are_no_pairs(rm: Run, given: list[object], tmp_path: Path) -> None:
+    draw, lines = random.Random(1), []
+    for n in range(40):
+        good = draw.random() < 0.5
+        lines.append(json.dumps({"prompt": f"q{n}", "completion": "zzzz" if good else "xyxy", "label": good}))
+    file, out, html = tmp_path / "thumbs.jsonl", tmp_path / "rm", tmp_path / "rm.html"
+    file.write_text("\n".join(lines))
+    trained = rm("train", "--from", file, *given[2:], "--out", out, "--epochs", 4)
+    assert trained.returncode == 0, trained.stderr
+    known = json.loads((out / "report.json").read_text())["counts"]["ratings"]
+    found = json.loads(rm("eval", out, "--from", file, "--json").stdout)
+    ratings = RatingFit.model_validate(found["ratings"])
+    assert (found["held_out"], found["left_out"], ratings.ratings) == (None, known, 40 - known)
+    assert ratings.log_loss.mean < 0.6
+    shown = rm("eval", out, "--from", file, "--html", html)
+    assert (shown.returncode, html.exists()) == (0, False)
+    text = " ".join(shown.stdout.replace("│", " ").split())
+    assert f"log-loss of ratings {ratings.log_loss.mean:.3f} " in text
+    assert f"nats on {40 - known} ratings of {40 - known} prompts, {ratings.approval:.0%} approval" in text
+    assert "no held-out ranking in which one answer is preferred, hence no page" in text
+    assert f"{known} judgements on prompts that it has learned from are left out" in text
 
 
 def combinations_in_order(ranks: list[int], scores: list[float]) -> list[tuple[float, float]]:

@@ -269,8 +269,7 @@ def test_from_a_file_to_a_policy_against_it(base_directory: Path, tmp_path: Path
     line = json.dumps({"prompt": "abc", "completion": "zzxy"}).encode()
     [scored] = offline_scores.score_lines(model, [(1, line)])
     assert isinstance(scored, dict) and isinstance(scored["score"], float)
-    measured, left_out = offline.evaluate_on(model, data.held_out_rankings)
-    assert (measured, left_out) == (report.held_out, 0)
+    assert offline.evaluate_on(model, offline.Evidence(data.held_out_rankings)) == (report.held_out, None, 0)
     short = PPOConfig(
         iterations=1, rollouts_per_iteration=4, minibatch=4, microbatch=4, max_new_tokens=4,
         lora_rank=8, lora_alpha=16, lora_layers=2,
