@@ -62,6 +62,21 @@ def best_accuracy(agreement: float) -> float:
     return (1 + math.sqrt(max(2 * agreement - 1, 0.0))) / 2
 
 
+class RatingFit(Record):
+    """The figures of one reward model on held-out ratings: P(up) at its threshold beside the share of approval.
+
+    Every rating counts once. Intervals are of a bootstrap that draws whole prompts.
+    """
+
+    prompts: int
+    ratings: int
+    confidence: float  # of all intervals
+    approval: float  # mean share
+    log_loss: Bounds  # nats per rating; ln 2 = knows nothing
+    brier: Bounds  # squared error of P(up); 0.25 = knows nothing
+    entropy: Bounds  # nats per rating that even a perfect model would lose: people differ on an answer
+
+
 class Change(Record):
     """What a reward model's figures are more than its predecessor's, both on the same rankings, which trained neither.
 

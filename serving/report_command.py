@@ -130,17 +130,17 @@ def show(found: Report, screen: Console) -> None:
     """Tables: the figures, how sure and how right, by length, by rater, and PPO by iteration."""
     fit = found.fit
     screen.print(Text(found.title))
-    screen.print(_table(HEADINGS, found.rows))
-    screen.print(_table(BIN_HEADINGS, bin_rows(fit.bins)))
-    screen.print(_table(LENGTH_HEADINGS, slice_rows(fit.lengths)))
-    screen.print(_table(RATER_HEADINGS, slice_rows(fit.raters[:RATERS_SHOWN])))
+    screen.print(table(HEADINGS, found.rows))
+    screen.print(table(BIN_HEADINGS, bin_rows(fit.bins)))
+    screen.print(table(LENGTH_HEADINGS, slice_rows(fit.lengths)))
+    screen.print(table(RATER_HEADINGS, slice_rows(fit.raters[:RATERS_SHOWN])))
     if len(fit.raters) > RATERS_SHOWN:
         screen.print(Text(f"and {len(fit.raters) - RATERS_SHOWN} more raters: --html or --json shows all"))
     if found.curves is not None:
-        screen.print(_table(CURVE_HEADINGS, curve_rows(found.curves)))
+        screen.print(table(CURVE_HEADINGS, curve_rows(found.curves)))
 
 
-def _table(headings: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
+def table(headings: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table(*headings)
     for row in rows:
         table.add_row(*map(Text, row))

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from feedback.curves import Curves
-from feedback.fit import Bin, Change, Fit, Slice, best_accuracy
+from feedback.fit import Bin, Change, Fit, RatingFit, Slice, best_accuracy
 from feedback.statistics import Interval
 
 Row = tuple[str, str, str, str]
@@ -22,6 +22,7 @@ class Report(NamedTuple):
     change: Change | None = None
     no_change: str | None = None  # why there is none, where one might be
     curves: Curves | None = None  # None where nothing went by it yet
+    ratings: RatingFit | None = None  # None where they were not asked for, or say nothing
 
     @property
     def title(self) -> str:
@@ -34,9 +35,10 @@ class Report(NamedTuple):
     @property
     def rows(self) -> list[Row]:
         """The figures in order, each with its interval and what to hold it against."""
+        own = [*_own(self.fit), *(rating_rows(self.ratings) if self.ratings else [])]
         if self.change is not None:
-            return [*_own(self.fit), *_beside(self.change)]
-        return [*_own(self.fit), *([("beside the last", "-", "", self.no_change)] if self.no_change else [])]
+            return [*own, *_beside(self.change)]
+        return [*own, *([("beside the last", "-", "", self.no_change)] if self.no_change else [])]
 
 
 def bin_rows(bins: Iterable[Bin]) -> list[tuple[str, str, str]]:
@@ -68,6 +70,16 @@ def _own(fit: Fit) -> list[Row]:
         _row(
             "score per 100 tokens", slope, "of answers to one prompt; people's own taste for length is in it", sign="+"
         ),
+    ]
+
+
+def rating_rows(fit: RatingFit) -> list[Row]:
+    """The figures of ratings, each with its interval and what to hold it against."""
+    count = f"{_count(fit.ratings, 'rating')} of {_count(fit.prompts, 'prompt')}, {fit.approval:.0%} approval"
+    return [
+        _row("log-loss of ratings", fit.log_loss, f"nats on {count}; who knows nothing has 0.693"),
+        _row("their entropy", fit.entropy, "what even a perfect model would have: people differ on an answer"),
+        _row("their Brier score", fit.brier, "of the share of approval; who knows nothing has 0.25"),
     ]
 
 

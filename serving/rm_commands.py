@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from feedback.fit import Fit
-from serving.commands import AsJson, Failure, Home, OneLineErrors
+from feedback.fit import Fit, RatingFit
+from serving.commands import AsJson, Failure, Home, OneLineErrors, console
 from serving.installation import settings_as_started
-from serving.report_command import tell
-from serving.report_figures import Report
+from serving.report_command import table, tell
+from serving.report_figures import HEADINGS, Report, rating_rows
 from serving.training_child import (
     AUTO,
     Base,
@@ -30,6 +30,7 @@ from serving.training_child import (
 )
 
 TRAINING = "training.rm"
+STDIN = Path("-")
 
 BaseOfModel = Annotated[
     Path | None, typer.Option("--base", help="Directory of the base model (default: what the model was trained on)")
@@ -93,45 +94,64 @@ def evaluate(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a reward model on a file, or on the ledger's held-out prompts. What it has learned from is left out."""
+    """Measure a reward model on a file, or on the ledger's held-out prompts. What it has learned from is left out.
+
+    Rankings, comparisons and, of a file, edits are measured as pairs; ratings by the chance of approval, in nats.
+    """
     check(file, format)
     arguments = options(**{"--from": file, "--format": format, "--base": base, "--strict": strict})
     found = answer(settings_as_started(home), TRAINING, "eval", *arguments, "--", model)
     show(found, html, as_json)
     if not as_json and found["left_out"]:
-        typer.echo(f"{found['left_out']} rankings of prompts that it has learned from are left out")
+        typer.echo(f"{found['left_out']} judgements on prompts that it has learned from are left out")
 
 
 @app.command(
     epilog='One answer: echo \'{"messages": [{"role": "user", "content": "Hi"}], "completion": "Hello!"}\' '
     "| ratchet rm score rm1\n\n"
-    "A file: ratchet rm score 3 answers.jsonl.gz > scored.jsonl"
+    "A file: ratchet rm score 3 rankings.jsonl.gz > scored.jsonl\n\n"
+    "The ledger: ratchet rm score 3 --ledger > scored.jsonl"
 )
 def score(
     model: Model,
-    file: Annotated[Path, typer.Argument(help="JSON lines, gzip or plain; - is standard input.")] = Path("-"),
+    file: Annotated[Path, typer.Argument(help="JSON lines, gzip or plain; - is standard input.")] = STDIN,
+    ledger: Annotated[
+        bool, typer.Option("--ledger", help="Instead of lines the ledger's judged answers, each by its completion_id.")
+    ] = False,
     base: BaseOfModel = None,
     home: Home = None,
 ) -> None:
-    """Add a score to JSON lines of {messages or prompt, completion or response}. Exit code 1 if one could have none."""
-    check(None if file == Path("-") else file, AUTO)
-    child = Child(settings_as_started(home), TRAINING, "score", *options(**{"--base": base}), "--", model, str(file))
+    """Add scores to JSON lines of any format, or of {messages or prompt, completion or response}.
+
+    A line with one answer gets a `score`; one with several gets `scores` in the order in which they stand in it: chosen
+    before rejected, a before b, a tree's replies from the top, each before those below it. null is an answer that
+    cannot be scored. Exit code 1 if there was a line of which none could be.
+    """
+    if ledger and file != STDIN:
+        raise Failure("give a file or --ledger, not both")
+    check(None if file == STDIN else file, AUTO)
+    arguments = options(**{"--base": base, "--ledger": ledger})
+    child = Child(settings_as_started(home), TRAINING, "score", *arguments, "--", model, str(file))
     raise typer.Exit(child.wait())
 
 
 def show(found: Mapping[str, Any], html: Path | None, as_json: bool) -> None:
     """The report of a model, or why there is none."""
-    if found["held_out"] is None:
-        if as_json:
-            typer.echo(json.dumps(found))
-        else:
-            typer.echo(f"{found['name']}: no held-out ranking in which one answer is preferred, hence no figures")
-        return
     try:
-        report = Report(found["name"], Fit.model_validate(found["held_out"]))
+        ratings = RatingFit.model_validate(found["ratings"]) if found.get("ratings") else None
+        fit = Fit.model_validate(found["held_out"]) if found["held_out"] else None
     except ValidationError as error:
         raise Failure(f"{found['name']} has no report: another release of Ratchet made it") from error
-    tell(report, found, html, as_json)
+    if fit is not None:
+        tell(Report(found["name"], fit, ratings=ratings), found, html, as_json)
+    elif as_json:
+        typer.echo(json.dumps(found))
+    else:
+        nothing = "no page" if ratings else "no figures"
+        if ratings:
+            console().print(table(HEADINGS, rating_rows(ratings)))
+        if html is not None or not ratings:
+            typer.echo(f"{found['name']}: no held-out ranking in which one answer is preferred, hence {nothing}")
 
 
 def counted(found: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """Completions of the ledger that may train, each with its tokens."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from feedback.archive import Archive
+from feedback.judgements import Feedback
 from feedback.records import Completion, Message
 from feedback.store import Ledger
 
@@ -11,6 +12,11 @@ CHUNK = 500
 Ids = tuple[int, ...]
 #: An answer to messages as the token ids of prompt and completion; raises ValueError where the template cannot say it.
 Encode = Callable[[Sequence[Message], str], tuple[Ids, Ids]]
+
+
+def heard(ledger: Ledger, watermark: str, quarantined: Collection[str]) -> list[Feedback]:
+    """What people say as of `watermark`, without checks of raters, and of those in quarantine nothing."""
+    return [each for each in ledger.standing(watermark) if not each.is_check and each.rater not in quarantined]
 
 
 class Answers:

@@ -84,19 +84,21 @@ class _Tokens:
         if not usable or completion.id in self.known or completion.id in self.unencodable:
             return
         try:
-            prompt, answer = self._ids(completion)
+            prompt, answer = ids_of(completion, self._encode)
         except ValueError:
             self.unencodable.add(completion.id)
         else:
             ids = {"prompt_token_ids": prompt, "completion_token_ids": answer}
             self.known[completion.id] = completion.model_copy(update=ids)
 
-    def _ids(self, completion: Completion) -> tuple[Ids, Ids]:
-        if completion.tool_calls and not completion.completion_token_ids:
-            raise ValueError("calls of tools cannot be encoded")
-        prompt, answer = self._encode(completion.messages, completion.text)
-        if completion.completion_token_ids and completion.prompt_token_ids == prompt:
-            return prompt, completion.completion_token_ids
-        if completion.tool_calls or completion.partial or completion.finish_reason == "length":
-            raise ValueError("these are tokens of another model")
-        return prompt, answer
+
+def ids_of(completion: Completion, encode: Encode) -> tuple[Ids, Ids]:
+    """Prompt and completion by the template, or as they were where it makes the same prompt. Raises ValueError."""
+    if completion.tool_calls and not completion.completion_token_ids:
+        raise ValueError("calls of tools cannot be encoded")
+    prompt, answer = encode(completion.messages, completion.text)
+    if completion.completion_token_ids and completion.prompt_token_ids == prompt:
+        return prompt, completion.completion_token_ids
+    if completion.tool_calls or completion.partial or completion.finish_reason == "length":
+        raise ValueError("these are tokens of another model")
+    return prompt, answer

@@ -1,41 +1,40 @@
-"""Reward models outside of rounds: trained on a file or on the ledger, measured, and asked for scores.
+"""Reward models outside of rounds: trained on a file or on the ledger, and measured.
 
 The same judgements by the same rules as a round's: who consented, what is held out, quarantine, weights.
 """
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 from transformers import AutoTokenizer
 
-from feedback.exchange.judged import Line, answer_from, messages_from
-from feedback.exchange.lines import decode, digest_of
-from feedback.exchange.reading import UNREADABLE, Rejected, reason
-from feedback.fit import Fit
+from feedback.exchange.lines import digest_of
+from feedback.fit import Fit, RatingFit
+from feedback.raters import Raters
 from feedback.records import digest
 from feedback.settings import Settings
 from feedback.store import Ledger
-from training.answers import Encode
+from training.answers import Answers, Encode, heard
 from training.checkpoints import atomic_directory
 from training.classifier import export_classifier, padding_id
 from training.collect import MIN_RANKINGS, Provenance, TrainingData, divided
 from training.config import RoundConfig, shaped_by
-from training.data import RankedSamples, Sample
+from training.data import RankedSamples, RatedSample
 from training.datafile import OnLines, read_file, unheard
 from training.fit import measure, score
-from training.judged import RankedAnswers, ranked_answers
+from training.judged import RankedAnswers, RatedAnswer, edited_answers, ranked_answers, rated_answers
 from training.lessons import ranked_samples, rated_samples, written_samples
 from training.likelihoods import Labels
 from training.models import Trunk
 from training.optimization import OnProgress, silent
 from training.processes import in_processes, process_count
+from training.rating_fit import measure_ratings
 from training.reward import RewardReport, train_reward_model
 from training.reward_models import RewardModel, load_trunk
 from training.run_directory import REPORT, SPLIT, CannotTrain, Plan, Report, SplitFile, begun, clear, place
@@ -46,6 +45,13 @@ from training.workspace import CHECKPOINTS
 
 CLASSIFIER = "classifier"
 CHUNK = 64
+
+
+class Evidence(NamedTuple):
+    """Judgements to measure by."""
+
+    rankings: Sequence[RankedAnswers]
+    ratings: Sequence[RatedAnswer] = ()
 
 
 def of_file(
@@ -70,21 +76,40 @@ def of_ledger(settings: Settings, redis: Redis, *, base: Path, config: RoundConf
     return collect_from(settings, redis, base, watermark=watermark, since=watermark, parent=0, config=config)
 
 
-def rankings_of_file(
+def evidence_of_file(
     path: Path, format: str, *, base: Path, on_lines: OnLines = unheard, strict: bool = False
-) -> list[RankedAnswers]:
-    """All in a file that compares answers, whoever said it. Raises what `read_file` raises."""
-    said = read_file(path, format, TextEncoder(base).encode, on_lines=on_lines, strict=strict)
-    return [ranked for item in said.standing for ranked in ranked_answers(item, said.known)]
+) -> Evidence:
+    """All in a file that compares answers (edits do) or rates them, whoever said it. Raises what `read_file` raises."""
+    encode = TextEncoder(base).encode
+    said = read_file(path, format, encode, on_lines=on_lines, strict=strict)
+    rankings = [ranked for item in said.standing for ranked in ranked_answers(item, said.known)]
+    rankings += [edited for item in said.standing if (edited := edited_answers(item, said.known, encode))]
+    return Evidence(rankings, [rated for item in said.standing for rated in rated_answers(item, said.known)])
 
 
-def held_out_of_ledger(settings: Settings, redis: Redis, model: RewardModel, base: Path) -> list[RankedAnswers]:
-    """The rankings by which a round would measure now. Raises ValueError when the ledger is of another base model."""
-    if base.resolve() != model.base.resolve():
-        raise ValueError(f"{model.name} reads tokens of {model.base}, not of the ledger's {base}: give --from FILE")
+def held_out_of_ledger(settings: Settings, redis: Redis, model: RewardModel, base: Path) -> Evidence:
+    """The rankings by which a round would measure now, and the ratings of the same prompts.
+
+    Raises ValueError when the ledger is of another base model.
+    """
+    model.require_base(base)
     config = RoundConfig.from_dict(shaped_by("reward", {"reward": model.config.to_dict()}))
     watermark = Ledger(redis).watermark()
-    return list(of_ledger(settings, redis, base=base, config=config, watermark=watermark).held_out_rankings)
+    data = of_ledger(settings, redis, base=base, config=config, watermark=watermark)
+    return Evidence(data.held_out_rankings, _held_out_ratings(redis, data, TextEncoder(base).encode))
+
+
+def _held_out_ratings(redis: Redis, data: TrainingData, encode: Encode) -> list[RatedAnswer]:
+    """On the held-out prompts of `data`, by the rules that it was collected by. A round has no use for them."""
+    ledger, quarantined, held_out = Ledger(redis), Raters(redis).quarantined(), set(data.held_out)
+    said = heard(ledger, data.watermark, quarantined)
+    usable = Answers(ledger, encode).usable({id for item in said for id in item.judgement.targets})
+    known = {
+        id: each
+        for id, each in usable.items()
+        if each.rater not in quarantined and digest(each.prompt_token_ids) in held_out
+    }
+    return [rated for item in said for rated in rated_answers(item, known)]
 
 
 def train_on(
@@ -132,46 +157,25 @@ def train_on(
     return report
 
 
-def evaluate_on(
-    model: RewardModel, rankings: Sequence[RankedAnswers], *, progress: OnProgress = silent
-) -> tuple[Fit | None, int]:
-    """How the model's scores fit those of prompts that it has not learned from, and how many others were left out."""
-    learned = model.trained({digest(ranked.prompt_ids) for ranked in rankings})
-    unseen = [ranked for ranked in rankings if digest(ranked.prompt_ids) not in learned]
-    if not unseen:
-        return None, len(rankings)
-    fit = _measured(model.scorer(), ranked_samples(unseen), model.labels, progress)
-    return fit, len(rankings) - len(unseen)
+class Evaluation(NamedTuple):
+    """How a model's scores fit what was said of prompts that it has not learned from; None where nothing tells."""
+
+    held_out: Fit | None
+    ratings: RatingFit | None  # None, too, where the model learned from no rating: its scores know no approval then
+    left_out: int  # judgements on prompts that it has learned from
 
 
-def score_lines(
-    model: RewardModel, lines: Iterable[tuple[int, bytes]], *, batch_size: int = CHUNK
-) -> Iterator[Line | Rejected]:
-    """Each numbered line with its `score`, or why it has none; in order, `batch_size` lines at once.
-
-    A line has `messages` or a `prompt`, and a `completion` or a `response`; texts, or turns as OpenAI writes them.
-    """
-    scorer, encode = model.scorer(), TextEncoder(model.base).encode
-    rest = iter(lines)
-    while batch := list(islice(rest, batch_size)):
-        read = [_line(number, text, encode) for number, text in batch]
-        samples = [item[1] for item in read if not isinstance(item, Rejected)]
-        scores = iter(scorer.all(samples) if samples else [])
-        yield from (item if isinstance(item, Rejected) else {**item[0], "score": next(scores)} for item in read)
-
-
-def _line(number: int, text: bytes, encode: Encode) -> tuple[Line, Sample] | Rejected:
-    try:
-        line = decode(text)
-        asked = next((name for name in ("messages", "prompt") if line.get(name) is not None), "messages")
-        answered = next((name for name in ("completion", "response") if line.get(name) is not None), "completion")
-        messages = messages_from(line.get(asked), asked)
-        answer = answer_from(line.get(answered), answered)
-        if answer.tool_calls:
-            raise ValueError("calls of tools cannot be encoded")
-        return line, Sample(*encode(messages, answer.content))
-    except UNREADABLE as error:
-        return Rejected(number, reason(error))
+def evaluate_on(model: RewardModel, evidence: Evidence, *, progress: OnProgress = silent) -> Evaluation:
+    """Measure a reward model by judgements on prompts that are new to it."""
+    learned = model.trained({digest(each.prompt_ids) for kind in evidence for each in kind})
+    ranked = ranked_samples([each for each in evidence.rankings if digest(each.prompt_ids) not in learned])
+    rated = rated_samples([each for each in evidence.ratings if digest(each.prompt_ids) not in learned])
+    left_out = sum(map(len, evidence)) - len(ranked) - len(rated)
+    if not ranked and not rated:
+        return Evaluation(None, None, left_out)
+    scorer = model.scorer()
+    fit = _measured(scorer, ranked, model.labels, progress)
+    return Evaluation(fit, _rated(scorer, rated, model.threshold, progress), left_out)
 
 
 def _measured(
@@ -182,6 +186,18 @@ def _measured(
         scores += score(scorer, rankings[start : start + CHUNK])
         progress("measuring", len(scores), len(rankings), {})
     return measure(rankings, scores, labels)
+
+
+def _rated(
+    scorer: Scorer, ratings: Sequence[RatedSample], threshold: float | None, progress: OnProgress
+) -> RatingFit | None:
+    if threshold is None:
+        return None
+    scores: list[float] = []
+    for start in range(0, len(ratings), CHUNK):
+        scores += scorer.log_odds([rating.sample for rating in ratings[start : start + CHUNK]])
+        progress("measuring", len(scores), len(ratings), {})
+    return measure_ratings(ratings, scores, threshold)
 
 
 def _require_enough(data: TrainingData) -> None:

@@ -33,7 +33,13 @@ class RewardModel:
     base: Path
     config: RewardConfig
     labels: Labels | None
+    threshold: float | None  # in log-odds, of an even chance of a thumb up; None where it learned from no rating
     trained: Callable[[Iterable[str]], set[str]]
+
+    def require_base(self, base: Path) -> None:
+        """Raises ValueError when `base`, the ledger's base model, is another than this one reads tokens of."""
+        if base.resolve() != self.base.resolve():
+            raise ValueError(f"{self.name} reads tokens of {self.base}, not of the ledger's {base}: give a file")
 
     def scorer(self) -> Scorer:
         """Ready to score. Raises NoRewardModel when the weights are not those of the config."""
@@ -74,6 +80,7 @@ def in_directory(directory: Path, base: Path | None = None) -> RewardModel:
         base=_existing(found),
         config=config,
         labels=_labels(config, report.fitted),
+        threshold=_threshold(report.fitted),
         trained=lambda digests: seen.intersection(digests),
     )
 
@@ -91,12 +98,14 @@ def of_version(settings: Settings, redis: Redis, version: int, base: Path | None
     except (KeyError, ValidationError) as error:
         raise NoRewardModel(f"{manifest.name}: another release of Ratchet trained it") from error
     sides = Sides(redis, KeyRing(redis, settings.secrets().pepper).salt("sides"))
+    fitted = manifest.metrics.get("reward", {})
     return RewardModel(
         name=manifest.name,
         directory=registry.directory(version) / REWARD,
         base=_existing(base or Path(registry.manifest(0).model_path)),
         config=config,
-        labels=_labels(config, manifest.metrics.get("reward", {})),
+        labels=_labels(config, fitted),
+        threshold=_threshold(fitted),
         trained=lambda digests: {each for each, side in sides.of(digests).items() if side == "train"},
     )
 
@@ -104,6 +113,10 @@ def of_version(settings: Settings, redis: Redis, version: int, base: Path | None
 def _labels(config: RewardConfig, fitted: dict[str, Any]) -> Labels | None:
     width = fitted.get("tie_width")
     return None if width is None else Labels(config.ties, width)
+
+
+def _threshold(fitted: dict[str, Any]) -> float | None:
+    return fitted["threshold"] / fitted["temperature"] if fitted.get("ratings") else None
 
 
 def _existing(base: Path) -> Path:

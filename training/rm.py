@@ -6,14 +6,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from feedback.exchange.judged import Line
 from feedback.exchange.lines import MAX_LINE, encode, read_lines
 from feedback.exchange.reading import Rejected
-from training import command, offline
+from training import command, offline, offline_scores
 from training.collect import TrainingData
 from training.command import Here, Lines, configured, resumable, told
 from training.config import RoundConfig
 from training.learning import prepare
 from training.progress_line import ProgressLine
+from training.reward_models import RewardModel
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -60,24 +62,29 @@ def evaluate(arguments: argparse.Namespace) -> int:
     with ProgressLine() as progress:
         lines = Lines(arguments.file, progress)
         if arguments.file is None:
-            rankings = offline.held_out_of_ledger(here.settings, here.redis(), model, here.base_of_ledger())
+            evidence = offline.held_out_of_ledger(here.settings, here.redis(), model, here.base_of_ledger())
         else:
-            rankings = offline.rankings_of_file(
+            evidence = offline.evidence_of_file(
                 arguments.file, arguments.format, base=model.base, on_lines=lines, strict=arguments.strict
             )
-        fit, left_out = offline.evaluate_on(model, rankings, progress=progress)
-    held_out = None if fit is None else fit.model_dump(mode="json")
-    print(json.dumps({"name": model.name, "rejected": lines.rejected, "left_out": left_out, "held_out": held_out}))
+        found = offline.evaluate_on(model, evidence, progress=progress)
+        if evidence.ratings and model.threshold is None:
+            progress.tell(f"{model.name} learned from no rating: its scores know no approval, so ratings say nothing")
+    figures = {
+        name: fit and fit.model_dump(mode="json")
+        for name, fit in (("held_out", found.held_out), ("ratings", found.ratings))
+    }
+    print(json.dumps({"name": model.name, "rejected": lines.rejected, "left_out": found.left_out, **figures}))
     return 0
 
 
 def score(arguments: argparse.Namespace) -> int:
-    """Put a score on each line; 1 when there was one that could have none."""
-    model = Here(arguments.base).model(arguments.model)
+    """Put scores on each line, or on the judged answers of the ledger; 1 when there was a line that could have none."""
+    here = Here(arguments.base)
+    model = here.model(arguments.model)
     prepare(0)
-    source = from_stdin() if str(arguments.file) == "-" else from_file(arguments.file)
     bad = 0
-    for item in offline.score_lines(model, source):
+    for item in scored(arguments, here, model):
         if isinstance(item, Rejected):
             bad += 1
             print(f"line {item.line}: {item.reason}", file=sys.stderr)
@@ -85,6 +92,14 @@ def score(arguments: argparse.Namespace) -> int:
             sys.stdout.buffer.write(encode(item))
             sys.stdout.buffer.flush()
     return 1 if bad else 0
+
+
+def scored(arguments: argparse.Namespace, here: Here, model: RewardModel) -> Iterator[Line | Rejected]:
+    """Of the ledger, of a file, or of standard input."""
+    if arguments.ledger:
+        return offline_scores.score_ledger(here.redis(), model, here.base_of_ledger())
+    source = from_stdin() if str(arguments.file) == "-" else from_file(arguments.file)
+    return offline_scores.score_lines(model, source)
 
 
 def from_file(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -119,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--full", action="store_true", help="train all weights of the layers, and no adapter")
     fit.add_argument("--classifier", action="store_true")
     rate.add_argument("file", type=Path, nargs="?", default=Path("-"))
+    rate.add_argument("--ledger", action="store_true", help="the judged answers of the ledger")
     return root
 
 

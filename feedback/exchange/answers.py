@@ -12,6 +12,7 @@ from feedback.exchange.judged import (
     Judged,
     Line,
     Origin,
+    Reply,
     answer_from,
     field,
     messages_from,
@@ -49,6 +50,13 @@ def read_kto(rows: Sequence[Line], origin: Origin) -> list[Judged]:
     return [origin.judged(messages, [answer], lambda ids: Rating(completion_id=ids[0], value=value), rows[0])]
 
 
+def plain_reply(row: Line) -> list[Reply]:
+    """{messages or prompt, completion or response}: an answer of which nothing need be said."""
+    asked = next((name for name in ("messages", "prompt") if row.get(name) is not None), "messages")
+    answered = next((name for name in ("completion", "response") if row.get(name) is not None), "completion")
+    return [Reply(messages_from(row.get(asked), asked), answer_from(row.get(answered), answered))]
+
+
 def write_sft(judged: Judged) -> Iterator[Line]:
     """Dialogues that end with what a person wrote, as TRL's SFTTrainer and OpenAI's fine-tuning take them."""
     judgement = judged.feedback.judgement
@@ -59,10 +67,15 @@ def write_sft(judged: Judged) -> Iterator[Line]:
 
 
 def read_sft(rows: Sequence[Line], origin: Origin) -> list[Judged]:
-    messages = messages_from(field(rows[0], "messages"))
+    [(messages, answer, _)] = sft_reply(rows[0])
+    return [demonstrated(messages, Answer(answer), rows[0], origin)]
+
+
+def sft_reply(row: Line) -> list[Reply]:
+    messages = messages_from(field(row, "messages"))
     if messages[-1].role != "assistant":
         raise ValueError("messages must end with the assistant's turn")
-    return [demonstrated(messages[:-1], Answer(messages[-1]), rows[0], origin)]
+    return [Reply(messages[:-1], messages[-1])]
 
 
 def demonstrated(messages: Sequence[Message], answer: Answer, row: Line, origin: Origin) -> Judged:
@@ -87,6 +100,11 @@ def parse_ratchet(line: Line) -> Judged:
     if len({completion.prompt_digest for completion in judged.completions}) > 1:
         raise ValueError("the completions answer different prompts")
     return judged
+
+
+def ratchet_replies(row: Line) -> list[Reply]:
+    """The completions in the order of the judgement's targets."""
+    return [Reply(each.messages, each.answer, each) for each in parse_ratchet(row).completions]
 
 
 def read_ratchet(rows: Sequence[Line], origin: Origin) -> list[Judged]:

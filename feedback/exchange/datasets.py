@@ -13,6 +13,7 @@ from feedback.exchange.judged import (
     Judged,
     Line,
     Origin,
+    Reply,
     answer_from,
     field,
     messages_from,
@@ -32,11 +33,9 @@ def read_pairwise(rows: Sequence[Line], origin: Origin) -> list[Judged]:
     Some sources put the better answer first in every line, so sides are drawn by digest.
     """
     row = rows[0]
-    messages = messages_from(field(row, "messages"))
     models = _models(row, 2)
-    answers = [
-        Answer(answer_from(text_field(row, side), side), model) for side, model in zip("ab", models, strict=True)
-    ]
+    replies = pairwise_replies(row)
+    messages, answers = replies[0].messages, [Answer(r.answer, m) for r, m in zip(replies, models, strict=True)]
     if answers[0].message == answers[1].message:
         raise ValueError("both answers are the same")
     swapped = int(digest([m.plain for m in messages] + [a.message.plain for a in answers])[:8], 16) % 2 == 1
@@ -51,19 +50,33 @@ def read_pairwise(rows: Sequence[Line], origin: Origin) -> list[Judged]:
     ]
 
 
+def pairwise_replies(row: Line) -> list[Reply]:
+    """a, b."""
+    messages = messages_from(field(row, "messages"))
+    return [Reply(messages, answer_from(text_field(row, side), side)) for side in "ab"]
+
+
 def read_kwise(rows: Sequence[Line], origin: Origin) -> list[Judged]:
     """{messages, responses, ranks: 0 = best, equal = tie, models?}. Answers are shown in an order drawn by digest."""
     row = rows[0]
-    messages = messages_from(field(row, "messages"))
-    responses, ranks = field(row, "responses"), field(row, "ranks")
-    if not isinstance(responses, list) or not isinstance(ranks, list) or len(responses) != len(ranks):
+    replies, ranks = kwise_replies(row), field(row, "ranks")
+    if not isinstance(ranks, list) or len(replies) != len(ranks):
         raise ValueError("ranks must be as many as responses")
-    if len(responses) < 2 or not all(isinstance(rank, int | float) and rank == rank for rank in ranks):
+    if len(replies) < 2 or not all(isinstance(rank, int | float) and rank == rank for rank in ranks):
         raise ValueError("two or more responses must each have a rank")
-    answers = [Answer(answer_from(r, "responses"), m) for r, m in zip(responses, _models(row, len(ranks)), strict=True)]
+    answers = [Answer(r.answer, m) for r, m in zip(replies, _models(row, len(ranks)), strict=True)]
     shown = sorted(zip(answers, ranks, strict=True), key=lambda pair: digest([pair[0].message.plain, pair[0].model]))
     tiers = [rank for _, rank in shown]
-    return [origin.judged(messages, [answer for answer, _ in shown], partial(ordered, tiers=tiers), row)]
+    say = partial(ordered, tiers=tiers)
+    return [origin.judged(replies[0].messages, [answer for answer, _ in shown], say, row)]
+
+
+def kwise_replies(row: Line) -> list[Reply]:
+    """The responses, as they stand."""
+    messages, responses = messages_from(field(row, "messages")), field(row, "responses")
+    if not isinstance(responses, list):
+        raise ValueError("responses must be a list")
+    return [Reply(messages, answer_from(response, "responses")) for response in responses]
 
 
 def read_thumbs(rows: Sequence[Line], origin: Origin) -> list[Judged]:
@@ -85,8 +98,13 @@ def rated(ids: tuple[str, ...], value: float) -> Judgement:
 
 def read_demonstrations(rows: Sequence[Line], origin: Origin) -> list[Judged]:
     """{messages, demonstration}: what a person answered."""
-    answer = Answer(answer_from(text_field(rows[0], "demonstration"), "demonstration"))
-    return [demonstrated(messages_from(field(rows[0], "messages")), answer, rows[0], origin)]
+    [(messages, answer, _)] = demonstration_reply(rows[0])
+    return [demonstrated(messages, Answer(answer), rows[0], origin)]
+
+
+def demonstration_reply(row: Line) -> list[Reply]:
+    answer = answer_from(text_field(row, "demonstration"), "demonstration")
+    return [Reply(messages_from(field(row, "messages")), answer)]
 
 
 def _models(row: Line, count: int) -> list[str | None]:

@@ -55,6 +55,14 @@ class Answer(NamedTuple):
     model: str | None = None
 
 
+class Reply(NamedTuple):
+    """What a line has as an answer, and to what; `completion` where the line keeps the whole record of it."""
+
+    messages: Sequence[Message]
+    answer: Message
+    completion: Completion | None = None
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where imported lines come from, and what their records have in common.

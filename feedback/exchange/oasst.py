@@ -16,6 +16,7 @@ from feedback.exchange.judged import (
     Judged,
     Line,
     Origin,
+    Reply,
     field,
     messages_from,
     model_of,
@@ -189,6 +190,20 @@ def read_oasst(rows: Sequence[Line], origin: Origin) -> list[Judged]:
     """Rankings as people gave them if the tree has them, else the ranks of replies; ratings, else thumbs; reports."""
     system = messages_from(rows[0]["system"]) if rows[0].get("system") else ()
     return list(_judgements(field(rows[0], "prompt"), system, origin))
+
+
+def oasst_replies(row: Line) -> list[Reply]:
+    """All of the assistant's replies, each followed by those further down: as they stand in the line."""
+    system = messages_from(row["system"]) if row.get("system") else ()
+    return list(_replies(field(row, "prompt"), system))
+
+
+def _replies(node: Line, before: tuple[Message, ...]) -> Iterator[Reply]:
+    messages = (*before, _turn(node))
+    for reply in node.get("replies") or []:
+        if (turn := _turn(reply)).role == "assistant":
+            yield Reply(messages, turn)
+        yield from _replies(reply, messages)
 
 
 def _judgements(node: Line, before: tuple[Message, ...], origin: Origin) -> Iterator[Judged]:

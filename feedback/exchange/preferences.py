@@ -74,7 +74,7 @@ def read_trl(rows: Sequence[Line], origin: Origin) -> list[Judged]:
 
     The prompt may be implicit (`chosen` and `rejected` then hold whole dialogues), and all three may be plain text.
     """
-    pairs = [_trl_pair(row) for row in rows]
+    pairs = [trl_pair(row) for row in rows]
     if rows[0].get("kind") == "demonstration":
         return [_edit(pair, row, origin) for pair, row in zip(pairs, rows, strict=True)]
     ranking = _ranking(pairs, rows[0], origin) if len(rows) > 1 else None
@@ -86,7 +86,7 @@ def read_trl(rows: Sequence[Line], origin: Origin) -> list[Judged]:
     ]
 
 
-def _trl_pair(row: Line) -> Pair:
+def trl_pair(row: Line) -> Pair:
     chosen, rejected = field(row, "chosen"), field(row, "rejected")
     if row.get("prompt") is not None:
         return messages_from(row["prompt"], "prompt"), answer_from(chosen, "chosen"), answer_from(rejected, "rejected")
@@ -146,9 +146,14 @@ def write_openai_dpo(judged: Judged) -> Iterator[Line]:
 
 
 def read_openai_dpo(rows: Sequence[Line], origin: Origin) -> list[Judged]:
-    messages = messages_from(field(field(rows[0], "input"), "messages"), "input.messages")
-    better, worse = (answer_from(field(rows[0], name), name) for name in ("preferred_output", "non_preferred_output"))
+    messages, better, worse = openai_dpo_pair(rows[0])
     return [preferred(messages, Answer(better), Answer(worse), rows[0], origin)]
+
+
+def openai_dpo_pair(row: Line) -> Pair:
+    messages = messages_from(field(field(row, "input"), "messages"), "input.messages")
+    better, worse = (answer_from(field(row, name), name) for name in ("preferred_output", "non_preferred_output"))
+    return messages, better, worse
 
 
 def write_hh(judged: Judged) -> Iterator[Line]:
@@ -169,9 +174,13 @@ def _hh_text(dialogue: Sequence[Message]) -> str:
 
 
 def read_hh(rows: Sequence[Line], origin: Origin) -> list[Judged]:
-    dialogues = (_hh_turns(text_field(rows[0], name), name) for name in ("chosen", "rejected"))
-    messages, chosen, rejected = _common_prompt(*dialogues)
+    messages, chosen, rejected = hh_pair(rows[0])
     return [preferred(messages, Answer(chosen), Answer(rejected), rows[0], origin)]
+
+
+def hh_pair(row: Line) -> Pair:
+    chosen, rejected = (_hh_turns(text_field(row, name), name) for name in ("chosen", "rejected"))
+    return _common_prompt(chosen, rejected)
 
 
 def _hh_turns(text: str, what: str) -> tuple[Message, ...]:
@@ -210,10 +219,14 @@ def read_arena(rows: Sequence[Line], origin: Origin) -> list[Judged]:
     if winner is None:
         raise ValueError(f"winner must be one of {', '.join(ARENA_WINNERS)}")
     tiers, bad = winner
-    a, b = (messages_from(field(row, name), name) for name in ("conversation_a", "conversation_b"))
-    messages, *turns = _common_prompt(a, b)
+    messages, *turns = arena_pair(row)
     models = (row.get("model_a"), row.get("model_b"))
     answers = [Answer(turn, named_model(model)) for turn, model in zip(turns, models, strict=True)]
     judge = row.get("judge")
     rater = judge if isinstance(judge, str) else None
     return [origin.judged(messages, answers, lambda ids: ordered(ids, tiers, bad=bad), row, rater=rater)]
+
+
+def arena_pair(row: Line) -> Pair:
+    a, b = (messages_from(field(row, name), name) for name in ("conversation_a", "conversation_b"))
+    return _common_prompt(a, b)

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from feedback.curves import Curves
-from feedback.fit import Bin, Change, Fit, Slice
+from feedback.fit import Bin, Change, Fit, RatingFit, Slice
 from feedback.manifest import Manifest, write_manifest
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook
@@ -40,6 +40,10 @@ CHANGE = Change(
 CURVES = Curves(
     iterations=(1, 2, 4), score=(0.25, 0.75, 1.25), kl=(0.0, 1.0, 4.0), entropy=(1.5, 1.4, 1.1),
     length=(20.0, 22.0, 9.5), clip_fraction=(0.1, 0.1, 0.1), explained_variance=(-0.5, 0.2, 0.6),
+)  # fmt: skip
+RATINGS = RatingFit(
+    prompts=1, ratings=7, confidence=0.95, approval=0.571, log_loss=Interval(0.5, 0.4, 0.6),
+    brier=Interval(0.125, 0.1, 0.2), entropy=Interval(0.25, 0.0, 0.3),
 )  # fmt: skip
 OLD = {"prompts": 9, "accuracy": {"mean": 0.7, "low": 0.6, "high": 0.8}, "kendall_tau": 0.4}
 NONE = "there is no reward model to go on from"
@@ -269,3 +273,15 @@ def test_a_long_run_has_a_short_table() -> None:
     figures = {name: many for name in Curves.model_fields if name != "iterations"}
     rows = curve_rows(Curves(iterations=tuple(range(1, 101)), **figures))
     assert [row[0] for row in rows] == ["1", "10", "19", "28", "37", "46", "55", "64", "73", "82", "91", "100"]
+
+
+def test_ratings_stand_below_the_pairs() -> None:
+    report = Report("rm1", FIT, ratings=RATINGS)
+    assert report.rows[: len(Report("rm1", FIT).rows)] == Report("rm1", FIT).rows
+    assert [row[:3] for row in report.rows[-3:]] == [
+        ("log-loss of ratings", "0.500", "0.400 to 0.600"),
+        ("their entropy", "0.250", "0.000 to 0.300"),
+        ("their Brier score", "0.125", "0.100 to 0.200"),
+    ]
+    assert report.rows[-3][3] == "nats on 7 ratings of 1 prompt, 57% approval; who knows nothing has 0.693"
+    assert "<td>their entropy</td>" in page(report)

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from feedback.fit import Fit
+from feedback.fit import Fit, RatingFit
 from tests.conftest import wait_for
 from tests.training.conftest import write_tiny_base
 
@@ -118,6 +119,12 @@ def test_from_a_file_to_scores(rm: Run, given: list[object], tmp_path: Path) -> 
     first, second = (json.loads(line) for line in scored.stdout.splitlines())
     assert (first["n"], second["n"], second["response"]) == (0, 1, "xyxy")
     assert first["score"] > second["score"]
+    rankings = rm("score", out, given[1])
+    assert (rankings.returncode, len(rankings.stderr.splitlines())) == (1, 2)
+    ranked = [json.loads(line) for line in rankings.stdout.splitlines()]
+    assert [len(line["scores"]) for line in ranked] == [3] * 40
+    hits = [x > y for line in ranked for x, y in combinations_in_order(line["ranks"], line["scores"])]
+    assert sum(hits) / len(hits) > 0.8
     file = tmp_path / "answers.jsonl.gz"
     file.write_bytes(gzip.compress("\n".join(lines).encode()))
     from_file = rm("score", out, file)
@@ -125,6 +132,35 @@ def test_from_a_file_to_scores(rm: Run, given: list[object], tmp_path: Path) -> 
     assert [json.loads(line)["score"] for line in from_file.stdout.splitlines()] == pytest.approx(
         [first["score"], second["score"]], abs=1e-5
     )
+
+
+def test_thumbs_are_measured_where_there_are_no_pairs(rm: Run, given: list[object], tmp_path: Path) -> None:
+    draw, lines = random.Random(1), []
+    for n in range(40):
+        good = draw.random() < 0.5
+        lines.append(json.dumps({"prompt": f"q{n}", "completion": "zzzz" if good else "xyxy", "label": good}))
+    file, out, html = tmp_path / "thumbs.jsonl", tmp_path / "rm", tmp_path / "rm.html"
+    file.write_text("\n".join(lines))
+    trained = rm("train", "--from", file, *given[2:], "--out", out, "--epochs", 4)
+    assert trained.returncode == 0, trained.stderr
+    known = json.loads((out / "report.json").read_text())["counts"]["ratings"]
+    found = json.loads(rm("eval", out, "--from", file, "--json").stdout)
+    ratings = RatingFit.model_validate(found["ratings"])
+    assert (found["held_out"], found["left_out"], ratings.ratings) == (None, known, 40 - known)
+    assert ratings.log_loss.mean < 0.6
+    shown = rm("eval", out, "--from", file, "--html", html)
+    assert (shown.returncode, html.exists()) == (0, False)
+    text = " ".join(shown.stdout.replace("│", " ").split())
+    assert f"log-loss of ratings {ratings.log_loss.mean:.3f} " in text
+    assert f"nats on {40 - known} ratings of {40 - known} prompts, {ratings.approval:.0%} approval" in text
+    assert "no held-out ranking in which one answer is preferred, hence no page" in text
+    assert f"{known} judgements on prompts that it has learned from are left out" in text
+
+
+def combinations_in_order(ranks: list[int], scores: list[float]) -> list[tuple[float, float]]:
+    """The scores of each two answers of which one is better, its first."""
+    pairs = [sorted(pair) for pair in combinations(zip(ranks, scores, strict=True), 2)]
+    return [(better[1], worse[1]) for better, worse in pairs if better[0] < worse[0]]
 
 
 def test_the_table_is_shown(rm: Run, given: list[object], tmp_path: Path) -> None:
@@ -194,6 +230,7 @@ def is_free(path: Path) -> bool:
         (["train", "--out", "{tmp}/rm", "--from", "{tmp}/none.jsonl"], "{tmp}/none.jsonl: no such file"),
         (["eval", "{tmp}", "--format", "csv"], "format must be one of arena, auto, "),
         (["score", "{tmp}", "{tmp}/none.jsonl"], "{tmp}/none.jsonl: no such file"),
+        (["score", "{tmp}", "{tmp}/none.jsonl", "--ledger"], "give a file or --ledger, not both"),
         (["train", "--out", "{tmp}/rm"], "there is no installation in {tmp}/home: "),
     ],
 )

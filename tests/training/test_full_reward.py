@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, LlamaForSequenceCla
 
 from tests.training.conftest import ModelMaker, _tiny_model
 from tests.training.people import CONFIG, file_of, planted
-from training import offline, offline_policy
+from training import offline, offline_policy, offline_scores
 from training.classifier import export_classifier
 from training.config import AdapterConfig, PPOConfig, RewardConfig, RoundConfig
 from training.data import RankedSamples, RatedSample, Sample, collate
@@ -267,10 +267,9 @@ def test_from_a_file_to_a_policy_against_it(base_directory: Path, tmp_path: Path
     model = in_directory(tmp_path / "rm")
     assert model.config.trains == "full"
     line = json.dumps({"prompt": "abc", "completion": "zzxy"}).encode()
-    [scored] = offline.score_lines(model, [(1, line)])
+    [scored] = offline_scores.score_lines(model, [(1, line)])
     assert isinstance(scored, dict) and isinstance(scored["score"], float)
-    measured, left_out = offline.evaluate_on(model, data.held_out_rankings)
-    assert (measured, left_out) == (report.held_out, 0)
+    assert offline.evaluate_on(model, offline.Evidence(data.held_out_rankings)) == (report.held_out, None, 0)
     short = PPOConfig(
         iterations=1, rollouts_per_iteration=4, minibatch=4, microbatch=4, max_new_tokens=4,
         lora_rank=8, lora_alpha=16, lora_layers=2,

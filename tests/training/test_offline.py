@@ -1,10 +1,13 @@
 """Reward models outside of rounds, on a tiny base: what a file says, what comes of it, and that it is a round's."""
 
 import json
+import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from feedback.exchange.exporting import Wanted, export
 from feedback.exchange.importing import Importer
 from feedback.exchange.judged import Origin
 from feedback.exchange.reading import Rejected
-from feedback.judgements import Comparison
+from feedback.judgements import Comparison, Rating
 from feedback.keys import KeyRing
 from feedback.manifest import Manifest, describe_files, write_manifest
 from feedback.raters import Raters
@@ -28,6 +31,8 @@ from training.config import RoundConfig
 from training.data import collate, encode_demonstration
 from training.datafile import BadLines, read_file
 from training.judged import RankedAnswers
+from training.offline import Evidence
+from training.offline_scores import score_lines
 from training.reward_models import NoRewardModel, in_directory, load_trunk, of_version
 from training.run_directory import REPORT, CannotTrain, Plan
 from training.stages import TextEncoder
@@ -187,7 +192,7 @@ def test_it_learns_and_leaves_what_a_round_leaves(
     trunk.load_adapter("reward", out / "reward")
     sample = encode_demonstration(tokenizer, [USER], "zzzz")
     line = json.dumps({"messages": [USER], "completion": "zzzz"}).encode()
-    [scored] = offline.score_lines(in_directory(out), [(1, line)])
+    [scored] = score_lines(in_directory(out), [(1, line)])
     assert not isinstance(scored, Rejected)
     assert scored["score"] == pytest.approx(trunk.score(collate([sample], trunk.pad_id)).item(), abs=1e-5)
     classifier = AutoModelForSequenceClassification.from_pretrained(out / "classifier")
@@ -197,13 +202,13 @@ def test_it_learns_and_leaves_what_a_round_leaves(
         offline.train_on(data, source="planted", base=base_directory, out=out)
 
 
-def test_thumbs_alone_train_and_nothing_measures_them(base_directory: Path, tmp_path: Path) -> None:
+def test_thumbs_alone_train_and_the_report_has_no_pairs(base_directory: Path, tmp_path: Path) -> None:
     lines = [{"prompt": f"p{n}", "completion": "z" * 4 if n % 2 else "y" * 4, "label": bool(n % 2)} for n in range(20)]
     data = said_in(file_of(tmp_path / "kto.jsonl", lines), base_directory)
     report = offline.train_on(data, source="f", base=base_directory, out=tmp_path / "rm")
     assert (report.counts["rankings"], report.held_out) == (0, None)
     asked = [json.dumps({"prompt": "new", "completion": text}).encode() for text in ("zzzz", "yyyy")]
-    up, down = offline.score_lines(in_directory(tmp_path / "rm"), enumerate(asked))
+    up, down = score_lines(in_directory(tmp_path / "rm"), enumerate(asked))
     assert not isinstance(up, Rejected) and not isinstance(down, Rejected)
     assert up["score"] > down["score"]
 
@@ -275,39 +280,81 @@ def test_what_it_learned_from_measures_nothing(data: TrainingData, base_director
     out = tmp_path / "rm"
     report = offline.train_on(data, source="f", base=base_directory, out=out)
     model = in_directory(out)
-    everything = offline.rankings_of_file(tmp_path / "planted.jsonl.gz", "auto", base=base_directory)
-    fit, left_out = offline.evaluate_on(model, everything)
-    assert left_out == len(data.rankings) and len(everything) == 40
+    everything = offline.evidence_of_file(tmp_path / "planted.jsonl.gz", "auto", base=base_directory)
+    fit, ratings, left_out = offline.evaluate_on(model, everything)
+    assert (left_out, len(everything.rankings), ratings) == (len(data.rankings), 40, None)
     assert fit is not None and report.held_out is not None
     assert (fit.pairs, fit.ties, fit.raters) == (report.held_out.pairs, report.held_out.ties, report.held_out.raters)
     for name in ("accuracy", "log_loss", "brier", "kendall_tau"):
         assert getattr(fit, name).mean == pytest.approx(getattr(report.held_out, name).mean, abs=1e-5), name
-    assert offline.evaluate_on(model, data.rankings) == (None, len(data.rankings))
+    assert offline.evaluate_on(model, Evidence(data.rankings)) == (None, None, len(data.rankings))
 
 
-def test_lines_get_their_scores_in_order_however_they_are_batched(
-    data: TrainingData, base_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_thumbs_are_measured_by_the_chance_of_approval(
+    base_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By a slow computation, at whatever scale the model carries on: each rating from its line, alone in its batch."""
     monkeypatch.setattr("training.models.local_dtype", lambda: "float32")  # in bf16 a batch's size shows
-    out = tmp_path / "rm"
+    lines = [{"prompt": f"p{n}", "completion": "z" * 4 if n % 3 else "y" * 4, "label": bool(n % 3)} for n in range(40)]
+    path = file_of(tmp_path / "kto.jsonl", lines)
+    data, out = said_in(path, base_directory), tmp_path / "rm"
+    report = offline.train_on(data, source="f", base=base_directory, out=out)
+    evidence = offline.evidence_of_file(path, "auto", base=base_directory)
+    found = offline.evaluate_on(in_directory(out), evidence)
+    assert (found.held_out, found.left_out) == (None, len(data.ratings))
+    chances, learned = [], {rated.prompt_ids for rated in data.ratings}
+    numbered = [(n, json.dumps(line).encode()) for n, line in enumerate(lines)]
+    for scored in score_lines(in_directory(out), numbered, batch_size=1):
+        assert isinstance(scored, dict)
+        asked = (Message(role="user", content=scored["prompt"]),)
+        if TextEncoder(base_directory).encode(asked, "z")[0] not in learned:
+            up = 1 / (1 + math.exp(report.fitted["threshold"] - scored["score"]))
+            chances.append(up if scored["label"] else 1 - up)
+    assert found.ratings is not None and found.ratings.ratings == len(chances) == 40 - len(data.ratings) > 5
+    assert found.ratings.log_loss.mean == pytest.approx(-fmean(map(math.log, chances)), abs=1e-5)
+    assert found.ratings.brier.mean == pytest.approx(fmean((1 - each) ** 2 for each in chances), abs=1e-5)
+    assert found.ratings.log_loss.high < math.log(2) and found.ratings.entropy == (0, 0, 0)
+
+    trunk = load_trunk(base_directory, CONFIG.reward)
+    trunk.load_adapter("reward", out / "reward")
+    trunk.set_temperature(3.0)
+    shutil.rmtree(out / "reward")
+    trunk.save_adapter("reward", out / "reward")
+    scaled = {**report.fitted, "threshold": 3 * report.fitted["threshold"], "temperature": 3.0}
+    (out / REPORT).write_text(report.model_copy(update={"fitted": scaled}).model_dump_json())
+    again = offline.evaluate_on(in_directory(out), evidence).ratings
+    assert again is not None
+    assert tuple(again.log_loss) == pytest.approx(tuple(found.ratings.log_loss), abs=1e-5)
+
+
+def test_what_a_file_gives_to_measure_by(base_directory: Path, tmp_path: Path) -> None:
+    """An edit is better than what it stands over; nobody acceptable is a thumb down for each; pairs stay pairs."""
+    lines = [
+        {"prompt": "hi", "chosen": "good", "rejected": "bad", "kind": "demonstration"},
+        {"prompt": "ho", "chosen": "good", "rejected": "bad"},
+    ]
+    edits = offline.evidence_of_file(file_of(tmp_path / "trl.jsonl", lines), "auto", base=base_directory)
+    assert sorted(ranked.kind for ranked in edits.rankings) == ["comparison", "edit"]
+    edit = next(ranked for ranked in edits.rankings if ranked.kind == "edit")
+    encode = TextEncoder(base_directory).encode
+    asked = (Message(role="user", content="hi"),)
+    assert dict(zip(edit.completions, edit.tiers, strict=True)) == {
+        encode(asked, "good")[1]: 0,
+        encode(asked, "bad")[1]: 1,
+    }
+    battle = {"winner": "both_bad", "conversation_a": [USER, GOOD], "conversation_b": [USER, BAD]}
+    bad = offline.evidence_of_file(file_of(tmp_path / "arena.jsonl", [battle]), "auto", base=base_directory)
+    assert (list(bad.rankings), [rated.label for rated in bad.ratings], list(edits.ratings)) == ([], [0.0, 0.0], [])
+    own = file_of(tmp_path / "sft.jsonl", [{"messages": [USER, GOOD]}])
+    assert offline.evidence_of_file(own, "auto", base=base_directory) == ([], [])
+
+
+def test_without_thumbs_learned_no_approval_is_known(data: TrainingData, base_directory: Path, tmp_path: Path) -> None:
+    out, path = tmp_path / "rm", file_of(tmp_path / "kto.jsonl", [{"prompt": "p", "completion": "z", "label": True}])
     offline.train_on(data, source="f", base=base_directory, out=out)
-    texts = ["z", "zzzz", "x" * 40, "zz", "yyyy"]
-    lines = [{"messages": [USER], "completion": text, "n": n} for n, text in enumerate(texts)]
-    lines += [{"prompt": "hi", "response": [{"role": "assistant", "content": "zzzz"}]}]
-    numbered = [(n, json.dumps(line).encode()) for n, line in enumerate(lines, start=1)]
-    numbered[3:3] = [(90, b"{"), (91, b'{"messages": [], "completion": "x"}'), (92, b'{"prompt": "hi"}')]
-    by_size = [list(offline.score_lines(in_directory(out), numbered, batch_size=size)) for size in (1, 2, 100)]
-    for found in by_size:
-        bad = [(item.line, item.reason) for item in found if isinstance(item, Rejected)]
-        assert [number for number, _ in bad] == [90, 91, 92]
-        assert bad[1:] == [(91, "messages must be a list of messages"), (92, "completion must be a list of messages")]
-        good = [item for item in found if not isinstance(item, Rejected)]
-        assert [{name: line[name] for name in line if name != "score"} for line in good] == lines
-        assert [line["score"] for line in good] == pytest.approx(
-            [line["score"] for line in by_size[0] if not isinstance(line, Rejected)], abs=1e-5
-        )
-        assert good[1]["score"] == pytest.approx(good[5]["score"], abs=1e-6)
-        assert good[1]["score"] > good[4]["score"]
+    evidence = offline.evidence_of_file(path, "auto", base=base_directory)
+    assert len(evidence.ratings) == 1
+    assert offline.evaluate_on(in_directory(out), evidence) == (None, None, 0)
 
 
 # From here on with a ledger.
@@ -386,16 +433,32 @@ def test_a_version_is_measured_by_what_no_round_trained_on(people: People, tmp_p
     model = of_version(people.settings, people.redis, 1)
     sides = people.sides
     sides.fix(data.trained, "train")
-    fit, left_out = offline.evaluate_on(model, [*data.rankings, *data.held_out_rankings])
-    assert left_out == len(data.rankings)
+    fit, ratings, left_out = offline.evaluate_on(model, Evidence([*data.rankings, *data.held_out_rankings]))
+    assert (left_out, ratings) == (len(data.rankings), None)
     assert fit is not None and report.held_out is not None
     assert fit.accuracy.mean == pytest.approx(report.held_out.accuracy.mean)
-    rankings = offline.held_out_of_ledger(people.settings, people.redis, model, people.base)
-    assert {r.feedback_id for r in rankings} == {r.feedback_id for r in data.held_out_rankings}
+    held_out = data.held_out_rankings[0]
+    rated, taught = (
+        next(id for id in people.ledger.completion_ids() if id.split("-")[1] == prompt)
+        for prompt in (text_of(people, held_out.prompt_ids), text_of(people, data.rankings[0].prompt_ids))
+    )
+    people.say(Rating(completion_id=rated, value=-1), "bob")
+    people.say(Rating(completion_id=taught, value=1), "bob")
+    found = offline.held_out_of_ledger(people.settings, people.redis, model, people.base)
+    assert {r.feedback_id for r in found.rankings} == {r.feedback_id for r in data.held_out_rankings}
+    assert [(each.prompt_ids, each.label) for each in found.ratings] == [(held_out.prompt_ids, 0.0)]
+    Raters(people.redis).quarantine("bob", reason="test", actor="test")
+    assert offline.held_out_of_ledger(people.settings, people.redis, model, people.base).ratings == []
     with pytest.raises(ValueError, match="not of the ledger's"):
         offline.held_out_of_ledger(people.settings, people.redis, model, tmp_path)
     with pytest.raises(NoRewardModel, match="policy-v0 is the base model"):
         of_version(people.settings, people.redis, 0)
+
+
+def text_of(people: People, prompt: tuple[int, ...]) -> str:
+    """What was asked, of prompts p0 to p29."""
+    texts = (f"p{n}" for n in range(30))
+    return next(text for text in texts if people.encode((Message(role="user", content=text),), "z")[0] == prompt)
 
 
 def test_a_backup_keeps_its_tokens_only_under_the_template_that_made_them(
@@ -408,7 +471,7 @@ def test_a_backup_keeps_its_tokens_only_under_the_template_that_made_them(
     assert len(lines) == 2
     cut = [line | {"completions": [_cut(each) for each in line["completions"]]} for line in lines]
     path = file_of(tmp_path / "backup.jsonl", cut)
-    [ranked] = offline.rankings_of_file(path, "ratchet", base=people.base)
+    [ranked] = offline.evidence_of_file(path, "ratchet", base=people.base).rankings
     assert ranked.completions == tuple(each.completion_token_ids[:-1] for each in (left, right))
     tokenizer.chat_template = str(tokenizer.chat_template).replace("<|im_end|>\n", "<|im_end|>\n\n")
     tokenizer.save_pretrained(people.base)

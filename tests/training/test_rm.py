@@ -126,6 +126,10 @@ def test_a_version_scores_as_the_directory_that_it_came_from(
     scores = [json.loads(line)["score"] for line in told.out.splitlines()]
     assert scores == [scores[0]] * 4
     assert told.err.count("line 2: the line is not JSON") == 4
+    assert installed("score", 1, "--ledger") == 0
+    judged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["completion_id"] for each in judged] == [f"ann-p{n}-{side}:0" for n in range(20) for side in (0, 1)]
+    assert all(isinstance(each["score"], float) for each in judged)
     assert installed("eval", 1) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "policy-v1"
     assert in_directory(out).config.lora_rank == SHAPE["lora_rank"]
