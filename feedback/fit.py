@@ -8,6 +8,9 @@ from pydantic import PlainSerializer
 from feedback.records import Record
 from feedback.statistics import Interval
 
+#: With fewer an interval says nothing: of five prompts all lie on one side by chance in one of 32, which is more than
+#: one of 95% may err there.
+MIN_PROMPTS = 6
 #: As JSON an object with its three names.
 Bounds = Annotated[Interval, PlainSerializer(Interval._asdict)]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from feedback.curves import Curves
-from feedback.fit import Bin, Change, Fit, RatingFit, Slice, best_accuracy
+from feedback.fit import MIN_PROMPTS, Bin, Change, Fit, RatingFit, Slice, best_accuracy
 from feedback.statistics import Interval
 
 Row = tuple[str, str, str, str]
@@ -27,9 +27,10 @@ class Report(NamedTuple):
     @property
     def title(self) -> str:
         fit = self.fit
+        few = f"; of fewer than {MIN_PROMPTS} no interval can be trusted" if fit.prompts < MIN_PROMPTS else ""
         return (
             f"reward model of {self.name}: {_count(fit.pairs, 'pair')} and {_count(fit.ties, 'tie')} in "
-            f"{_count(fit.rankings, 'ranking')} of {_count(fit.prompts, 'prompt')} that it never saw"
+            f"{_count(fit.rankings, 'ranking')} of {_count(fit.prompts, 'prompt')} that it never saw{few}"
         )
 
     @property

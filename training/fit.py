@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from feedback.fit import Bin, Change, Fit, Slice
+from feedback.fit import MIN_PROMPTS, Bin, Change, Fit, Slice
 from feedback.statistics import Interval, Statistic, cluster_bootstrap, share
 from training.data import RankedSamples, Sample
 from training.likelihoods import Labels
@@ -19,8 +19,6 @@ from training.pairs import Ids, Pair, Scores, agreements, covariances, kendall_t
 
 BINS = 10
 PAIRS_PER_BIN = 10
-#: Of five prompts all lie on one side by chance in one of 32, which is more than an interval of 95% may err there.
-MIN_PROMPTS = 6
 
 #: What each figure divides by what; the sums are by prompt.
 SHARES = {

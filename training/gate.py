@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from feedback.fit import Change
+from feedback.fit import MIN_PROMPTS, Change
 from feedback.statistics import Interval
 from training.candidate import STEPS, Contest, HeldOut, Imitation, Measured, measure
 from training.config import GateConfig, RoundConfig
-from training.fit import MIN_PROMPTS
 from training.models import Trunk
 from training.optimization import OnProgress, silent
 from training.roles import Role

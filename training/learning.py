@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from feedback.fit import Change
+from feedback.fit import MIN_PROMPTS, Change
 from feedback.records import Record
 from training.candidate import HeldOut
 from training.collapse import Collapsed
 from training.collect import Refused
 from training.data import RankedSamples, Sample
-from training.fit import MIN_PROMPTS, compare, evaluate, score
+from training.fit import compare, evaluate, score
 from training.gate import failed, judge, not_worse, right_enough
 from training.inherited import adapter_of, bare_trunk, checkpoints, if_adapted, load_trunk, save_adapter
 from training.lessons import ranked_samples, rated_samples, written_samples

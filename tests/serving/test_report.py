@@ -285,3 +285,9 @@ def test_ratings_stand_below_the_pairs() -> None:
     ]
     assert report.rows[-3][3] == "nats on 7 ratings of 1 prompt, 57% approval; who knows nothing has 0.693"
     assert "<td>their entropy</td>" in page(report)
+
+
+def test_of_few_prompts_it_is_said_that_no_interval_can_be_trusted() -> None:
+    few, enough = (Report("policy-v2", FIT.model_copy(update={"prompts": n})).title for n in (5, 6))
+    assert few.endswith("12 rankings of 5 prompts that it never saw; of fewer than 6 no interval can be trusted")
+    assert enough.endswith("12 rankings of 6 prompts that it never saw")
