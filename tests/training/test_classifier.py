@@ -18,9 +18,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )  # fmt: skip
 
-from training.classifier import export_classifier, padding_id
+from training.classifier import ended, export_classifier, padding_id
 from training.config import AdapterConfig, RewardConfig
-from training.data import Sample, collate
+from training.data import Sample, collate, encode_chat, encode_demonstration
 from training.layers import UnsupportedModel
 from training.models import Trunk
 from training.scoring import Scorer
@@ -107,6 +107,23 @@ def test_padding_neither_ends_an_answer_nor_stands_in_a_chat(tokenizer: PreTrain
     tokenizer.chat_template = "<|endoftext|>" + str(tokenizer.chat_template)
     with pytest.raises(UnsupportedModel, match="pad"):
         padding_id(tokenizer)
+
+
+def test_a_chat_in_text_ends_where_our_samples_end(trained: Trunk, base: Path, tmp_path: Path) -> None:
+    export_classifier(trained, tmp_path / "out", base_directory=base)
+    before, after = (AutoTokenizer.from_pretrained(path) for path in (base, tmp_path / "out"))
+    asked = [{"role": "user", "content": "a \n"}]
+    whole = [*asked, {"role": "assistant", "content": "b \n"}]
+    sample = encode_demonstration(before, asked, "b \n")
+    assert tuple(encode_chat(after, whole, False)) == sample.prompt_ids + sample.completion_ids
+    assert encode_chat(before, whole, False)[-2:] != encode_chat(after, whole, False)[-2:], "there a line break follows"
+    assert encode_chat(after, asked, True) == encode_chat(before, asked, True)
+    assert encode_demonstration(after, asked, "b \n") == sample
+
+
+@pytest.mark.parametrize("template", [None, {"default": "x"}])
+def test_what_is_no_chat_template_is_left_alone(template: object) -> None:
+    assert ended(template) == template
 
 
 def test_the_config_says_what_it_is(trained: Trunk, base: Path, tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ from feedback.records import Completion, Message
 from feedback.store import Ledger, connect
 from training.classifier import export_classifier
 from training.config import RewardConfig as OurConfig
-from training.data import encode_demonstration
+from training.data import Sample
 from training.models import Trunk
 from training.scoring import Scorer
+from training.stages import TextEncoder
 
 if TYPE_CHECKING:
     from tests.training.conftest import ModelMaker
@@ -94,7 +95,6 @@ def _with_one_label(config: object) -> object:
 def test_reward_trainer_measures_and_trains_our_reward_model(
     exported: Path, tmp_path: Path, base_directory: Path, perturbed: Trunk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On our tokens: of a chat in text TRL reads one more, the line break with which templates end a turn."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets
     from trl import RewardConfig, RewardTrainer
@@ -104,14 +104,16 @@ def test_reward_trainer_measures_and_trains_our_reward_model(
     export_classifier(perturbed, tmp_path / "model", base_directory=base_directory)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    pairs = [
-        [encode_demonstration(tokenizer, line["prompt"], line[side][0]["content"]) for side in ("chosen", "rejected")]
-        for line in map(json.loads, exported.read_bytes().splitlines())
+    lines = list(map(json.loads, exported.read_bytes().splitlines()))
+    encode = TextEncoder(base_directory).encode
+    samples = [
+        Sample(*encode([Message(**message) for message in line["prompt"]], line[side][0]["content"]))
+        for line in lines
+        for side in ("chosen", "rejected")
     ]
-    scores = Scorer(perturbed, [], OurConfig()).all([sample for pair in pairs for sample in pair])
+    scores = Scorer(perturbed, [], OurConfig()).all(samples)
     gains = [chosen - rejected for chosen, rejected in zip(scores[::2], scores[1::2], strict=True)]
-    tokens = [[sample.prompt_ids + sample.completion_ids for sample in pair] for pair in pairs]
-    data = datasets.Dataset.from_list([{"chosen_ids": chosen, "rejected_ids": rejected} for chosen, rejected in tokens])
+    data = datasets.Dataset.from_list(lines)
     trainer = RewardTrainer(
         model=model, args=RewardConfig(**ONE_STEP, output_dir=str(tmp_path / "out")), train_dataset=data,
         eval_dataset=data, processing_class=tokenizer,
