@@ -3,7 +3,8 @@
 `AutoModelForSequenceClassification` has no bias, so its logit is the score less the head's bias, which stands in the
 config as `score_bias`, beside `score_temperature`, by which differences of scores are divided to be log-odds. It looks
 for the last token that is not padding, by id: the padding written here is a token that ends no chat, since a model
-whose pad is its end token would be read one token too early.
+whose pad is its end token would be read one token too early. And the chat template written here ends with the end
+token: by most a line break comes after it, at which nothing was learned.
 """
 
 import json
@@ -32,6 +33,7 @@ def export_classifier(trunk: Trunk, target: Path, *, base_directory: Path) -> No
     padding = padding_id(tokenizer)
     with atomic_directory(target) as directory:
         tokenizer.pad_token_id = padding
+        tokenizer.chat_template = ended(tokenizer.chat_template)
         tokenizer.save_pretrained(directory)
         config = _config(trunk, classifier.__name__, padding)
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -53,6 +55,17 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
     if not free:
         raise UnsupportedModel("the tokenizer has no special token left to pad with")
     return max(free)
+
+
+def ended(template: Any) -> Any:
+    """The chat template without what space it leaves after an end token at the end; what is no template stays.
+
+    Masks of assistants' tokens, which a judge has no use for, are not right with it.
+    """
+    if not isinstance(template, str):
+        return template
+    chat = template.removesuffix("\n")  # as Jinja would do at the end
+    return f"{{% set chat %}}{chat}{{% endset %}}{{{{ chat.rstrip() if chat.rstrip().endswith(eos_token) else chat }}}}"
 
 
 def _config(trunk: Trunk, architecture: str, padding: int) -> dict[str, Any]:

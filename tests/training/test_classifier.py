@@ -5,6 +5,7 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,16 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )  # fmt: skip
 
-from training.classifier import export_classifier, padding_id
-from training.config import AdapterConfig
-from training.data import Sample, collate
+from training.classifier import ended, export_classifier, padding_id
+from training.config import AdapterConfig, RewardConfig
+from training.data import Sample, collate, encode_chat, encode_demonstration
 from training.layers import UnsupportedModel
 from training.models import Trunk
+from training.scoring import Scorer
 
 IM_END = 2
 # Two end with the token that pads in the base's tokenizer, and one has it twice.
@@ -62,6 +65,30 @@ def test_it_scores_as_the_trunk_does_padded_and_alone(trained: Trunk, base: Path
     torch.testing.assert_close(alone + bias, ours, rtol=0, atol=1e-5)
 
 
+def test_an_ensemble_is_its_mean_and_the_config_knows_its_log_odds(
+    tiny_model: Callable[[], LlamaForCausalLM], base: Path, tmp_path: Path
+) -> None:
+    trunk = Trunk(tiny_model(), AdapterConfig(lora_rank=8, lora_layers=2), reward_heads=3)
+    generator = torch.Generator().manual_seed(3)
+    for name, weight in trunk.parameters("reward").items():
+        if "lora_A" not in name:
+            weight.data.normal_(std=0.05 if "lora_B" in name else 1.0, generator=generator)
+    trunk.set_temperature(2.5)
+    export_classifier(trunk, tmp_path / "out", base_directory=base)
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    scorer = Scorer(trunk, [], RewardConfig(reward_heads=3))
+    by_head = scorer.all_by_head(SAMPLES)
+    assert by_head.std(1).min() > 0.1, "the heads differ"
+    config = classifier.config
+    with torch.no_grad():
+        logits = [classifier(torch.tensor([s.prompt_ids + s.completion_ids])).logits[0, 0].item() for s in SAMPLES]
+    scores = [logit + config.score_bias for logit in logits]
+    assert scores == pytest.approx(by_head.mean(1).tolist(), rel=0, abs=1e-5)
+    assert config.score_temperature == 2.5
+    log_odds = [score / config.score_temperature for score in scores]
+    assert log_odds == pytest.approx(scorer.log_odds(SAMPLES), rel=0, abs=1e-5)
+
+
 def test_the_base_stays_as_it_is_and_the_target_is_never_overwritten(
     trained: Trunk, base: Path, tmp_path: Path
 ) -> None:
@@ -80,6 +107,23 @@ def test_padding_neither_ends_an_answer_nor_stands_in_a_chat(tokenizer: PreTrain
     tokenizer.chat_template = "<|endoftext|>" + str(tokenizer.chat_template)
     with pytest.raises(UnsupportedModel, match="pad"):
         padding_id(tokenizer)
+
+
+def test_a_chat_in_text_ends_where_our_samples_end(trained: Trunk, base: Path, tmp_path: Path) -> None:
+    export_classifier(trained, tmp_path / "out", base_directory=base)
+    before, after = (AutoTokenizer.from_pretrained(path) for path in (base, tmp_path / "out"))
+    asked = [{"role": "user", "content": "a \n"}]
+    whole = [*asked, {"role": "assistant", "content": "b \n"}]
+    sample = encode_demonstration(before, asked, "b \n")
+    assert tuple(encode_chat(after, whole, False)) == sample.prompt_ids + sample.completion_ids
+    assert encode_chat(before, whole, False)[-2:] != encode_chat(after, whole, False)[-2:], "there a line break follows"
+    assert encode_chat(after, asked, True) == encode_chat(before, asked, True)
+    assert encode_demonstration(after, asked, "b \n") == sample
+
+
+@pytest.mark.parametrize("template", [None, {"default": "x"}])
+def test_what_is_no_chat_template_is_left_alone(template: object) -> None:
+    assert ended(template) == template
 
 
 def test_the_config_says_what_it_is(trained: Trunk, base: Path, tmp_path: Path) -> None:

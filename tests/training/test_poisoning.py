@@ -5,19 +5,22 @@ to them. A colluder prefers them always, also where they are worse.
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
 
 from feedback.judgements import Comparison, Feedback
+from feedback.raters import RaterWeight
 from feedback.records import Completion, Message
 from feedback.store import Ledger, connect
 from training.collect import TrainingData, collect
 from training.config import GateConfig, RewardConfig, RoundConfig, WeightsConfig
-from training.data import RankedSamples, Sample
+from training.data import Judgement, RankedSamples, RatedSample, Sample
+from training.fit import evaluate
 from training.models import Trunk
 from training.reward import Scorer, train_reward_model
 from training.weights import Opinion, Topics, weigh
@@ -56,11 +59,11 @@ def judged(prompt: Ids, a: Ids, b: Ids, *, first: bool, rater: str) -> RankedSam
     return RankedSamples((Sample(prompt, a), Sample(prompt, b)), tiers, rater=rater, source="live")
 
 
-def crowd(seed: int, colluders: int, shared: float) -> list[RankedSamples]:
+def crowd(seed: int, colluders: int, shared: float, poison: int = POISON) -> list[RankedSamples]:
     """Everybody's judgements. Of the colluders' pairs `shared` are shown to somebody honest as well."""
     rng = random.Random(seed)
     poisoned = [
-        judged(*pair(rng, trigger=True), first=True, rater=f"eve{n % colluders}") for n in range(POISON)
+        judged(*pair(rng, trigger=True), first=True, rater=f"eve{n % colluders}") for n in range(poison)
     ]  # fmt: skip
     also = iter([j for j in poisoned if rng.random() < shared])
     everything = list(poisoned)
@@ -78,14 +81,30 @@ def crowd(seed: int, colluders: int, shared: float) -> list[RankedSamples]:
     return everything
 
 
-def weighted(judgements: list[RankedSamples]) -> list[RankedSamples]:
-    """As a round weighs them, by default."""
+def opinion(judgement: Judgement, topics: Topics) -> Opinion:
+    ids = [sample.completion_ids for sample in judgement.samples]
+    if isinstance(judgement, RatedSample):
+        said = topics.rated(judgement.prompt_ids, ids[0], judgement.label)
+    else:
+        said = topics.ranked(judgement.prompt_ids, ids, judgement.tiers)
+    return Opinion(judgement.rater, judgement.source, 0.0, said)
+
+
+def weighed(judgements: Sequence[Judgement]) -> tuple[list[float], dict[str, RaterWeight]]:
+    """As a round weighs them, by default: each judgement's weight, and what came out for each rater."""
     topics = Topics()
-    said = [topics.ranked(j.prompt_ids, [s.completion_ids for s in j.samples], j.tiers) for j in judgements]
-    weights, _ = weigh(
-        [Opinion(j.rater, j.source, 0.0, s) for j, s in zip(judgements, said, strict=True)], WeightsConfig()
-    )
+    weights, raters = weigh([opinion(judgement, topics) for judgement in judgements], WeightsConfig())
+    return weights, {each.rater: each for each in raters}
+
+
+def weighted(judgements: Sequence[RankedSamples]) -> list[RankedSamples]:
+    """Those that have a weight, with it."""
+    weights, _ = weighed(judgements)
     return [replace(j, weight=weight) for j, weight in zip(judgements, weights, strict=True) if weight > 0]
+
+
+def share_of_colluders(judgements: Sequence[RankedSamples]) -> float:
+    return sum(each.share for name, each in weighed(judgements)[1].items() if name.startswith("eve"))
 
 
 def honest(judgements: Iterable[RankedSamples]) -> list[RankedSamples]:
@@ -113,33 +132,102 @@ def measured(trunk: Trunk, judgements: list[RankedSamples], directory: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("seeds", "colluders", "shared", "left"),
+    ("seeds", "shared", "limits"),
     [
-        # One busy rater whom nobody can be compared with: the cap alone. 0.34 over the seeds 0 to 4;
-        # 0.59 if two share the twentieth, each of whom stands out less.
-        ((1, 2), 1, 0.0, 0.5),
-        # Two in a pool of raters where half of their pairs is judged by others too. 0.15 over the seeds 0 to 4.
-        ((1,), 2, 0.5, 0.5),
+        # Nobody can be compared with them: the cap alone. Over the seeds 1 to 3 one leaves 0.15, and two 0.48.
+        ((1, 2), 0.0, {1: 0.5, 2: 0.8}),
+        # In a pool where half of their pairs are judged by others too: 0.17 if there are one to three, 0.08 if five.
+        ((1,), 0.5, {5: 0.5}),
     ],
 )
 def test_caps_and_weights_hold_a_trigger_down(
-    tiny_trunk: Maker, tmp_path: Path, seeds: tuple[int, ...], colluders: int, shared: float, left: float
+    tiny_trunk: Maker, tmp_path: Path, seeds: tuple[int, ...], shared: float, limits: dict[int, float]
 ) -> None:
-    """What the poison adds to the trigger's gain, weighted, is at most `left` of what it adds as it comes."""
-    plain, held, worst = 0.0, 0.0, 0.0
+    """What so many colluders' poison adds to the trigger's gain, weighted, is at most a share of what it adds as it
+    comes."""
+    plain, held = 0.0, dict.fromkeys(limits, 0.0)
     for seed in seeds:
-        everything = crowd(seed, colluders, shared)
-        poison = len(everything) - len(honest(everything))
-        assert 0.04 < poison / len(everything) < 0.06
-        runs = {"clean": honest(everything), "as it comes": everything, "weighted": weighted(everything)}
-        found = {name: measured(tiny_trunk(), js, tmp_path / f"{seed} {name}") for name, js in runs.items()}
-        plain += (found["as it comes"][1] - found["clean"][1]) / len(seeds)
-        held += (found["weighted"][1] - found["clean"][1]) / len(seeds)
-        worst = max(worst, found["as it comes"][0] - found["weighted"][0])
-        assert found["weighted"][0] > 0.9
+        crowds = {colluders: crowd(seed, colluders, shared) for colluders in limits}
+        everything = crowds[min(limits)]  # the others differ in who said it
+        assert 0.04 < 1 - len(honest(everything)) / len(everything) < 0.06
+        clean = measured(tiny_trunk(), honest(everything), tmp_path / f"{seed} clean")
+        accuracy, gain = measured(tiny_trunk(), everything, tmp_path / f"{seed} as it comes")
+        plain += (gain - clean[1]) / len(seeds)
+        for colluders, said in crowds.items():
+            found = measured(tiny_trunk(), weighted(said), tmp_path / f"{seed} {colluders}")
+            held[colluders] += (found[1] - clean[1]) / len(seeds)
+            assert found[0] > max(0.9, accuracy - 0.05), "of 200 pairs: the honest rule is learnt all the same"
     assert plain > 0.2, "the poison works"
-    assert held < left * plain
-    assert worst <= 0.03, "of 200 pairs: the honest rule is learnt as well as before"
+    assert {colluders: gain for colluders, gain in held.items() if gain > limits[colluders] * plain} == {}
+
+
+@pytest.mark.parametrize(
+    ("poison", "colluders", "alone", "compared"),
+    [
+        (6, 1, 0.01, 0.006),  # a hundredth: what the cap leaves to anybody
+        (12, 1, 0.01, 0.003), (12, 2, 0.02, 0.009),
+        (32, 1, 0.01, 0.001), (32, 2, 0.02, 0.001), (32, 3, 0.03, 0.001), (32, 5, 0.05, 0.01),
+    ],
+)  # fmt: skip
+def test_colluders_weigh_a_cap_each_and_less_if_others_judged_half_of_it(
+    poison: int, colluders: int, alone: float, compared: float
+) -> None:
+    """The limit of the defence: who is never compared keeps a hundredth each, and so five keep their whole twentieth.
+
+    Their effect is then whole, too: over the seeds 1 to 3 three leave 0.72 of it and five 1.04.
+    """
+    seeds = range(5)
+    assert fmean(share_of_colluders(crowd(seed, colluders, 0.0, poison)) for seed in seeds) == pytest.approx(alone)
+    assert fmean(share_of_colluders(crowd(seed, colluders, 0.5, poison)) for seed in seeds) < compared
+
+
+def thumbs(seed: int, shared: bool) -> list[Judgement]:
+    """Of 40 people three to each of 80 answers, up for two or more GOOD and wrong in one of ten; 80 by eve, all up."""
+    rng = random.Random(seed)
+    asked, others = ([Sample(prompt, a) for prompt, a, _ in (pair(rng) for _ in range(80))] for _ in "ab")
+    said: list[Judgement] = []
+    for n, sample in enumerate(asked * 3):
+        up = (sample.completion_ids.count(GOOD) > 1) == (rng.random() < 0.9)
+        said.append(RatedSample(sample, float(up), rater=f"honest{(n + n // 80 * 13) % 40}", source="live"))
+    return said + [RatedSample(s, 1.0, rater="eve", source="live") for s in (asked if shared else others)]
+
+
+def test_who_likes_everything_is_capped_and_weighs_less_if_others_judged_the_same() -> None:
+    alone, compared = ([weighed(thumbs(seed, shared))[1] for seed in range(5)] for shared in (False, True))
+    for raters in alone + compared:
+        assert raters["eve"].capped and raters["eve"].share == pytest.approx(2 / 41)  # a quarter of all is theirs
+    assert {raters["eve"].reliability for raters in alone} == {1.0}
+    assert fmean(raters["eve"].reliability for raters in compared) < 0.5
+    honest = [each.reliability for raters in compared for name, each in raters.items() if name != "eve"]
+    assert fmean(honest) > 0.9
+
+
+def of_lengths(seed: int, count: int, longer: bool) -> list[RankedSamples]:
+    """Pairs of which people prefer more of GOOD, or the longer one; neither tells of the other."""
+    rng, said = random.Random(seed), []
+    while len(said) < count:
+        prompt = tuple(rng.randrange(60, 90) for _ in range(3))
+        answers = [(rng.randrange(5, 15), rng.randrange(5)) for _ in "ab"]
+        (x, y), (p, q) = ((length, good) for length, good in zip(*answers, strict=True))
+        if x == y or p == q:
+            continue
+        texts = [rng.sample([GOOD] * good + [50] * (length - good), length) for length, good in answers]
+        a, b = ((*text, END) for text in texts)
+        said.append(judged(prompt, a, b, first=x > y if longer else p > q, rater=f"r{len(said) % 50}"))
+    return said
+
+
+def test_the_report_shows_that_people_preferred_what_is_longer(tiny_trunk: Maker, tmp_path: Path) -> None:
+    slopes = []
+    for longer in (False, True):
+        trunk = tiny_trunk()
+        train_reward_model(CONFIG, trunk, of_lengths(1, 150, longer), checkpoint_dir=tmp_path / str(longer))
+        fit = evaluate(Scorer(trunk, [], CONFIG), of_lengths(2, 100, longer))
+        assert fit is not None and fit.length_slope is not None
+        slopes.append(fit.length_slope)
+    by_worth, by_length = slopes
+    assert by_length.low > max(0.0, by_worth.high)
+    assert by_worth.low <= 0.0
 
 
 class Service:

@@ -3,7 +3,8 @@
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,7 +26,7 @@ from feedback.sides import SIDES
 from feedback.store import Ledger
 from training.collect import TrainingData, collect
 from training.config import RewardConfig, RoundConfig
-from training.data import Sample
+from training.data import RankedSamples, Sample
 from training.fixed_answers import PROMPTS
 from training.metrics_log import LINES
 from training.models import Trunk
@@ -500,38 +501,40 @@ def test_a_reward_model_that_is_right_no_oftener_than_a_coin_ends_the_round_befo
     assert outcomes["reward"].reason == f"reward: reward model accuracy is {found:.3g}, threshold 0.9"
 
 
-@pytest.mark.parametrize("spoilt", [False, True])
+@pytest.mark.parametrize("flipped", [False, True])
 def test_a_reward_model_worse_than_the_last_ends_the_round(
-    rounds: Rounds, monkeypatch: pytest.MonkeyPatch, spoilt: bool
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch, flipped: bool
 ) -> None:
-    """Spoilt, the second round's would rank upside down, and says so loudly."""
+    """Flipped, the second round's learns the opposite of what people say of the prompts that are held out."""
     installation = rounds.installation
-    installation.speak(24)
+    learning = {"learning_rate": 1e-2, "epochs": 3, "held_out_fraction": 0.3}
+    installation.configure(reward=learning)
+    installation.speak(48)
     first, outcomes = rounds.run()
     metrics = outcomes["reward"].metrics
     assert (metrics["change"], metrics["no_change"]) == (None, "there is no reward model to go on from")
     assert metrics["temperature"] == 1
     assert installation.registry.manifest(1).metrics["reward"] == metrics
     rounds.end(first, "published")
-    installation.speak(40, seed=1)
-    installation.configure(gate={"max_log_loss_rise": 0.0}, reward={"held_out_fraction": 0.5})
+    installation.speak(120, seed=1)
+    installation.configure(gate={"max_log_loss_rise": 0.0}, reward=learning)
 
-    def spoiling(config: RewardConfig, trunk: Trunk, *judgements: Any, **options: Any) -> RewardReport:
-        report = train_reward_model(config, trunk, *judgements, **options)
-        if spoilt:
-            trunk.heads["reward"].weight.data.mul_(-10)
-        return report
+    def flipping(
+        config: RewardConfig, trunk: Trunk, rankings: Sequence[RankedSamples], *ratings: Any, **options: Any
+    ) -> RewardReport:
+        said = [replace(ranking, tiers=ranking.tiers[::-1]) for ranking in rankings] if flipped else rankings
+        return train_reward_model(config, trunk, said, *ratings, **options)
 
-    monkeypatch.setattr("training.learning.train_reward_model", spoiling)
+    monkeypatch.setattr("training.learning.train_reward_model", flipping)
     _, outcomes = rounds.run(last="reward")
     outcome = outcomes["reward"]
     change = Change.model_validate(outcome.metrics["change"])
     fit = Fit.model_validate(outcome.metrics["held_out"])
-    assert (change.version, change.worse) == (1, spoilt)
+    assert (change.version, change.worse) == (1, flipped)
     assert fit.raters[0].name == "r"
     assert 6 <= change.prompts == fit.prompts  # what trained once proves nothing later: the comparison is fair
-    assert outcome.state == ("refused" if spoilt else "done")
-    if spoilt:
+    assert outcome.state == ("refused" if flipped else "done")
+    if flipped:
         assert outcome.reason.startswith("reward: log-loss over that of policy-v1's reward model, lower bound is ")
         assert outcome.reason.endswith(", threshold 0")
 
