@@ -135,6 +135,23 @@ def score(
     raise typer.Exit(child.wait())
 
 
+@app.command(epilog="ratchet rm export 3 classifier3")
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new directory.")],
+    base: BaseOfModel = None,
+    home: Home = None,
+) -> None:
+    """Write a reward model for others: transformers, TRL and vLLM's pooling load it as a sequence classifier.
+
+    Its one logit is the score less `score_bias` in its config.json; differences over `score_temperature` are log-odds.
+    """
+    found = answer(settings_as_started(home), TRAINING, "export", *options(**{"--base": base}), "--", model, str(out))
+    typer.echo(
+        f"{found['classifier']}: the reward model of {found['name']}, as AutoModelForSequenceClassification loads it"
+    )
+
+
 def show(found: Mapping[str, Any], html: Path | None, as_json: bool) -> None:
     """The report of a model, or why there is none."""
     try:

@@ -42,13 +42,17 @@ class RewardModel:
             raise ValueError(f"{self.name} reads tokens of {self.base}, not of the ledger's {base}: give a file")
 
     def scorer(self) -> Scorer:
-        """Ready to score. Raises NoRewardModel when the weights are not those of the config."""
+        """Ready to score. Raises NoRewardModel as `trunk` does."""
+        return Scorer(self.trunk(), [], self.config)
+
+    def trunk(self) -> Trunk:
+        """The base model with this one in the role reward. Raises NoRewardModel as `load_into` does."""
         trunk = load_trunk(self.base, self.config)
         self.load_into(trunk)
-        return Scorer(trunk, [], self.config)
+        return trunk
 
     def load_into(self, trunk: Trunk) -> None:
-        """Make the trunk's role reward this model. Raises NoRewardModel as `scorer` does."""
+        """Make the trunk's role reward this model. Raises NoRewardModel when its weights are not of the config."""
         try:
             trunk.load_adapter("reward", self.directory)
         except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""`python -m training.rm train|eval|score`: reward models outside of rounds. What `ratchet rm` starts."""
+"""`python -m training.rm train|eval|score|export`: reward models outside of rounds. What `ratchet rm` starts."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from feedback.exchange.judged import Line
 from feedback.exchange.lines import MAX_LINE, encode, read_lines
 from feedback.exchange.reading import Rejected
 from training import command, offline, offline_scores
+from training.classifier import export_classifier
 from training.collect import TrainingData
 from training.command import Here, Lines, configured, resumable, told
 from training.config import RoundConfig
@@ -94,6 +95,15 @@ def score(arguments: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
+def export(arguments: argparse.Namespace) -> int:
+    """Write a reward model as a sequence classifier for others."""
+    model = Here(arguments.base).model(arguments.model)
+    prepare(0)
+    export_classifier(model.trunk(), arguments.out, base_directory=model.base)
+    print(json.dumps({"name": model.name, "classifier": str(arguments.out)}))
+    return 0
+
+
 def scored(arguments: argparse.Namespace, here: Here, model: RewardModel) -> Iterator[Line | Rejected]:
     """Of the ledger, of a file, or of standard input."""
     if arguments.ledger:
@@ -121,12 +131,12 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     root = command.parser("training.rm", __doc__)
     commands = root.add_subparsers(dest="command", required=True)
-    fit, measure, rate = (commands.add_parser(name, help=each.__doc__) for name, each in COMMANDS.items())
+    fit, measure, rate, write = (commands.add_parser(name, help=each.__doc__) for name, each in COMMANDS.items())
     for each in (fit, measure):
         command.reads_file(each)
-    for each in (measure, rate):
+    for each in (measure, rate, write):
         each.add_argument("model", help="a directory, or a version")
-    for each in (fit, measure, rate):
+    for each in (fit, measure, rate, write):
         each.add_argument("--base", type=Path, help="directory of the base model")
     command.trains(fit)
     fit.add_argument("--epochs", type=int)
@@ -134,11 +144,12 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--full", action="store_true", help="train all weights of the layers, and no adapter")
     fit.add_argument("--classifier", action="store_true")
     rate.add_argument("file", type=Path, nargs="?", default=Path("-"))
+    write.add_argument("out", type=Path)
     rate.add_argument("--ledger", action="store_true", help="the judged answers of the ledger")
     return root
 
 
-COMMANDS = {"train": train, "eval": evaluate, "score": score}
+COMMANDS = {"train": train, "eval": evaluate, "score": score, "export": export}
 
 
 def main() -> int:

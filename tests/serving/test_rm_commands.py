@@ -100,6 +100,13 @@ def test_from_a_file_to_scores(rm: Run, given: list[object], tmp_path: Path) -> 
     assert [each["line"] for each in rejected] == [3, 4]
     assert (out / "classifier" / "model.safetensors").exists()
     assert html.read_text().startswith("<!doctype html>")
+    exported = rm("export", out, tmp_path / "exported")
+    assert exported.returncode == 0, exported.stderr
+    assert exported.stdout.startswith(f"{tmp_path / 'exported'}: the reward model of {out}, as AutoModelForSequence")
+    one, other = (
+        (directory / "model.safetensors").read_bytes() for directory in (out / "classifier", tmp_path / "exported")
+    )
+    assert one == other
 
     again = rm("train", *given, "--out", out, "--epochs", 6)
     assert (again.returncode, again.stdout) == (2, "")

@@ -133,6 +133,14 @@ def test_a_version_scores_as_the_directory_that_it_came_from(
     assert installed("eval", 1) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "policy-v1"
     assert in_directory(out).config.lora_rank == SHAPE["lora_rank"]
+    assert [installed("export", name, tmp_path / f"of-{n}") for n, name in enumerate((out, 1))] == [0, 0]
+    assert json.loads(capsys.readouterr().out.splitlines()[1]) == {
+        "name": "policy-v1", "classifier": str(tmp_path / "of-1")
+    }  # fmt: skip
+    one, other = ((tmp_path / f"of-{n}" / "model.safetensors").read_bytes() for n in (0, 1))
+    assert one == other
+    assert installed("export", 1, tmp_path / "of-1") == 2
+    assert "exists and is never overwritten" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -149,6 +157,7 @@ def test_a_version_scores_as_the_directory_that_it_came_from(
         ("train --out {tmp}/rm --from {few} --base {base} --epochs 0", "config: reward"),
         ("train --out {tmp}/rm --from {few} --base {base} --config {few}", "{few} is not JSON"),
         ("eval {tmp}", "{tmp} holds no finished reward model"),
+        ("export {tmp} {tmp}/classifier", "{tmp} holds no finished reward model"),
         ("score rm-of-mine", "rm-of-mine is neither a directory of `ratchet rm train` nor a version, such as 3"),
         ("score 3", "there is no installation in {tmp}/home"),
     ],
