@@ -589,7 +589,8 @@ def test_quarantined_rater_is_as_if_never_there(crowd: Crowd) -> None:
     crowd.quarantined = {"eve", "judge-eve"}
     data = crowd.collect()
     assert data.quarantined == 2
-    assert data.model_copy(update={"watermark": before, "quarantined": 0}) == without
+    assert data.unused == without.unused + 1, "what ann said of eve's answers"
+    assert data.model_copy(update={"watermark": before, "quarantined": 0, "unused": without.unused}) == without
 
 
 def test_rater_who_contradicts_everybody_loses_weight_and_is_left_out_at_last(crowd: Crowd) -> None:

@@ -30,6 +30,13 @@ QUIET = [
 PATIENCE_MS = 30_000
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A browser is many processes, and people wait for it in seconds: its tests run where nothing else does."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
 def find_chromium() -> None:
     """Skips the test where there is none, except in CI."""
     if CHROMIUM is None:

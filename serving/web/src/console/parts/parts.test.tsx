@@ -19,13 +19,49 @@ beforeEach(() => {
   said.mockClear();
 });
 
-function Shown({ load, of }: { load: (signal: AbortSignal) => Promise<string>; of?: string }) {
-  const polled = usePolled(load, 1000, of);
+interface ShownProps {
+  load: (signal: AbortSignal) => Promise<string>;
+  of?: string;
+  everyMs?: number | null;
+}
+
+function Shown({ load, of, everyMs = 1000 }: ShownProps) {
+  const polled = usePolled(load, everyMs, of);
   return <Loaded polled={polled}>{(value) => <p>{value}</p>}</Loaded>;
 }
 
 const passing = async (ms: number) => act(() => vi.advanceTimersByTimeAsync(ms));
 const away = () => Promise.reject(new ApiError(0, "gone", "unreachable"));
+
+test("what is asked once is asked again soon if that may help, and only then", async () => {
+  vi.useFakeTimers();
+  const load = vi.fn().mockImplementationOnce(away).mockImplementationOnce(away).mockResolvedValueOnce("one");
+  render(<Shown load={load} everyMs={null} />);
+  await passing(1999);
+  expect(load).toHaveBeenCalledTimes(1);
+  await passing(1);
+  expect(load).toHaveBeenCalledTimes(2);
+  await passing(4000);
+  expect(screen.getByText("one")).toBeTruthy();
+  await passing(120_000);
+  expect(load).toHaveBeenCalledTimes(3);
+});
+
+test("what there is not is not asked for again", async () => {
+  vi.useFakeTimers();
+  const load = vi.fn(() => Promise.reject(new ApiError(404, "no such round", "round_not_found")));
+  render(<Shown load={load} everyMs={null} />);
+  await passing(120_000);
+  expect(load).toHaveBeenCalledTimes(1);
+});
+
+test("a slow question that fails is tried again before its usual time", async () => {
+  vi.useFakeTimers();
+  const load = vi.fn().mockImplementationOnce(away).mockResolvedValue("one");
+  render(<Shown load={load} everyMs={30_000} />);
+  await passing(2000);
+  expect(screen.getByText("one")).toBeTruthy();
+});
 
 test("what is polled is renewed, kept while the server is away, and marked as old", async () => {
   vi.useFakeTimers();

@@ -16,10 +16,12 @@ export interface Polled<T> {
   refresh: () => Promise<void>;
 }
 
+const SOON_MS = 1000;
 const SLOWEST_MS = 30_000;
 
 /**
- * Asks again `everyMs` after each answer, or only once for null; less often while that fails, not at all while the
+ * Asks again `everyMs` after each answer, or only once for null. Where that fails and may soon succeed it is tried again
+ * soon, and then less and less often; what was wrong with the question is not asked again for null. Not at all while the
  * page is hidden. When `of` changes it is about something else, and begins anew; `load` may be another each time.
  */
 export function usePolled<T>(load: (signal: AbortSignal) => Promise<T>, everyMs: number | null, of = ""): Polled<T> {
@@ -71,6 +73,7 @@ class Polling<T> {
     this.end();
     const asking = (this.asking = new AbortController());
     const { signal } = asking;
+    let wait = this.everyMs();
     try {
       const value = await inTime(this.load(signal));
       if (signal.aborted) return;
@@ -81,11 +84,14 @@ class Polling<T> {
       asking.abort(); // what hangs holds a connection
       this.failures += 1;
       this.onProblem(problem);
+      if (wait !== null || (problem instanceof ApiError && problem.passing)) wait = this.pause();
     }
-    const every = this.everyMs();
-    if (every === null) return;
-    const wait = Math.max(every, Math.min(every * 2 ** this.failures, SLOWEST_MS));
+    if (wait === null) return;
     this.timer = window.setTimeout(() => document.hidden || void this.ask(), wait);
+  }
+
+  private pause(): number {
+    return Math.min(SOON_MS * 2 ** this.failures, SLOWEST_MS);
   }
 
   end(): void {
