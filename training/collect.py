@@ -155,9 +155,8 @@ def collect(
 
     `encode` is asked about imported answers and demonstrations only. Imported answers that it cannot encode are left
     out and counted; such a demonstration is compared with nothing. Judgements of which nothing is left are counted too,
-    such as those without consent, of answers that were stopped, and ratings of what is held out. `sides_of` knows the
-    prompts' sides from earlier rounds. Live completions are those by the policies among `writers`, of which the first
-    count most.
+    as without consent, or ratings of what is held out. `sides_of` knows the prompts' sides from earlier rounds. Live
+    completions are those by the policies among `writers`, of which the first count most.
     """
     standing = [item for item in ledger.standing(watermark) if not item.is_check]
     aside = {item.rater for item in standing} & set(quarantined)
@@ -183,10 +182,8 @@ def collect(
         may_train=lambda rater: not is_held_out(rater),
     )
     unused = {item.id for item in standing if teaches(item.judgement)} - set(data.judged_ids)
-    more = {
-        "quarantined": len(aside), "unencodable": len(answers.unencodable), "unused": len(unused), "live": live
-    }  # fmt: skip
-    return data.model_copy(update={**more, **_sources(data, standing, known, completions)})
+    left = {"quarantined": len(aside), "unencodable": len(answers.unencodable), "unused": len(unused)}
+    return data.model_copy(update={**left, "live": live, **_sources(data, standing, known, completions)})
 
 
 class Provenance(NamedTuple):

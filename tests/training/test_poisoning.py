@@ -135,16 +135,16 @@ def measured(trunk: Trunk, judgements: list[RankedSamples], directory: Path) -> 
     ("seeds", "shared", "limits"),
     [
         # Nobody can be compared with them: the cap alone. Over the seeds 1 to 3 one leaves 0.13, and two 0.48.
-        ((1, 2), 0.0, {1: 0.5, 2: 0.8}),
+        ((1, 2), 0.0, {1: (0.5, 0.03), 2: (0.8, 0.03)}),
         # In a pool where half of their pairs are judged by others too: 0.24 if there are one to three, none if five.
-        ((1,), 0.5, {5: 0.5}),
+        ((1,), 0.5, {2: (0.5, 0.03), 5: (0.5, 0.05)}),
     ],
 )
 def test_caps_and_weights_hold_a_trigger_down(
-    tiny_trunk: Maker, tmp_path: Path, seeds: tuple[int, ...], shared: float, limits: dict[int, float]
+    tiny_trunk: Maker, tmp_path: Path, seeds: tuple[int, ...], shared: float, limits: dict[int, tuple[float, float]]
 ) -> None:
     """What so many colluders' poison adds to the trigger's gain, weighted, is at most a share of what it adds as it
-    comes."""
+    comes; and at most so many of 200 pairs are lost to the honest rule."""
     plain, held = 0.0, dict.fromkeys(limits, 0.0)
     for seed in seeds:
         crowds = {colluders: crowd(seed, colluders, shared) for colluders in limits}
@@ -156,9 +156,10 @@ def test_caps_and_weights_hold_a_trigger_down(
         for colluders, said in crowds.items():
             found = measured(tiny_trunk(), weighted(said), tmp_path / f"{seed} {colluders}")
             held[colluders] += (found[1] - clean[1]) / len(seeds)
-            assert found[0] > max(0.9, accuracy - 0.05), "of 200 pairs: the honest rule is learnt all the same"
+            assert found[0] > 0.9
+            assert accuracy - found[0] <= limits[colluders][1], "of 200 pairs: the honest rule is learnt all the same"
     assert plain > 0.2, "the poison works"
-    assert {colluders: gain for colluders, gain in held.items() if gain > limits[colluders] * plain} == {}
+    assert {colluders: gain for colluders, gain in held.items() if gain >= limits[colluders][0] * plain} == {}
 
 
 @pytest.mark.parametrize(
