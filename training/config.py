@@ -129,7 +129,11 @@ class RewardConfig(AdapterConfig):
 
 @dataclass(frozen=True)
 class PPOConfig(AdapterConfig):
-    """PPO against the reward model, with a KL penalty towards the reference policy."""
+    """PPO against the reward model, with a KL penalty towards the reference policy.
+
+    As a loss (`kl_in`) the penalty is not whitened with the advantages: `kl_coef` then counts in their standard
+    deviations, and in the score's unit only without `whiten_advantages`.
+    """
 
     iterations: int = 6  # turns of: collect rollouts, then update on them
     rollouts_per_iteration: int = 32  # completions per iteration

@@ -39,6 +39,8 @@ def masked_whiten(x: Tensor, mask: Tensor, shift_mean: bool = True, correction: 
     whole batch, not a microbatch. ValueError when the mask keeps no more than `correction`.
     """
     mean = masked_mean(x, mask)
+    if mask.sum() <= correction:
+        raise ValueError("Bessel's variance of a single token is undefined")
     variance = _token_mean((x - mean).square(), mask, mask.sum() - correction)
     whitened = (x - mean) * torch.rsqrt(variance + 1e-8)
     return _real(whitened if shift_mean else whitened + mean, mask)
