@@ -45,6 +45,7 @@ class Answers:
     samples: Sequence[Sample]
     scores: Sequence[float]
     uncertainties: Sequence[float]  # standard deviation over the heads; 0 with one
+    nats: Sequence[float]  # -log-prob of each answer, by the policy itself, as it was sampled
 
     @property
     def score(self) -> float:
@@ -58,6 +59,11 @@ class Answers:
     def length(self) -> float:
         """Tokens per answer."""
         return fmean([len(sample.completion_ids) for sample in self.samples])
+
+    @property
+    def entropy(self) -> float:
+        """Sampled estimate, nats per token."""
+        return per_token(self.samples, self.nats)
 
     @property
     def repetition(self) -> float:
@@ -107,6 +113,8 @@ class Measured:
             "gate/uncertainty": self.candidate.uncertainty,
             "gate/stable_uncertainty": self.stable.uncertainty,
             "gate/kl": self.kl,
+            "gate/entropy": self.candidate.entropy,
+            "gate/stable_entropy": self.stable.entropy,
             "gate/length": self.candidate.length,
             "gate/stable_length": self.stable.length,
             "gate/repetition": self.candidate.repetition,
@@ -141,7 +149,10 @@ class Contest:
         by_head = Scorer(self.trunk, [], self.config.reward).all_by_head(samples)  # (N, K)
         uncertainty = by_head.std(-1, correction=0)  # (N,)
         scores = certain_scores(by_head.mean(-1), uncertainty, ppo.uncertainty_coef)
-        return Answers(samples, scores.tolist(), uncertainty.tolist())
+        nats = negative_log_likelihoods(
+            self.trunk, samples, role, self.config.reward.token_budget, temperature=ppo.temperature, alive=alive
+        )
+        return Answers(samples, scores.tolist(), uncertainty.tolist(), nats)
 
     def gain(self, candidate: Answers, stable: Answers) -> Interval:
         gate = self.config.gate

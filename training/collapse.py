@@ -13,12 +13,12 @@ class Collapsed(RuntimeError):
         self.history = tuple(history)  # the iteration that collapsed comes last
 
 
-def collapse(config: PPOConfig, history: Sequence[Mapping[str, float]]) -> str | None:
+def collapse(config: PPOConfig, history: Sequence[Mapping[str, float]], when: str = "") -> str | None:
     """Why the last iteration of `history` is one too many, if it is. The first one, before any update, is the measure
-    of entropy and length: what is too little depends on the model and on what it is asked."""
+    of entropy and length: what is too little depends on the model and on what it is asked. `when` names the last."""
     first, now = history[0], history[-1]
     kl, entropy, length = "objective/kl", "objective/entropy", "completion/length"
-    when = f"at iteration {len(history)}"
+    when = when or f"at iteration {len(history)}"
     if now[kl] > config.collapse_kl:
         return f"KL to the reference is {now[kl]:.3g} nats per completion {when}, at most {config.collapse_kl:g}"
     for name, key, share in (

@@ -61,20 +61,21 @@ def _above(name: str, value: float, threshold: float) -> Check:
     return Check(name, value, ">", threshold, math.isfinite(value) and value > threshold)
 
 
-def checks_of(config: GateConfig, measured: Measured) -> tuple[Check, ...]:
+def checks_of(config: RoundConfig, measured: Measured) -> tuple[Check, ...]:
     """All that can be asked. What the candidate has come to prefer is told only: few rankings say little of it."""
-    candidate, stable = measured.candidate, measured.stable
+    gate, candidate, stable = config.gate, measured.candidate, measured.stable
     length_ratio, repetition_rise = candidate.length / stable.length, candidate.repetition - stable.repetition
     return (
-        _above("score gain, lower bound", measured.gain.low, config.min_score_gain_ci),
-        _at_most("KL to the reference", measured.kl, config.max_kl),
-        _at_most("length ratio, upper", length_ratio, config.max_length_ratio),
-        _at_least("length ratio, lower", length_ratio, config.min_length_ratio),
-        _at_most("repetition", candidate.repetition, config.max_repetition),
-        _at_most("repetition over the stable policy's", repetition_rise, config.max_repetition_rise),
+        _above("score gain, lower bound", measured.gain.low, gate.min_score_gain_ci),
+        _at_most("KL to the reference", measured.kl, gate.max_kl),
+        _at_most("length ratio, upper", length_ratio, gate.max_length_ratio),
+        _at_least("length ratio, lower", length_ratio, gate.min_length_ratio),
+        _at_least("entropy", candidate.entropy, config.ppo.collapse_entropy * stable.entropy),
+        _at_most("repetition", candidate.repetition, gate.max_repetition),
+        _at_most("repetition over the stable policy's", repetition_rise, gate.max_repetition_rise),
         _at_most("weights that are not finite", float(measured.bad_weights), 0.0),
-        right_enough(config, measured.accuracy),
-        *_tax(config, measured.imitation),
+        right_enough(gate, measured.accuracy),
+        *_tax(gate, measured.imitation),
     )
 
 
@@ -114,6 +115,6 @@ def judge(
     judge prove nothing.
     """
     measured = measure(Contest(config, trunk, eos_ids, stable, ref), held_out, progress)
-    checks = checks_of(config.gate, measured)
+    checks = checks_of(config, measured)
     progress("gate", STEPS, STEPS, measured.metrics)
     return GateReport(all(check.passed for check in checks), checks, measured.metrics)

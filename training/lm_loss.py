@@ -39,13 +39,14 @@ def negative_log_likelihoods(
     role: Role | None,
     token_budget: int,
     *,
+    temperature: float = 1.0,
     alive: Callable[[], None] = lambda: None,
 ) -> list[float]:
     """Of each completion given its prompt, in nats. `alive` is called after each batch."""
     found = [0.0] * len(samples)
     packed = bool(samples) and shares_prompts(trunk, max(map(len, samples)))
     for indices, batch in batches(trunk, samples, token_budget, packed=packed):
-        log_probs, _ = trunk.log_probs(trunk.lower(batch.input_ids, batch.attention_mask), batch, role)  # (B, C)
+        log_probs, _ = trunk.log_probs(trunk.lower(batch.input_ids, batch.attention_mask), batch, role, temperature)
         own = log_probs[batch.completion_mask].split([len(samples[i].completion_ids) for i in indices])
         for i, each in zip(indices, own, strict=True):
             found[i] = -each.sum().item()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from redis import Redis
 
@@ -32,7 +32,7 @@ from training.lessons import written_samples
 from training.models import Trunk
 from training.offline import of_ledger
 from training.optimization import OnProgress, silent
-from training.ppo import train_ppo
+from training.ppo import outcome, train_ppo
 from training.processes import in_processes, process_count
 from training.reward_models import RewardModel
 from training.run_directory import REPORT, WORDS, CannotTrain, Plan, PolicyReport, begun, clear, place
@@ -189,7 +189,7 @@ def ppo_on(
     """Improve a policy on prompts against a reward model and leave it in `out`; goes on where it was stopped.
 
     It begins as the adapter in `policy`, None = the base model, and that is what KL is measured from. `processes`: see
-    `process_count`. Raises CannotTrain before anything is trained.
+    `process_count`. Raises CannotTrain before anything is trained, and Collapsed when the policy is past saving.
     """
     if not data.prompts:
         raise CannotTrain(f"there is no prompt to practise on{_why(data.counts)}")
@@ -209,6 +209,10 @@ def ppo_on(
         with chosen_sampler(
             config.ppo, trunk, prompts, eos_ids=eos_ids, base_directory=model.base, processes=count
         ) as sampler:
+            options: dict[str, Any] = {
+                "eos_ids": eos_ids, "ref": "ref" if policy else None, "sampler": sampler, "weights": data.weights,
+                "seed": config.seed,
+            }  # fmt: skip
             found = in_processes(
                 count,
                 partial(bare_trunk, model.base, config),
@@ -216,17 +220,15 @@ def ppo_on(
                 config.ppo,
                 trunk,
                 prompts,
-                eos_ids=eos_ids,
                 checkpoint_dir=out / CHECKPOINTS,
                 metrics_dir=out,
                 progress=progress,
-                ref="ref" if policy else None,
-                sampler=sampler,
-                weights=data.weights,
-                seed=config.seed,
+                **options,
             )
+            alive = partial(progress, "ppo", config.ppo.iterations, config.ppo.iterations, {})
+            left = outcome(config.ppo, trunk, prompts, found.history, alive=alive, **options)
         report = PolicyReport(
-            **plan.model_dump(), counts=dict(data.counts), fitted={**found.last}, history=found.history
+            **plan.model_dump(), counts=dict(data.counts), fitted=found.last | left, history=found.history
         )
         _leave(out, trunk, report, model.base if merged else None)
     return report

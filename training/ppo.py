@@ -1,6 +1,6 @@
 """PPO (Schulman et al. 2017) of the policy adapter against the reward model, with a KL penalty to the reference."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -119,7 +119,7 @@ def train_ppo(
             set_rates(optimizer, *learning_rates(config, iteration))
             clock = PhaseClock()
             with clock("generate"), trunk.whole() if config.rollouts != "live" else nullcontext():
-                sampled = next(order).sampled(prompts, live, sampler, seed=seed * 1_000_003 + iteration, alive=alive)
+                sampled = next(order).sampled(prompts, live, sampler, seed=_noise(seed, iteration), alive=alive)
             with clock("observe"):
                 rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)
                 experiences = _experiences(config, trunk, rollouts, course.kl_coef)
@@ -143,6 +143,37 @@ def train_ppo(
     if course.average:
         trunk.load_state("policy", course.average)
     return PPOReport(len(course.history), tuple(course.history), tuple(course.timings))
+
+
+def outcome(
+    config: PPOConfig,
+    trunk: Trunk,
+    prompts: Sequence[Sequence[int]],
+    history: Sequence[dict[str, float]],
+    *,
+    eos_ids: frozenset[int],
+    alive: Callable[[], None],
+    ref: Role | None = None,
+    sampler: Sampler | None = None,
+    weights: Sequence[float] | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """What the policy does that `train_ppo` has left on fresh rollouts: those in its `history` are all from before an
+    update. It answers the prompts whose turn it would be; one process is enough. Raises Collapsed.
+    """
+    turn = next(islice(turns(config, weights or [1.0] * len(prompts), 0, seed), config.iterations, None))
+    sampler = sampler or own_sampler(trunk, config, eos_ids)
+    sampled = turn.sampled(prompts, (), sampler, seed=_noise(seed, config.iterations), alive=alive)
+    rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)
+    told = _about(_experiences(config, trunk, rollouts, kl_coef=0.0))
+    found = {name: value for name, value in told.items() if not name.startswith("ppo/")}
+    if (reason := collapse(config, [*history, found], "after the last update")) is not None:
+        raise Collapsed(reason, [*history, found])
+    return found
+
+
+def _noise(seed: int, iteration: int) -> int:
+    return seed * 1_000_003 + iteration
 
 
 def _experiences(config: PPOConfig, trunk: Trunk, rollouts: Sequence[Rollout], kl_coef: float) -> list[Experience]:

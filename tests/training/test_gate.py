@@ -159,15 +159,15 @@ def test_divergence_is_the_kl_of_the_distributions(perturbed: Trunk) -> None:
     assert divergence(perturbed, samples, "ref", 1.0, microbatch=1000) == pytest.approx(exact, rel=0.25)
 
 
-def answers(length: int, tokens: Sequence[int], score: float = 0.0) -> Answers:
-    return Answers([Sample((1,), tuple(tokens[:length]))] * 2, [score] * 2, [0.0] * 2)
+def answers(length: int, tokens: Sequence[int], score: float, nats: float) -> Answers:
+    return Answers([Sample((1,), tuple(tokens[:length]))] * 2, [score] * 2, [0.0] * 2, [nats] * 2)
 
 
 def test_all_checks_by_hand_with_their_signs() -> None:
     """Four tokens against eight; of four equal ones no 4-gram comes again, of eight 4 of 5; the rest is as given."""
     measured = Measured(
-        candidate=answers(4, [7] * 4, score=2.0),
-        stable=answers(8, [7] * 8, score=1.5),
+        candidate=answers(4, [7] * 4, score=2.0, nats=1.0),
+        stable=answers(8, [7] * 8, score=1.5, nats=24.0),
         gain=Interval(0.5, 0.25, 0.75),
         kl=3.0,
         accuracy=Interval(0.7, 0.6, 0.8),
@@ -175,12 +175,13 @@ def test_all_checks_by_hand_with_their_signs() -> None:
         agreement=Interval(0.3, 0.2, 0.4),
         bad_weights=0,
     )
-    found = checks_of(GateConfig(), measured)
+    found = checks_of(RoundConfig(ppo=PPOConfig(collapse_entropy=0.125)), measured)
     assert [(c.name, pytest.approx(c.value), c.sign, c.threshold, c.passed) for c in found] == [
         ("score gain, lower bound", 0.25, ">", 0.0, True),
         ("KL to the reference", 3.0, "<=", 20.0, True),
         ("length ratio, upper", 0.5, "<=", 2.0, True),
         ("length ratio, lower", 0.5, ">=", 0.1, True),
+        ("entropy", 0.25, ">=", 0.375, False),
         ("repetition", 0.0, "<=", 0.5, True),
         ("repetition over the stable policy's", -0.8, "<=", 0.1, True),
         ("weights that are not finite", 0.0, "<=", 0.0, True),
@@ -190,17 +191,29 @@ def test_all_checks_by_hand_with_their_signs() -> None:
     few = dataclasses.replace(measured, imitation=dataclasses.replace(measured.imitation, prompts=5))
     none = dataclasses.replace(measured, imitation=None)
     for unknown in (few, none):
-        assert [check for check in checks_of(GateConfig(), unknown) if check.name == TAX] == []
+        assert [check for check in checks_of(RoundConfig(), unknown) if check.name == TAX] == []
     assert few.metrics["gate/lm_loss_rise"] == 0.5 and none.metrics["gate/demonstrations"] == 0
 
 
-def nats(trunk: Trunk, sample: Sample, role: Role | None) -> float:
+def nats(trunk: Trunk, sample: Sample, role: Role | None, temperature: float = 1.0) -> float:
     """By whole logits of one sample."""
     trunk._activate(role)
     with torch.no_grad():
         log_probs = trunk.model(input_ids=torch.tensor([sample.prompt_ids + sample.completion_ids])).logits[0]
     first = len(sample.prompt_ids)
-    return -sum(log_probs.log_softmax(-1)[first + i - 1, t].item() for i, t in enumerate(sample.completion_ids))
+    log_probs = (log_probs / temperature).log_softmax(-1)
+    return -sum(log_probs[first + i - 1, t].item() for i, t in enumerate(sample.completion_ids))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_entropy_is_that_of_what_each_said_as_it_was_sampled(perturbed: Trunk, temperature: float) -> None:
+    contest = Contest(RoundConfig(ppo=PPOConfig(max_new_tokens=6, temperature=temperature)), perturbed, EOS)
+    roles: tuple[Role | None, ...] = ("policy", None)
+    for role in roles:
+        found = contest.answers(role, PROMPTS, lambda: None)
+        tokens = sum(len(sample.completion_ids) for sample in found.samples)
+        want = sum(nats(perturbed, sample, role, temperature) for sample in found.samples) / tokens
+        assert found.entropy == pytest.approx(want, abs=1e-5)
 
 
 def test_the_alignment_tax_is_the_rise_of_the_loss_per_token(perturbed: Trunk) -> None:

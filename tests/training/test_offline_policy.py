@@ -14,6 +14,7 @@ from feedback.judgements import Demonstration
 from feedback.records import Message
 from tests.training.people import SHAPE, People, file_of, planted
 from training import offline, offline_policy
+from training.collapse import Collapsed
 from training.config import RoundConfig
 from training.data import Sample, encode_chat, encode_demonstration
 from training.datafile import BadLines
@@ -172,6 +173,19 @@ def test_ppo_begins_as_the_policy_that_it_is_given_and_measures_kl_from_it(
     assert report.counts["prompts"] == 6
     again = offline_policy.opposed(model, policy_in(tmp_path / "ppo", base_directory), CONFIG)
     assert not all(torch.equal(again.state("policy")[name], tensor) for name, tensor in states[0].items())
+
+
+def test_the_policy_that_is_left_is_told_of_and_held_to_the_bounds(
+    practice: Practice, model: RewardModel, tmp_path: Path
+) -> None:
+    once = replace(CONFIG, ppo=replace(CONFIG.ppo, iterations=1))
+    report = ppo_on(practice, model, tmp_path / "left", once)
+    assert report.history[0]["objective/kl"] == pytest.approx(0, abs=1e-6)
+    assert report.fitted["objective/kl"] > 1e-3 and report.fitted["ppo/steps"] > 0
+    strict = replace(once, ppo=replace(once.ppo, collapse_kl=report.fitted["objective/kl"] / 2))
+    with pytest.raises(Collapsed, match="after the last update"):
+        ppo_on(practice, model, tmp_path / "lost", strict)
+    assert not (tmp_path / "lost" / REPORT).exists() and not (tmp_path / "lost" / POLICY).exists()
 
 
 def ppo_on(

@@ -6,12 +6,13 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from training.collapse import Collapsed
 from training.config import AdapterConfig, PPOConfig
 from training.data import Sample, collate
 from training.experience import Experience, estimate_advantages
 from training.models import Trunk
 from training.optimization import NonFinite
-from training.ppo import learning_rates, train_ppo
+from training.ppo import learning_rates, outcome, train_ppo
 from training.ppo_update import StalePolicy, update
 from training.rollout import Rollout, Sampled, observe, observed, own_sampler, sample_completions
 from training.telemetry import rollout_metrics
@@ -367,3 +368,22 @@ def test_an_update_that_runs_away_ends_early(perturbed: Trunk) -> None:
     metrics = update(config, perturbed, optimizer, experience(perturbed, config), seed=0, iteration=0, alive=quiet)
     assert metrics["ppo/steps"] < 100
     assert metrics["ppo/approxkl_last"] > 0.01
+
+
+def test_the_policy_that_is_left_is_held_to_the_bounds(trunk: Trunk, tmp_path: Path) -> None:
+    """One iteration, whose KL is of before its only update: 0."""
+    with torch.no_grad():
+        trunk.heads["reward"].weight.copy_(torch.randn(32, generator=torch.Generator().manual_seed(7)))
+    config = dataclasses.replace(CONFIG, iterations=1, learning_rate=0.3, kl_coef=0.0, max_kl_step=1e9)
+    history = train_ppo(config, trunk, PROMPTS, eos_ids=EOS, checkpoint_dir=tmp_path).history
+    told = outcome(config, trunk, PROMPTS, history, eos_ids=EOS, alive=quiet)
+    sampled = own_sampler(trunk, config, EOS)(PROMPTS * 100, seed=5, alive=quiet)
+    found = rollout_metrics(observed(config, trunk, sampled, eos_ids=EOS))
+    assert history[-1]["objective/kl"] == 0
+    for name in ("objective/kl", "objective/entropy"):
+        assert told[name] == pytest.approx(found[name], rel=0.3)
+    assert told["objective/kl"] > 1 and not any(name.startswith("ppo/") for name in told)
+    with pytest.raises(Collapsed, match="nats per completion after the last update, at most 1") as caught:
+        strict = dataclasses.replace(config, collapse_kl=1.0)
+        outcome(strict, trunk, PROMPTS, history, eos_ids=EOS, alive=quiet)
+    assert caught.value.history == (*history, told)
