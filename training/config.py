@@ -145,9 +145,7 @@ class PPOConfig(AdapterConfig):
     temperature: float = 1.0  # of sampling, and of the old, new and reference log-probs alike
     epochs: int = 2  # passes over the rollouts of one iteration
     minibatch: int = 16  # rollouts per optimizer step
-    microbatch: int = (
-        16  # rollouts per forward and backward of all processes; bounds memory, does not change the result
-    )
+    microbatch: int = 8  # of those per forward and backward, in all processes; bounds memory, changes no result
     learning_rate: float = 1e-3  # Adam, policy adapter; falls to 0 over the iterations
     value_learning_rate: float = 1e-3  # Adam, value adapter and head
     kl_coef: float = 0.1  # weight of the KL penalty

@@ -121,7 +121,9 @@ def train_ppo(
             with clock("generate"), trunk.whole() if config.rollouts != "live" else nullcontext():
                 sampled = next(order).sampled(prompts, live, sampler, seed=_noise(seed, iteration), alive=alive)
             with clock("observe"):
-                rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)
+                rollouts = observed(
+                    config, trunk, sampled, eos_ids=eos_ids, ref=ref, seed=seed, iteration=iteration, alive=alive
+                )
                 experiences = _experiences(config, trunk, rollouts, course.kl_coef)
             metrics = _about(experiences) | {"objective/kl_coef": course.kl_coef}
             with clock("update"):

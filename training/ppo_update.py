@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from training.config import PPOConfig
-from training.data import Sample, collate, endless, length_bucketed, shuffled
+from training.data import Sample, collate, endless, length_bucketed
 from training.experience import Experience
 from training.losses import kl_loss, language_model_loss, ppo_policy_loss, value_clip_fraction, value_loss
+from training.minibatches import redrawn
 from training.models import Trunk
 from training.optimization import clip_gradients, follow, require_finite
 from training.parallel import share, sum_gradients, summed
@@ -113,36 +114,49 @@ def update(
 ) -> dict[str, float]:
     """All epochs over the rollouts of one iteration; stops early when the policy has moved `max_kl_step` away.
 
-    `ptx` are demonstrations to mix in; `average` follows the policy's weights, in place.
+    `ptx` are demonstrations to mix in; `average` follows the policy's weights, in place. The metrics are those of the
+    steps taken, save `ppo/approxkl_last`: how far the policy was when it was last looked at.
     """
-    per_step = config.minibatch // config.microbatch
     demonstrations = _ptx_batches(config, ptx, seed, iteration) if ptx and config.ptx_coef > 0 else None
-    steps: list[dict[str, float]] = []
-    for epoch in range(config.epochs):
-        order = shuffled(len(experiences), seed, iteration * config.epochs + epoch)
-        for start in range(0, len(order), per_step):
-            optimizer.zero_grad()
-            metrics = _minibatch(config, trunk, [experiences[i] for i in order[start : start + per_step]])
-            if demonstrations is not None:
-                metrics["ppo/ptx_loss"] = ptx_gradients(config, trunk, next(demonstrations))
-            metrics = summed(metrics)
-            require_finite("ppo", iteration, **{name.replace("/", "_"): x for name, x in metrics.items()})
-            if not steps:
-                _require_on_policy(metrics)
-            steps.append(metrics)
-            if metrics["ppo/approxkl"] > config.max_kl_step:
-                return _averages(steps)
-            sum_gradients([p for role in TRAINED for p in trunk.parameters(role).values()])
-            for role in TRAINED:  # apart, so that the value's gradients cannot scale down the policy's
-                parameters = trunk.parameters(role).values()
-                clip_gradients(parameters, config.max_grad_norm, stage="ppo", step=iteration)
-            optimizer.step()
-            if average is not None and config.ema_decay is not None:
-                follow(average, trunk.parameters("policy"), config.ema_decay)
-            alive()
-    return _averages(steps)
+    taken: list[dict[str, float]] = []
+    for minibatch in _minibatches(config, experiences, seed, iteration):
+        optimizer.zero_grad()
+        metrics = _minibatch(config, trunk, minibatch)
+        if demonstrations is not None:
+            metrics["ppo/ptx_loss"] = ptx_gradients(config, trunk, next(demonstrations))
+        metrics = summed(metrics)
+        require_finite("ppo", iteration, **{name.replace("/", "_"): x for name, x in metrics.items()})
+        if not taken:
+            _require_on_policy(metrics)
+        if metrics["ppo/approxkl"] > config.max_kl_step:
+            break
+        _step(config, trunk, optimizer, iteration)
+        taken.append(metrics)
+        if average is not None and config.ema_decay is not None:
+            follow(average, trunk.parameters("policy"), config.ema_decay)
+        alive()
+    told = {"ppo/steps": float(len(taken)), "ppo/approxkl_last": metrics["ppo/approxkl"]}
+    return _averages(taken or [metrics]) | told
+
+
+def _minibatches(
+    config: PPOConfig, experiences: Sequence[Experience], seed: int, iteration: int
+) -> Iterator[Sequence[Experience]]:
+    """Of all epochs, in microbatches. Those of the first are left as they were observed: computed in the same way, the
+    log-probs are the old ones to the last bit, also in bf16."""
+    per_step = config.minibatch // config.microbatch
+    yield from (experiences[start : start + per_step] for start in range(0, len(experiences), per_step))
+    for epoch in range(iteration * config.epochs + 1, (iteration + 1) * config.epochs):
+        yield from redrawn(experiences, config.minibatch, config.microbatch, seed, epoch)
+
+
+def _step(config: PPOConfig, trunk: Trunk, optimizer: torch.optim.Optimizer, iteration: int) -> None:
+    """One of the optimizer, by the gradients of all processes."""
+    sum_gradients([p for role in TRAINED for p in trunk.parameters(role).values()])
+    for role in TRAINED:  # apart, so that the value's gradients cannot scale down the policy's
+        clip_gradients(trunk.parameters(role).values(), config.max_grad_norm, stage="ppo", step=iteration)
+    optimizer.step()
 
 
 def _averages(steps: Sequence[dict[str, float]]) -> dict[str, float]:
-    means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
-    return means | {"ppo/steps": float(len(steps)), "ppo/approxkl_last": steps[-1]["ppo/approxkl"]}
+    return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}

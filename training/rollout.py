@@ -13,6 +13,7 @@ from torch import Tensor
 from training.config import PPOConfig
 from training.data import Batch, Sample, collate, length_bucketed
 from training.decoding import at_once, decoder
+from training.minibatches import drawn
 from training.models import Trunk
 from training.parallel import gathered, share
 from training.roles import Role
@@ -221,17 +222,23 @@ def observed(
     *,
     eos_ids: frozenset[int],
     ref: Role | None = None,
+    seed: int = 0,
+    iteration: int = 0,
     alive: Callable[[], None] = lambda: None,
 ) -> list[Rollout]:
-    """Completions in microbatches of like length. `alive` is called after each part of the work.
+    """Completions in the microbatches of their first epoch. `alive` is called after each part of the work.
 
     Of several processes each observes its share of every microbatch.
     """
+    alone = all(item.log_probs is None for item in sampled)
     rollouts = []
-    for number, indices in enumerate(length_bucketed([len(item.sample) for item in sampled], config.microbatch)):
-        chosen = [sampled[i] for i in share(indices, number * config.microbatch)]
-        rollouts.append(observe(trunk, chosen, eos_ids=eos_ids, temperature=config.temperature, ref=ref))
-        alive()
+    for minibatch in drawn([len(item.sample) for item in sampled], config.minibatch, seed, iteration * config.epochs):
+        for start in range(0, len(minibatch), config.microbatch):
+            chosen = [sampled[i] for i in share(minibatch[start : start + config.microbatch], start)]
+            found = observe(trunk, chosen, eos_ids=eos_ids, temperature=config.temperature, ref=ref)
+            own = found.behaviour_log_probs is None and not alone  # beside others', which are given
+            rollouts.append(replace(found, behaviour_log_probs=found.log_probs) if own else found)
+            alive()
     return rollouts
 
 
