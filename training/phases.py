@@ -25,11 +25,12 @@ class PhaseClock:
         finally:
             self.seconds[phase] += self._now() - start
 
-    def metrics(self, tokens: float) -> dict[str, float]:
+    def metrics(self, tokens: float, **own: float) -> dict[str, float]:
         """Seconds by phase, and how many of an iteration's `tokens` went through each of them a second.
 
-        The numerator is the same for all: 1 / rate adds up over the phases to 1 / rate of the whole.
+        `own` are the tokens of phases that not all of them went through. Where the numerator is the same for all,
+        1 / rate adds up over the phases to 1 / rate of the whole.
         """
         seconds = {f"seconds/{phase}": took for phase, took in self.seconds.items()}
-        rates = {f"tokens_per_s/{phase}": tokens / took for phase, took in self.seconds.items() if took > 0}
-        return seconds | rates
+        timed = [(phase, took) for phase, took in self.seconds.items() if took > 0]
+        return seconds | {f"tokens_per_s/{phase}": own.get(phase, tokens) / took for phase, took in timed}

@@ -1,7 +1,7 @@
 """PPO (Schulman et al. 2017) of the policy adapter against the reward model, with a KL penalty to the reference."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from training.collapse import Collapsed, collapse
 from training.config import PPOConfig
 from training.data import Sample
 from training.experience import Experience, estimate_advantages, read_after_ends
-from training.live import turns
+from training.live import Turn, turns
 from training.metrics_log import MetricsLog
 from training.models import Trunk
 from training.optimization import OnProgress, require_finite, restore, set_rates, share_of_rate, silent, snapshot
@@ -117,9 +117,9 @@ def train_ppo(
                 progress("ppo", done, config.iterations, {})
 
             set_rates(optimizer, *learning_rates(config, iteration))
-            clock = PhaseClock()
-            with clock("generate"), trunk.whole() if config.rollouts != "live" else nullcontext():
-                sampled = next(order).sampled(prompts, live, sampler, seed=_noise(seed, iteration), alive=alive)
+            turn, clock = next(order), PhaseClock()
+            with _writing(turn, trunk, clock):
+                sampled = turn.sampled(prompts, live, sampler, seed=_noise(seed, iteration), alive=alive)
             with clock("observe"):
                 rollouts = observed(
                     config, trunk, sampled, eos_ids=eos_ids, ref=ref, seed=seed, iteration=iteration, alive=alive
@@ -133,7 +133,7 @@ def train_ppo(
                 )  # fmt: skip
             require_finite("ppo", iteration, **{name.replace("/", "_"): x for name, x in metrics.items()})
             course.history.append(metrics)
-            course.timings.append(clock.metrics(metrics["completion/length"] * len(sampled)))
+            course.timings.append(clock.metrics(_tokens(sampled), generate=_tokens(sampled[len(turn.live) :])))
             if log is not None:
                 log.append(metrics | course.timings[-1])
             if (reason := collapse(config, course.history)) is not None:
@@ -176,6 +176,20 @@ def outcome(
 
 def _noise(seed: int, iteration: int) -> int:
     return seed * 1_000_003 + iteration
+
+
+def _tokens(sampled: Sequence[Sampled]) -> int:
+    return sum(len(item.sample.completion_ids) for item in sampled)
+
+
+@contextmanager
+def _writing(turn: Turn, trunk: Trunk, clock: PhaseClock) -> Iterator[None]:
+    """Around what writes a turn's fresh completions, which takes all of the base; no phase where there are none."""
+    if not turn.fresh:
+        yield
+        return
+    with clock("generate"), trunk.whole():
+        yield
 
 
 def _experiences(config: PPOConfig, trunk: Trunk, rollouts: Sequence[Rollout], kl_coef: float) -> list[Experience]:

@@ -80,6 +80,7 @@ def received(trunk: Trunk, count: int, config: PPOConfig) -> list[Sampled]:
 
 def test_live_iterations_write_nothing_and_mixed_ones_what_is_missing(tiny_trunk: Maker, tmp_path: Path) -> None:
     asked: list[int] = []
+    tokens: list[int] = []
 
     def train(rollouts: str) -> PPOReport:
         trunk = tiny_trunk(perturbed=True)
@@ -88,16 +89,22 @@ def test_live_iterations_write_nothing_and_mixed_ones_what_is_missing(tiny_trunk
 
         def sampler(prompts: Sequence[Sequence[int]], *, seed: int, alive: Callable[[], None]) -> Sequence[Sampled]:
             asked.append(len(prompts))
-            return own(prompts, seed=seed, alive=alive)
+            written = own(prompts, seed=seed, alive=alive)
+            tokens.append(sum(len(each.sample.completion_ids) for each in written))
+            return written
 
         config = PPOConfig.from_dict({**CONFIG.to_dict(), "rollouts": rollouts})
         where = {"checkpoint_dir": tmp_path / rollouts, "sampler": sampler, "live": live}
         return train_ppo(config, trunk, PROMPTS, eos_ids=EOS, **where)  # type: ignore[arg-type]
 
-    assert train("live").iterations == 2
-    assert asked == []
-    train("mix")
+    told = train("live")
+    assert told.iterations == 2 and asked == []
+    assert not any("generate" in name for timings in told.timings for name in timings)
+    told = train("mix")
     assert asked == [4, 4]
+    for metrics, timings, written in zip(told.history, told.timings, tokens, strict=True):
+        for phase, count in (("generate", written), ("update", 8 * metrics["completion/length"])):
+            assert timings[f"seconds/{phase}"] * timings[f"tokens_per_s/{phase}"] == pytest.approx(count)
 
 
 def test_prompts_are_asked_as_often_as_their_weights_say(trunk: Trunk, tmp_path: Path) -> None:

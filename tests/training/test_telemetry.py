@@ -163,6 +163,7 @@ def test_phases_add_up() -> None:
     for phase in ("generate", "observe", "generate"):
         with clock(phase):
             pass
+    assert clock.metrics(80, generate=60)["tokens_per_s/generate"] == 15
     assert clock.metrics(80) == {
         "seconds/generate": 4, "seconds/observe": 1, "tokens_per_s/generate": 20, "tokens_per_s/observe": 80,
     }  # fmt: skip
