@@ -19,7 +19,7 @@ def sft(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in ("epochs", "learning_rate")}
     config = configured("sft", given, here.overrides(arguments), arguments.seed)
     base = here.base() if arguments.file else here.base_of_ledger()
-    prepare(config.seed)
+    prepare(config.seed, beside_engine=here.serves())
     with ProgressLine() as progress:
         lines = Lines(arguments.file, progress)
         data = demonstrations(arguments, here, base, config, lines)
@@ -58,7 +58,7 @@ def ppo(arguments: argparse.Namespace) -> int:
     model = here.model(arguments.reward)
     config = opposed(arguments, here, model)
     policy = policy_in(arguments.policy, None if arguments.base else model.base) if arguments.policy else None
-    prepare(config.seed)
+    prepare(config.seed, beside_engine=here.serves())
     with ProgressLine() as progress:
         lines = Lines(arguments.file, progress)
         data = practice(arguments, here, model, config, lines)

@@ -47,14 +47,15 @@ def run(name: str, job: Job) -> dict[str, Any]:
         raise StageFailed(str(error)) from error
 
 
-def prepare(seed: int) -> None:
+def prepare(seed: int, *, beside_engine: bool = True) -> None:
     """This process for training."""
     logging.disable_progress_bar()
-    torch.set_num_threads(training_threads(len(os.sched_getaffinity(0))))
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads_beside_engine(cores) if beside_engine else cores)
     torch.manual_seed(seed)
 
 
-def training_threads(cores: int) -> int:
+def threads_beside_engine(cores: int) -> int:
     """Half the cores of a small machine, all of a large one.
 
     The engine works on the same cores, and a thread that waits at a barrier for one that was preempted makes two

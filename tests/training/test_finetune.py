@@ -1,12 +1,14 @@
 """`python -m training.finetune` in this process: on files and on a ledger, and what it says when it cannot."""
 
 import json
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from feedback.archive import Archive
 from feedback.erasure import Eraser
@@ -145,6 +147,22 @@ def test_nothing_goes_on_with_what_was_erased(
     Eraser(Archive(people.ledger)).person("bob")
     assert installed("ppo", *arguments) == 2
     assert "was begun with prompts of which some were erased: remove it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("serves", "threads"), [(True, 1), (False, 2)])
+def test_half_of_few_cores_only_where_an_engine_serves(
+    serves: bool, threads: int, command: Command, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two cores; whatever else is wrong is found out later."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    with socket.create_server(("127.0.0.1", 0)) as engine:
+        port = engine.getsockname()[1]
+        if not serves:
+            engine.close()
+        monkeypatch.setenv("RATCHET_ENGINE_PORT", str(port))
+        few = file_of(tmp_path / "few.jsonl", [b'{"\n'])
+        assert command("sft", "--out", tmp_path / "o", "--from", few, "--base", finished / "base") == 2
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(
