@@ -40,6 +40,7 @@ from training.samplers import chosen_sampler
 from training.sft import train_sft
 from training.stages import TextEncoder
 from training.version import stop_tokens
+from training.vllm_needed import vllm_missing
 from training.workspace import CHECKPOINTS
 
 POLICY, PROMPTS = "policy", "prompts.json"
@@ -193,7 +194,8 @@ def ppo_on(
     """
     if not data.prompts:
         raise CannotTrain(f"there is no prompt to practise on{_why(data.counts)}")
-    _require_possible(config.ppo)
+    count = process_count(processes, config.ppo.microbatch)
+    _require_possible(config.ppo, count)
     given = {WORDS["reward"].makes: _digest_of(model.directory)}
     plan = Plan(
         stage="ppo", base=str(model.base), config={"ppo": config.ppo.to_dict()}, seed=config.seed, source=source,
@@ -205,7 +207,7 @@ def ppo_on(
             (out / CHECKPOINTS).mkdir(exist_ok=True)
             place(out / CHECKPOINTS / PROMPTS, Kept(**data._asdict()))
         trunk = opposed(model, policy, config)
-        prompts, eos_ids, count = data.prompts, stop_tokens(trunk), process_count(processes, config.ppo.microbatch)
+        prompts, eos_ids = data.prompts, stop_tokens(trunk)
         with chosen_sampler(
             config.ppo, trunk, prompts, eos_ids=eos_ids, base_directory=model.base, processes=count
         ) as sampler:
@@ -232,12 +234,17 @@ def ppo_on(
     return report
 
 
-def _require_possible(config: PPOConfig) -> None:
-    """Raises CannotTrain when it wants what only a round has: an option that is passed over would be a false report."""
+def _require_possible(config: PPOConfig, processes: int) -> None:
+    """Raises CannotTrain when it wants what only a round has, or a vLLM that cannot be had.
+
+    An option that is passed over would be a false report.
+    """
     if config.rollouts != "fresh":
         raise CannotTrain(f'ppo.rollouts is "{config.rollouts}": only rounds learn from what people received')
     if config.ptx_coef > 0:
         raise CannotTrain(f"ppo.ptx_coef is {config.ptx_coef:g}: only rounds have demonstrations beside the prompts")
+    if (reason := vllm_missing(config, processes)) is not None:
+        raise CannotTrain(reason)
 
 
 def opposed(model: RewardModel, policy: Path | None, config: RoundConfig) -> Trunk:

@@ -245,6 +245,9 @@ def test_what_cannot_be_trained_is_said_before(
             ppo_on(
                 practice, model, tmp_path / "a", RoundConfig.from_dict({**CONFIG.to_dict(), "ppo": {**PPO, **wanted}})
             )
+    insists = replace(CONFIG, ppo=replace(CONFIG.ppo, sampler="vllm"))
+    with pytest.raises(CannotTrain, match="of 2 processes that train each samples its own share"):
+        ppo_on(practice, model, tmp_path / "a", insists, processes=2)
     assert not (tmp_path / "a").exists()
     sft = tmp_path / "sft"
     narrow = RoundConfig.from_dict({stage: {**SHAPE, "lora_rank": 2} for stage in ("sft", "reward", "ppo")})
