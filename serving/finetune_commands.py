@@ -67,6 +67,9 @@ def train_sft(
     found = answer(settings_as_started(home), TRAINING, "sft", *arguments)
     fitted = found["fitted"]
     loss = f"loss {fitted['first_loss']:.3f} -> {fitted['last_loss']:.3f} nats per token in {fitted['steps']} steps"
+    if fitted["held_out"]:
+        before, after = fitted["held_out_before"], fitted["held_out_after"]
+        loss += f", {before:.3f} -> {after:.3f} on {fitted['held_out']} held out"
     show(found, f"{found['counts']['demonstrations']} demonstrations, {loss}", as_json)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from training import command, offline_policy
 from training.command import Here, Lines, configured, resumable, told
 from training.config import RoundConfig
+from training.demonstrations import Demonstrations, demonstrations_of_file, demonstrations_of_ledger
 from training.learning import prepare
-from training.offline_policy import Demonstrations, Practice, policy_in
+from training.offline_policy import Practice, policy_in
 from training.progress_line import ProgressLine
 from training.reward_models import RewardModel
 
@@ -42,14 +43,12 @@ def demonstrations(
 ) -> Demonstrations:
     """Of the file; or of the ledger, as it was when the run was begun."""
     if arguments.file:
-        return offline_policy.demonstrations_of_file(
+        return demonstrations_of_file(
             arguments.file, arguments.format, base=base, on_lines=lines, strict=arguments.strict
         )
     lines.progress.show("reading the ledger")
     watermark = here.watermark(arguments.out)
-    return offline_policy.demonstrations_of_ledger(
-        here.settings, here.redis(), base=base, config=config, watermark=watermark
-    )
+    return demonstrations_of_ledger(here.settings, here.redis(), base=base, config=config, watermark=watermark)
 
 
 def ppo(arguments: argparse.Namespace) -> int:
@@ -78,7 +77,10 @@ def ppo(arguments: argparse.Namespace) -> int:
 
 
 def opposed(arguments: argparse.Namespace, here: Here, model: RewardModel) -> RoundConfig:
-    """Of the policy; its adapter has the reward model's form, since they stand on one trunk."""
+    """Of the policy; its adapter has the reward model's form, since they stand on one trunk.
+
+    Raises ValueError where the config file wants another: it would be passed over.
+    """
     overrides = {**here.overrides(arguments), "reward": model.config.to_dict()}
     given = {name: getattr(arguments, name) for name in ("iterations", "kl_coef", "learning_rate", "max_new_tokens")}
     return configured("ppo", given, overrides, arguments.seed, shape="reward")
