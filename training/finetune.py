@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training import command, offline_policy
 from training.command import Here, Lines, configured, resumable, told
-from training.config import RoundConfig
+from training.config import SHAPE, RoundConfig
 from training.demonstrations import Demonstrations, demonstrations_of_file, demonstrations_of_ledger
 from training.learning import prepare
 from training.offline_policy import Practice, policy_in
@@ -82,8 +82,17 @@ def opposed(arguments: argparse.Namespace, here: Here, model: RewardModel) -> Ro
     Raises ValueError where the config file wants another: it would be passed over.
     """
     overrides = {**here.overrides(arguments), "reward": model.config.to_dict()}
+    _require_shape(overrides.get("ppo"), model)
     given = {name: getattr(arguments, name) for name in ("iterations", "kl_coef", "learning_rate", "max_new_tokens")}
     return configured("ppo", given, overrides, arguments.seed, shape="reward")
+
+
+def _require_shape(ppo: object, model: RewardModel) -> None:
+    asked = ppo if isinstance(ppo, dict) else {}  # which is complained of elsewhere
+    others = [name for name in SHAPE if name in asked and asked[name] != getattr(model.config, name)]
+    if others:
+        wanted, found = (", ".join(f"{name} {of[name]}" for name in others) for of in (asked, vars(model.config)))
+        raise ValueError(f"config: ppo has {wanted}, but the reward model {found}, and both stand on one trunk")
 
 
 def practice(

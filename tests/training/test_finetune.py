@@ -180,6 +180,11 @@ def test_half_of_few_cores_only_where_an_engine_serves(
         ("ppo --out {tmp}/o --prompts {few} --reward 3", "there is no installation in {tmp}/home"),
         ("ppo --out {tmp}/o --prompts {few} --reward {rm} --policy {tmp}", "{tmp} holds no finished policy: `ratchet"),
         ("ppo --out {tmp}/o --prompts {few} --reward {rm} --iterations 0", "config: ppo"),
+        (
+            "ppo --out {tmp}/o --prompts {few} --reward {rm} --config {other}",
+            "config: ppo has lora_rank 5, lora_layers None, but the reward model lora_rank 8, lora_layers 2, and both",
+        ),
+        ("ppo --out {tmp}/o --prompts {few} --reward {rm} --config {odd}", "config: sft, reward and ppo must be JSON"),
         ("ppo --out {tmp}/o --prompts {few} --reward {rm} --format csv", "format must be one of arena, auto"),
         ("ppo --out {tmp}/o --prompts {few} --reward {rm} --strict", "{few}, line 5: the line is not JSON"),
         ("ppo --out {tmp}/o --prompts {few} --reward {rm} --max-new-tokens 500", "there is no prompt to practise on ("),
@@ -191,7 +196,10 @@ def test_faults_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     few = file_of(tmp_path / "few.jsonl", [*planted(4), b'{"\n'])
-    places = {"tmp": tmp_path, "base": finished / "base", "few": few, "rm": finished / "rm"}
+    shape = {"lora_rank": 5, "lora_alpha": SHAPE["lora_alpha"], "lora_layers": None}
+    other = file_of(tmp_path / "other.json", [{"ppo": {**PPO, **shape}}])
+    odd = file_of(tmp_path / "odd.json", [{"ppo": 3}])
+    places = {"other": other, "odd": odd, "tmp": tmp_path, "base": finished / "base", "few": few, "rm": finished / "rm"}
     name, *rest = arguments.format(**places).split()
     assert command(name, *rest) == 2
     told = capsys.readouterr()
