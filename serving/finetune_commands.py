@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from feedback import defaults
 from feedback.exchange.formats import FORMATS
 from serving.commands import AsJson, Home, OneLineErrors
 from serving.installation import settings_as_started
@@ -16,7 +17,6 @@ from serving.training_child import (
     Config,
     File,
     Format,
-    LearningRate,
     Out,
     Seed,
     Strict,
@@ -50,8 +50,10 @@ def train_sft(
     format: Format = AUTO,
     base: Base = None,
     config: Config = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the demonstrations.")] = None,
-    learning_rate: LearningRate = None,
+    epochs: Annotated[
+        int | None, typer.Option(help=f"Passes over the demonstrations (default: {defaults.SFT_EPOCHS})")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help=f"Adam's (default: {defaults.SFT_RATE})")] = None,
     seed: Seed = None,
     merged: Merged = False,
     strict: Strict = False,
@@ -67,6 +69,9 @@ def train_sft(
     found = answer(settings_as_started(home), TRAINING, "sft", *arguments)
     fitted = found["fitted"]
     loss = f"loss {fitted['first_loss']:.3f} -> {fitted['last_loss']:.3f} nats per token in {fitted['steps']} steps"
+    if fitted["held_out"]:
+        before, after = fitted["held_out_before"], fitted["held_out_after"]
+        loss += f", {before:.3f} -> {after:.3f} on {fitted['held_out']} held out"
     show(found, f"{found['counts']['demonstrations']} demonstrations, {loss}", as_json)
 
 
@@ -96,10 +101,16 @@ def train_ppo(
         Path | None, typer.Option(help="Directory of the base model (default: what the reward model was trained on)")
     ] = None,
     config: Config = None,
-    iterations: Annotated[int | None, typer.Option(help="Turns of sampling and updating.")] = None,
-    kl_coef: Annotated[float | None, typer.Option(help="Weight of the KL from the policy to begin with.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Of a completion.")] = None,
-    learning_rate: LearningRate = None,
+    iterations: Annotated[
+        int | None, typer.Option(help=f"Turns of sampling and updating (default: {defaults.PPO_ITERATIONS})")
+    ] = None,
+    kl_coef: Annotated[
+        float | None, typer.Option(help=f"Weight of the KL from the policy to begin with (default: {defaults.KL_COEF})")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help=f"Of a completion (default: {defaults.MAX_NEW_TOKENS})")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help=f"Adam's (default: {defaults.PPO_RATE})")] = None,
     seed: Seed = None,
     merged: Merged = False,
     strict: Strict = False,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from feedback import defaults
 from feedback.fit import Fit, RatingFit
 from serving.commands import AsJson, Failure, Home, OneLineErrors, console
 from serving.installation import settings_as_started
@@ -20,7 +21,6 @@ from serving.training_child import (
     Config,
     File,
     Format,
-    LearningRate,
     Out,
     Seed,
     Strict,
@@ -53,12 +53,21 @@ def train(
     format: Format = AUTO,
     base: Base = None,
     config: Config = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the judgements.")] = None,
-    learning_rate: LearningRate = None,
-    held_out: Annotated[float | None, typer.Option(help="Share of prompts that only measure (default: 0.2)")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help=f"Passes over the judgements (default: {defaults.REWARD_EPOCHS})")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help=f"Adam's (default: {defaults.REWARD_RATE})")] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option(help=f"Share of prompts that only measure (default: {defaults.HELD_OUT_FRACTION})"),
+    ] = None,
     seed: Seed = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Train all weights of the layers, not a LoRA adapter (learning rate: 1e-5)")
+        bool,
+        typer.Option(
+            "--full",
+            help=f"Train all weights of the layers, not a LoRA adapter (learning rate: {defaults.FULL_REWARD_RATE})",
+        ),
     ] = False,
     classifier: Annotated[bool, typer.Option("--classifier", help="Also write DIR/classifier, for others.")] = False,
     strict: Strict = False,

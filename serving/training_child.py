@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from feedback import defaults
 from feedback.exchange.formats import FORMATS, UnknownFormat
 from feedback.settings import Settings
 from serving.commands import Failure
@@ -30,8 +31,9 @@ Base = Annotated[Path | None, typer.Option(help="Directory of the base model (de
 Config = Annotated[
     Path | None, typer.Option(help="JSON like round.json (default: the defaults; for the ledger its round.json)")
 ]
-LearningRate = Annotated[float | None, typer.Option(help="Adam's.")]
-Seed = Annotated[int | None, typer.Option(help="Of the order and of the weights to begin with.")]
+Seed = Annotated[
+    int | None, typer.Option(help=f"Of the order and of the weights to begin with (default: {defaults.SEED})")
+]
 
 
 def check(file: Path | None, format: str, known: Collection[str] = FORMATS) -> None:

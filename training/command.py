@@ -6,11 +6,13 @@ Progress and what is wrong with lines go to stderr; stdout holds a JSON object, 
 import argparse
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from redis import Redis
@@ -20,7 +22,7 @@ from feedback.exchange.reading import Rejected
 from feedback.manifest import BrokenPolicy, version_number
 from feedback.records import Record
 from feedback.registry import PolicyRegistry, UnknownPolicy
-from feedback.settings import Settings
+from feedback.settings import Settings, is_loopback
 from feedback.store import Ledger, connect
 from training.base_model import BaseModelError, check_model_files
 from training.collapse import Collapsed
@@ -71,6 +73,17 @@ class Here:
         if self._base is not None and self._base.resolve() != registered.resolve():
             raise ValueError(f"the ledger holds tokens of {registered}, not of --base {self._base}")
         return registered
+
+    def serves(self) -> bool:
+        """Whether something listens on this host where the installation's engine would: it needs cores, too."""
+        engine = urlsplit(self.settings.resolved_engine_url())
+        if not is_loopback(engine.hostname or ""):
+            return False
+        try:
+            with socket.create_connection((engine.hostname, engine.port or 80), timeout=1.0):
+                return True
+        except OSError:
+            return False
 
     def watermark(self, out: Path) -> str:
         """Up to where a run in `out` reads the ledger: to the end, as it was when the run was begun."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, TypeAdapter
 
+from feedback import defaults
 from feedback.keys import SOURCES
 
 Stage = Literal["sft", "reward", "ppo"]
@@ -18,7 +19,8 @@ SHAPE = ("lora_rank", "lora_alpha", "lora_layers")  # what adapters on one trunk
 RankingLikelihood = Literal["pairs", "plackett_luce"]
 Ties = Literal["davidson", "rao_kupper", "soft"]
 Trains = Literal["adapter", "full"]
-REWARD_RATES = {"adapter": 1e-3, "full": 1e-5}  # of Adam; the first, on whole layers, would undo what they know
+# Of Adam; the first, on whole layers, would undo what they know.
+REWARD_RATES = {"adapter": defaults.REWARD_RATE, "full": defaults.FULL_REWARD_RATE}
 
 
 def _require(condition: bool, message: str) -> None:
@@ -64,8 +66,8 @@ class AdapterConfig(Config):
 class SFTConfig(AdapterConfig):
     """Supervised fine-tuning of the policy on demonstrations, loss on completion tokens only."""
 
-    learning_rate: float = 2e-4  # Adam
-    epochs: int = 2  # passes over the demonstrations
+    learning_rate: float = defaults.SFT_RATE  # Adam
+    epochs: int = defaults.SFT_EPOCHS  # passes over the demonstrations
     batch_size: int = 8  # demonstrations per optimizer step
     replay: float = 1.0  # old demonstrations for each new one, drawn anew in each round
     max_tokens: int = 512  # prompt and completion together; longer prompts lose their oldest tokens
@@ -91,9 +93,9 @@ class RewardConfig(AdapterConfig):
     learning_rate: float | None = None  # Adam, at its highest; None = REWARD_RATES of what trains
     warmup: float = 0.1  # share of the steps over which the rate rises: Adam's first are long whatever the gradient
     decay: bool = True  # from its highest the rate falls towards 0 with the steps that are left; else it stays
-    epochs: int = 2  # passes over the training rankings; more of them overfit (Ouyang et al. 2022 take one)
+    epochs: int = defaults.REWARD_EPOCHS  # passes over the rankings; more overfit (Ouyang et al. 2022 take one)
     batch_rankings: int = 8  # rankings, not pairs, per optimizer step
-    held_out_fraction: float = 0.2  # share of the prompts that only measures accuracy
+    held_out_fraction: float = defaults.HELD_OUT_FRACTION  # share of the prompts that only measures accuracy
     likelihood: RankingLikelihood = "pairs"  # of a ranking: the mean over its pairs, or all its choices of the best
     ties: Ties = "davidson"  # a tie has a learned width (Davidson 1970, Rao & Kupper 1967), or is half a win for each
     margin: float = 0.0  # score units by which the better completion must lead
@@ -135,20 +137,20 @@ class PPOConfig(AdapterConfig):
     deviations, and in the score's unit only without `whiten_advantages`.
     """
 
-    iterations: int = 6  # turns of: collect rollouts, then update on them
+    iterations: int = defaults.PPO_ITERATIONS  # turns of: collect rollouts, then update on them
     rollouts_per_iteration: int = 32  # completions per iteration
     sampler: Literal["auto", "vllm", "trainer"] = "auto"  # who writes fresh ones; auto = vllm if worth its start
     rollouts: Literal["fresh", "live", "mix"] = "fresh"  # written now, received by people before, or some of each
     live_share: float = 0.5  # of a mix; what people have not received is written
     max_staleness: int = 1  # a live completion's policy is the parent, or so many versions before it
-    max_new_tokens: int = 40  # a completion is cut here, and then counts as unfinished
+    max_new_tokens: int = defaults.MAX_NEW_TOKENS  # a completion is cut here, and then counts as unfinished
     temperature: float = 1.0  # of sampling, and of the old, new and reference log-probs alike
     epochs: int = 2  # passes over the rollouts of one iteration
     minibatch: int = 16  # rollouts per optimizer step
     microbatch: int = 8  # of those per forward and backward, in all processes; bounds memory, changes no result
-    learning_rate: float = 1e-3  # Adam, policy adapter; falls to 0 over the iterations
+    learning_rate: float = defaults.PPO_RATE  # Adam, policy adapter; falls to 0 over the iterations
     value_learning_rate: float = 1e-3  # Adam, value adapter and head
-    kl_coef: float = 0.1  # weight of the KL penalty
+    kl_coef: float = defaults.KL_COEF  # weight of the KL penalty
     kl_target: float | None = None  # nats per completion that kl_coef steers to; None = kl_coef is fixed
     kl_horizon: int = 10_000  # completions over which a persistent 1% error moves kl_coef by about 1%
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"  # of the penalty, per token
@@ -277,7 +279,7 @@ class RoundConfig(Config):
     gate: GateConfig = field(default_factory=GateConfig)
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     min_demonstrations: int = 16  # new demonstrations below which the round leaves SFT out
-    seed: int = 0  # of everything drawn in the round
+    seed: int = defaults.SEED  # of everything drawn in the round
 
     def __post_init__(self) -> None:
         _require(self.min_demonstrations > 0, "min_demonstrations: at least 1")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from training import command, offline_policy
 from training.command import Here, Lines, configured, resumable, told
-from training.config import RoundConfig
+from training.config import SHAPE, RoundConfig
+from training.demonstrations import Demonstrations, demonstrations_of_file, demonstrations_of_ledger
 from training.learning import prepare
-from training.offline_policy import Demonstrations, Practice, policy_in
+from training.offline_policy import Practice, policy_in
 from training.progress_line import ProgressLine
 from training.reward_models import RewardModel
 
@@ -19,7 +20,7 @@ def sft(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in ("epochs", "learning_rate")}
     config = configured("sft", given, here.overrides(arguments), arguments.seed)
     base = here.base() if arguments.file else here.base_of_ledger()
-    prepare(config.seed)
+    prepare(config.seed, beside_engine=here.serves())
     with ProgressLine() as progress:
         lines = Lines(arguments.file, progress)
         data = demonstrations(arguments, here, base, config, lines)
@@ -42,14 +43,12 @@ def demonstrations(
 ) -> Demonstrations:
     """Of the file; or of the ledger, as it was when the run was begun."""
     if arguments.file:
-        return offline_policy.demonstrations_of_file(
+        return demonstrations_of_file(
             arguments.file, arguments.format, base=base, on_lines=lines, strict=arguments.strict
         )
     lines.progress.show("reading the ledger")
     watermark = here.watermark(arguments.out)
-    return offline_policy.demonstrations_of_ledger(
-        here.settings, here.redis(), base=base, config=config, watermark=watermark
-    )
+    return demonstrations_of_ledger(here.settings, here.redis(), base=base, config=config, watermark=watermark)
 
 
 def ppo(arguments: argparse.Namespace) -> int:
@@ -58,7 +57,7 @@ def ppo(arguments: argparse.Namespace) -> int:
     model = here.model(arguments.reward)
     config = opposed(arguments, here, model)
     policy = policy_in(arguments.policy, None if arguments.base else model.base) if arguments.policy else None
-    prepare(config.seed)
+    prepare(config.seed, beside_engine=here.serves())
     with ProgressLine() as progress:
         lines = Lines(arguments.file, progress)
         data = practice(arguments, here, model, config, lines)
@@ -78,10 +77,22 @@ def ppo(arguments: argparse.Namespace) -> int:
 
 
 def opposed(arguments: argparse.Namespace, here: Here, model: RewardModel) -> RoundConfig:
-    """Of the policy; its adapter has the reward model's form, since they stand on one trunk."""
+    """Of the policy; its adapter has the reward model's form, since they stand on one trunk.
+
+    Raises ValueError where the config file wants another: it would be passed over.
+    """
     overrides = {**here.overrides(arguments), "reward": model.config.to_dict()}
+    _require_shape(overrides.get("ppo"), model)
     given = {name: getattr(arguments, name) for name in ("iterations", "kl_coef", "learning_rate", "max_new_tokens")}
     return configured("ppo", given, overrides, arguments.seed, shape="reward")
+
+
+def _require_shape(ppo: object, model: RewardModel) -> None:
+    asked = ppo if isinstance(ppo, dict) else {}  # which is complained of elsewhere
+    others = [name for name in SHAPE if name in asked and asked[name] != getattr(model.config, name)]
+    if others:
+        wanted, found = (", ".join(f"{name} {of[name]}" for name in others) for of in (asked, vars(model.config)))
+        raise ValueError(f"config: ppo has {wanted}, but the reward model {found}, and both stand on one trunk")
 
 
 def practice(

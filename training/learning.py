@@ -14,6 +14,7 @@ from feedback.records import Record
 from training.candidate import HeldOut
 from training.collapse import Collapsed
 from training.collect import Refused
+from training.config import STAGES as TRAINED
 from training.data import RankedSamples, Sample
 from training.fit import compare, evaluate, score
 from training.gate import failed, judge, not_worse, right_enough
@@ -34,6 +35,7 @@ from training.sft import train_sft, with_replay
 from training.stages import Job, Stage, StageFailed
 from training.telemetry import curves
 from training.version import POLICY, REWARD, publish, stop_tokens
+from training.vllm_needed import vllm_missing
 
 FEW_CORES = 4
 
@@ -41,20 +43,23 @@ FEW_CORES = 4
 def run(name: str, job: Job) -> dict[str, Any]:
     """One stage; errors that trying again cannot mend become StageFailed."""
     prepare(job.config.seed)
+    if name in TRAINED and (reason := _cannot_sample(job)) is not None:  # what comes before PPO would be for nothing
+        raise StageFailed(reason)
     try:
         return STAGES[name](job)
     except (NonFinite, PushFailed, StalePolicy) as error:
         raise StageFailed(str(error)) from error
 
 
-def prepare(seed: int) -> None:
+def prepare(seed: int, *, beside_engine: bool = True) -> None:
     """This process for training."""
     logging.disable_progress_bar()
-    torch.set_num_threads(training_threads(len(os.sched_getaffinity(0))))
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads_beside_engine(cores) if beside_engine else cores)
     torch.manual_seed(seed)
 
 
-def training_threads(cores: int) -> int:
+def threads_beside_engine(cores: int) -> int:
     """Half the cores of a small machine, all of a large one.
 
     The engine works on the same cores, and a thread that waits at a barrier for one that was preempted makes two
@@ -236,6 +241,10 @@ STAGES: dict[str, Stage] = {"sft": sft, "reward": reward, "ppo": ppo, "gate": ga
 def _processes(job: Job, most: int) -> tuple[int, Callable[[], Trunk]]:
     """How many a stage trains in, where one more than `most` would have nothing to do, and what each begins with."""
     return process_count(job.settings.training_processes, most), partial(bare_trunk, job.base_directory, job.config)
+
+
+def _cannot_sample(job: Job) -> str | None:
+    return vllm_missing(job.config.ppo, _processes(job, job.config.ppo.microbatch)[0])
 
 
 def _demonstrations(job: Job) -> tuple[list[Sample], int]:

@@ -47,7 +47,7 @@ class Trunk(RoleWeights):
     ):
         """Takes over `model` and puts adapters into it. `base_dtype` is what merged weights are written in.
 
-        Raises UnsupportedModel when it does not run its layers in order.
+        Raises UnsupportedModel when it does more than run its layers in order, or scales its logits.
         """
         if not isinstance(getattr(getattr(model, "model", None), "layers", None), nn.ModuleList):
             raise UnsupportedModel(f"{type(model).__name__} has no list of layers where it is looked for")
@@ -104,12 +104,17 @@ class Trunk(RoleWeights):
 
     @torch.no_grad()
     def _check_split(self) -> None:
+        """Raises UnsupportedModel where layers in order and the output matrix are not all that the model computes."""
         ids = torch.arange(8, device=self.device).remainder(self.model.config.vocab_size).unsqueeze(0)
         mask = torch.ones_like(ids)
         self._activate(None)
         full = self.model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        if not torch.allclose(self.upper(self.lower(ids, mask), mask, None), full, rtol=1e-3, atol=1e-3):
+        states = self.upper(self.lower(ids, mask), mask, None)
+        if not torch.allclose(states, full, rtol=1e-3, atol=1e-3):
             raise UnsupportedModel(f"{type(self.model).__name__} does more than run its layers in order")
+        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        if not torch.allclose(self.model.lm_head(states).float(), logits.float(), rtol=1e-3, atol=1e-3):
+            raise UnsupportedModel(f"{type(self.model).__name__} does more to its logits than multiply by a matrix")
 
     @property
     def device(self) -> torch.device:

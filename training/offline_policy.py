@@ -6,7 +6,7 @@ The same training as a round's, to the same weights; what is left is a PEFT adap
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,10 @@ from training import promptfile
 from training.answers import Ids
 from training.checkpoints import atomic_directory
 from training.config import SHAPE, PPOConfig, RoundConfig
-from training.data import Sample
-from training.datafile import OnLines, read_file, unheard
+from training.datafile import OnLines, unheard
+from training.demonstrations import Demonstrations
 from training.export import MERGED, export_merged
 from training.inherited import bare_trunk
-from training.judged import WrittenAnswer, written_answer
-from training.lessons import written_samples
 from training.models import Trunk
 from training.offline import of_ledger
 from training.optimization import OnProgress, silent
@@ -40,17 +38,10 @@ from training.samplers import chosen_sampler
 from training.sft import train_sft
 from training.stages import TextEncoder
 from training.version import stop_tokens
+from training.vllm_needed import vllm_missing
 from training.workspace import CHECKPOINTS
 
 POLICY, PROMPTS = "policy", "prompts.json"
-
-
-class Demonstrations(NamedTuple):
-    """What SFT learns from, and where it came from."""
-
-    samples: Sequence[Sample]
-    watermark: str
-    counts: Mapping[str, int]
 
 
 class Practice(NamedTuple):
@@ -61,32 +52,6 @@ class Practice(NamedTuple):
     counts: Mapping[str, int]
     weights: tuple[float, ...] = ()  # how often each is practised on beside the others; empty = all alike
     responses: tuple[str, ...] = ()  # of the ledger, which it was read from
-
-
-def demonstrations_of_file(
-    path: Path, format: str, *, base: Path, on_lines: OnLines = unheard, strict: bool = False
-) -> Demonstrations:
-    """All in a file that may train. Raises what `read_file` raises."""
-    said = read_file(path, format, TextEncoder(base).encode, on_lines=on_lines, strict=strict)
-    training = [item for item in said.standing if item.split == "train"]
-    written = [each for item in training if (each := written_answer(item, said.known)) is not None]
-    return _demonstrations(written, base, f"sha256:{digest_of(path)}", said.unencodable, said.rejected)
-
-
-def demonstrations_of_ledger(
-    settings: Settings, redis: Redis, *, base: Path, config: RoundConfig, watermark: str
-) -> Demonstrations:
-    """What a round would fine-tune on, had the ledger ended at `watermark`."""
-    data = of_ledger(settings, redis, base=base, config=config, watermark=watermark)
-    return _demonstrations(data.demonstrations, base, watermark)
-
-
-def _demonstrations(
-    written: Sequence[WrittenAnswer], base: Path, watermark: str, lost: int = 0, rejected: int = 0
-) -> Demonstrations:
-    samples, unusable = written_samples(written, base)
-    counts = {"demonstrations": len(samples), "unencodable": lost + unusable, "rejected": rejected}
-    return Demonstrations(samples, watermark, counts)
 
 
 def prompts_of_file(
@@ -148,13 +113,15 @@ def sft_on(
 ) -> PolicyReport:
     """Fine-tune the base model on demonstrations and leave the policy in `out`; goes on where it was stopped.
 
-    `processes`: see `process_count`. Raises CannotTrain before anything is trained.
+    The report has the loss of what is held out, before and after. `processes`: see `process_count`. Raises CannotTrain
+    before anything is trained.
     """
     if not data.samples:
         raise CannotTrain(f"there is no demonstration to learn from{_why(data.counts)}")
+    ids = [[sample.prompt_ids, sample.completion_ids] for sample in (*data.samples, *data.held_out)]
     plan = Plan(
         stage="sft", base=str(base), config={"sft": config.sft.to_dict()}, seed=config.seed, source=source,
-        watermark=data.watermark, data=digest([[s.prompt_ids, s.completion_ids] for s in data.samples]),
+        watermark=data.watermark, data=digest(ids),
     )  # fmt: skip
     with begun(out, plan):
         trunk = Trunk.load(base, config.sft, seed=config.seed)
@@ -166,6 +133,7 @@ def sft_on(
             trunk,
             data.samples,
             checkpoint_dir=out / CHECKPOINTS,
+            held_out=data.held_out,
             progress=progress,
             seed=config.seed,
         )
@@ -193,7 +161,8 @@ def ppo_on(
     """
     if not data.prompts:
         raise CannotTrain(f"there is no prompt to practise on{_why(data.counts)}")
-    _require_possible(config.ppo)
+    count = process_count(processes, config.ppo.microbatch)
+    _require_possible(config.ppo, count)
     given = {WORDS["reward"].makes: _digest_of(model.directory)}
     plan = Plan(
         stage="ppo", base=str(model.base), config={"ppo": config.ppo.to_dict()}, seed=config.seed, source=source,
@@ -205,7 +174,7 @@ def ppo_on(
             (out / CHECKPOINTS).mkdir(exist_ok=True)
             place(out / CHECKPOINTS / PROMPTS, Kept(**data._asdict()))
         trunk = opposed(model, policy, config)
-        prompts, eos_ids, count = data.prompts, stop_tokens(trunk), process_count(processes, config.ppo.microbatch)
+        prompts, eos_ids = data.prompts, stop_tokens(trunk)
         with chosen_sampler(
             config.ppo, trunk, prompts, eos_ids=eos_ids, base_directory=model.base, processes=count
         ) as sampler:
@@ -234,12 +203,17 @@ def ppo_on(
     return report
 
 
-def _require_possible(config: PPOConfig) -> None:
-    """Raises CannotTrain when it wants what only a round has: an option that is passed over would be a false report."""
+def _require_possible(config: PPOConfig, processes: int) -> None:
+    """Raises CannotTrain when it wants what only a round has, or a vLLM that cannot be had.
+
+    An option that is passed over would be a false report.
+    """
     if config.rollouts != "fresh":
         raise CannotTrain(f'ppo.rollouts is "{config.rollouts}": only rounds learn from what people received')
     if config.ptx_coef > 0:
         raise CannotTrain(f"ppo.ptx_coef is {config.ptx_coef:g}: only rounds have demonstrations beside the prompts")
+    if (reason := vllm_missing(config, processes)) is not None:
+        raise CannotTrain(reason)
 
 
 def opposed(model: RewardModel, policy: Path | None, config: RoundConfig) -> Trunk:

@@ -1,5 +1,6 @@
 """How far a command is, on stderr: one line that changes on a terminal, elsewhere a line now and then."""
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -7,6 +8,7 @@ from typing import Self
 
 EVERY_S = 0.2
 PLAIN_LINE_EVERY_S = 20.0
+USUAL_COLUMNS = 80
 #: Of a stage that tells much, such as PPO, the line has room for these.
 SHOWN = ("objective/score", "objective/kl", "objective/entropy", "completion/length")
 
@@ -38,7 +40,9 @@ class ProgressLine:
             return
         self._phase, self._shown = phase, now
         if self._terminal:
-            sys.stderr.write(f"\r{text.ljust(self._width)}")
+            room = _columns() - 1
+            text = text[:room]  # of a line that wraps, only the end would be replaced
+            sys.stderr.write(f"\r{text.ljust(min(self._width, room))}")
             self._width = len(text)
         else:
             sys.stderr.write(f"{text}\n")
@@ -66,12 +70,21 @@ class ProgressLine:
 
 
 def described(stage: str, step: int, total: int, metrics: dict[str, float], *, elapsed_s: float, first: int) -> str:
-    """`reward 12/48, loss 0.612, 1.32/s, 0:27 to go`; without a rate where nothing is known of one yet."""
+    """`reward 12/48, loss 0.612, 1.32/s, 0:27 to go`; of slow steps `20 s each`, of the first no rate."""
     parts = [f"{stage} {step}/{total}"]
     shown = {name: metrics[name] for name in SHOWN if name in metrics} or metrics
     parts += [f"{name.rpartition('/')[2]} {value:.3f}" for name, value in shown.items()]
     if step > first and elapsed_s > 0:
         rate = (step - first) / elapsed_s
         left = round((total - step) / rate)
-        parts += [f"{rate:.2f}/s", f"{left // 60}:{left % 60:02d} to go"]
+        pace = f"{rate:.2f}/s" if rate >= 0.1 else f"{1 / rate:.0f} s each"
+        parts += [pace, f"{left // 60}:{left % 60:02d} to go"]
     return ", ".join(parts)
+
+
+def _columns() -> int:
+    """Of the terminal that stderr is; stdout may be a file."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS
+    except OSError:
+        return USUAL_COLUMNS

@@ -26,7 +26,7 @@ def train(arguments: argparse.Namespace) -> int:
     given["trains"] = "full" if arguments.full else None
     config = configured("reward", given, here.overrides(arguments), arguments.seed)
     base = here.base() if arguments.file else here.base_of_ledger()
-    prepare(config.seed)
+    prepare(config.seed, beside_engine=here.serves())
     with ProgressLine() as progress:
         lines = Lines(arguments.file, progress)
         data = lessons(arguments, here, base, config, lines)
@@ -59,7 +59,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """Measure a reward model by judgements on prompts that it has not learned from."""
     here = Here(arguments.base)
     model = here.model(arguments.model)
-    prepare(0)
+    prepare(0, beside_engine=here.serves())
     with ProgressLine() as progress:
         lines = Lines(arguments.file, progress)
         if arguments.file is None:
@@ -83,7 +83,7 @@ def score(arguments: argparse.Namespace) -> int:
     """Put scores on each line, or on the judged answers of the ledger; 1 when there was a line that could have none."""
     here = Here(arguments.base)
     model = here.model(arguments.model)
-    prepare(0)
+    prepare(0, beside_engine=here.serves())
     bad = 0
     for item in scored(arguments, here, model):
         if isinstance(item, Rejected):
@@ -97,8 +97,9 @@ def score(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write a reward model as a sequence classifier for others."""
-    model = Here(arguments.base).model(arguments.model)
-    prepare(0)
+    here = Here(arguments.base)
+    model = here.model(arguments.model)
+    prepare(0, beside_engine=here.serves())
     export_classifier(model.trunk(), arguments.out, base_directory=model.base)
     print(json.dumps({"name": model.name, "classifier": str(arguments.out)}))
     return 0

@@ -12,6 +12,7 @@ import torch
 from training.config import PPOConfig
 from training.models import Trunk
 from training.rollout import Sampler, own_sampler
+from training.vllm_needed import needs_vllm, vllm_missing
 from training.vllm_sampler import VLLMSampler, started
 
 log = logging.getLogger(__name__)
@@ -34,14 +35,20 @@ def chosen_sampler(
 ) -> Iterator[Sampler | None]:
     """The sampler that `config.sampler` asks for; what it holds in memory is given back when the block ends.
 
-    None where several processes train: each of them samples its own share, as `train_ppo` does by itself.
+    None where several processes train: each of them samples its own share, as `train_ppo` does by itself. Raises
+    ValueError where vLLM is insisted on and cannot be had.
     """
+    if (reason := vllm_missing(config, processes)) is not None:
+        raise ValueError(reason)
+    wanted = wants_engine(config, trunk.model.num_parameters())
     if processes > 1:
+        if wanted:
+            log.warning("vLLM would save time, but several processes train: each samples its share by itself")
         yield None
         return
     with ExitStack() as held:
         engine = None
-        if wants_engine(config, trunk.model.num_parameters()):
+        if wanted:
             max_tokens = max(map(len, prompts), default=1) + config.max_new_tokens
             engine = _engine(held, base_directory, trunk.model.dtype, max_tokens, config.sampler == "vllm")
         if engine is None:
@@ -57,7 +64,7 @@ def wants_engine(config: PPOConfig, parameters: int) -> bool:
     """
     fresh = {"fresh": 1.0, "mix": 1 - config.live_share, "live": 0.0}[config.rollouts]
     if config.sampler != "auto" or fresh == 0:
-        return config.sampler == "vllm" and fresh > 0
+        return needs_vllm(config)
     tokens = fresh * config.iterations * config.rollouts_per_iteration * config.max_new_tokens
     if parameters * tokens < WORTH_AN_ENGINE or torch.distributed.is_initialized():  # of which a process has one
         return False

@@ -32,6 +32,7 @@ from training.collect import Refused, TrainingData, collect
 from training.config import RoundConfig
 from training.origin import line_of, reward_origin
 from training.progress import Progress, finite
+from training.vllm_needed import vllm_missing
 from training.weights import in_short
 from training.workspace import DATA, ERROR, Outcome, Workspace, write_durably
 
@@ -184,6 +185,8 @@ class TextEncoder:
 def collect_stage(job: Job) -> dict[str, Any]:
     """Save the round's data, config and parent, so that all later stages see the same."""
     config = load_config(job.settings)
+    if (reason := vllm_missing(config.ppo)) is not None:
+        raise StageFailed(reason)
     config = replace(config, seed=config.seed + job.record.id)
     parent = job.registry.stable()
     if parent is None:

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from serving.cli import app
 from tests.conftest import wait_for
 from tests.training.conftest import write_tiny_base
 from tests.training.people import SHAPE, file_of, planted
+from training.config import PPOConfig, RewardConfig, RoundConfig, SFTConfig
 
 SECONDS = 240  # a process imports torch and transformers, on slow machines beside others
 PPO = {"iterations": 60, "rollouts_per_iteration": 4, "minibatch": 4, "microbatch": 4, "max_new_tokens": 4}
@@ -46,7 +49,8 @@ def test_from_files_to_a_policy_interrupted_once(ratchet: Ratchet, env: dict[str
     config.write_text(json.dumps({"sft": SHAPE, "reward": SHAPE, "ppo": PPO}))
     rankings = file_of(tmp_path / "rankings.jsonl.gz", planted(20))
     chats = [{"messages": [{"role": "user", "content": f"p{n}"}], "demonstration": "zz"} for n in range(12)]
-    shown = file_of(tmp_path / "shown.jsonl", [*chats, b"{\n"])
+    measured = {"messages": [{"role": "user", "content": "new"}], "demonstration": "zz", "split": "eval"}
+    shown = file_of(tmp_path / "shown.jsonl", [*chats, b"{\n", measured])
     asked = file_of(tmp_path / "prompts.jsonl", [{"prompt": f"p{n}"} for n in range(12)])
     given = ["--base", base, "--config", config]
     fitted = ratchet("rm", "train", "--from", rankings, "--out", tmp_path / "rm", "--epochs", 1, *given)
@@ -54,9 +58,10 @@ def test_from_files_to_a_policy_interrupted_once(ratchet: Ratchet, env: dict[str
 
     sft = ratchet("sft", "train", "--from", shown, "--out", tmp_path / "sft", "--epochs", 1, *given)
     assert sft.returncode == 0, sft.stderr
-    assert "shown.jsonl, line 13: the line is not JSON" in sft.stderr and "sft 1/2, loss" in sft.stderr
+    assert "shown.jsonl, line 13: the line is not JSON" in sft.stderr and "sft 0/2" in sft.stderr
     assert sft.stdout.startswith(f"{tmp_path / 'sft'}: 12 demonstrations, loss ")
-    assert sft.stdout.endswith(" nats per token in 2 steps, 1 lines refused\n")
+    assert " nats per token in 2 steps, " in sft.stdout
+    assert sft.stdout.endswith(" on 1 held out, 1 lines refused\n")
 
     out = tmp_path / "ppo"
     ppo = ["ppo", "train", "--prompts", asked, "--reward", tmp_path / "rm", "--policy", tmp_path / "sft",
@@ -85,6 +90,23 @@ def test_from_files_to_a_policy_interrupted_once(ratchet: Ratchet, env: dict[str
     assert f"ppo {reached}/60" in last.stderr
     assert last.stdout.startswith(f"{out}: 60 iterations on 12 prompts, score ")
     assert {"policy", "merged", "report.json"} <= {path.name for path in out.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("name", "defaults"),
+    [
+        ("sft", [(SFTConfig(), "epochs"), (SFTConfig(), "learning_rate")]),
+        ("rm", [(RewardConfig(), "epochs"), (RewardConfig(), "rate"), (RewardConfig(), "held_out_fraction")]),
+        ("ppo", [(PPOConfig(), n) for n in ("iterations", "kl_coef", "max_new_tokens", "learning_rate")]),
+    ],
+)
+def test_help_tells_what_training_does_by_default(name: str, defaults: list[tuple[object, str]]) -> None:
+    told = CliRunner().invoke(app, [name, "train", "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).output
+    lines = [line for line in told.splitlines() if "(default: " in line]
+    for config, field in [*defaults, (RoundConfig(), "seed")]:
+        option = {"rate": "learning-rate", "held_out_fraction": "held-out"}.get(field, field.replace("_", "-"))
+        [line] = [line for line in lines if f"--{option} " in line]
+        assert f"(default: {getattr(config, field)})" in line
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """`python -m training.finetune` in this process: on files and on a ledger, and what it says when it cannot."""
 
 import json
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from feedback.archive import Archive
 from feedback.erasure import Eraser
@@ -147,6 +149,22 @@ def test_nothing_goes_on_with_what_was_erased(
     assert "was begun with prompts of which some were erased: remove it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("serves", "threads"), [(True, 1), (False, 2)])
+def test_half_of_few_cores_only_where_an_engine_serves(
+    serves: bool, threads: int, command: Command, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two cores; whatever else is wrong is found out later."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    with socket.create_server(("127.0.0.1", 0)) as engine:
+        port = engine.getsockname()[1]
+        if not serves:
+            engine.close()
+        monkeypatch.setenv("RATCHET_ENGINE_PORT", str(port))
+        few = file_of(tmp_path / "few.jsonl", [b'{"\n'])
+        assert command("sft", "--out", tmp_path / "o", "--from", few, "--base", finished / "base") == 2
+    assert torch.get_num_threads() == threads
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -162,6 +180,11 @@ def test_nothing_goes_on_with_what_was_erased(
         ("ppo --out {tmp}/o --prompts {few} --reward 3", "there is no installation in {tmp}/home"),
         ("ppo --out {tmp}/o --prompts {few} --reward {rm} --policy {tmp}", "{tmp} holds no finished policy: `ratchet"),
         ("ppo --out {tmp}/o --prompts {few} --reward {rm} --iterations 0", "config: ppo"),
+        (
+            "ppo --out {tmp}/o --prompts {few} --reward {rm} --config {other}",
+            "config: ppo has lora_rank 5, lora_layers None, but the reward model lora_rank 8, lora_layers 2, and both",
+        ),
+        ("ppo --out {tmp}/o --prompts {few} --reward {rm} --config {odd}", "config: sft, reward and ppo must be JSON"),
         ("ppo --out {tmp}/o --prompts {few} --reward {rm} --format csv", "format must be one of arena, auto"),
         ("ppo --out {tmp}/o --prompts {few} --reward {rm} --strict", "{few}, line 5: the line is not JSON"),
         ("ppo --out {tmp}/o --prompts {few} --reward {rm} --max-new-tokens 500", "there is no prompt to practise on ("),
@@ -173,7 +196,10 @@ def test_faults_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     few = file_of(tmp_path / "few.jsonl", [*planted(4), b'{"\n'])
-    places = {"tmp": tmp_path, "base": finished / "base", "few": few, "rm": finished / "rm"}
+    shape = {"lora_rank": 5, "lora_alpha": SHAPE["lora_alpha"], "lora_layers": None}
+    other = file_of(tmp_path / "other.json", [{"ppo": {**PPO, **shape}}])
+    odd = file_of(tmp_path / "odd.json", [{"ppo": 3}])
+    places = {"other": other, "odd": odd, "tmp": tmp_path, "base": finished / "base", "few": few, "rm": finished / "rm"}
     name, *rest = arguments.format(**places).split()
     assert command(name, *rest) == 2
     told = capsys.readouterr()

@@ -1,11 +1,21 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaForCausalLM,
+)
 
 from training.config import AdapterConfig
 from training.data import Batch, Sample, collate
@@ -220,6 +230,24 @@ def test_a_model_that_does_more_than_its_layers_is_refused(tiny_model: ModelMake
     model.model.forward = forward
     with pytest.raises(UnsupportedModel):
         Trunk(model, AdapterConfig(lora_layers=2))
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "scale"),
+    [
+        (CohereConfig, CohereForCausalLM, {"logit_scale": 0.0625}),
+        (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 8.0}),
+        (Gemma2Config, Gemma2ForCausalLM, {"final_logit_softcapping": 3.0}),
+    ],
+)
+def test_a_model_that_scales_its_logits_is_refused(config: Any, model: Any, scale: dict[str, float]) -> None:
+    """Log-probs by the output matrix alone would be of another policy than the one that is served."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+    more = {"num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.2, "pad_token_id": 2}
+    whole = model(config(vocab_size=300, **shape, **more, **scale))
+    with pytest.raises(UnsupportedModel, match="more to its logits"):
+        Trunk(whole, AdapterConfig(lora_layers=2))
 
 
 def test_trainable_weights_are_fp32_even_in_a_bf16_trunk(tiny_model: ModelMaker) -> None:

@@ -18,9 +18,10 @@ from training.collapse import Collapsed
 from training.config import RoundConfig
 from training.data import Sample, encode_chat, encode_demonstration
 from training.datafile import BadLines
+from training.demonstrations import Demonstrations, demonstrations_of_file, demonstrations_of_ledger
 from training.export import MERGED
 from training.models import Trunk
-from training.offline_policy import POLICY, Demonstrations, Practice, policy_in, prompts_kept
+from training.offline_policy import POLICY, Practice, policy_in, prompts_kept
 from training.promptfile import read_prompts
 from training.reward_models import RewardModel, in_directory
 from training.run_directory import REPORT, CannotTrain, Plan, PolicyReport
@@ -43,9 +44,12 @@ def user(text: str) -> dict[str, str]:
 
 @pytest.fixture
 def demonstrations(tmp_path: Path, base_directory: Path) -> Demonstrations:
-    lines = [{"messages": [user(f"p{n}"), {"role": "assistant", "content": "zzzz"}]} for n in range(20)]
+    lines: list[Any] = [
+        {"messages": [user(f"p{n}"), {"role": "assistant", "content": "zzzz"}]} | ({"split": "eval"} if n > 19 else {})
+        for n in range(23)
+    ]
     path = file_of(tmp_path / "chats.jsonl.gz", lines)
-    return offline_policy.demonstrations_of_file(path, "auto", base=base_directory)
+    return demonstrations_of_file(path, "auto", base=base_directory)
 
 
 @pytest.fixture
@@ -116,15 +120,19 @@ def test_what_cannot_be_encoded_is_counted_once(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_who_only_evaluates_gives_neither_demonstrations_nor_prompts(tmp_path: Path, base_directory: Path) -> None:
+def test_who_only_evaluates_gives_nothing_that_trains(tmp_path: Path, base_directory: Path) -> None:
+    """But demonstrations to measure by, save of prompts that train."""
+
     def line(asked: str, split: str) -> dict[str, Any]:
         return {"messages": [user(asked)], "demonstration": "good", "rater": split, "split": split}
 
-    path = file_of(tmp_path / "d.jsonl", [line("ours", "train"), line("theirs", "eval")])
-    shown = offline_policy.demonstrations_of_file(path, "auto", base=base_directory)
+    path = file_of(tmp_path / "d.jsonl", [line("ours", "train"), line("theirs", "eval"), line("ours", "eval")])
+    shown = demonstrations_of_file(path, "auto", base=base_directory)
     asked = offline_policy.prompts_of_file(path, "auto", base=base_directory, config=CONFIG)
-    ours = TextEncoder(base_directory).prompt((Message(role="user", content="ours"),))
+    ours, theirs = (TextEncoder(base_directory).prompt((Message(**user(text)),)) for text in ("ours", "theirs"))
     assert [sample.prompt_ids for sample in shown.samples] == [ours] == list(asked.prompts)
+    assert [sample.prompt_ids for sample in shown.held_out] == [theirs]
+    assert shown.counts == {"demonstrations": 1, "held_out_demonstrations": 1, "unencodable": 0, "rejected": 0}
 
 
 def test_sft_leaves_an_adapter_and_a_whole_model_that_others_load(
@@ -134,7 +142,9 @@ def test_sft_leaves_an_adapter_and_a_whole_model_that_others_load(
     report = offline_policy.sft_on(
         demonstrations, config=CONFIG, source="chats", base=base_directory, out=out, merged=True
     )
-    assert report.counts == {"demonstrations": 20, "unencodable": 0, "rejected": 0}
+    assert report.counts == {"demonstrations": 20, "held_out_demonstrations": 3, "unencodable": 0, "rejected": 0}
+    assert report.fitted["held_out"] == 3
+    assert report.fitted["held_out_after"] < report.fitted["held_out_before"] - 1
     assert report.fitted["last_loss"] < report.fitted["first_loss"] - 1
     assert PolicyReport.model_validate_json((out / REPORT).read_text()) == report
     assert {path.name for path in out.iterdir()} == {".lock", "run.json", REPORT, POLICY, MERGED}
@@ -259,6 +269,9 @@ def test_what_cannot_be_trained_is_said_before(
             ppo_on(
                 practice, model, tmp_path / "a", RoundConfig.from_dict({**CONFIG.to_dict(), "ppo": {**PPO, **wanted}})
             )
+    insists = replace(CONFIG, ppo=replace(CONFIG.ppo, sampler="vllm"))
+    with pytest.raises(CannotTrain, match="of 2 processes that train each samples its own share"):
+        ppo_on(practice, model, tmp_path / "a", insists, processes=2)
     assert not (tmp_path / "a").exists()
     sft = tmp_path / "sft"
     narrow = RoundConfig.from_dict({stage: {**SHAPE, "lora_rank": 2} for stage in ("sft", "reward", "ppo")})
@@ -302,6 +315,11 @@ def test_the_ledger_by_the_rules_of_a_round(people: People) -> None:
     assert (asked.prompts, asked.watermark) == (data.prompts, watermark)
     assert asked.weights == data.prompt_weights and len(asked.weights) == len(asked.prompts)
     assert 0 < len(asked.prompts) < 12  # some are held out
-    shown_by = offline_policy.demonstrations_of_ledger(people.settings, people.redis, **given)
+    shown_by = demonstrations_of_ledger(people.settings, people.redis, **given)
     assert len(shown_by.samples) == len(data.demonstrations) == shown_by.counts["demonstrations"] > 0
     assert {sample.prompt_ids for sample in shown_by.samples} == set(data.prompts)
+    assert {sample.prompt_ids for sample in shown_by.held_out} == set(data.held_out_prompts)
+    assert len(shown_by.held_out) == shown_by.counts["held_out_demonstrations"] > 1
+    few = replace(CONFIG, gate=replace(CONFIG.gate, demonstrations=1))
+    limited = demonstrations_of_ledger(people.settings, people.redis, **(given | {"config": few}))
+    assert len(limited.held_out) == 1

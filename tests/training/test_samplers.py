@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.training.conftest import TrunkMaker
-from training import samplers
+from training import samplers, vllm_needed
 from training.config import AdapterConfig, PPOConfig
 from training.data import collate
 from training.models import Trunk
@@ -22,6 +22,7 @@ from training.ppo import train_ppo
 from training.pushed import PushFailed
 from training.rollout import Sampled, Sampler, own_sampler
 from training.samplers import chosen_sampler, wants_engine
+from training.vllm_needed import vllm_missing
 from training.vllm_sampler import VLLMSampler, started
 
 CONFIG = PPOConfig(rollouts_per_iteration=8, minibatch=8, microbatch=8, max_new_tokens=12, lora_layers=4)
@@ -252,6 +253,34 @@ def test_the_trainer_samples_where_vllm_does_not_start(
     assert "no such instruction set" in caplog.text
     with pytest.raises(RuntimeError, match="instruction set"):
         sampled(dataclasses.replace(CONFIG, sampler="vllm"))
+
+
+def test_several_processes_sample_by_themselves_and_say_so(
+    own: Writer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    facts = {"eos_ids": own.eos_ids, "base_directory": tmp_path, "processes": 2}
+    with chosen_sampler(CONFIG, own.trunk, own.prompts, **facts) as sampler:
+        assert sampler is None
+    assert not caplog.text
+    monkeypatch.setattr(samplers, "wants_engine", lambda *_: True)
+    with chosen_sampler(CONFIG, own.trunk, own.prompts, **facts) as sampler:
+        assert sampler is None
+    assert "each samples its share by itself" in caplog.text
+    insists = dataclasses.replace(CONFIG, sampler="vllm")
+    with pytest.raises(ValueError, match="of 2 processes"), chosen_sampler(insists, own.trunk, own.prompts, **facts):
+        pass
+
+
+def test_vllm_that_is_insisted_on_is_missed_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    insists = dataclasses.replace(CONFIG, sampler="vllm")
+    live = dataclasses.replace(insists, rollouts="live")
+    monkeypatch.setattr(vllm_needed, "find_spec", lambda name: SimpleNamespace(name=name))
+    assert vllm_missing(insists) is None
+    assert "of 3 processes that train" in str(vllm_missing(insists, 3))
+    assert vllm_missing(CONFIG, 3) is None and vllm_missing(live, 3) is None
+    monkeypatch.setattr(vllm_needed, "find_spec", lambda name: None)
+    assert "not installed" in str(vllm_missing(insists))
+    assert vllm_missing(CONFIG) is None and vllm_missing(live) is None
 
 
 def test_vllm_is_not_imported_before_an_engine_starts() -> None:

@@ -454,6 +454,21 @@ def test_wrong_config_fails_the_round_by_name(rounds: Rounds, overrides: dict[st
     assert "\n" not in outcomes["collect"].reason
 
 
+@pytest.mark.parametrize("installed", [False, True])
+def test_vllm_that_ppo_insists_on_and_cannot_have_fails_the_round_before_it_trains(
+    installed: bool, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not installed, or not for several processes."""
+    rounds.installation.speak(24)
+    rounds.installation.configure(ppo={"sampler": "vllm"})
+    monkeypatch.setattr("training.vllm_needed.find_spec", lambda name: name if installed else None)
+    monkeypatch.setattr("training.learning.process_count", lambda *_: 2)
+    _, outcomes = rounds.run()
+    *_, (stage, outcome) = outcomes.items()
+    assert (stage, outcome.state) == ("reward" if installed else "collect", "failed")
+    assert outcome.reason is not None and outcome.reason.startswith('ppo.sampler is "vllm", ')
+
+
 def test_weights_that_diverge_fail_the_round(rounds: Rounds) -> None:
     rounds.installation.speak(24)
     rounds.installation.configure(reward={"learning_rate": 1e30})
