@@ -145,13 +145,14 @@ class PolicyRegistry:
     def previous(self) -> int | None:
         """The version that served before the present one was promoted; never a rejected one.
 
-        Returns to a version (rollback, reject, lose) do not count: what was left then was left for a reason, and
-        two versions must not take turns.
+        Returns to a version (rollback, reject, lose) do not count, unless it had never served: what was left then was
+        left for a reason, and two versions must not take turns.
         """
         current, states = self.stable(), self.states()
-        for line in reversed(self.audit()):
-            is_promotion = line.action not in (*_RETURNS, *_ASIDE) and line.version == current
-            if is_promotion and (line.from_version is None or states.get(line.from_version) in SERVABLE):
+        came = [line for line in self.audit() if line.version == current and line.action not in _ASIDE]
+        promotions = came[:1] + [line for line in came[1:] if line.action not in _RETURNS]
+        for line in reversed(promotions):
+            if line.from_version is None or states.get(line.from_version) in SERVABLE:
                 return line.from_version
         return None
 

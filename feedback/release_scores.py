@@ -7,7 +7,7 @@ nothing is kept: an erasure finds sums, and names that nobody can read.
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from feedback.archive import Archive
 from feedback.observations import KEPT_S, counts_key, unit_name, weight_of
@@ -52,16 +52,16 @@ class ReleaseScores:
 
     def __init__(self, ledger: Ledger, release: Release, salt: bytes) -> None:
         self.ledger, self.release, self._salt = ledger, release, salt
-        self._names, self._state = f"release:{release.id}:scored", f"release:{release.id}:scoring"
+        self._names, self._state = f"release:{release.id}:scored", _state_key(release)
         self._add = ledger.redis.register_script(_ADD)
 
     def version(self, registry: PolicyRegistry) -> int | None:
         """Whose reward model scores; None while there is none. The same to the end: two of them do not compare."""
-        known = self.ledger.redis.hget(self._state, "version")
-        if known is None and (chosen := scoring_version(registry, self.release.stable)) is not None:
+        known = scored_by(self.ledger.redis, self.release)
+        if known is None and (chosen := scoring_version(registry, self.release)) is not None:
             self.ledger.redis.hsetnx(self._state, "version", chosen)
-            known = self.ledger.redis.hget(self._state, "version")
-        return None if known is None else int(known)
+            known = scored_by(self.ledger.redis, self.release)
+        return known
 
     def fresh(self, most: int = MOST) -> Fresh:
         """The next conversations, oldest first."""
@@ -117,8 +117,22 @@ def is_whole(answer: Completion) -> bool:
     return bool(tokens and answer.text.strip()) and not answer.tool_calls and not answer.partial
 
 
-def scoring_version(registry: PolicyRegistry, stable: int) -> int | None:
-    """`stable` if it has a reward model, which the candidate was not taught by; else the newest version that has."""
+def scoring_version(registry: PolicyRegistry, release: Release) -> int | None:
+    """The stable policy if it has a reward model, else the newest version that has.
+
+    Never the candidate, which was taught to please its own.
+    """
     states = registry.states()
-    having = (v for v in (stable, *sorted(states, reverse=True)) if states.get(v) not in (None, *WITHOUT_WEIGHTS))
+    others = [version for version in sorted(states, reverse=True) if version != release.candidate]
+    having = (v for v in (release.stable, *others) if states.get(v) not in (None, *WITHOUT_WEIGHTS))
     return next((version for version in having if (registry.directory(version) / REWARD).is_dir()), None)
+
+
+def scored_by(redis: Any, release: Release) -> int | None:
+    """Whose reward model scores a release, once that is settled."""
+    known = redis.hget(_state_key(release), "version")
+    return None if known is None else int(known)
+
+
+def _state_key(release: Release) -> str:
+    return f"release:{release.id}:scoring"

@@ -24,6 +24,8 @@ from feedback.registry import (
     UnknownPolicy,
 )
 from feedback.registry_atomic import REVISION
+from feedback.release_scores import scored_by
+from feedback.releases import ReleaseBook
 from feedback.rounds import OPEN, RoundBook, RoundRecord
 from feedback.shelf import clear, fault
 
@@ -61,6 +63,9 @@ class Retention:
         needed = {version: f"it is {state}" for version, state in states.items() if state not in UNNEEDED}
         if (record := self._open()) is not None:
             needed |= dict.fromkeys(_versions_of(record, states), f"round {record.id} needs it, or may")
+        release = ReleaseBook(self.registry).open()
+        if release is not None and (scorer := scored_by(self.registry.redis, release)) is not None:
+            needed[scorer] = f"its reward model scores release {release.id}"
         needed |= dict.fromkeys(self.registry.pinned(), "it is pinned")
         if (previous := self.registry.previous()) is not None:
             needed[previous] = "a rollback returns to it"

@@ -80,7 +80,11 @@ class ChatRequest(BaseModel):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20, description="only beside `logprobs: true`")
     metadata: dict[str, str] | None = Field(
-        default=None, description='`conversation_id` joins chats; `consent: "false"` keeps this one out of training'
+        default=None,
+        description=(
+            "`conversation_id` joins turns to a chat, which under a release stays on its side: without it each turn is "
+            'a chat of its own; `consent: "false"` keeps this one out of training'
+        ),
     )
     user: str | None = Field(
         default=None,

@@ -10,7 +10,7 @@ from serving import api_docs as docs
 from serving.answers import Admitted, Plan, Question, Way, answer
 from serving.arms import CANDIDATE, STABLE, Arms, Side
 from serving.chat_request import Asked, check, check_model, ticket_for, upstream_body, wants_resuming
-from serving.comparisons import between, blind_way, interleaved
+from serving.comparisons import blind_way, interleaved
 from serving.engine import SERVED_NAME
 from serving.errors import ApiError, invalid, unavailable
 from serving.event_stream import EventStream
@@ -33,11 +33,9 @@ async def create_chat_completion(request: Request, gateway: GatewayDep, caller: 
 
 def ways(arms: Arms, asked: Asked) -> tuple[Way, ...]:
     """By the side that the conversation is on; of several answers some, by chance, are a blind comparison."""
-    if release := interleaved(arms, asked):
-        return (
-            blind_way(arms, asked, between(release, asked.choices)),
-            _by(arms, asked, Side(arms.stable, moved=True)),
-        )
+    if match := interleaved(arms, asked):
+        first = blind_way(arms, asked, match)
+        return (first,) if match.release is None else (first, _by(arms, asked, Side(arms.stable, moved=True)))
     return tuple(_by(arms, asked, side) for side in arms.sides(asked.body["model"], asked.conversation_id))
 
 

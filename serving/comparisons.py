@@ -36,7 +36,7 @@ from serving.shown import Shown
 from serving.swap_gate import Served
 
 MIN_SLOTS, MAX_SLOTS = 2, 8
-# Of the comparisons during a release: a rater, or a client, that is not blind shows in them.
+# Of the comparisons during a release, also within chats: a rater, or a client, that is not blind shows in them.
 AA_SHARE = 0.01
 
 router = APIRouter()
@@ -103,25 +103,31 @@ def _in_turn(one: str, other: str, k: int) -> tuple[str, ...]:
     return tuple(names[index % 2] for index in range(k))
 
 
-def interleaved(arms: Arms, asked: Asked) -> Release | None:
-    """The release between whose policies the answers of a chat are to be compared; whether they are is drawn."""
+def drawn(release: Release | None, k: int) -> Match:
+    """What is compared where nobody says what."""
+    return against_itself(k) if release is None or _draw.random() < AA_SHARE else between(release, k)
+
+
+def interleaved(arms: Arms, asked: Asked) -> Match | None:
+    """What the answers of a chat are to be compared as, under a release; whether they are is drawn."""
     release, body = arms.contest, asked.body
     several = body["model"] == SERVED_NAME and asked.choices >= MIN_SLOTS
     if release is None or not several or body.get("store") is False or is_side_turn(asked.headers):
         return None
-    return release if _draw.random() < release.plan.interleave else None
+    return drawn(release, asked.choices) if _draw.random() < release.plan.interleave else None
 
 
 def ways(arms: Arms, asked: Asked, models: list[str] | None) -> tuple[Way, ...]:
     """A release's two policies, if it is they who are asked for, and what stands in when one of them is lost."""
     release, k = arms.contest, asked.choices
-    itself = against_itself(k)
-    if models is None and (release is None or _draw.random() < AA_SHARE):
-        return (blind_way(arms, asked, itself),)
-    if release is not None and (models is None or sorted(models) == [CANDIDATE, STABLE]):
-        return (blind_way(arms, asked, between(release, k)), blind_way(arms, asked, itself, moved=True))
-    names = models or []
-    return (blind_way(arms, asked, Match(tuple(names[index % len(names)] for index in range(k)))),)
+    if models is None:
+        match = drawn(release, k)
+    elif release is not None and sorted(models) == [CANDIDATE, STABLE]:
+        match = between(release, k)
+    else:
+        match = Match(tuple(models[index % len(models)] for index in range(k)))
+    first = blind_way(arms, asked, match)
+    return (first,) if match.release is None else (first, blind_way(arms, asked, against_itself(k), moved=True))
 
 
 def blind_way(arms: Arms, asked: Asked, match: Match, *, moved: bool = False) -> Way:

@@ -149,6 +149,12 @@ def _writer(redis: Redis, completion_id: str) -> int:
         raise Failure(f"{completion_id} is neither a version nor the id of an answer that is kept")
     if completion.policy_version is None:
         raise Failure(f"{completion_id} was imported: no policy of this installation wrote it")
+    if (changed := completion.version_changed_at) is not None:
+        typer.echo(
+            f"{completion_id} is by two versions: policy-v{completion.policy_version} wrote its first {changed} "
+            "tokens, the one that took its place the rest; this is of the first",
+            err=True,
+        )
     return completion.policy_version
 
 

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import connect
+from training.publish import let_in_kept_back
 from training.release_scores import score_open_release
 from training.round import Stopped, run_round
 from training.schedule import release_of_dead, round_in_need
@@ -29,13 +30,14 @@ stopping = threading.Event()
 
 @shared_task
 def tick() -> None:
-    """Open a round when one is due, and hint at the open round while nobody works on it."""
+    """Open a round when one is due, hint at the open round while nobody works on it, let in what a freeze kept back."""
     settings = Settings()
     redis = connect(settings.resolved_redis_url())
     waiting = round_in_need(settings, redis)
-    redis.close()
     if waiting is not None:
         advance.delay(waiting)
+    let_in_kept_back(settings, redis)
+    redis.close()
 
 
 @shared_task

@@ -23,7 +23,7 @@ from training.fixed_answers import MAX_TOKENS, answers_of
 from training.live import learnt_from
 from training.models import Trunk
 from training.own_layers import weights_file
-from training.publish import promotes, publish_round, release_round
+from training.publish import let_in, publish_round
 from training.stages import Job
 
 log = logging.getLogger(__name__)
@@ -62,19 +62,15 @@ def publish(job: Job, trunk: Trunk, *, has_ref: bool) -> dict[str, Any]:
             lineage=_lineage(job, directory),
         )
 
-    automatic = promotes(job.settings, job.registry)
-    version, note = publish_round(
+    version = publish_round(job.registry, RoundBook(job.redis), round_id=job.record.id, token=job.token, build=build)
+    note = let_in(
+        job.settings,
+        Ledger(job.redis),
         job.registry,
-        RoundBook(job.redis),
-        round_id=job.record.id,
-        token=job.token,
+        version=version,
         parent=job.data.parent,
-        automatic=automatic,
-        build=build,
+        round_id=job.record.id,
     )
-    if not automatic:
-        ledger = Ledger(job.redis)
-        note = release_round(job.settings, ledger, job.registry, version=version, round_id=job.record.id)
     return {"version": version, "note": note}
 
 

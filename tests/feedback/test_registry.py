@@ -17,6 +17,7 @@ from feedback.manifest import (
     write_manifest,
 )
 from feedback.registry import PointerMoved, PolicyRegistry, RejectedPolicy, StaleToken, UnknownPolicy
+from feedback.retention import Retention
 from feedback.rounds import RoundBook, key
 from feedback.store import connect
 
@@ -94,6 +95,19 @@ def test_rollback_goes_to_what_served_before(registry: PolicyRegistry) -> None:
     assert registry.rollback(to=1, actor="op", reason="try") == 1
     line = registry.audit()[-1]
     assert (line.version, line.from_version, line.action, line.actor, line.reason) == (1, 0, "rollback", "op", "try")
+
+
+def test_a_rollback_to_a_version_that_never_served_is_its_promotion(registry: PolicyRegistry) -> None:
+    """So there is something before it, to return to and to be kept for that."""
+    publish(registry, 3)
+    registry.point_stable(0, expected=None, actor="a", reason="first")
+    registry.point_stable(1, expected=0, actor="a", reason="better")
+    registry.rollback(to=2, actor="op", reason="it was kept")
+    assert (registry.previous(), Retention(registry).needed()[1]) == (1, "a rollback returns to it")
+    assert registry.rollback(to=None, actor="op", reason="worse") == 1
+    registry.rollback(to=2, actor="op", reason="once more")
+    assert registry.reject(2, actor="gateway", reason="proof failed") == registry.stable() == 1
+    assert registry.previous() == 0, "they do not take turns"
 
 
 def test_a_rejected_version_gives_way_to_the_one_before(registry: PolicyRegistry) -> None:

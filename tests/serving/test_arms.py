@@ -418,8 +418,9 @@ async def test_a_comparison_that_loses_an_engine_is_one_of_stable_against_itself
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_several_answers_to_a_chat_are_a_blind_comparison_whose_ranking_is_a_vote(
-    begin: Begin, streamed: bool
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, streamed: bool
 ) -> None:
+    monkeypatch.setattr(comparisons, "AA_SHARE", 0.0)
     canary = await begin(interleave=1.0)
     if streamed:
         answer = (await canary.live.stream(n=2, max_tokens=2))[0]
@@ -451,7 +452,8 @@ async def test_a_stored_answer_tells_its_side_as_when_it_was_given(begin: Begin,
     assert "release" not in shown and "arm" not in shown
 
 
-async def test_a_stored_comparison_tells_no_side_before_the_vote(begin: Begin) -> None:
+async def test_a_stored_comparison_tells_no_side_before_the_vote(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparisons, "AA_SHARE", 0.0)
     canary = await begin(interleave=1.0)
     answer = (await canary.live.chat(n=2, max_tokens=2)).json()
     shown = (await canary.live.http.get(f"/v1/chat/completions/{answer['id']}")).json()["ratchet"]
@@ -467,16 +469,34 @@ async def test_chats_are_interleaved_by_chance_and_only_where_a_vote_may_come_of
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     canary = await begin(interleave=0.3)
-    for value, more, blind in (
-        (0.29, {}, True),
-        (0.3, {}, False),
-        (0.0, {"n": 1}, False),
-        (0.0, {"store": False}, False),
-        (0.0, {"model": "policy@candidate"}, False),
+    for value, more, lane in (
+        (0.29, {}, "release"),
+        (0.0099, {}, "aa"),
+        (0.3, {}, None),
+        (0.0, {"n": 1}, None),
+        (0.0, {"store": False}, None),
+        (0.0, {"model": "policy@candidate"}, None),
     ):
         monkeypatch.setattr(comparisons, "_draw", Drawn(value))
         answer = (await canary.live.chat(**{"n": 2, "max_tokens": 2, **more})).json()
-        assert ("comparison_id" in answer["ratchet"]) == blind, more
+        offer = canary.live.gateway.archive.offer(answer["ratchet"].get("comparison_id", "none"))
+        assert (None if offer is None else offer.lane) == lane, more
+
+
+async def test_stable_against_itself_hides_among_the_answers_to_a_chat(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = await begin(interleave=1.0)
+    monkeypatch.setattr(comparisons, "_draw", Drawn(0.0099))
+    answer = (await canary.live.chat(n=3, max_tokens=2)).json()
+    assert texts(answer) == ["w0-0 "] * 3
+    assert "release" not in answer["ratchet"] and "arm" not in answer["ratchet"]
+    [first, *others] = answer["ratchet"]["completion_ids"]
+    ranking = {"type": "ranking", "candidates": [first, *others], "ranking": [[first], others]}
+    said = (await canary.live.http.post("/v1/feedback", json=ranking)).json()
+    [kept] = canary.live.ledger.kept([said["id"]])
+    assert (kept.feedback.lane, kept.feedback.release) == ("aa", None)
+    assert {(one.release, one.propensity) for one in canary.stored(answer)} == {(None, None)}
 
 
 async def test_a_vote_keeps_the_lane_of_its_offer(live: Any) -> None:

@@ -230,6 +230,11 @@ def swap(installation: Installation) -> None:
     installation.registry.point_stable(1, expected=0, actor="ann", reason="try")
 
 
+def back(installation: Installation) -> None:
+    """To one that was made and never served."""
+    installation.registry.rollback(to=1, actor="ann", reason="it was kept")
+
+
 def release(installation: Installation) -> None:
     """One step, and promoted by itself."""
     plan = plan_of({"steps": [{"set_weight": 10}]})
@@ -242,6 +247,7 @@ def release(installation: Installation) -> None:
         pytest.param(swap, GOOD, ("retired", "stable"), ["promote"], id="swap"),
         pytest.param(swap, WRONG, ("stable", "rejected"), ["promote", "reject"], id="swap to a wrong one"),
         pytest.param(swap, DAMAGED, ("stable", "broken"), ["promote", "lose"], id="swap to a damaged one"),
+        pytest.param(back, WRONG, ("stable", "rejected"), ["rollback", "reject"], id="rollback to a wrong one"),
         pytest.param(release, GOOD, ("retired", "stable"), ["canary", "promote"], id="release"),
         pytest.param(release, WRONG, ("stable", "rejected"), ["canary", "rolled_back"], id="release of a wrong one"),
         pytest.param(release, DAMAGED, ("stable", "broken"), ["canary", "rolled_back"], id="release of a damaged one"),

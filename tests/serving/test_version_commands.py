@@ -201,14 +201,21 @@ def test_lineage_tells_when_and_how_many_in_words() -> None:
 
 def test_lineage_begins_at_an_answer(registry: PolicyRegistry) -> None:
     ledger = Ledger(registry.redis)
-    for id, version in (("a", 2), ("b", None)):
+    for id, version, changed in (("a", 2, None), ("b", None, None), ("d", 1, 5)):
         answer = Completion(
             id=f"{id}:0", response_id=id, choice=0, conversation_id="c", rater="ann", text="yes",
             messages=(Message(role="user", content="?"),), prompt_token_ids=(), completion_token_ids=(), logprobs=(),
-            sampling={}, finish_reason="stop", policy_version=version, created=1.0,
+            sampling={}, finish_reason="stop", policy_version=version, version_changed_at=changed, created=1.0,
         )  # fmt: skip
         ledger.append_answer(answer.frame(model="policy"), [answer])
     assert printed(policies("lineage", "a:0", "--json"))["feedback_ids"] == ["fb_2", "fb_3", "fb_4"]
+    assert policies("lineage", "a:0").stderr == ""
+    both = policies("lineage", "d:0", "--json")
+    assert printed(both)["version"] == 1
+    assert both.stderr == (
+        "d:0 is by two versions: policy-v1 wrote its first 5 tokens, the one that took its place the rest; "
+        "this is of the first\n"
+    )
     assert "was imported" in refused(policies("lineage", "b:0"))
     assert "neither a version nor" in refused(policies("lineage", "c:0"))
 

@@ -9,16 +9,18 @@ import pytest
 from feedback.manifest import BrokenPolicy, Manifest, describe_files, write_manifest
 from feedback.reconcile import reconcile
 from feedback.registry import PolicyRegistry, StaleToken
-from feedback.release_plan import SetWeight
-from feedback.releases import ReleaseBook
+from feedback.release_plan import Plan, SetWeight
+from feedback.release_start import begin_release
+from feedback.releases import Release, ReleaseBook
 from feedback.retention import Retention
 from feedback.rounds import LeaseLost, RoundBook
-from feedback.settings import Settings
-from feedback.shelf import place
+from feedback.settings import ReleaseMode, Settings
+from feedback.shelf import Build, place
 from feedback.store import Ledger, connect
 from tests.killing import Killed, killing
+from training import tasks
 from training.origin import reward_origin
-from training.publish import promotes, publish_round, release_round
+from training.publish import let_in, let_in_kept_back, publish_round
 from training.round import Turn
 
 
@@ -40,7 +42,7 @@ class Publishing:
     """An installation whose base serves, with an open round."""
 
     def __init__(self, url: str, home: Path) -> None:
-        self.redis = connect(url)
+        self.redis, self.home = connect(url), home
         self.book = RoundBook(self.redis)
         self.registry = PolicyRegistry(self.redis, home / "policies")
         self.registry.directory(0).mkdir(parents=True)
@@ -54,12 +56,19 @@ class Publishing:
         assert token is not None
         return token
 
-    def run(self, token: int, automatic: bool = True) -> str:
-        _, note = publish_round(
-            self.registry, self.book, round_id=self.round_id, token=token, parent=0, automatic=automatic, build=build
-        )
+    def run(self, token: int, mode: ReleaseMode = "direct", build: Build = build) -> str:
+        version = publish_round(self.registry, self.book, round_id=self.round_id, token=token, build=build)
+        note = self.let_in(mode, version)
         self.book.finish(self.round_id, token, "published", reason=note)
         return note
+
+    def settings(self, mode: ReleaseMode) -> Settings:
+        return Settings(home=self.home, release_mode=mode)
+
+    def let_in(self, mode: ReleaseMode, version: int = 1) -> str:
+        return let_in(
+            self.settings(mode), Ledger(self.redis), self.registry, version=version, parent=0, round_id=self.round_id
+        )
 
     def published(self) -> list[int]:
         return [line.version for line in self.registry.audit() if line.action == "publish" and line.version]
@@ -134,7 +143,7 @@ def test_two_tokens_at_once_publish_once(publishing: Publishing) -> None:
 
 
 def test_manual_release_leaves_the_pointer(publishing: Publishing) -> None:
-    note = publishing.run(publishing.claim(), automatic=False)
+    note = publishing.run(publishing.claim(), "manual")
     assert publishing.registry.stable() == 0
     assert publishing.registry.states()[1] == "candidate"
     assert note == "policy-v1 waits for its release"
@@ -143,23 +152,33 @@ def test_manual_release_leaves_the_pointer(publishing: Publishing) -> None:
 class Releasing:
     """A round's version is published; whatever comes next depends on the settings."""
 
-    def __init__(self, publishing: Publishing, home: Path) -> None:
-        self.publishing, self.home = publishing, home
-        self.book, self.ledger = ReleaseBook(publishing.registry), Ledger(publishing.redis)
-        publishing.run(publishing.claim(), automatic=False)
+    def __init__(self, publishing: Publishing) -> None:
+        self.publishing, self.home = publishing, publishing.home
+        self.book = ReleaseBook(publishing.registry)
+        publishing.run(publishing.claim(), "manual")
 
-    def note(self, mode: Any) -> str:
-        settings = Settings(home=self.home, release_mode=mode)
-        return release_round(settings, self.ledger, self.publishing.registry, version=1, round_id=1)
+    def note(self, mode: ReleaseMode) -> str:
+        return self.publishing.let_in(mode)
+
+    def freeze(self, frozen: bool = True) -> None:
+        self.book.freeze(frozen, actor="test", reason="test")
+
+    def begin(self, version: int) -> Release:
+        """By hand."""
+        ledger, registry = Ledger(self.publishing.redis), self.publishing.registry
+        return begin_release(ledger, registry, version, Plan(), mode="manual", actor="ann", reason="a look", seen=None)
+
+    def tick(self, mode: ReleaseMode) -> None:
+        let_in_kept_back(self.publishing.settings(mode), self.publishing.redis)
 
 
 @pytest.fixture
-def releasing(publishing: Publishing, tmp_path: Path) -> Releasing:
-    return Releasing(publishing, tmp_path)
+def releasing(publishing: Publishing) -> Releasing:
+    return Releasing(publishing)
 
 
 @pytest.mark.parametrize("mode", ["assisted", "automatic"])
-def test_a_rounds_release_begins_once_however_often_its_stage_is_run(releasing: Releasing, mode: str) -> None:
+def test_a_rounds_release_begins_once_however_often_its_stage_is_run(releasing: Releasing, mode: ReleaseMode) -> None:
     (releasing.home / "release.json").write_text('{"steps": [{"set_weight": 20}]}')
     assert {releasing.note(mode) for _ in range(3)} == {"policy-v1: release 1 has begun"}
     release = releasing.book.open()
@@ -172,21 +191,103 @@ def test_a_rounds_release_begins_once_however_often_its_stage_is_run(releasing: 
 
 
 def test_what_keeps_a_release_from_beginning_is_said(releasing: Releasing) -> None:
-    assert releasing.note("manual") == releasing.note("direct") == "policy-v1 waits for its release"
-    releasing.book.freeze(True, actor="test", reason="test")
+    assert releasing.note("manual") == "policy-v1 waits for its release"
+    releasing.freeze()
     assert releasing.note("automatic") == "policy-v1 waits for its release: releases are frozen"
-    releasing.book.freeze(False, actor="test", reason="test")
+    releasing.freeze(False)
     (releasing.home / "release.json").write_text('{"alpha": 7}')
     assert releasing.note("automatic").startswith("policy-v1 waits for its release: ")
     assert "alpha" in releasing.note("automatic")
     assert releasing.book.latest() == []
 
 
-def test_frozen_releases_let_nothing_serve_at_once(publishing: Publishing, tmp_path: Path) -> None:
-    direct, manual = (Settings(home=tmp_path, release_mode=mode) for mode in ("direct", "manual"))
-    assert promotes(direct, publishing.registry) and not promotes(manual, publishing.registry)
-    ReleaseBook(publishing.registry).freeze(True, actor="test", reason="test")
-    assert not promotes(direct, publishing.registry)
+def test_releases_that_freeze_while_a_version_is_built_let_it_serve_no_more(publishing: Publishing) -> None:
+    def slowly(directory: Path, version: int) -> Manifest:
+        ReleaseBook(publishing.registry).freeze(True, actor="test", reason="test")
+        return build(directory, version)
+
+    note = publishing.run(publishing.claim(), build=slowly)
+    assert note == "policy-v1 waits for its release: releases are frozen"
+    assert publishing.registry.stable() == 0
+
+
+def test_what_passed_its_gate_while_frozen_comes_in_afterwards(
+    releasing: Releasing, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    releasing.freeze()
+    releasing.note("automatic")
+    releasing.tick("automatic")
+    assert releasing.book.open() is None, "still frozen"
+    releasing.freeze(False)
+    monkeypatch.setenv("RATCHET_HOME", str(releasing.home))
+    monkeypatch.setenv("RATCHET_REDIS_URL", valkey_url)
+    monkeypatch.setenv("RATCHET_RELEASE_MODE", "automatic")
+    for _ in range(2):
+        tasks.tick()
+    release = releasing.book.open()
+    assert release is not None and (release.id, release.candidate, release.reason) == (1, 1, "round 1")
+    releasing.book.end(release, "aborted", actor="ann", reason="so")
+    releasing.tick("automatic")
+    assert releasing.book.open() is None, "once"
+
+
+def test_what_passed_its_gate_while_frozen_serves_afterwards_if_its_parent_still_does(releasing: Releasing) -> None:
+    registry = releasing.publishing.registry
+    releasing.freeze()
+    releasing.note("direct")
+    releasing.freeze(False)
+    releasing.tick("direct")
+    assert registry.stable() == 1
+    registry.rollback(to=None, actor="ann", reason="worse")
+    releasing.tick("direct")
+    assert registry.stable() == 0, "once"
+
+
+def test_what_was_kept_back_is_left_to_whoever_had_it_released_meanwhile(releasing: Releasing) -> None:
+    releasing.freeze()
+    releasing.note("direct")
+    releasing.book.end(releasing.begin(1), "inconclusive", actor="controller", reason="no difference")
+    releasing.freeze(False)
+    releasing.tick("direct")
+    assert releasing.publishing.registry.states() == {0: "stable", 1: "candidate"}
+
+
+def test_what_was_kept_back_is_left_to_whoever_took_it_out_of_service_again(releasing: Releasing) -> None:
+    registry = releasing.publishing.registry
+    releasing.freeze()
+    releasing.note("automatic")
+    registry.point_stable(1, expected=0, actor="ann", reason="a try")
+    registry.rollback(to=None, actor="ann", reason="worse")
+    releasing.freeze(False)
+    releasing.tick("automatic")
+    assert releasing.book.open() is None
+
+
+def test_what_was_kept_back_waits_for_the_end_of_a_release_that_a_hand_began(releasing: Releasing) -> None:
+    make(releasing.publishing.registry, 2)
+    releasing.freeze()
+    releasing.note("assisted")
+    by_hand = releasing.begin(2)
+    releasing.freeze(False)
+    releasing.tick("assisted")
+    assert releasing.book.open() == by_hand
+    releasing.book.end(by_hand, "aborted", actor="ann", reason="seen")
+    releasing.tick("assisted")
+    release = releasing.book.open()
+    assert release is not None and release.candidate == 1
+
+
+def test_what_was_kept_back_stays_back_once_a_later_round_has_come_in(releasing: Releasing) -> None:
+    make(releasing.publishing.registry, 2)
+    releasing.freeze()
+    releasing.note("assisted")
+    releasing.freeze(False)
+    releasing.publishing.let_in("assisted", version=2)
+    later = releasing.book.open()
+    assert later is not None and later.candidate == 2
+    releasing.book.end(later, "inconclusive", actor="controller", reason="no difference")
+    releasing.tick("assisted")
+    assert releasing.book.open() is None
 
 
 def test_pointer_that_moved_meanwhile_is_respected(publishing: Publishing) -> None:
@@ -202,7 +303,8 @@ def test_pointer_that_moved_meanwhile_is_respected(publishing: Publishing) -> No
 def test_rejected_version_is_not_promoted_again(publishing: Publishing) -> None:
     """The worker dies after the promotion; the engine's proof fails before its successor looks."""
     token = publishing.claim()
-    publish_round(publishing.registry, publishing.book, round_id=1, token=token, parent=0, automatic=True, build=build)
+    publish_round(publishing.registry, publishing.book, round_id=1, token=token, build=build)
+    publishing.let_in("direct")
     publishing.registry.reject(1, actor="gateway", reason="golden log-probs differ")
     note = publishing.run(publishing.claim())
     assert publishing.registry.stable() == 0

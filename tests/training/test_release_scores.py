@@ -21,6 +21,7 @@ from feedback.release_judge import Judge
 from feedback.release_plan import Limits, Plan
 from feedback.release_scores import Fresh, ReleaseScores, scoring_version
 from feedback.releases import Release, ReleaseBook
+from feedback.retention import Retention
 from feedback.settings import Settings
 from feedback.store import COMPLETIONS
 from tests.training.people import CONFIG, People
@@ -256,22 +257,31 @@ def test_lower_scores_roll_back(scored: Scored) -> None:
     assert verdicts(decision.guardrails)["score"] == "breached"
 
 
-def test_stables_reward_model_scores_else_the_newest(scored: Scored) -> None:
-    assert scoring_version(scored.registry, 1) is None
+def test_stables_reward_model_scores_else_the_newest_but_never_the_candidates_own(scored: Scored) -> None:
+    """The candidate was taught by its own to please it."""
     scored.teach(2)
-    assert scoring_version(scored.registry, 1) == 2
+    assert scoring_version(scored.registry, scored.release) is None
+    for number in (3, 4):
+        version(scored.people, number, kind="trained", parent=1, config=CONFIG.to_dict())
+    scored.teach(3)
+    assert scoring_version(scored.registry, scored.release) == 3
     scored.teach(1)
-    assert scoring_version(scored.registry, 1) == 1
+    assert scoring_version(scored.registry, scored.release) == 1
     scored.redis.hset(STATES, "1", "deleted")
-    assert scoring_version(scored.registry, 1) == 2
+    assert scoring_version(scored.registry, scored.release) == 3
 
 
-def test_one_reward_model_scores_all_of_a_release(scored: Scored) -> None:
+def test_one_reward_model_scores_all_of_a_release_and_stays_for_so_long(scored: Scored) -> None:
     assert scored.scores.version(scored.registry) is None
-    scored.teach(2)
-    assert scored.scores.version(scored.registry) == 2
+    version(scored.people, 3, kind="trained", parent=1, config=CONFIG.to_dict())
+    scored.teach(3)
+    assert 3 not in Retention(scored.registry).needed()
+    assert scored.scores.version(scored.registry) == 3
     scored.teach(1)
-    assert scored.scores.version(scored.registry) == 2
+    assert scored.scores.version(scored.registry) == 3
+    assert Retention(scored.registry).needed()[3] == "its reward model scores release 1"
+    scored.book.end(scored.release, "aborted", actor="test", reason="test")
+    assert 3 not in Retention(scored.registry).needed()
 
 
 class Started:
