@@ -1,5 +1,5 @@
-"""A release second by second while it is paused, frozen, without an engine, and nothing runs at all: only time of its own
-takes a step or ends it, and only votes that stand."""
+"""A release second by second, paused, frozen, without an engine, and while nothing runs: only time of its own takes
+a step or ends it, and only votes that stand."""
 
 from typing import Any
 
