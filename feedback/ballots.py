@@ -17,6 +17,8 @@ from feedback.store import Ledger
 
 SPLITS: dict[Whose, tuple[str, ...]] = {"all": ("train", "eval"), "evaluation": ("eval",), "training": ("train",)}
 
+#: The ids of what was laid side by side begin so.
+OFFERED = "cmp_"
 CHUNK = 1000
 #: Differences of length are kept to an eighth of an e-fold, and beyond e^3 they are all the same.
 GRAIN, WIDEST = 8, 3 * 8
@@ -69,20 +71,31 @@ def votes_in(
         and not item.is_check
         and item.split in SPLITS[whose]
         and item.rater not in quarantined
-        and (item.judgement.comparison_id or not blind)
+        and (not blind or _laid_blind(item.judgement))
     ]
     known = _answers(ledger, {id for item in standing for id in item.judgement.targets})
     return [vote for item in standing for vote in votes_of(item, known)]
 
 
 def _first_words(ledger: Ledger) -> list[Feedback]:
-    """The first judgement of each slot, whatever was said later."""
-    first: dict[str, Feedback] = {}
+    """The first judgement of each slot, and of all on answers of one offer, whatever was said later."""
+    first: dict[tuple[str, str], Feedback] = {}
     for _, said in ledger.said("0"):
         if isinstance(said, Feedback):
-            first.setdefault(said.slot, said)
+            offer = _offer_of(said.judgement) if isinstance(said.judgement, Comparison | Ranking) else None
+            first.setdefault((said.rater, offer) if offer and not said.is_check else ("", said.slot), said)
     gone = ledger.gone(item.id for item in first.values())
     return [item for item in first.values() if item.id not in gone]
+
+
+def _laid_blind(judgement: Comparison | Ranking) -> bool:
+    return judgement.comparison_id is not None or _offer_of(judgement) is not None
+
+
+def _offer_of(judgement: Comparison | Ranking) -> str | None:
+    """What was laid side by side of which a judgement sets answers, and no others, against each other."""
+    behind = {target.partition(":")[0] for target in judgement.targets}
+    return behind.pop() if len(behind) == 1 and next(iter(behind)).startswith(OFFERED) else None
 
 
 def votes_of(item: Feedback, known: Mapping[str, Answer]) -> list[Vote]:
@@ -112,7 +125,15 @@ def _as_shown(item: Feedback, judgement: Comparison | Ranking) -> tuple[Sequence
     told = item.circumstances.presented_order
     if not judgement.comparison_id and {*told} == {*judgement.targets}:
         return told, 1.0
+    if isinstance(judgement, Ranking) and not judgement.comparison_id and _offer_of(judgement):
+        return sorted(judgement.targets, key=_place), 1.0
     return judgement.targets, float(isinstance(judgement, Comparison) or judgement.comparison_id is not None)
+
+
+def _place(target: str) -> int:
+    """Answers of an offer are numbered from left to right; those of files may be called anything."""
+    number = target.partition(":")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def _longer(left: int, right: int) -> float:

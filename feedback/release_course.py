@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from feedback.decisions import Decision
+from feedback.decisions import Decision, Outcome
 from feedback.registry import AuditLine, in_words
 from feedback.registry import State as PolicyState
+from feedback.release_time import Passed
 from feedback.releases import Release, State, describe
 
 
@@ -18,9 +19,9 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """`held`: an engine is proven to hold the candidate; for `unheld_s` in a row none was seen to. `alarm`: the votes'
-    own test failed, so they prove nothing. The decision may be missing while the release is pending. `pointed`: who
-    moved the pointer, where `stable` is not the policy that the release began beside.
+    """`held`: an engine is proven to hold the candidate. `alarm`: the votes' own test failed, so they prove nothing.
+    The decision may be missing while the release is pending. `pointed`: who moved the pointer, where `stable` is not
+    the policy that the release began beside.
     """
 
     now: float
@@ -31,7 +32,7 @@ class Facts:
     frozen: bool
     alarm: bool
     decision: Decision | None
-    unheld_s: float = 0.0
+    passed: Passed = Passed()
     pointed: AuditLine | None = None
 
 
@@ -98,7 +99,7 @@ def _pending(release: Release, facts: Facts) -> Move | End | None:
         canary = release.model_copy(update={"state": "canary", "stepped": facts.now})
         begun = canary if facts.frozen else canary.advanced(facts.now, "undecided")
         return Move(begun, f"an engine holds policy-v{release.candidate}: {describe(begun)}")
-    if facts.now - release.created > release.plan.patience:
+    if facts.passed.unheld > release.plan.patience:
         return End("aborted", f"no engine held policy-v{release.candidate} within {release.plan.patience:.0f} s")
     return None
 
@@ -107,28 +108,39 @@ def _canary(release: Release, facts: Facts) -> Move | End | None:
     decision = facts.decision
     if decision is None:
         return None
-    if decision.outcome == "roll back":
+    outcome = _proven(decision, facts.alarm)
+    if outcome == "roll back":
         return End("rolled_back", decision.reason)
-    if decision.outcome == "inconclusive" and release.awaits_votes:
+    if outcome == "inconclusive" and release.awaits_votes:
         return End("inconclusive", decision.reason)
-    if _late(release, facts.now):
-        return End("inconclusive", f"nothing was decided within {release.plan.deadline:.0f} s: {decision.reason}")
-    if facts.unheld_s > release.plan.patience:
+    if _late(release, facts.passed.in_all, outcome):
+        so_far = "the votes' own test failed, so they prove nothing" if facts.alarm else decision.reason
+        return End("inconclusive", f"nothing was decided within {release.plan.deadline:.0f} s: {so_far}")
+    if facts.passed.unheld > release.plan.patience:
         return End("aborted", f"no engine has held policy-v{release.candidate} for {release.plan.patience:.0f} s")
-    # While no engine holds the candidate nobody learns anything of it: its time does not count.
     if facts.frozen or release.paused or not facts.held:
         return None
     if release.proposed:
-        return _confirmed(decision) if release.mode == "automatic" and not facts.alarm else None
-    changed = release.advanced(facts.now, decision.outcome)
+        return None if facts.alarm else _confirmed(release, decision)
+    changed = release.advanced(facts.now, outcome, facts.passed.in_step)
     return None if changed is release else Move(changed, describe(changed))
 
 
-def _confirmed(decision: Decision) -> End:
-    return End("promoted", decision.reason if decision.outcome == "promote" else "All steps are taken.")
+def _proven(decision: Decision, alarm: bool) -> Outcome:
+    """Of votes that prove nothing, nothing; a guardrail needs none."""
+    breached = any(guardrail.verdict == "breached" for guardrail in decision.guardrails)
+    return decision.outcome if breached or not alarm else "undecided"
 
 
-def _late(release: Release, now: float) -> bool:
+def _confirmed(release: Release, decision: Decision) -> End | None:
+    """By itself, unless votes took a step that would not take it now: their raters were set aside, or erased."""
+    better = decision.outcome == "promote"
+    if release.mode != "automatic" or (release.by_votes and not better):
+        return None
+    return End("promoted", decision.reason if better else "All steps are taken.")
+
+
+def _late(release: Release, passed: float, outcome: Outcome) -> bool:
     """One that waits for an operator has been decided."""
-    deadline = release.plan.deadline
-    return deadline is not None and not release.proposed and now - release.created > deadline
+    deadline, waits = release.plan.deadline, release.awaits_votes and outcome != "promote"
+    return deadline is not None and passed > deadline and (waits or not release.proposed)

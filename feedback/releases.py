@@ -41,7 +41,8 @@ class Release(Record):
     """One candidate beside one stable policy, under one plan. `step` is the index of the step under way.
 
     `weight` is the candidate's share of conversations. While `paused` no step is taken. A `proposed` one has taken all
-    of its steps and waits for an operator. `whose` votes decide. `former` is the candidate's policy state from before.
+    of its steps and waits for an operator. `whose` votes decide; `by_votes`: they have taken a step. `former` is the
+    candidate's policy state from before.
     """
 
     id: int
@@ -65,6 +66,7 @@ class Release(Record):
     paused_by: str = ""  # nobody, where the plan itself waits for an operator
     paused_why: str = ""
     proposed: bool = False
+    by_votes: bool = False
     ended: float | None = None
     why: str = ""
     decision: Decision | None = None
@@ -83,8 +85,9 @@ class Release(Record):
 
     @property
     def awaits_votes(self) -> bool:
-        """Whether a step is still to come that only votes can take."""
-        return any(isinstance(step, Analysis) for step in self.plan.steps[self.step :])
+        """Whether only votes can bring it to a good end: by a step to come, or since they have to go on saying so."""
+        to_come = any(isinstance(step, Analysis) for step in self.plan.steps[self.step :])
+        return to_come or (self.by_votes and self.mode == "automatic")
 
     @property
     def waiting(self) -> bool:
@@ -96,11 +99,10 @@ class Release(Record):
         return self if self.paused else self.model_copy(update=told)
 
     def resumed(self, now: float) -> "Release":
-        """A pause without end is over; of any other step the time stood still."""
+        """A pause without end is over; any other step goes on."""
         if self.paused_at is None:
             return self
-        stepped = now - (self.paused_at - self.stepped)
-        going = self.model_copy(update={"paused_at": None, "paused_by": "", "paused_why": "", "stepped": stepped})
+        going = self.model_copy(update={"paused_at": None, "paused_by": "", "paused_why": ""})
         return going.skipped(now) if self._waits_for_somebody else going
 
     def skipped(self, now: float) -> "Release":
@@ -109,21 +111,22 @@ class Release(Record):
         proposed = self.proposed or (self.state == "canary" and step == len(self.plan.steps))
         return self.model_copy(update={"step": step, "stepped": now, "proposed": proposed})
 
-    def advanced(self, now: float, outcome: Outcome) -> "Release":
-        """All steps taken that are due, and `proposed` after the last; itself if there is none."""
+    def advanced(self, now: float, outcome: Outcome, waited: float = 0.0) -> "Release":
+        """All steps taken that are due, and `proposed` after the last; itself if there is none. `waited`: how long the
+        step under way has been, but for the time that it stood still."""
         release = self
         while release.state == "canary" and not release.paused and not release.proposed:
-            following = release._next(now, outcome)
+            following = release._next(now, outcome, waited)
             if following is release:
                 break
-            release = following
+            release, waited = following, 0.0
         return release
 
     @property
     def _waits_for_somebody(self) -> bool:
         return self.step < len(self.plan.steps) and self.plan.steps[self.step] == Pause(pause=None)
 
-    def _next(self, now: float, outcome: Outcome) -> "Release":
+    def _next(self, now: float, outcome: Outcome, waited: float) -> "Release":
         if self.step == len(self.plan.steps):
             return self.model_copy(update={"proposed": True})
         match self.plan.steps[self.step]:
@@ -131,10 +134,11 @@ class Release(Record):
                 return self.model_copy(update={"weight": percent / 100}).skipped(now)
             case Pause(pause=None):
                 return self.paused_now(now)
-            case Pause(pause=seconds) if seconds is not None and now - self.stepped < seconds:
+            case Pause(pause=seconds) if seconds is not None and waited < seconds:
                 return self
-            case Analysis() if outcome != "promote":
-                return self
+            case Analysis():
+                by_votes = self.model_copy(update={"by_votes": True})
+                return by_votes.skipped(now) if outcome == "promote" else self
         return self.skipped(now)
 
 

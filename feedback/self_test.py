@@ -33,7 +33,8 @@ class SelfTest(Record):
         what = f"of {self.votes} decisive votes on stable against itself the second won {self.wins}"
         if not self.alarm:
             return f"{what}, as chance may have it"
-        return f"{what}, which chance does not do: nothing is promoted by itself until somebody has found out why"
+        then = "no vote decides, and nothing is promoted by itself, until somebody has found out why"
+        return f"{what}, which chance does not do: {then}"
 
 
 class Watch:

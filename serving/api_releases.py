@@ -66,7 +66,7 @@ class ResetSelfTest(BaseModel):
 
 class ShownSelfTest(BaseModel):
     """Decisive votes on stable against itself, and how many the second of the two won. At the threshold an alarm is
-    raised: votes measure something else, and nothing is promoted by itself until somebody resets it."""
+    raised: votes measure something else, so none decides and nothing is promoted by itself until somebody resets it."""
 
     object: Literal["self_test"]
     votes: int
@@ -124,7 +124,7 @@ _RELEASE: Schema = {
     "object": "release", "id": 3, "revision": 2, "candidate": 7, "stable": 5, "mode": "assisted", "whose": "all",
     "actor": "root", "reason": "fewer words", "created": 1767225600.5, "state": "canary", "open": True, "step": 1,
     "is": "canary, step 2 of 2, policy-v7 at 10%", "weight": 0.1, "paused": False,
-    "paused_by": "", "paused_why": "", "proposed": False, "why": "",
+    "paused_by": "", "paused_why": "", "proposed": False, "by_votes": False, "why": "",
     "plan": {"steps": [{"set_weight": 10.0}, {"analysis": True}], "alpha": 0.05},
     "steps": [
         {"says": "10% of conversations", "state": "taken"}, {"says": "wait for the votes", "state": "under way"},
@@ -155,6 +155,7 @@ class ShownRelease(BaseModel):
     paused_by: str = Field(description="whose order it is; empty while a step of the plan waits for an operator")
     paused_why: str
     proposed: bool = Field(description="all steps are taken, and an operator is waited for")
+    by_votes: bool = Field(description="votes took a step, so it is promoted by itself only while they still say so")
     engine: dict[str, Any] | None = Field(description="of the candidate, while one is wanted: version, state, cause")
     self_test: ShownSelfTest | None = Field(description="while it is open, and once it has votes")
     outcome: Literal["promote", "roll back", "inconclusive", "undecided"] | None

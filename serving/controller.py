@@ -14,6 +14,7 @@ from feedback.decisions import Decision
 from feedback.registry import PointerMoved, PolicyRegistry
 from feedback.release_course import End, Facts, Fault, Move, following
 from feedback.release_judge import EVERY_S, Judge
+from feedback.release_time import Timekeeper
 from feedback.releases import NotReleasable, Release, ReleaseBook, ReleaseMoved
 from feedback.self_test import Watch, self_test_of
 from feedback.settings import Settings
@@ -49,10 +50,11 @@ class Controller:
     _judge: Judge | None = field(default=None, init=False)
     _watch: Watch = field(init=False)
     _watched: float = field(default=-math.inf, init=False)
-    _looked: float | None = field(default=None, init=False)
+    _time: Timekeeper = field(init=False)
 
     def __post_init__(self) -> None:
         self._watch = Watch(self.ledger)
+        self._time = Timekeeper(self.ledger.redis, lambda: self.clock())
 
     @classmethod
     def of(cls, settings: Settings, ledger: Ledger, registry: PolicyRegistry, gate: SwapGate, metrics: Metrics) -> Self:
@@ -65,8 +67,10 @@ class Controller:
                 await asyncio.to_thread(self.tick)
             except RedisError as error:
                 log.warning("the release cannot be driven without Redis: %s", error)
+                self._time.missed()
             except Exception:
                 log.exception("the release controller stumbled")
+                self._time.missed()
             await asyncio.sleep(self.poll_s)
 
     def tick(self) -> None:
@@ -88,7 +92,7 @@ class Controller:
 
     def _facts(self, release: Release, alarm: bool) -> Facts:
         registry, served = self.book.registry, self.gate.served
-        held = served is not None and served.version == release.candidate
+        held, frozen = served is not None and served.version == release.candidate, self.book.is_frozen()
         failure = self.pool.failure(release.id)
         decision = None
         if release.state == "canary":
@@ -98,17 +102,10 @@ class Controller:
         pointed = None if stable == release.stable else registry.pointed()
         return Facts(
             now=time.time(), stable=stable, pointed=pointed, candidate_is=registry.states().get(release.candidate),
-            held=held, unheld_s=self._unheld_s(release, held),
+            held=held, passed=self._time.look(release, held=held, frozen=frozen),
             fault=Fault(failure.reason, failure.candidate_is) if failure else None,
-            frozen=self.book.is_frozen(), alarm=alarm, decision=decision,
+            frozen=frozen, alarm=alarm, decision=decision,
         )  # fmt: skip
-
-    def _unheld_s(self, release: Release, held: bool) -> float:
-        before, self._looked = self._looked, self.clock()
-        if held:
-            self.pool.held(release.id)
-            return 0.0
-        return self.pool.unheld(release.id, 0.0 if before is None else self._looked - before)
 
     def _judge_of(self, release: Release) -> Judge:
         if self._judge is None or self._judge.release.id != release.id:
@@ -118,6 +115,7 @@ class Controller:
     def _make(self, release: Release, move: Move | End, decision: Decision | None) -> None:
         if isinstance(move, Move):
             changed = self.book.move(release, move.changed, actor=ACTOR, reason=move.reason)
+            self._time.goes_on(changed)
             log.info("release %d of policy-v%d: %s", changed.id, changed.candidate, move.reason)
             return
         ended = self.book.end(

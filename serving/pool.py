@@ -11,8 +11,6 @@ from feedback.records import Record
 from feedback.settings import Settings
 
 CANDIDATE = "engine:candidate"
-# Whoever drives no release for so long counts anew.
-COUNTED_S = 86400
 
 #: "none": no engine can be had. The others are the supervisor's: of the engine that it runs.
 State = Literal["none", "starting", "ready", "failed"]
@@ -107,18 +105,6 @@ class EnginePool:
             return Failure(release=release, version=int(facts["wanted"]), reason=facts["cause"])
         return None
 
-    def unheld(self, release: int, more_s: float) -> float:
-        """For who drives a release: the seconds in a row that somebody looked and no engine held its candidate, with
-        `more_s` since the last look. Time in which nothing runs at all says nothing of the version."""
-        with self.redis.pipeline() as pipe:
-            pipe.incrbyfloat(unheld_key(release), more_s)
-            pipe.expire(unheld_key(release), COUNTED_S)
-            return float(pipe.execute()[0])
-
-    def held(self, release: int) -> None:
-        """An engine holds it: the count begins anew."""
-        self.redis.delete(unheld_key(release))
-
     def describe(self) -> str | None:
         """For people, while an engine is wanted from us."""
         facts = self.redis.hgetall(CANDIDATE)
@@ -126,7 +112,3 @@ class EnginePool:
             return None
         why = f": {facts['cause']}" if facts.get("cause") else ""
         return f"policy-v{facts['wanted']}, {facts['state']}{why}"
-
-
-def unheld_key(release: int) -> str:
-    return f"release:{release}:unheld"

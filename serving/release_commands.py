@@ -178,7 +178,7 @@ def self_test(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show whether stable ties with itself in blind votes; while it does not, nothing is promoted by itself."""
+    """Show whether stable ties with itself in blind votes; while it does not, no vote decides."""
     ledger = Ledger(_at(home)[1].redis)
     if reset:
         reset_self_test(ledger)

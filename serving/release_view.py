@@ -14,6 +14,7 @@ MARKS = {"taken": "done", "under way": "-> ", "to come": "", "not taken": ""}
 #: What the votes came to where they ended it, by how it ended.
 BY_VOTES = {"promoted": "promote", "rolled_back": "roll back", "inconclusive": "inconclusive"}
 BAR = 20
+LAPSED = "all steps are taken, but the votes that took one no longer say that it is better"
 NONE_YET = "there has been no release yet: `ratchet release start VERSION` begins one"
 
 
@@ -85,6 +86,8 @@ def awaited(card: dict[str, Any]) -> str:
     if not card["proposed"]:
         return ""
     if card["mode"] == "automatic":
+        if card["by_votes"] and card["outcome"] not in (None, "promote"):
+            return f"{LAPSED}: it waits until they do again; `ratchet release promote` lets it serve"
         return "all steps are taken: it is promoted by itself, but not while frozen, nor while the self-test alarms"
     return "all steps are taken: `ratchet release promote` lets it serve, `ratchet release abort` does not"
 

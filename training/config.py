@@ -133,9 +133,7 @@ class RewardConfig(AdapterConfig):
 class PPOConfig(AdapterConfig):
     """PPO against the reward model, with a KL penalty towards the reference policy.
 
-    As a loss (`kl_in`) the penalty is not whitened with the advantages: `kl_coef` then counts in their standard
-    deviations, and in the score's unit only without `whiten_advantages`.
-    """
+    As a loss (`kl_in`) the penalty counts in the advantages' standard deviations, unless they are not whitened."""
 
     iterations: int = defaults.PPO_ITERATIONS  # turns of: collect rollouts, then update on them
     rollouts_per_iteration: int = 32  # completions per iteration

@@ -41,12 +41,23 @@ def test_what_a_partial_ranking_left_out_is_not_compared(booth: Booth) -> None:
 
 
 def test_sides_are_those_that_were_shown_or_unknown(booth: Booth) -> None:
-    a, b = booth.answers(1, 2)
+    (a,), (b,) = booth.answers(1), booth.answers(2)
     ranking = Ranking(candidates=(a, b), ranking=((a,), (b,)))
     booth.say(ranking, rater="bob")
     booth.say(ranking, rater="eve", circumstances=Circumstances(presented_order=(b, a)))
     assert [(v.left, v.right, v.result, v.side) for v in votes_in(booth.ledger)] == [(1, 2, 1.0, 0), (2, 1, 0.0, 1)]
     assert votes_in(booth.ledger, blind=True) == []
+
+
+def test_answers_of_one_offer_were_laid_blind_also_where_their_ids_are_named(booth: Booth) -> None:
+    """In the places where they stood; and of what was said of one offer the first word, of whichever answers."""
+    a, b, c = booth.answers(1, 2, 3)
+    booth.say(Ranking(candidates=(c, a), ranking=((a,), (c,))))
+    booth.say(Ranking(candidates=(a, b, c), ranking=((b,), (a,), (c,))))
+    assert [(v.left, v.right, v.result, v.side) for v in votes_in(booth.ledger, blind=True)] == [(1, 3, 1.0, 1.0)]
+    (x,), (y,) = booth.answers(1), booth.answers(2)
+    booth.say(Comparison(left=x, right=y, winner="left"), rater="bob")
+    assert len(votes_in(booth.ledger, blind=True)) == 1, "answers of two offers were not laid side by side"
 
 
 def test_what_no_single_version_wrote_does_not_count(booth: Booth) -> None:

@@ -10,6 +10,7 @@ from feedback.guardrails import Failures, failure_guardrail
 from feedback.registry import AuditLine
 from feedback.release_course import End, Facts, Fault, Move, following
 from feedback.release_plan import plan_of
+from feedback.release_time import Passed
 from feedback.releases import Release
 from feedback.votes import Vote
 
@@ -95,8 +96,9 @@ def test_it_begins_when_an_engine_holds_it() -> None:
 
 
 def test_its_patience_ends() -> None:
-    assert following(pending(), replace(CALM, held=False, now=1590.0)) is None
-    is_over(pending(), "aborted", "within 600 s", held=False, now=1590.1)
+    """Time in which nobody looked is none of it, as when the service was off."""
+    assert following(pending(), replace(CALM, held=False, now=9e9, passed=Passed(unheld=600.0))) is None
+    is_over(pending(), "aborted", "within 600 s", held=False, passed=Passed(unheld=600.1))
 
 
 @pytest.mark.parametrize("decision", [WORSE, BREACHED])
@@ -104,7 +106,7 @@ def test_its_patience_ends() -> None:
 @pytest.mark.parametrize("how", [{}, {"paused_at": 999.0}, {"proposed": True, "step": 4}])
 def test_a_worse_one_is_rolled_back_whatever_else(decision: Decision, mode: str, how: dict[str, Any]) -> None:
     is_over(canary(mode=mode, **how), "rolled_back", decision.reason, decision=decision)
-    is_over(canary(mode=mode, **how), "rolled_back", decision.reason, decision=decision, frozen=True, alarm=True)
+    is_over(canary(mode=mode, **how), "rolled_back", decision.reason, decision=decision, frozen=True)
     is_over(canary(mode=mode, **how), "rolled_back", decision.reason, decision=decision, held=False)
 
 
@@ -114,9 +116,14 @@ def test_no_difference_ends_one_that_waits_for_votes_only() -> None:
 
 
 def test_a_deadline_ends_what_is_not_decided() -> None:
-    assert following(canary(), replace(CALM, now=4590.0)) is None
-    is_over(canary(), "inconclusive", "nothing was decided within 3600 s", now=4590.1)
-    assert following(canary(step=4, proposed=True, mode="manual"), replace(CALM, now=9e9)) is None
+    late = Passed(in_all=3600.1)
+    assert following(canary(), replace(CALM, now=9e9, passed=Passed(in_all=3600.0))) is None
+    is_over(canary(), "inconclusive", "nothing was decided within 3600 s: The candidate won 0", passed=late)
+    is_over(canary(), "inconclusive", "3600 s: the votes' own test failed", passed=late, alarm=True, decision=BETTER)
+    proposed: dict[str, Any] = {"step": 4, "proposed": True, "by_votes": True}
+    assert following(canary(mode="manual", **proposed), replace(CALM, passed=late)) is None
+    is_over(canary(**proposed), "promoted", "better", passed=late, decision=BETTER)
+    is_over(canary(**proposed), "inconclusive", "nothing was decided", passed=late)
 
 
 def test_steps_wait_for_votes_for_an_engine_and_for_the_thaw() -> None:
@@ -141,9 +148,35 @@ def test_only_an_automatic_one_is_promoted_by_itself() -> None:
 
 @pytest.mark.parametrize("release", [canary(), canary(paused_at=999.0), canary(proposed=True)])
 def test_a_candidate_that_no_engine_holds_again_is_waited_for_as_long_as_at_first(release: Release) -> None:
-    assert following(release, replace(CALM, held=False, unheld_s=600.0)) is None
-    is_over(release, "aborted", "no engine has held policy-v1 for 600 s", held=False, unheld_s=600.1)
-    is_over(release, "rolled_back", "worse", held=False, unheld_s=600.1, decision=WORSE)
+    assert following(release, replace(CALM, held=False, passed=Passed(unheld=600.0))) is None
+    is_over(release, "aborted", "no engine has held policy-v1 for 600 s", held=False, passed=Passed(unheld=600.1))
+    is_over(release, "rolled_back", "worse", held=False, passed=Passed(unheld=600.1), decision=WORSE)
+
+
+def test_the_votes_that_took_a_step_must_still_say_so_where_it_is_promoted_by_itself() -> None:
+    """Their raters may have been set aside, or erased."""
+    proposed = goes_on(canary(), decision=BETTER)
+    assert proposed.by_votes and following(proposed, CALM) is None
+    is_over(proposed, "promoted", "The candidate is better", decision=BETTER)
+    is_over(proposed, "inconclusive", "No difference", decision=NO_DIFFERENCE)
+    by_hand = canary().skipped(1000.0)
+    assert not by_hand.by_votes
+    is_over(by_hand, "promoted", "All steps are taken.")
+    manual = goes_on(canary(mode="manual"), decision=BETTER)
+    assert following(manual, replace(CALM, decision=NO_DIFFERENCE)) is None
+
+
+def test_votes_that_prove_nothing_do_nothing() -> None:
+    for decision in (BETTER, WORSE, NO_DIFFERENCE):
+        assert following(canary(), replace(CALM, decision=decision, alarm=True)) is None
+    is_over(canary(), "rolled_back", "guardrail", decision=BREACHED, alarm=True)
+
+
+def test_a_wait_is_over_when_its_time_has_passed() -> None:
+    waits = canary(step=1, weight=0.05)
+    assert following(waits, replace(CALM, now=9e9, passed=Passed(in_step=59.9, in_all=99.0))) is None
+    passed = goes_on(waits, passed=Passed(in_step=60.0))
+    assert (passed.step, passed.weight, passed.stepped) == (3, 0.25, 1000.0)
 
 
 def test_past_its_last_step_it_is_proposed_at_once_but_never_before_it_began() -> None:

@@ -1,5 +1,6 @@
 """Releases on a real Valkey: steps, and transitions of which one of two at once wins."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -39,23 +40,33 @@ def test_steps_are_taken_when_they_are_due(book: ReleaseBook) -> None:
     release = canary(book, 1, steps=STEPS)
     at = release.advanced(100.0, "undecided")
     assert (at.step, at.weight, at.stepped) == (1, 0.05, 100.0)
-    assert at.advanced(159.9, "undecided") is at
-    at = at.advanced(160.0, "undecided")
+    assert at.advanced(9e9, "undecided", 59.9) is at
+    at = at.advanced(160.0, "undecided", 60.0)
     assert (at.step, at.weight, at.paused) == (3, 0.25, True)
-    assert at.advanced(9e9, "promote") is at
+    assert at.advanced(9e9, "promote", 9e9) is at
     at = at.resumed(200.0)
-    assert (at.step, at.paused) == (4, False)
-    assert at.advanced(300.0, "undecided") is at
-    at = at.advanced(301.0, "promote")
-    assert (at.step, at.proposed, at.weight) == (5, True, 0.25)
+    assert (at.step, at.paused, at.stepped) == (4, False, 200.0)
+    assert at.advanced(300.0, "undecided", 100.0) is at
+    at = at.advanced(301.0, "promote", 101.0)
+    assert (at.step, at.proposed, at.by_votes, at.weight) == (5, True, True, 0.25)
 
 
-def test_time_stands_still_while_it_is_paused(book: ReleaseBook) -> None:
-    at = canary(book, 1, steps=STEPS).advanced(100.0, "undecided").paused_now(130.0)
-    assert at.advanced(1000.0, "undecided") is at
-    at = at.resumed(1000.0)
-    assert at.advanced(1029.9, "undecided") is at
-    assert at.advanced(1030.0, "undecided").step == 3
+def test_what_one_step_waited_is_none_of_the_next_ones(book: ReleaseBook) -> None:
+    at = canary(book, 1, steps=[{"pause": "1m"}, {"pause": "1m"}]).advanced(100.0, "undecided", 120.0)
+    assert (at.step, at.proposed) == (1, False)
+
+
+def test_a_pause_takes_no_step_and_moves_none(book: ReleaseBook) -> None:
+    at = canary(book, 1, steps=STEPS).advanced(100.0, "undecided").paused_now(130.0, "ann", "lunch")
+    assert at.advanced(1000.0, "undecided", 870.0) is at
+    going = at.resumed(1000.0)
+    assert (going.step, going.stepped, going.paused, going.paused_by, going.paused_why) == (1, 100.0, False, "", "")
+
+
+def test_one_that_was_kept_before_votes_were_told_from_hands_is_read(book: ReleaseBook) -> None:
+    kept = json.loads(canary(book, 1).model_dump_json())
+    del kept["by_votes"]
+    assert not Release.model_validate(kept).by_votes
 
 
 def test_a_promotion_moves_the_pointer_with_it(book: ReleaseBook) -> None:

@@ -1,5 +1,6 @@
 """The controller on a real Valkey: votes as people cast them, and a death before or after every write."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -73,6 +74,14 @@ class Installation:
         """As if the controller died after each look."""
         for _ in range(times):
             self.controller().tick()
+        return self.last()
+
+    def looks(self, *times: float) -> Release:
+        """Of one controller, by its clock."""
+        controller = self.controller()
+        for at in times:
+            controller.clock = lambda at=at: at  # type: ignore[misc]
+            controller.tick()
         return self.last()
 
     def last(self) -> Release:
@@ -184,8 +193,10 @@ def test_without_an_engine_it_ends_and_may_come_again(installation: Installation
     installation.pool.tell(Wish(1, first.id), "failed", "not enough memory")
     ended = installation.tick()
     assert (ended.state, ended.why, installation.registry.states()[1]) == ("aborted", "not enough memory", "candidate")
-    installation.begin(patience=0.0)
-    assert installation.tick().why == "no engine held policy-v1 within 0 s"
+    installation.begin(patience=100.0)
+    assert installation.looks(0.0, 60.0).state == "pending"
+    ended = installation.looks(90000.0, 90040.1)
+    assert ended.why == "no engine held policy-v1 within 100 s", "while nothing ran nothing was waited for"
     installation.is_consistent()
 
 
@@ -205,13 +216,7 @@ def test_an_engine_that_stays_lost_ends_it_whoever_looks_and_its_return_counts_a
     installation.begin(patience=100.0, steps=[{"set_weight": 10}, {"pause": None}])
     installation.tick()
 
-    def looks(*times: float) -> Release:
-        controller = installation.controller()
-        for at in times:
-            controller.clock = lambda at=at: at  # type: ignore[misc]
-            controller.tick()
-        return installation.last()
-
+    looks = installation.looks
     installation.gate.obey(Lose("killed"))
     assert looks(0.0, 60.0).state == "canary"
     installation.gate = holding(1)
@@ -287,9 +292,53 @@ def test_the_decision_is_kept_for_others(installation: Installation) -> None:
     assert shown("ratchet_releases_total", {"end": "rolled_back"}) is None  # 3 to 9: not yet
 
 
-def test_while_stable_does_not_tie_with_itself_nothing_is_promoted_by_itself(
-    installation: Installation, caplog: Any
-) -> None:
+def test_a_wait_takes_no_time_in_which_the_release_stood_still(installation: Installation) -> None:
+    """Four controllers, one after the other: as it was paused, frozen, and without an engine."""
+    installation.begin(deadline=140.0, steps=[{"pause": "100s"}, {"set_weight": 50}, {"analysis": {}}])
+    book, looks = installation.book, installation.looks
+    assert looks(0.0, 40.0).step == 0
+    release = installation.last()
+    book.move(release, release.paused_now(1.0, "ann", "lunch"), actor="ann", reason="lunch")
+    looks(100.0, 700.0)
+    release = installation.last()
+    book.move(release, release.resumed(2.0), actor="ann", reason="back")
+    book.freeze(True, actor="ann", reason="wait")
+    looks(1000.0, 1600.0)
+    book.freeze(False, actor="ann", reason="go on")
+    gate, installation.gate = installation.gate, holding(None)
+    looks(2000.0, 2600.0)
+    installation.gate = gate
+    assert looks(3000.0, 3059.0).step == 0
+    assert (looks(4000.0, 4001.0).step, installation.last().weight) == (2, 0.5)
+    assert looks(5000.0, 5039.0).is_open
+    ended = looks(6000.0, 6002.0)
+    assert (ended.state, ended.why[:36]) == ("inconclusive", "nothing was decided within 140 s: Th")
+
+
+async def test_what_passes_while_nobody_could_look_is_no_wait(installation: Installation) -> None:
+    """At the second look Redis does not answer."""
+    installation.begin(steps=[{"pause": "100s"}, {"set_weight": 50}])
+    controller, looked, times, over = installation.controller(), [], [0.0, 60.0, 9000.0, 9039.0], asyncio.Event()
+    look, loop = controller.tick, asyncio.get_running_loop()
+
+    def tick() -> None:
+        if len(looked) == len(times):
+            loop.call_soon_threadsafe(over.set)
+            return
+        looked.append(times[len(looked)])
+        controller.clock = lambda: looked[-1]
+        if len(looked) == 2:
+            raise RedisConnectionError("gone")
+        look()
+
+    controller.tick, controller.poll_s = tick, 0.0  # type: ignore[method-assign]
+    running = asyncio.create_task(controller.run())
+    await asyncio.wait_for(over.wait(), 60)
+    running.cancel()
+    assert installation.last().step == 0 and installation.last().state == "canary"
+
+
+def test_while_stable_does_not_tie_with_itself_no_vote_decides(installation: Installation, caplog: Any) -> None:
     """At 10 votes of 10 the evidence is log(2^10 / 11), short of log 100; at 11 of 11 it is beyond."""
     installation.begin(mode="automatic")
     installation.stable_against_itself(10)
@@ -299,13 +348,23 @@ def test_while_stable_does_not_tie_with_itself_nothing_is_promoted_by_itself(
         installation.stable_against_itself(1)
         installation.vote("candidate")
         release = installation.tick(4)
-    assert (release.state, release.proposed) == ("canary", True)
+    assert (release.state, release.step, release.proposed) == ("canary", 1, False)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     found = self_test_of(installation.ledger)
     assert (found.votes, found.wins, found.alarm, round(found.log_e, 3)) == (11, 11, True, 5.14)
-    assert "the second won 11, which chance does not do" in caplog.text
+    assert "the second won 11, which chance does not do: no vote decides" in caplog.text
     reset(installation.ledger)
+    assert installation.tick().proposed
     assert (installation.tick().state, self_test_of(installation.ledger).votes) == ("promoted", 0)
+
+
+def test_while_stable_does_not_tie_with_itself_nothing_is_promoted_by_itself(installation: Installation) -> None:
+    installation.begin(mode="automatic", steps=[{"set_weight": 10}])
+    assert installation.tick().proposed
+    installation.stable_against_itself(11)
+    assert installation.tick(3).is_open
+    reset(installation.ledger)
+    assert installation.tick().state == "promoted"
 
 
 def test_who_begins_the_self_test_anew_is_not_undone_by_a_look_that_had_begun(
