@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -104,7 +105,7 @@ class Line:
         connection = self._connection
         try:
             async with asyncio.timeout(REPLIES_WITHIN_S):
-                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                await connection.send_packed_command(map(pack_command, commands), check_health=False)
                 return [await self._reply() for _ in commands]
         except BaseException:  # what is still to come must not be taken for replies to the next
             await connection.disconnect(nowait=True)
