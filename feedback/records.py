@@ -46,7 +46,7 @@ class Message(Record):
 
 
 class Completion(Record):
-    """One answer as it was served; `logprobs` are the sampled tokens' under the behaviour policy.
+    """One answer as it was served; `logprobs` are the sampled tokens' under the behaviour policy, of every plain one.
 
     Under a release, `arm` is the side that the conversation was put on, with the chance `propensity`.
     `partial` says that somebody stopped it before it was finished; `plain` that nothing tempered, cut off or forced its
@@ -82,7 +82,7 @@ class Completion(Record):
 
     @model_validator(mode="after")
     def _aligned(self) -> Self:
-        if len(self.logprobs) != len(self.completion_token_ids):
+        if (self.logprobs or self.plain) and len(self.logprobs) != len(self.completion_token_ids):
             raise ValueError("logprobs and completion_token_ids differ in length")
         return self
 

@@ -6,10 +6,11 @@ from typing import Any, Literal, NamedTuple
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from feedback.atomic import APPEND, RETRACT, SERVE
+from feedback.durability import FSYNC_TIMEOUT_MS, fsynced, fsyncs_always
 from feedback.judgements import Feedback, Judgement
 from feedback.records import Completion, Response, digest, path_digest
 
@@ -22,12 +23,11 @@ FEEDBACK_IDS = "feedback:ids"
 ERASED = "ledger:erased"
 ERASED_AT = "ledger:erased_at"
 
-#: Below the socket's timeout, so that the error says what was waited for.
-FSYNC_TIMEOUT_MS = 1500
-
-
-class LedgerNotDurable(RuntimeError):
-    """The Redis server would not keep what it acknowledges."""
+#: A judgement and its client id.
+Said = tuple[Feedback, str | None]
+#: Keys and arguments of a script.
+Call = tuple[list[str], list[Any]]
+Command = tuple[Any, ...]
 
 
 class Conflict(RuntimeError):
@@ -79,7 +79,7 @@ class Ledger:
     def __init__(self, redis: Redis) -> None:
         """Raises LedgerNotDurable unless the server runs AOF without eviction."""
         self.redis: Any = redis
-        self._wait_for_fsync = not _fsyncs_always(redis)
+        self._wait_for_fsync = not fsyncs_always(redis)
         self._serve = redis.register_script(SERVE)
         self._append = redis.register_script(APPEND)
         self._retract = redis.register_script(RETRACT)
@@ -88,9 +88,9 @@ class Ledger:
         """Write something, as durably as feedback. Raises LedgerNotDurable, or RedisError when it takes no writes."""
         with self.redis.pipeline(transaction=False) as pipe:
             pipe.set("ledger:checked", 1)
-            if not _fsyncs_always(self.redis):
+            if not fsyncs_always(self.redis):
                 pipe.execute_command("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS)
-            _fsynced(pipe.execute()[1:])
+            fsynced(pipe.execute()[1:])
 
     def append_answer(self, response: Response, completions: list[Completion]) -> bool:
         """Store finished completions of a response as served. Appending the same ones twice changes nothing.
@@ -135,10 +135,18 @@ class Ledger:
             raise outcome
         return outcome
 
-    def append_all(self, judgements: Sequence[tuple[Feedback, str | None]]) -> list[Appended | Conflict]:
-        """Many judgements, each with its client id, under one fsync: what became of each."""
-        replies = self._replies(self._append, [_append_call(feedback, client) for feedback, client in judgements])
-        return [_appended(status, id, int(revision)) for status, id, revision in replies]
+    def append_all(self, judgements: Sequence[Said]) -> list[Appended | Conflict]:
+        """Many judgements under one fsync: what became of each."""
+        return _outcomes(self._replies(self._append, _append_calls(judgements)))
+
+    def appends(self, judgements: Sequence[Said]) -> list[Command]:
+        """What appends them, for a connection of the caller's own; `appended` reads the replies, one to each."""
+        return self._commands(self._append, _append_calls(judgements))
+
+    def appended(self, replies: list[Any]) -> list[Appended | Conflict]:
+        """What became of each. Raises what a reply says went wrong: NoScriptError on a server that has to be told by
+        `append_all` first, where nothing was appended."""
+        return _outcomes(self._whole(replies))
 
     def check_client_id(self, rater: str, client_id: str, judgement: Judgement) -> None:
         """Raises the Conflict that appending would end in."""
@@ -208,22 +216,27 @@ class Ledger:
         """A script's reply, once the server has fsynced all that was written up to it."""
         return self._replies(script, [(keys, args)])[0]
 
-    def _replies(self, script: Any, calls: Sequence[tuple[list[str], list[Any]]]) -> list[Any]:
+    def _replies(self, script: Any, calls: Sequence[Call]) -> list[Any]:
         with self.redis.pipeline(transaction=False) as pipe:  # one connection, which is the one WAITAOF looks at
-            for keys, args in calls:
-                pipe.evalsha(script.sha, len(keys), *keys, *args)
-            if self._wait_for_fsync:
-                pipe.execute_command("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS)
+            for command in self._commands(script, calls):
+                pipe.execute_command(*command)
             replies = pipe.execute(raise_on_error=False)
         if isinstance(replies[0], NoScriptError):  # a new server: nothing was run
             self.redis.script_load(script.script)
             return self._replies(script, calls)
+        return self._whole(replies)
+
+    def _commands(self, script: Any, calls: Sequence[Call]) -> list[Command]:
+        fsynced = [("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS)] if self._wait_for_fsync else []
+        return [*(("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls), *fsynced]
+
+    def _whole(self, replies: list[Any]) -> list[Any]:
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
         if self._wait_for_fsync:
-            _fsynced([replies.pop()])
-        return list(replies)
+            fsynced([replies.pop()])
+        return replies
 
 
 def take(last: dict[str, Feedback], said: Feedback | str) -> None:
@@ -234,7 +247,11 @@ def take(last: dict[str, Feedback], said: Feedback | str) -> None:
         last.pop(said, None)
 
 
-def _append_call(feedback: Feedback, client_id: str | None) -> tuple[list[str], list[Any]]:
+def _append_calls(judgements: Sequence[Said]) -> list[Call]:
+    return [_append_call(feedback, client_id) for feedback, client_id in judgements]
+
+
+def _append_call(feedback: Feedback, client_id: str | None) -> Call:
     """Keys and arguments of APPEND."""
     dedupe = f"{feedback.rater}:{client_id}" if client_id else ""
     keys = [FEEDBACK, CURRENT, CLIENT_IDS, REPEATS, f"feedback:by:{feedback.rater}", FEEDBACK_IDS, ERASED]
@@ -242,7 +259,11 @@ def _append_call(feedback: Feedback, client_id: str | None) -> tuple[list[str], 
     return keys, [*args, *feedback.judgement.targets]
 
 
-def _appended(status: Any, id: str, revision: int) -> Appended | Conflict:
+def _outcomes(replies: list[Any]) -> list[Appended | Conflict]:
+    return [_outcome(status, id, int(revision)) for status, id, revision in replies]
+
+
+def _outcome(status: Any, id: str, revision: int) -> Appended | Conflict:
     if status == "erased":
         return Conflict(f"{id} was erased meanwhile")
     if status == "conflict":
@@ -268,29 +289,3 @@ def title_of(completion: Completion) -> str:
     """The beginning of what was asked first."""
     asked = next((message.content for message in completion.messages if message.role == "user"), "")
     return " ".join(asked.split())[:80]
-
-
-def _fsynced(waited: list[list[int]]) -> None:
-    """Raises LedgerNotDurable unless each reply of WAITAOF counts this server."""
-    if any(local < 1 for local, _ in waited):
-        raise LedgerNotDurable(f"the server did not fsync within {FSYNC_TIMEOUT_MS / 1000} s")
-
-
-def _fsyncs_always(redis: Any) -> bool:
-    """True if a reply implies an fsync; False if WAITAOF must be asked; raises LedgerNotDurable otherwise."""
-    info = redis.info("all")
-    if info.get("role") != "master":
-        raise LedgerNotDurable("Redis is a replica: what is written to it does not last")
-    if not info.get("aof_enabled"):
-        raise LedgerNotDurable("Redis runs without AOF: start it with --appendonly yes --appendfsync always")
-    if info.get("maxmemory_policy") != "noeviction":
-        raise LedgerNotDurable("Redis may evict feedback: start it with --maxmemory-policy noeviction")
-    if redis.config_get("appendfsync").get("appendfsync") == "always":
-        return True
-    try:
-        redis.execute_command("WAITAOF", 0, 0, 1)
-    except ResponseError as error:
-        raise LedgerNotDurable(
-            "Redis neither fsyncs always nor knows WAITAOF: start it with --appendfsync always"
-        ) from error
-    return False

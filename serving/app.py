@@ -100,7 +100,7 @@ def create_app(
     gateway = Gateway(
         settings, arms, ledger, registry, rounds, ReleaseBook(registry), keys, watcher, candidate_watcher,
         Recorder(ledger, shown, metrics), Authenticator(keys), Archive(ledger), places, waiting, metrics,
-        Quotas(keys.redis), shown, Appender(ledger), peers, Writable(ledger),
+        Quotas(keys.redis), shown, Appender(ledger, settings.resolved_redis_url()), peers, Writable(ledger),
         Observing(Observations(ledger.redis, keys.salt("observations"))), controller,
     )  # fmt: skip
     # Its pages at /docs and /redoc would load scripts from elsewhere.
@@ -135,7 +135,7 @@ async def _watching(app: FastAPI) -> AsyncIterator[None]:
         task.cancel()
     await asyncio.gather(*watching, return_exceptions=True)
     await gateway.observing.flush()
-    gateway.appender.close()
+    await gateway.appender.close()
     await gateway.replays.close()
     for arm in (gateway.arms.stable, gateway.arms.candidate):
         await arm.engine.close()

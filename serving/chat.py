@@ -49,7 +49,7 @@ def _by(arms: Arms, asked: Asked, side: Side) -> Way:
         if release is not None and served.version == release.version(arm.name):
             put = {"release": side.release, "arms": (arm.name,) * asked.choices, "propensity": side.propensity}
         ticket, messages = ticket_for(asked, (served,), **put)
-        question = Question(upstream_body(body, messages, served), arm, served, tuple(range(ticket.choices)))
+        question = Question(upstream_body(body, messages, served, ticket), arm, served, tuple(range(ticket.choices)))
         return Plan(ticket, (question,), wants_resuming(body))
 
     return Way((arm,), plan, side.moved)

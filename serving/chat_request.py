@@ -218,9 +218,12 @@ def plain_messages(messages: list[Body], control_tokens: ControlTokens) -> list[
     return [control_tokens.neutralise_all(message) for message in joined]
 
 
-def upstream_body(body: Body, messages: list[Body], served: Served) -> Body:
-    """Always a stream: only its chunks tell which policy wrote them."""
+def upstream_body(body: Body, messages: list[Body], served: Served, ticket: Ticket) -> Body:
+    """Always a stream: only its chunks tell which policy wrote them. Log-probs cost the engine some of its tokens a
+    second: beside whoever wants them they are asked for where PPO may learn by them."""
     forwarded = _forwarded(body)
+    if ticket.keep and ticket.plain:
+        forwarded["logprobs"] = True
     for name in TEMPLATED:
         if name in forwarded:
             forwarded[name] = served.control_tokens.neutralise_all(forwarded[name])
@@ -230,7 +233,6 @@ def upstream_body(body: Body, messages: list[Body], served: Served) -> Body:
         "messages": messages,
         "stream": True,
         "stream_options": _stream_options(body),
-        "logprobs": True,
         "return_token_ids": True,
         "return_tokens_as_token_ids": False,
         "cache_salt": served.label,

@@ -11,13 +11,14 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from feedback import manifest
+from feedback.durability import LedgerNotDurable
 from feedback.manifest import BrokenPolicy
 from feedback.registry import PointerMoved, UnknownPolicy
 from feedback.release_plan import BadPlan
 from feedback.releases import NotReleasable, ReleaseMoved
 from feedback.retention import StillNeeded
 from feedback.settings import Settings
-from feedback.store import LedgerNotDurable, connect
+from feedback.store import connect
 from serving.children import CannotStart
 from serving.installation import settings_as_started
 from serving.release_orders import UnknownRelease

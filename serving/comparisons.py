@@ -32,6 +32,7 @@ from serving.checks import gold_way, is_gold, repeated, wants_repeat
 from serving.engine import SERVED_NAME, Body
 from serving.errors import ApiError, invalid
 from serving.gateway import CallerDep, Gateway, GatewayDep, User, read_json
+from serving.recorder import Ticket
 from serving.shown import Shown
 from serving.swap_gate import Served
 
@@ -159,7 +160,7 @@ def blind_plan(asked: Asked, match: Match, whose: Mapping[str, Arm], admitted: A
     questions, first = [], 0
     for name, arm in whose.items():
         places = tuple(order[index] for index, asked_for in enumerate(names) if asked_for == name)
-        questions.append(question_of(asked.body, messages, arm, admitted[arm.name], places, first))
+        questions.append(question_of(asked.body, messages, arm, admitted[arm.name], ticket, places, first))
         first += len(places)
     offer = Offer(
         id=ticket.response_id, rater=ticket.rater, conversation_id=ticket.conversation_id,
@@ -172,14 +173,14 @@ def blind_plan(asked: Asked, match: Match, whose: Mapping[str, Arm], admitted: A
 
 
 def question_of(
-    body: Body, messages: list[Body], arm: Arm, served: Served, places: tuple[int, ...], first: int
+    body: Body, messages: list[Body], arm: Arm, served: Served, ticket: Ticket, places: tuple[int, ...], first: int
 ) -> Question:
     """The part of a blind answer that one policy writes; `first` of its choices were asked for before.
 
     An engine derives the seeds of several choices from the one given: without that two questions of one seed to the
     same policy would be answered alike.
     """
-    upstream = upstream_body({**body, "n": len(places)}, messages, served) | {"stream_options": None}
+    upstream = upstream_body({**body, "n": len(places)}, messages, served, ticket) | {"stream_options": None}
     if isinstance(seed := upstream.get("seed"), int):
         upstream["seed"] = seed + first
     return Question(upstream, arm, served, places)

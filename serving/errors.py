@@ -11,12 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from feedback.durability import LedgerNotDurable
 from feedback.keys import LastAdmin, UnknownKey
 from feedback.manifest import BrokenPolicy
 from feedback.registry import LostPolicy, PointerMoved, RejectedPolicy, UnknownPolicy
 from feedback.release_plan import BadPlan
 from feedback.releases import NotReleasable, ReleaseMoved
-from feedback.store import Conflict, LedgerNotDurable, Superseded
+from feedback.store import Conflict, Superseded
 from serving.logs import request_id
 from serving.release_facts import card
 from serving.release_orders import UnknownRelease

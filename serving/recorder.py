@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
+from feedback.durability import LedgerNotDurable
 from feedback.records import Arm, Completion, Message, new_id
-from feedback.store import Ledger, LedgerNotDurable
+from feedback.store import Ledger
 from serving.engine import SERVED_NAME, Body
 from serving.metrics import Metrics
 from serving.shown import ShownAnswers

@@ -14,11 +14,12 @@ from fastapi import FastAPI
 from redis import Redis
 from redis.exceptions import RedisError
 
+from feedback.durability import LedgerNotDurable
 from feedback.keys import KeyRing
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
-from feedback.store import Ledger, LedgerNotDurable, connect
+from feedback.store import Ledger, connect
 from serving import sockets
 from serving.app import Seat, create_app
 from serving.engine import Engine

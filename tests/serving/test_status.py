@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from feedback.durability import LedgerNotDurable
 from feedback.settings import Settings
-from feedback.store import LedgerNotDurable
 from serving.probes import QUEUE, WORKER_ALIVE
 from serving.status import ALONE, hints
 from serving.traffic import median
