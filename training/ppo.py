@@ -15,7 +15,7 @@ from training.collapse import Collapsed, collapse
 from training.config import PPOConfig
 from training.data import Sample
 from training.experience import Experience, estimate_advantages, read_after_ends
-from training.live import turns
+from training.live import turns, weights_of
 from training.metrics_log import MetricsLog
 from training.models import Trunk
 from training.optimization import OnProgress, require_finite, restore, set_rates, share_of_rate, silent, snapshot
@@ -92,13 +92,13 @@ def train_ppo(
     """Improve the policy adapter on `prompts`; goes on from the last checkpoint, if any.
 
     `ref` is the role that KL is measured from, None the base model; `sampler` writes the completions, None = the
-    trainer. `weights` say how often each prompt is used; `live` are completions for rollouts that are not all fresh;
-    `ptx` are the demonstrations of `ptx_coef`, and without any there is no such loss. The value adapter and head start
-    as the reward model's. With `ema_decay` the policy adapter becomes the average in the end. `metrics_dir` (default:
-    `checkpoint_dir`) gets every iteration's metrics as files, see MetricsLog. Of several processes, which all call
-    this, each works on its share, and one writes. Raises NonFinite on NaN, Collapsed when the policy is past saving,
-    StalePolicy when the old log-probs are not those of the policy, TooFewLive, and ValueError when one head is to say
-    how certain it is.
+    trainer. `weights` say how often each prompt is used; `live` are completions of some of them, for rollouts that are
+    not all fresh; `ptx` are the demonstrations of `ptx_coef`, and without any there is no such loss. The value adapter
+    and head start as the reward model's. With `ema_decay` the policy adapter becomes the average in the end.
+    `metrics_dir` (default: `checkpoint_dir`) gets every iteration's metrics as files, see MetricsLog. Of several
+    processes, which all call this, each works on its share, and one writes. Raises NonFinite on NaN, Collapsed when the
+    policy is past saving, StalePolicy when the old log-probs are not those of the policy, TooFewLive, and ValueError
+    when one head is to say how certain it is.
     """
     if config.uncertainty_coef > 0 and trunk.heads["reward"].out_features == 1:
         raise ValueError("uncertainty_coef: one head never disagrees; the trunk needs at least 2 reward heads")
@@ -107,7 +107,8 @@ def train_ppo(
     trunk.gradient_checkpointing = config.gradient_checkpointing
     optimizer = torch.optim.Adam([{"params": list(trunk.parameters(role).values())} for role in TRAINED])
     course = Course.begun(config, trunk, optimizer, checkpoint_dir)
-    order = islice(turns(config, weights or [1.0] * len(prompts), len(live), seed), len(course.history), None)
+    counts = weights_of((each.sample.prompt_ids for each in live), prompts, weights or ())
+    order = islice(turns(config, weights or [1.0] * len(prompts), counts, seed), len(course.history), None)
     known = [a | b for a, b in zip(course.history, course.timings, strict=True)]
 
     with MetricsLog(metrics_dir or checkpoint_dir, known) if leads() else nullcontext() as log:
