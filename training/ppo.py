@@ -124,7 +124,7 @@ def train_ppo(
             with clock("observe"):
                 rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)
                 experiences = _experiences(config, trunk, rollouts, course.kl_coef)
-            metrics = _about(experiences) | {"objective/kl_coef": course.kl_coef}
+            metrics = _about(config, experiences) | {"objective/kl_coef": course.kl_coef}
             with clock("update"):
                 metrics |= update(
                     config, trunk, optimizer, own(experiences),
@@ -154,15 +154,15 @@ def _experiences(config: PPOConfig, trunk: Trunk, rollouts: Sequence[Rollout], k
     return estimate_advantages(config, of_all(rollouts), kl_coef, read)
 
 
-def _about(experiences: Sequence[Experience]) -> dict[str, float]:
+def _about(config: PPOConfig, experiences: Sequence[Experience]) -> dict[str, float]:
     """What the policy did, how well the values foresee the returns, and how far who sampled is from the policy."""
     rollouts = [e.rollout for e in experiences]
     masks = [rollout.batch.completion_mask for rollout in rollouts]
     foreseen = explained_variance([r.values for r in rollouts], [e.returns for e in experiences], masks)
-    weights = [_weights(e) for e in experiences]
-    flat = torch.cat([each[mask] for each, mask in zip(weights, masks, strict=True)])
-    known = importance_metrics(flat, torch.ones_like(flat, dtype=torch.bool))
-    return rollout_metrics(rollouts, weights) | {"ppo/explained_variance": foreseen} | known
+    weights = torch.cat([_weights(e)[mask] for e, mask in zip(experiences, masks, strict=True)])
+    log_ratios = torch.cat([r.log_ratios[mask] for r, mask in zip(rollouts, masks, strict=True)])
+    known = importance_metrics(log_ratios, weights, config.importance_cap)
+    return rollout_metrics(rollouts) | {"ppo/explained_variance": foreseen} | known
 
 
 def _weights(experience: Experience) -> Tensor:
