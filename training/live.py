@@ -65,7 +65,9 @@ def weights_of(
     asked: Iterable[Sequence[int]], prompts: Sequence[Sequence[int]], weights: Sequence[float]
 ) -> list[float]:
     """How much each of the prompts `asked` counts; without any `weights` all count alike."""
-    known = dict(zip(map(tuple, prompts), weights or [1.0] * len(prompts), strict=True))
+    if not weights:
+        return [1.0 for _ in asked]
+    known = dict(zip(map(tuple, prompts), weights, strict=True))
     return [known[tuple(prompt)] for prompt in asked]
 
 

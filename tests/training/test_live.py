@@ -63,7 +63,7 @@ def test_whoever_has_received_very_much_does_not_fill_an_iteration() -> None:
     assert sum(of_many) / len(of_many) == pytest.approx(8 * 9 / 39, abs=0.4)
     assert weights_of([(2,), (2,)], [(2,), (1,)], ()) == [1.0, 1.0]
     with pytest.raises(KeyError):
-        weights_of([(3,)], [(2,), (1,)], ())
+        weights_of([(3,)], [(2,), (1,)], [3.0, 0.1])
 
 
 def test_lineage_names_those_that_had_their_turn() -> None:
