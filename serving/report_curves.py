@@ -1,18 +1,34 @@
 """How PPO went, as rows of a table and as plots: one SVG for each figure, with its own scale."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from feedback.curves import Curves, thinned
 
-CURVE_HEADINGS = ("iteration", "score", "KL, nats", "entropy, nats/token", "length", "clipped", "explained variance")
+FIGURES = {
+    "score": "score",
+    "kl": "KL, nats",
+    "entropy": "entropy, nats/token",
+    "length": "length",
+    "clip_fraction": "clipped",
+    "explained_variance": "explained variance",
+}  # as the table has them, beside each iteration
+FURTHER = {
+    "approx_kl": "KL of the updates, nats/token",
+    "value_clip_fraction": "values clipped",
+    "finished": "ended by itself",
+    "repetition": "repeated 4-grams",
+    "importance_ratio": "policy / who sampled",
+    "effective_share": "effective share of the sample",
+}  # plots alone, where a version has them
+CURVE_HEADINGS = ("iteration", *FIGURES.values())
 ROWS = 12
 WIDTH, HEIGHT, LEFT, TOP = 280, 120, 48, 24
 
 
 def curve_rows(curves: Curves) -> list[tuple[str, ...]]:
     """A row for each of at most `ROWS` iterations, the first and the last among them."""
-    figures = [values for _, values in _named(curves)]
+    figures = [values for _, values in _named(curves, FIGURES)]
     return [
         (str(curves.iterations[i]), *(f"{values[i]:.3f}" for values in figures))
         for i in thinned(len(curves.iterations), ROWS)
@@ -21,7 +37,7 @@ def curve_rows(curves: Curves) -> list[tuple[str, ...]]:
 
 def curve_plots(curves: Curves) -> list[str]:
     """A plot of each figure over the iterations."""
-    return [curve_plot(name, curves.iterations, values) for name, values in _named(curves)]
+    return [curve_plot(name, curves.iterations, values) for name, values in _named(curves, FIGURES | FURTHER)]
 
 
 def curve_plot(name: str, iterations: Sequence[int], values: Sequence[float]) -> str:
@@ -52,9 +68,9 @@ def curve_plot(name: str, iterations: Sequence[int], values: Sequence[float]) ->
     )
 
 
-def _named(curves: Curves) -> list[tuple[str, tuple[float, ...]]]:
-    values = (curves.score, curves.kl, curves.entropy, curves.length, curves.clip_fraction, curves.explained_variance)
-    return list(zip(CURVE_HEADINGS[1:], values, strict=True))
+def _named(curves: Curves, figures: Mapping[str, str]) -> list[tuple[str, tuple[float, ...]]]:
+    found = [(title, getattr(curves, name)) for name, title in figures.items()]
+    return [(title, values) for title, values in found if values is not None]
 
 
 def _share(value: float, low: float, high: float) -> float:

@@ -5,12 +5,12 @@ All of it is a pure function of the seed and the iteration, so a resumed run goe
 
 import heapq
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
 from training.config import PPOConfig
-from training.data import Sample, shuffled
+from training.data import Sample
 from training.received import Received, live_per_turn
 from training.rollout import Sampled, Sampler
 
@@ -36,27 +36,39 @@ class Turn:
         return [*(live[i] for i in self.live), *written]
 
 
-def turns(config: PPOConfig, weights: Sequence[float], live: int, seed: int) -> Iterator[Turn]:
-    """The iterations in order; `weights` are the prompts', `live` is the number of live completions.
+def turns(config: PPOConfig, weights: Sequence[float], live: Sequence[float], seed: int) -> Iterator[Turn]:
+    """The iterations in order; `weights` are the prompts', `live` those of the live completions.
 
     Raises TooFewLive, at once.
     """
-    size, order = live_per_turn(config, live), in_proportion(weights, seed)
+    size, order = live_per_turn(config, len(live)), in_proportion(weights, seed)
     return (
         Turn(tuple(islice(order, config.rollouts_per_iteration - size)), live_turn(live, size, seed, iteration))
         for iteration in count()
     )
 
 
-def live_turn(live: int, size: int, seed: int, iteration: int) -> tuple[int, ...]:
-    """`size` of `live` indices: in each pass over them all are shuffled anew, and none comes twice.
+def live_turn(weights: Sequence[float], size: int, seed: int, iteration: int) -> tuple[int, ...]:
+    """`size` indices of live completions: in each pass over them none comes twice, and the order is drawn anew.
 
-    What is left at the end of a pass is too little for an iteration, and waits for the next one.
+    In what order says the weight, as `in_proportion` has it: few iterations see no whole pass, and whoever has received
+    very much does not fill them. What is left at the end of a pass is too little for an iteration, and waits.
     """
     if size == 0:
         return ()
-    a_pass, place = divmod(iteration, live // size)
-    return tuple(shuffled(live, seed, a_pass)[place * size : (place + 1) * size])
+    a_pass, place = divmod(iteration, len(weights) // size)
+    moments = [random.Random(f"{seed}/{a_pass}/{i}").random() / weight for i, weight in enumerate(weights)]
+    return tuple(sorted(range(len(weights)), key=moments.__getitem__)[place * size : (place + 1) * size])
+
+
+def weights_of(
+    asked: Iterable[Sequence[int]], prompts: Sequence[Sequence[int]], weights: Sequence[float]
+) -> list[float]:
+    """How much each of the prompts `asked` counts; without any `weights` all count alike."""
+    if not weights:
+        return [1.0 for _ in asked]
+    known = dict(zip(map(tuple, prompts), weights, strict=True))
+    return [known[tuple(prompt)] for prompt in asked]
 
 
 def in_proportion(weights: Sequence[float], seed: int) -> Iterator[int]:
@@ -82,8 +94,10 @@ def live_sampled(completions: Sequence[Received]) -> list[Sampled]:
     return [Sampled(Sample(each.prompt_ids, each.completion_ids), each.log_probs) for each in completions]
 
 
-def learnt_from(config: PPOConfig, completions: Sequence[Received], seed: int) -> list[Received]:
-    """Those that a whole run learns from: perhaps not all have had their turn."""
+def learnt_from(
+    config: PPOConfig, completions: Sequence[Received], weights: Sequence[float], seed: int
+) -> list[Received]:
+    """Those that a whole run learns from, by their prompts' weights: perhaps not all have had their turn."""
     size = live_per_turn(config, len(completions))
-    used = {i for turn in range(config.iterations) for i in live_turn(len(completions), size, seed, turn)}
+    used = {i for turn in range(config.iterations) for i in live_turn(weights, size, seed, turn)}
     return [completions[i] for i in sorted(used)]

@@ -91,7 +91,10 @@ def language_model_loss(log_probs: Tensor, mask: Tensor, normaliser: Tensor | fl
 
 
 class PolicyStats(NamedTuple):
-    """Detached scalars beside the policy loss, over the same normaliser: those of microbatches add up."""
+    """Detached scalars beside the policy loss, over the same normaliser: those of microbatches add up.
+
+    All are means over the old policy's own draws, by `own_draws` where another has drawn the tokens.
+    """
 
     clip_fraction: Tensor  # share of tokens where the clipped objective was the larger loss
     approx_kl: Tensor  # k3 estimate of KL(old || new), nats per token
@@ -107,13 +110,14 @@ def ppo_policy_loss(
     dual_clip: float | None = None,
     weights: Tensor | None = None,
     normaliser: Tensor | float | None = None,
+    draws: Tensor | None = None,
 ) -> tuple[Tensor, PolicyStats]:
     """Clipped policy loss (Schulman et al. 2017, eq. 7), token mean. All tensors (B, T) -> scalar, stats.
 
     `dual_clip` bounds the loss of a negative advantage at dual_clip * |A| (Ye et al. 2020, eq. 5). `weights`
     are `importance_weights`. `normaliser` is the number of real tokens of the whole optimizer step (default:
     of this call); with it the losses and gradients of microbatches add up to those of the batch, however it
-    is cut.
+    is cut. `draws` is how much each token counts in the stats (default: 1), all together as much as `normaliser`.
     """
     log_ratio = _real(log_probs - old_log_probs, mask).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     ratio = log_ratio.exp()
@@ -125,10 +129,11 @@ def ppo_policy_loss(
     if weights is not None:
         loss = loss * weights
     with torch.no_grad():
+        draws = torch.ones_like(ratio) if draws is None else draws
         stats = PolicyStats(
-            clip_fraction=_token_mean((clipped > unclipped).to(ratio.dtype), mask, normaliser),
-            approx_kl=_token_mean(kl_estimate(-log_ratio, "k3"), mask, normaliser),
-            ratio_mean=_token_mean(ratio, mask, normaliser),
+            clip_fraction=_token_mean(draws * (clipped > unclipped), mask, normaliser),
+            approx_kl=_token_mean(draws * kl_estimate(-log_ratio, "k3"), mask, normaliser),
+            ratio_mean=_token_mean(draws * ratio, mask, normaliser),
         )
     return _token_mean(loss, mask, normaliser), stats
 
@@ -162,7 +167,8 @@ def value_clip_fraction(
     """Share of tokens where `value_loss` took the clipped error, which does not move the value. Same arguments."""
     with torch.no_grad():
         plain, clipped = _value_errors(values, old_values, returns, clip_range)
-        return _token_mean((clipped > plain).to(values.dtype), mask, normaliser)
+        beyond = (values - old_values).abs() > clip_range  # within, the two differ by rounding alone
+        return _token_mean((beyond & (clipped > plain)).to(values.dtype), mask, normaliser)
 
 
 def _value_errors(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: float) -> tuple[Tensor, Tensor]:
@@ -235,3 +241,13 @@ def importance_weights(
     if floor is None:
         return _real(weights.clamp(max=cap), mask)
     return _real(weights, mask & (weights >= floor) & (weights <= cap))
+
+
+def own_draws(log_ratios: Tensor, mask: Tensor) -> Tensor:
+    """How often the policy would draw each token for once that another drew it, from log(policy / other); 0 in the
+    padding. Any shape.
+
+    For means that tell of the policy, divided by their sum. Unlike `importance_weights`, which bound what one token may
+    teach, they are not capped: a cap would take away just the tokens that the policy has come to prefer.
+    """
+    return _real(log_ratios.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp(), mask)

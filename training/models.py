@@ -26,7 +26,7 @@ from training.heads import new_head
 from training.layers import UnsupportedModel, in_both_forms, part_of, position_ids
 from training.own_layers import OwnLayers
 from training.roles import ROLES, Role, RoleWeights
-from training.vocabulary import token_log_probs
+from training.vocabulary import Beside, side_by_side, token_log_probs
 
 
 class Trunk(RoleWeights):
@@ -204,6 +204,12 @@ class Trunk(RoleWeights):
         tokens = batch.completion_ids[batch.completion_mask]
         log_probs, entropies = token_log_probs(states, tokens, self.model.lm_head, temperature, with_entropy)
         return batch.spread(log_probs), None if entropies is None else batch.spread(entropies)
+
+    def beside(self, hidden: Tensor, batch: Batch, role: Role, other: Role | None, temperature: float = 1.0) -> Beside:
+        """`role` beside `other` where each completion token is about to be chosen, (B, C); without gradients."""
+        policy, reference = (batch.predictors(self.upper(hidden, batch.attention_mask, each)) for each in (role, other))
+        tokens = batch.completion_ids[batch.completion_mask]
+        return Beside(*map(batch.spread, side_by_side(policy, reference, tokens, self.model.lm_head, temperature)))
 
     def values(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Values (B, C): the value head where the token is about to be chosen; 0 in the padding."""

@@ -15,7 +15,7 @@ from training.collapse import Collapsed, collapse
 from training.config import PPOConfig
 from training.data import Sample
 from training.experience import Experience, estimate_advantages, read_after_ends
-from training.live import Turn, turns
+from training.live import Turn, turns, weights_of
 from training.metrics_log import MetricsLog
 from training.models import Trunk
 from training.optimization import OnProgress, require_finite, restore, set_rates, share_of_rate, silent, snapshot
@@ -92,13 +92,13 @@ def train_ppo(
     """Improve the policy adapter on `prompts`; goes on from the last checkpoint, if any.
 
     `ref` is the role that KL is measured from, None the base model; `sampler` writes the completions, None = the
-    trainer. `weights` say how often each prompt is used; `live` are completions for rollouts that are not all fresh;
-    `ptx` are the demonstrations of `ptx_coef`, and without any there is no such loss. The value adapter and head start
-    as the reward model's. With `ema_decay` the policy adapter becomes the average in the end. `metrics_dir` (default:
-    `checkpoint_dir`) gets every iteration's metrics as files, see MetricsLog. Of several processes, which all call
-    this, each works on its share, and one writes. Raises NonFinite on NaN, Collapsed when the policy is past saving,
-    StalePolicy when the old log-probs are not those of the policy, TooFewLive, and ValueError when one head is to say
-    how certain it is.
+    trainer. `weights` say how often each prompt is used; `live` are completions of some of them, for rollouts that are
+    not all fresh; `ptx` are the demonstrations of `ptx_coef`, and without any there is no such loss. The value adapter
+    and head start as the reward model's. With `ema_decay` the policy adapter becomes the average in the end.
+    `metrics_dir` (default: `checkpoint_dir`) gets every iteration's metrics as files, see MetricsLog. Of several
+    processes, which all call this, each works on its share, and one writes. Raises NonFinite on NaN, Collapsed when the
+    policy is past saving, StalePolicy when the old log-probs are not those of the policy, TooFewLive, and ValueError
+    when one head is to say how certain it is.
     """
     if config.uncertainty_coef > 0 and trunk.heads["reward"].out_features == 1:
         raise ValueError("uncertainty_coef: one head never disagrees; the trunk needs at least 2 reward heads")
@@ -107,7 +107,8 @@ def train_ppo(
     trunk.gradient_checkpointing = config.gradient_checkpointing
     optimizer = torch.optim.Adam([{"params": list(trunk.parameters(role).values())} for role in TRAINED])
     course = Course.begun(config, trunk, optimizer, checkpoint_dir)
-    order = islice(turns(config, weights or [1.0] * len(prompts), len(live), seed), len(course.history), None)
+    counts = weights_of((each.sample.prompt_ids for each in live), prompts, weights or ())
+    order = islice(turns(config, weights or [1.0] * len(prompts), counts, seed), len(course.history), None)
     known = [a | b for a, b in zip(course.history, course.timings, strict=True)]
 
     with MetricsLog(metrics_dir or checkpoint_dir, known) if leads() else nullcontext() as log:
@@ -125,7 +126,7 @@ def train_ppo(
                     config, trunk, sampled, eos_ids=eos_ids, ref=ref, seed=seed, iteration=iteration, alive=alive
                 )
                 experiences = _experiences(config, trunk, rollouts, course.kl_coef)
-            metrics = _about(experiences) | {"objective/kl_coef": course.kl_coef}
+            metrics = _about(config, experiences) | {"objective/kl_coef": course.kl_coef}
             with clock("update"):
                 metrics |= update(
                     config, trunk, optimizer, own(experiences),
@@ -163,11 +164,11 @@ def outcome(
     """What the policy does that `train_ppo` has left on fresh rollouts: those in its `history` are all from before an
     update. It answers the prompts whose turn it would be; one process is enough. Raises Collapsed.
     """
-    turn = next(islice(turns(config, weights or [1.0] * len(prompts), 0, seed), config.iterations, None))
+    turn = next(islice(turns(config, weights or [1.0] * len(prompts), (), seed), config.iterations, None))
     sampler = sampler or own_sampler(trunk, config, eos_ids)
     sampled = turn.sampled(prompts, (), sampler, seed=_noise(seed, config.iterations), alive=alive)
     rollouts = observed(config, trunk, sampled, eos_ids=eos_ids, ref=ref, alive=alive)
-    told = _about(_experiences(config, trunk, rollouts, kl_coef=0.0))
+    told = _about(config, _experiences(config, trunk, rollouts, kl_coef=0.0))
     found = {name: value for name, value in told.items() if not name.startswith("ppo/")}
     if (reason := collapse(config, [*history, found], "after the last update")) is not None:
         raise Collapsed(reason, [*history, found])
@@ -200,15 +201,15 @@ def _experiences(config: PPOConfig, trunk: Trunk, rollouts: Sequence[Rollout], k
     return estimate_advantages(config, of_all(rollouts), kl_coef, read)
 
 
-def _about(experiences: Sequence[Experience]) -> dict[str, float]:
+def _about(config: PPOConfig, experiences: Sequence[Experience]) -> dict[str, float]:
     """What the policy did, how well the values foresee the returns, and how far who sampled is from the policy."""
     rollouts = [e.rollout for e in experiences]
     masks = [rollout.batch.completion_mask for rollout in rollouts]
     foreseen = explained_variance([r.values for r in rollouts], [e.returns for e in experiences], masks)
-    weights = [_weights(e) for e in experiences]
-    flat = torch.cat([each[mask] for each, mask in zip(weights, masks, strict=True)])
-    known = importance_metrics(flat, torch.ones_like(flat, dtype=torch.bool))
-    return rollout_metrics(rollouts, weights) | {"ppo/explained_variance": foreseen} | known
+    weights = torch.cat([_weights(e)[mask] for e, mask in zip(experiences, masks, strict=True)])
+    log_ratios = torch.cat([r.log_ratios[mask] for r, mask in zip(rollouts, masks, strict=True)])
+    known = importance_metrics(log_ratios, weights, config.importance_cap)
+    return rollout_metrics(rollouts) | {"ppo/explained_variance": foreseen} | known
 
 
 def _weights(experience: Experience) -> Tensor:

@@ -9,7 +9,14 @@ from torch import Tensor
 from training.config import PPOConfig
 from training.data import Sample, collate, endless, length_bucketed
 from training.experience import Experience
-from training.losses import kl_loss, language_model_loss, ppo_policy_loss, value_clip_fraction, value_loss
+from training.losses import (
+    kl_loss,
+    language_model_loss,
+    own_draws,
+    ppo_policy_loss,
+    value_clip_fraction,
+    value_loss,
+)
 from training.minibatches import redrawn
 from training.models import Trunk
 from training.optimization import clip_gradients, follow, require_finite
@@ -29,7 +36,7 @@ def _minibatch(config: PPOConfig, trunk: Trunk, experiences: Sequence[Experience
 
     Of several processes each has its share of both, which are still to be summed.
     """
-    tokens, places = _counts(experiences)
+    tokens, places, drawn = _counts(experiences)
     names = (
         "ppo/policy_loss", "ppo/value_loss", "ppo/clipfrac", "ppo/approxkl", "ppo/ratio", "ppo/value_clipfrac",
     )  # fmt: skip
@@ -38,8 +45,9 @@ def _minibatch(config: PPOConfig, trunk: Trunk, experiences: Sequence[Experience
         old, mask = e.rollout, e.rollout.batch.completion_mask
         wants_entropy = config.entropy_coef > 0
         log_probs, entropies = trunk.log_probs(old.hidden, old.batch, "policy", config.temperature, wants_entropy)
+        draws = own_draws(old.log_ratios, mask) * (tokens / drawn)
         policy_loss, stats = ppo_policy_loss(
-            log_probs, old.log_probs, e.advantages, mask, config.clip_range, config.dual_clip, e.weights, tokens
+            log_probs, old.log_probs, e.advantages, mask, config.clip_range, config.dual_clip, e.weights, tokens, draws
         )
         objective = policy_loss
         if entropies is not None:
@@ -59,12 +67,13 @@ def _minibatch(config: PPOConfig, trunk: Trunk, experiences: Sequence[Experience
     return sums
 
 
-def _counts(experiences: Sequence[Experience]) -> tuple[float, float]:
-    """Completion tokens, and places with values, of all processes together."""
+def _counts(experiences: Sequence[Experience]) -> tuple[float, float, float]:
+    """Completion tokens, places with values, and the sum of `own_draws`, of all processes together."""
     tokens = float(sum(int(e.rollout.batch.completion_mask.sum()) for e in experiences))
     places = float(sum(int(e.valued.batch.completion_mask.sum()) for e in experiences))
-    counts = summed({"tokens": tokens, "places": places})
-    return counts["tokens"], counts["places"]
+    drawn = sum(float(own_draws(e.rollout.log_ratios, e.rollout.batch.completion_mask).sum()) for e in experiences)
+    counts = summed({"tokens": tokens, "places": places, "drawn": drawn})
+    return counts["tokens"], counts["places"], counts["drawn"]
 
 
 def ptx_gradients(config: PPOConfig, trunk: Trunk, samples: Sequence[Sample]) -> float:

@@ -3,7 +3,7 @@
 What is taken or left must not depend on how a completion turned out, or the policy would learn what was left out. So a
 long one is cut where a fresh one would be, of which it then is a fair sample, and what a request limited more tightly
 is left out however it ended. Of several answers to a prompt it is the first, since who has others written goes on until
-one pleases.
+one pleases: if that one cannot be used, because it was stopped or failed, none is.
 """
 
 import math
@@ -41,7 +41,7 @@ def received(
     max_new_tokens: int,
     may_train: Callable[[str], bool],
 ) -> tuple[Received, ...]:
-    """Of each of the `prompts` the first answer by the earliest in `writers` of those who have answered it.
+    """Of each of the `prompts` the first answer by the earliest in `writers` of those who have answered it, if usable.
 
     `completions` are oldest first. `may_train` is asked about raters; of each at most so many are taken, the newest.
     """
@@ -49,13 +49,13 @@ def received(
     for writer in writers:
         answers: dict[Ids, Completion] = {}
         for each in (one for one in completions if one.policy_version == writer and one.prompt_token_ids in prompts):
-            if each.prompt_token_ids not in answers and _as_fresh(each, max_new_tokens) and may_train(each.rater):
+            if each.prompt_token_ids not in answers and _free(each, max_new_tokens) and may_train(each.rater):
                 answers[each.prompt_token_ids] = each
         found = answers | found
     taken: list[Received] = []
     by_rater: Counter[str] = Counter()
     for each in reversed([one for one in completions if found.get(one.prompt_token_ids) is one]):
-        if by_rater[each.rater] < MAX_PROMPTS_PER_RATER:
+        if _whole(each, max_new_tokens) and by_rater[each.rater] < MAX_PROMPTS_PER_RATER:
             by_rater[each.rater] += 1
             taken.append(_cut(each, max_new_tokens))
     return tuple(taken)
@@ -72,11 +72,15 @@ def live_per_turn(config: PPOConfig, live: int) -> int:
     return {"fresh": 0, "live": size, "mix": min(round(config.live_share * size), live)}[config.rollouts]
 
 
-def _as_fresh(completion: Completion, max_new_tokens: int) -> bool:
-    """Whether the policy wrote it as it would have written for the trainer, up to where that would have cut it."""
+def _free(completion: Completion, max_new_tokens: int) -> bool:
+    """Whether the policy was asked to write as it would have for the trainer. That is known before it writes."""
+    return completion.plain and _limit(completion.sampling) >= max_new_tokens
+
+
+def _whole(completion: Completion, max_new_tokens: int) -> bool:
+    """Whether it goes as far as the trainer would have let it. That is an outcome."""
     whole = completion.finish_reason == "stop" or len(completion.completion_token_ids) >= max_new_tokens
-    ended = completion.finish_reason in ("stop", "length") and not completion.partial
-    return completion.plain and ended and whole and _limit(completion.sampling) >= max_new_tokens
+    return whole and completion.finish_reason in ("stop", "length") and not completion.partial
 
 
 def _limit(sampling: dict[str, Any]) -> float:

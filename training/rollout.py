@@ -48,10 +48,19 @@ class Rollout:
     log_probs: Tensor  # (B, C) of the policy, by the trainer: the old ones of PPO's ratio
     behaviour_log_probs: Tensor | None  # (B, C) of whoever sampled; None = the same
     ref_log_probs: Tensor  # (B, C)
+    entropies: Tensor  # (B, C) of the policy, over the whole vocabulary
+    kl: Tensor  # (B, C) of the policy from the reference, over the whole vocabulary
     values: Tensor  # (B, C)
     scores: Tensor  # (B,) of the reward model, before any rule for unfinished completions
     uncertainty: Tensor  # (B,) population standard deviation over its heads; 0 with one
     finished: Tensor  # (B,) bool: ended by a stop token
+
+    @property
+    def log_ratios(self) -> Tensor:
+        """log(policy / whoever sampled) (B, C) of each token; 0 in the padding and where the policy itself has."""
+        if self.behaviour_log_probs is None:
+            return torch.zeros_like(self.log_probs)
+        return (self.log_probs - self.behaviour_log_probs).masked_fill(~self.batch.completion_mask, 0.0)
 
 
 #: Tokens (B,) from logits (B, V), those of `rows` of the prompts, at a step.
@@ -172,13 +181,15 @@ def observe(
     batch = collate(samples, trunk.pad_id, trunk.device)
     hidden = trunk.lower(batch.input_ids, batch.attention_mask)
     by_head = trunk.head_scores(hidden, batch)
-    log_probs = trunk.log_probs(hidden, batch, "policy", temperature)[0]
+    found = trunk.beside(hidden, batch, "policy", ref, temperature)
     return Rollout(
         batch=batch,
         hidden=hidden,
-        log_probs=log_probs,
-        behaviour_log_probs=_behaviour(sampled, batch, log_probs),
-        ref_log_probs=trunk.log_probs(hidden, batch, ref, temperature)[0],
+        log_probs=found.log_probs,
+        behaviour_log_probs=_behaviour(sampled, batch, found.log_probs),
+        ref_log_probs=found.other_log_probs,
+        entropies=found.entropies,
+        kl=found.kl,
         values=trunk.values(hidden, batch),
         scores=by_head.mean(-1),
         uncertainty=by_head.std(-1, correction=0),

@@ -9,10 +9,24 @@ import torch
 from torch import Tensor
 
 from feedback.curves import Curves, thinned
-from training.losses import masked_mean
+from training.losses import MAX_LOG_RATIO, kl_estimate
 from training.rollout import Rollout
 
 NGRAM = 4
+KEPT = {
+    "score": "objective/score",
+    "kl": "objective/kl",
+    "entropy": "objective/entropy",
+    "length": "completion/length",
+    "clip_fraction": "ppo/clipfrac",
+    "explained_variance": "ppo/explained_variance",
+    "approx_kl": "ppo/approxkl",
+    "value_clip_fraction": "ppo/value_clipfrac",
+    "finished": "completion/finished",
+    "repetition": "completion/repetition",
+    "importance_ratio": "importance/ratio",
+    "effective_share": "importance/ess",
+}  # by its name in `Curves`
 
 
 def repetition(completion: Sequence[int], n: int = NGRAM) -> float:
@@ -21,27 +35,25 @@ def repetition(completion: Sequence[int], n: int = NGRAM) -> float:
     return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
 
 
-def rollout_metrics(rollouts: Sequence[Rollout], weights: Sequence[Tensor] | None = None) -> dict[str, float]:
-    """What the policy did, as sampled, before the update.
+def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """What the policy did before the update.
 
-    `weights` (B, C) each are `importance_weights` where another has sampled: KL and entropy are the policy's all the
-    same. Unweighted, KL would come out below 0 there, and steer its own coefficient the wrong way. Score and length are
-    those of what was sampled.
+    KL and entropy are exact at each place that a completion came to, over the whole vocabulary, so that which token was
+    drawn there, and by whom, does not matter: weights could not make up for tokens that whoever sampled hardly ever
+    draws. Which places those are is up to who sampled, and score, length and repetition are of what was sampled.
     """
-    weights = [torch.ones_like(r.log_probs) for r in rollouts] if weights is None else weights
-    pairs = list(zip(rollouts, weights, strict=True))
-    kl = torch.cat([_summed(w * (r.log_probs - r.ref_log_probs), r.batch.completion_mask) for r, w in pairs])
-    surprise = torch.cat([_summed(-w * r.log_probs, r.batch.completion_mask) for r, w in pairs])
+    kl = torch.cat([_summed(r.kl, r.batch.completion_mask) for r in rollouts])
+    entropy = torch.cat([_summed(r.entropies, r.batch.completion_mask) for r in rollouts])
     lengths = torch.cat([r.batch.completion_mask.sum(-1) for r in rollouts]).float()
     scores = torch.cat([r.scores for r in rollouts])
     repeated = [repetition(completion) for r in rollouts for completion in _completions(r)]
     return {
-        "objective/kl": float(kl.mean()),  # k1 summed over a completion, nats
+        "objective/kl": float(kl.mean()),  # summed over a completion, nats
         "objective/kl_per_token": float(kl.sum() / lengths.sum()),
         "objective/score": float(scores.mean()),
         "objective/score_std": float(scores.std(correction=0)),
         "objective/uncertainty": float(torch.cat([r.uncertainty for r in rollouts]).mean()),  # spread of the heads
-        "objective/entropy": float(surprise.sum() / lengths.sum()),  # sampled estimate, nats per token
+        "objective/entropy": float(entropy.sum() / lengths.sum()),  # nats per token
         "completion/length": float(lengths.mean()),
         "completion/finished": float(torch.cat([r.finished for r in rollouts]).float().mean()),
         "completion/repetition": sum(repeated) / len(repeated),
@@ -55,32 +67,29 @@ def explained_variance(values: Sequence[Tensor], returns: Sequence[Tensor], mask
     return float(1 - (came - foreseen).var(correction=0) / came.var(correction=0).clamp(min=1e-8))
 
 
-def importance_metrics(weights: Tensor, mask: Tensor) -> dict[str, float]:
-    """How far who sampled is from who learns, from importance weights, of the shape of `mask`; 1 and 1 = not at all.
+def importance_metrics(log_ratios: Tensor, weights: Tensor, cap: float) -> dict[str, float]:
+    """How far who sampled is from who learns, over tokens (N,).
 
-    The effective sample size (Kong 1992), (sum w)^2 / (n sum w^2), is given as a share: 1 / n when one token bears
-    all the weight, and 0 when none bears any. ValueError when the mask keeps nothing.
+    `log_ratios` are `Rollout.log_ratios`: the mean ratio is 1 but for chance, whoever has sampled, and anything else
+    says that the log-probs are not of who did; KL(sampler || policy) is by k3, nats per token. `weights` are what the
+    losses made of them, 'capped' the share at the bound. Their effective sample size (Kong 1992), (sum w)^2 / (n sum
+    w^2), is given as a share: 1 / n when one token bears all the weight, and 0 when none bears any.
     """
-    mean, square = masked_mean(weights, mask), masked_mean(weights.square(), mask)
-    return {"importance/ratio": float(mean), "importance/ess": float(mean.square() / square) if square > 0 else 0.0}
+    log_ratios = log_ratios.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    mean, square = weights.mean(), weights.square().mean()
+    return {
+        "importance/ratio": float(log_ratios.exp().mean()),
+        "importance/kl": float(kl_estimate(-log_ratios, "k3").mean()),
+        "importance/capped": float((weights >= cap).float().mean()),
+        "importance/ess": float(mean.square() / square) if square > 0 else 0.0,
+    }
 
 
 def curves(history: Sequence[Mapping[str, float]]) -> Curves:
     """A run's iterations as what a manifest keeps of them."""
     kept = thinned(len(history))
-
-    def of(name: str) -> tuple[float, ...]:
-        return tuple(history[i][name] for i in kept)
-
-    return Curves(
-        iterations=tuple(i + 1 for i in kept),
-        score=of("objective/score"),
-        kl=of("objective/kl"),
-        entropy=of("objective/entropy"),
-        length=of("completion/length"),
-        clip_fraction=of("ppo/clipfrac"),
-        explained_variance=of("ppo/explained_variance"),
-    )
+    figures = {name: tuple(history[i][metric] for i in kept) for name, metric in KEPT.items()}
+    return Curves(iterations=tuple(i + 1 for i in kept), **figures)
 
 
 def _summed(x: Tensor, mask: Tensor) -> Tensor:

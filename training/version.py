@@ -20,7 +20,7 @@ from training.config import AdapterConfig
 from training.data import encode_demonstration
 from training.export import export_policy, golden_log_probs, weight_digests
 from training.fixed_answers import MAX_TOKENS, answers_of
-from training.live import learnt_from
+from training.live import learnt_from, weights_of
 from training.models import Trunk
 from training.own_layers import weights_file
 from training.publish import let_in, publish_round
@@ -145,5 +145,7 @@ def _taught(job: Job) -> str:
 
 def _live(job: Job) -> list[str]:
     """The responses that people received and PPO learnt from."""
-    used = learnt_from(job.config.ppo, job.data.live, job.config.seed)
+    data = job.data
+    weights = weights_of((each.prompt_ids for each in data.live), data.prompts, data.prompt_weights)
+    used = learnt_from(job.config.ppo, data.live, weights, job.config.seed)
     return sorted({each.response_id for each in used})

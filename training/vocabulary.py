@@ -1,4 +1,5 @@
-"""How likely tokens are in a large vocabulary, without ever holding the logits of all positions.
+"""How likely tokens are in a large vocabulary, and how far two policies are apart there, without ever holding the
+logits of all positions.
 
 The output matrix is frozen, and a position's log-prob depends on its own state alone. So its gradient is one vector of
 the state's size, times whatever comes down in the backward pass: it is found right away, chunk by chunk, while the
@@ -7,7 +8,7 @@ logits are there. Nothing of the vocabulary's size is kept, and nothing computed
 Letters: N positions, D hidden size, V vocabulary.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -70,3 +71,31 @@ def _of_chunk(
     slopes = [log_p.add_(found[1].unsqueeze(-1)).mul_(p).neg_()] if with_entropy else []
     p.neg_()[torch.arange(len(p), device=p.device), tokens] += 1
     return found, [slope.to(weight.dtype) @ weight / temperature for slope in (p, *slopes)]
+
+
+class Beside(NamedTuple):
+    """What two policies make of the same places; each (N,), fp32 or more, without gradients."""
+
+    log_probs: Tensor
+    other_log_probs: Tensor
+    entropies: Tensor  # of the policy, over the whole vocabulary
+    kl: Tensor  # KL(policy || other), over the whole vocabulary
+
+
+@torch.no_grad()
+def side_by_side(states: Tensor, others: Tensor, tokens: Tensor, output: nn.Linear, temperature: float = 1.0) -> Beside:
+    """A policy's states (N, D) that predict `tokens` (N,) beside another's; log-probs are `token_log_probs`', to the
+    bit."""
+    positions = max(1, CHUNK_LOGITS // output.weight.shape[0])
+    chunks = zip(*(each.split(positions) for each in (states, others, tokens)), strict=True)
+    parts = [_beside(tempered(output(s), temperature), tempered(output(o), temperature), t) for s, o, t in chunks]
+    return Beside(*(torch.cat(each) for each in zip(*parts, strict=True)))
+
+
+def _beside(logits: Tensor, others: Tensor, tokens: Tensor) -> Beside:
+    """Of tempered logits (N, V) each, which it writes over."""
+    log_p, log_q = (each.sub_(each.logsumexp(-1, keepdim=True)) for each in (logits, others))
+    chosen, other_chosen = (each.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) for each in (log_p, log_q))
+    p = log_p.exp()
+    entropies = -torch.linalg.vecdot(p, log_p)
+    return Beside(chosen, other_chosen, entropies, -torch.linalg.vecdot(p, log_q.sub_(log_p)))

@@ -16,7 +16,9 @@ from tests.feedback.test_bundles import HELD_OUT
 CHECK = {"name": "KL to the reference", "value": 2.5, "sign": "<=", "threshold": 20.0, "passed": True}
 CURVES = {
     "iterations": [1, 2], "score": [0.0, 0.5], "kl": [0.0, 1.5], "entropy": [2.0, 1.0], "length": [9.0, 8.0],
-    "clip_fraction": [0.0, 0.25], "explained_variance": [0.0, 0.5],
+    "clip_fraction": [0.0, 0.25], "explained_variance": [0.0, 0.5], "approx_kl": [0.0, 0.01],
+    "value_clip_fraction": [0.0, 0.125], "finished": [1.0, 0.75], "repetition": [0.0, 0.5],
+    "importance_ratio": [1.0, 1.25], "effective_share": [1.0, 0.5],
 }  # fmt: skip
 TOLD: dict[str, Any] = {
     "config": {"seed": 3, "ppo": {"kl_coef": 0.05}},

@@ -19,7 +19,7 @@ from feedback.settings import load_secrets
 from feedback.statistics import Interval
 from feedback.store import connect
 from serving.cli import app
-from serving.report_curves import curve_plot, curve_rows
+from serving.report_curves import CURVE_HEADINGS, FURTHER, curve_plot, curve_rows
 from serving.report_figures import Report
 from serving.report_image import plot
 from serving.report_page import page, reliability_plot
@@ -40,6 +40,8 @@ CHANGE = Change(
 CURVES = Curves(
     iterations=(1, 2, 4), score=(0.25, 0.75, 1.25), kl=(0.0, 1.0, 4.0), entropy=(1.5, 1.4, 1.1),
     length=(20.0, 22.0, 9.5), clip_fraction=(0.1, 0.1, 0.1), explained_variance=(-0.5, 0.2, 0.6),
+    approx_kl=(0.0, 0.01, 0.02), value_clip_fraction=(0.3, 0.2, 0.1), finished=(0.9, 0.9, 1.0),
+    repetition=(0.0, 0.1, 0.1), importance_ratio=(1.0, 1.1, 0.9), effective_share=(1.0, 0.8, 0.5),
 )  # fmt: skip
 RATINGS = RatingFit(
     prompts=1, ratings=7, confidence=0.95, approval=0.571, log_loss=Interval(0.5, 0.4, 0.6),
@@ -230,10 +232,17 @@ def test_the_course_of_ppo_is_told(publish: Publish, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     assert ratchet("report", "--html", str(file)).exit_code == 0
     labels = [attributes["aria-label"] for tag, attributes in Tags(file.read_text()).tags if tag == "svg"]
-    assert labels[1:] == [
-        f"{name} over the iterations of PPO"
-        for name in ("score", "KL, nats", "entropy, nats/token", "length", "clipped", "explained variance")
-    ]
+    assert labels[1:] == [f"{name} over the iterations of PPO" for name in (*CURVE_HEADINGS[1:], *FURTHER.values())]
+
+
+def test_a_version_that_kept_fewer_figures_has_fewer_plots(publish: Publish, tmp_path: Path) -> None:
+    old = CURVES.model_dump(mode="json", exclude=set(FURTHER))
+    publish(1, kept(FIT, None, NONE), iterations=4, curves=old)
+    file = tmp_path / "report.html"
+    assert ratchet("report", "--html", str(file)).exit_code == 0
+    labels = [attributes["aria-label"] for tag, attributes in Tags(file.read_text()).tags if tag == "svg"]
+    assert labels[1:] == [f"{name} over the iterations of PPO" for name in CURVE_HEADINGS[1:]]
+    assert cells(ratchet("report").stdout) and json.loads(ratchet("report", "--json").stdout)["curves"]["kl"]
 
 
 def test_a_refused_rounds_report(publish: Publish, valkey_url: str) -> None:

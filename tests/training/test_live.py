@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +15,12 @@ from hypothesis import strategies as st
 from tests.training.test_ppo import CONFIG, EOS, LEARNING, PROMPTS, Interrupted, quiet
 from training.config import PPOConfig
 from training.data import Sample, collate
-from training.live import Turn, learnt_from, live_turn, turns
+from training.live import Turn, learnt_from, live_turn, turns, weights_of
 from training.models import Trunk
 from training.ppo import PPOReport, train_ppo
 from training.received import Received, TooFewLive
 from training.roles import Role
-from training.rollout import Sampled, observe, own_sampler
+from training.rollout import Rollout, Sampled, observe, observed, own_sampler
 
 Maker = Callable[..., Trunk]
 
@@ -28,16 +29,17 @@ Maker = Callable[..., Trunk]
 @settings(max_examples=50, deadline=None)
 def test_in_a_pass_over_live_completions_none_comes_twice(live: int, data: st.DataObject) -> None:
     size, seed = data.draw(st.integers(1, live)), data.draw(st.integers(0, 99))
+    weights = data.draw(st.lists(st.floats(0.01, 100), min_size=live, max_size=live))
     in_a_pass = live // size
     for a_pass in range(3):
-        taken = [live_turn(live, size, seed, a_pass * in_a_pass + place) for place in range(in_a_pass)]
+        taken = [live_turn(weights, size, seed, a_pass * in_a_pass + place) for place in range(in_a_pass)]
         flat = [index for turn in taken for index in turn]
         assert len(flat) == len(set(flat)) == in_a_pass * size
         assert set(flat) <= set(range(live))
 
 
 def first(config: PPOConfig, live: int, count: int, seed: int = 7) -> list[Turn]:
-    return list(islice(turns(config, [1.0] * 5, live, seed), count))
+    return list(islice(turns(config, [1.0] * 5, [1.0] * live, seed), count))
 
 
 def test_what_an_iteration_takes_of_each() -> None:
@@ -53,6 +55,17 @@ def test_what_an_iteration_takes_of_each() -> None:
     assert first(mix, 20, 9) == first(mix, 20, 9) != first(mix, 20, 9, seed=8)
 
 
+def test_whoever_has_received_very_much_does_not_fill_an_iteration() -> None:
+    """Ninety of one person, whose prompts together count like three of the ten others': a third of eight are theirs."""
+    weights = weights_of([(1,)] * 90 + [(2,)] * 10, [(2,), (1,)], [3.0, 0.1])
+    assert weights == [0.1] * 90 + [3.0] * 10
+    of_many = [sum(index < 90 for index in live_turn(weights, 8, seed, 0)) for seed in range(200)]
+    assert sum(of_many) / len(of_many) == pytest.approx(8 * 9 / 39, abs=0.4)
+    assert weights_of([(2,), (2,)], [(2,), (1,)], ()) == [1.0, 1.0]
+    with pytest.raises(KeyError):
+        weights_of([(3,)], [(2,), (1,)], [3.0, 0.1])
+
+
 def test_lineage_names_those_that_had_their_turn() -> None:
     """Two iterations of eight, of twenty."""
     config = dataclasses.replace(CONFIG, rollouts="live", iterations=2)
@@ -65,8 +78,10 @@ def test_lineage_names_those_that_had_their_turn() -> None:
     ]  # fmt: skip
     used = {index for turn in first(config, 20, 2) for index in turn.live}
     assert len(used) == 16
-    assert {int(each.response_id) for each in learnt_from(config, known, 7)} == used
-    assert learnt_from(dataclasses.replace(config, rollouts="fresh"), known, 7) == []
+    assert {int(each.response_id) for each in learnt_from(config, known, [1.0] * 20, 7)} == used
+    heavy = [100.0 if n < 16 else 0.01 for n in range(20)]
+    assert {int(each.response_id) for each in learnt_from(config, known, heavy, 7)} == set(range(16))
+    assert learnt_from(dataclasses.replace(config, rollouts="fresh"), known, [1.0] * 20, 7) == []
 
 
 def received(trunk: Trunk, count: int, config: PPOConfig) -> list[Sampled]:
@@ -118,6 +133,24 @@ def test_prompts_are_asked_as_often_as_their_weights_say(trunk: Trunk, tmp_path:
     weights = (2.5, 0.5, 0.5, 0.5)
     train_ppo(CONFIG, trunk, PROMPTS, eos_ids=EOS, checkpoint_dir=tmp_path, sampler=sampler, weights=weights)
     assert asked == [Counter(dict(zip(PROMPTS, (5, 1, 1, 1), strict=True)))] * 2
+
+
+def test_live_completions_of_prompts_that_count_have_their_turn_first(trunk: Trunk, tmp_path: Path) -> None:
+    """Of sixteen, four of each of four prompts, the eight of the two that count most make the first iteration."""
+    config = dataclasses.replace(CONFIG, rollouts="live", iterations=1)
+    live = received(trunk, 16, config)
+    seen: list[tuple[int, ...]] = []
+
+    def watched(*arguments: Any, **options: Any) -> list[Rollout]:
+        seen.extend(each.sample.prompt_ids for each in arguments[2])
+        return observed(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.ppo.observed", watched)
+        train_ppo(
+            config, trunk, PROMPTS, eos_ids=EOS, checkpoint_dir=tmp_path, live=live, weights=(1e4, 1e-4, 1e4, 1e-4)
+        )
+    assert set(seen[:8]) == {PROMPTS[0], PROMPTS[2]}
 
 
 def test_too_few_is_an_error_before_anything_is_trained(trunk: Trunk, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from training.losses import (
     language_model_loss,
     masked_mean,
     masked_whiten,
+    own_draws,
     ppo_policy_loss,
     value_loss,
     whiten_together,
@@ -165,6 +166,38 @@ def test_policy_stats_by_hand() -> None:
     close(stats.clip_fraction, 1 / 3)
     close(stats.ratio_mean, sum(map(math.exp, log_ratio)) / 3)
     close(stats.approx_kl, sum(math.exp(x) - 1 - x for x in log_ratio) / 3)
+
+
+def test_policy_stats_are_of_the_old_policys_own_draws() -> None:
+    """Of three tokens, as often as another draws them: nothing is left of who drew, in two microbatches as in one.
+
+    The first is 3.5 times as likely as it is drawn, beyond any cap on what it may teach.
+    """
+    old, new, other = [0.7, 0.2, 0.1], [0.4, 0.5, 0.1], [0.2, 0.4, 0.4]
+    drawn = [0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+    old_log, new_log, other_log = (f64([[math.log(p[token])] for token in drawn]) for p in (old, new, other))
+    mask, advantages = torch.ones(10, 1, dtype=torch.bool), torch.ones(10, 1).double()
+    weights = own_draws(old_log - other_log, mask)
+    draws = weights * 10 / weights.sum()
+    capped = importance_weights(old_log, other_log, mask, 2.0)
+    assert capped.max() == 2
+    parts = [
+        ppo_policy_loss(
+            new_log[part], old_log[part], advantages[part], mask[part], 0.2,
+            weights=capped[part], normaliser=10, draws=draws[part],
+        )[1]
+        for part in (slice(0, 3), slice(3, 10))
+    ]  # fmt: skip
+    stats = [sum(each) for each in zip(*parts, strict=True)]
+    kl = sum(p * math.log(p / q) for p, q in zip(old, new, strict=True))
+    for found, expected in zip(stats, (0.2, kl, 1.0), strict=True):  # only the second token's ratio goes beyond 1.2
+        close(found, expected)
+
+
+def test_own_draws_of_what_the_policy_has_left_are_never_none() -> None:
+    """Else all tokens of a minibatch might count for nothing, and their mean would be 0 / 0."""
+    found = own_draws(torch.tensor([[-900.0, 900.0, 0.0, torch.nan]]), torch.tensor([[True, True, True, False]]))
+    assert torch.isfinite(found).all() and (found[0, :3] > 0).all() and found[0, 2:].tolist() == [1.0, 0.0]
 
 
 def test_importance_weights_scale_each_token() -> None:

@@ -119,6 +119,26 @@ def test_a_rollout_holds_what_each_role_says(perturbed: Trunk) -> None:
     assert rollout.behaviour_log_probs is None
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_places_are_judged_by_all_that_might_have_been_drawn(perturbed: Trunk, temperature: float) -> None:
+    """Entropy and KL of each place against the whole softmax of both, whoever has drawn the tokens."""
+    sampled = [Sampled(Sample((5, 6), (7, 8, 2)), (-9.0, -8.0, -7.0)), Sampled(Sample((9,), (3,)), (-30.0,))]
+    rollout = observe(perturbed, sampled, eos_ids=EOS, temperature=temperature, ref=None)
+    hidden, batch = rollout.hidden, rollout.batch
+    with torch.no_grad():
+        log_p, log_q = (
+            (perturbed.model.lm_head(perturbed.upper(hidden, batch.attention_mask, role)) / temperature).log_softmax(-1)
+            for role in ("policy", None)
+        )
+    for row, (start, count) in enumerate([(1, 3), (0, 1)]):
+        p, q = log_p[row, start : start + count], log_q[row, start : start + count]
+        mask = batch.completion_mask[row]
+        torch.testing.assert_close(rollout.entropies[row][mask], -(p.exp() * p).sum(-1), atol=1e-5, rtol=0)
+        torch.testing.assert_close(rollout.kl[row][mask], (p.exp() * (p - q)).sum(-1), atol=1e-5, rtol=0)
+    assert rollout.kl[rollout.batch.completion_mask].min() > 1e-3
+    assert not rollout.kl[~rollout.batch.completion_mask].any()
+
+
 def test_completions_of_another_policy_are_weighed(perturbed: Trunk) -> None:
     """Notes, P10: ratios 1.0202, .74082 and 3.32012, capped at 2; what the trainer sampled beside them weighs 1."""
     samples = [Sample((5, 6), (7, 8, 2)), Sample((9,), (10,))]
@@ -160,6 +180,8 @@ def by_hand(scores: list[float], finished: list[bool], uncertainty: tuple[float,
         log_probs=torch.tensor([[-1.0, -0.5, -0.2], [-1.0, 0.0, 0.0]]),
         behaviour_log_probs=None,
         ref_log_probs=torch.tensor([[-1.2, -0.4, -0.3], [-1.0, 0.0, 0.0]]),
+        entropies=torch.tensor([[1.5, 0.5, 0.2], [1.0, 0.0, 0.0]]),
+        kl=torch.tensor([[0.3, 0.2, 0.1], [0.1, 0.0, 0.0]]),
         values=torch.tensor([[0.1, 0.2, 0.3], [0.5, 0.0, 0.0]]),
         scores=torch.tensor(scores),
         uncertainty=torch.tensor(uncertainty),
@@ -237,9 +259,9 @@ def test_whitening_is_over_all_microbatches_together() -> None:
 
 def test_metrics_are_per_completion_and_masked() -> None:
     metrics = rollout_metrics([by_hand([1.0, 2.0], [True, False])])
-    assert metrics["objective/kl"] == pytest.approx((0.2 - 0.1 + 0.1 + 0) / 2)
+    assert metrics["objective/kl"] == pytest.approx((0.3 + 0.2 + 0.1 + 0.1) / 2)
     assert metrics["objective/score"] == pytest.approx(1.5)
-    assert metrics["objective/entropy"] == pytest.approx((1.0 + 0.5 + 0.2 + 1.0) / 4)
+    assert metrics["objective/entropy"] == pytest.approx((1.5 + 0.5 + 0.2 + 1.0) / 4)
     assert metrics["completion/length"] == pytest.approx(2.0)
     assert metrics["completion/finished"] == pytest.approx(0.5)
 
@@ -360,6 +382,32 @@ def test_nan_stops_the_stage_before_it_reaches_the_weights(perturbed: Trunk, tmp
     with pytest.raises(NonFinite, match="ppo"):
         train_ppo(CONFIG, perturbed, PROMPTS, eos_ids=EOS, checkpoint_dir=tmp_path)
     assert all(torch.equal(t, before[n]) for n, t in perturbed.state("policy").items())
+
+
+def test_how_far_an_update_went_is_told_of_the_policys_own_draws(perturbed: Trunk) -> None:
+    """After one step, where another drew the tokens; by hand, and of four microbatches as of one."""
+    draw = torch.Generator().manual_seed(3)
+    for microbatch in (8, 2):
+        config = dataclasses.replace(CONFIG, minibatch=8, microbatch=microbatch, epochs=2, max_kl_step=1e-12)
+        strange = []
+        for e in experience(perturbed, config):
+            far = 2 * torch.randn(e.rollout.log_probs.shape, generator=draw)
+            rollout = dataclasses.replace(e.rollout, behaviour_log_probs=e.rollout.log_probs - far)
+            strange.append(dataclasses.replace(e, rollout=rollout))
+        optimizer = torch.optim.Adam(perturbed.parameters("policy").values(), lr=0.01)
+        told = update(config, perturbed, optimizer, strange, seed=0, iteration=0, alive=quiet)["ppo/approxkl_last"]
+        x, w = [], []
+        for old in (e.rollout for e in strange):
+            with torch.no_grad():
+                now, _ = perturbed.log_probs(old.hidden, old.batch, "policy", config.temperature)
+            mask = old.batch.completion_mask
+            x.append((now - old.log_probs)[mask])
+            w.append(old.log_ratios[mask].exp())
+        ratios, weights = torch.cat(x), torch.cat(w)
+        k3 = ratios.exp() - 1 - ratios
+        assert weights.max() > 5
+        assert told == pytest.approx(float((weights * k3).sum() / weights.sum()), rel=1e-3)
+        assert told != pytest.approx(float(k3.mean()), rel=0.05)
 
 
 def test_an_update_that_runs_away_ends_early(perturbed: Trunk) -> None:

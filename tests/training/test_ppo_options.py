@@ -67,6 +67,8 @@ def by_hand(scores: list[float], finished: list[bool]) -> Rollout:
         log_probs=torch.tensor([[-1.0, -0.5, -0.2], [-1.0, 0.0, 0.0]]),
         behaviour_log_probs=None,
         ref_log_probs=torch.tensor([[-1.2, -0.4, -0.3], [-1.0, 0.0, 0.0]]),
+        entropies=torch.tensor([[1.5, 0.5, 0.2], [1.0, 0.0, 0.0]]),
+        kl=torch.tensor([[0.3, 0.2, 0.1], [0.1, 0.0, 0.0]]),
         values=torch.tensor([[0.1, 0.2, 0.3], [0.5, 0.0, 0.0]]),
         scores=torch.tensor(scores),
         uncertainty=torch.zeros(2),

@@ -91,6 +91,23 @@ def test_the_first_of_each_prompt_counts_and_of_nobody_too_many() -> None:
     assert [each.response_id for each in taken(*many)] == [f"{n}" for n in range(249, 249 - MAX_PROMPTS_PER_RATER, -1)]
 
 
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        {"partial": True, "finish_reason": "stopped"},
+        {"finish_reason": "error", "completion_token_ids": (5,), "logprobs": (-0.1,)},
+        {"finish_reason": "length", "completion_token_ids": (5, 6), "logprobs": (-0.1, -0.2)},
+    ],
+)
+def test_a_first_answer_that_ended_badly_is_not_replaced_by_the_next(outcome: dict[str, Any]) -> None:
+    """Not by one that was asked for because of that, and not by an older policy's either."""
+    again, older = completion("b"), completion("z", policy_version=2)
+    assert taken(older, completion("a", **outcome), again) == ()
+    assert [each.response_id for each in taken(again, completion("a", **outcome))] == ["b"]
+    limited = completion("a", sampling={"max_tokens": 4}, **outcome)
+    assert [each.response_id for each in taken(limited, again)] == ["b"], "what was asked is no outcome"
+
+
 def test_how_many_of_an_iteration_are_live() -> None:
     def config(rollouts: Any, **fields: Any) -> PPOConfig:
         return PPOConfig(rollouts_per_iteration=32, rollouts=rollouts, **fields)

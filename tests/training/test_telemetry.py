@@ -17,13 +17,14 @@ from feedback.curves import thinned
 from training.collapse import Collapsed, collapse
 from training.config import PPOConfig
 from training.data import Sample, collate
-from training.losses import value_clip_fraction
+from training.losses import importance_weights, value_clip_fraction
 from training.metrics_log import EVENTS, LINES, MetricsLog
 from training.models import Trunk
 from training.phases import PhaseClock
 from training.ppo import train_ppo
 from training.rollout import Rollout
 from training.telemetry import curves, explained_variance, importance_metrics, repetition, rollout_metrics
+from training.vocabulary import side_by_side
 
 EOS = frozenset({2})
 PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12, 13), (14,)]
@@ -33,7 +34,7 @@ CONFIG = PPOConfig(
 
 
 def rollout(completions: list[tuple[int, ...]], log_probs: list[list[float]], ref: list[list[float]]) -> Rollout:
-    """By hand; what a list leaves out is padding."""
+    """By hand; what a list leaves out is padding. A place's KL is twice what its token says, its entropy thrice."""
     batch = collate([Sample((5,), completion) for completion in completions], 0)
     width = batch.completion_mask.shape[1]
 
@@ -41,9 +42,10 @@ def rollout(completions: list[tuple[int, ...]], log_probs: list[list[float]], re
         return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows])
 
     count = len(completions)
+    drawn, reference = padded(log_probs), padded(ref)
     return Rollout(
-        batch=batch, hidden=torch.zeros(count, 1, 1), log_probs=padded(log_probs), ref_log_probs=padded(ref),
-        behaviour_log_probs=None,
+        batch=batch, hidden=torch.zeros(count, 1, 1), log_probs=drawn, ref_log_probs=reference,
+        behaviour_log_probs=None, entropies=-3 * drawn, kl=2 * (drawn - reference),
         values=torch.zeros(count, width), scores=torch.arange(1.0, count + 1), uncertainty=torch.zeros(count),
         finished=torch.tensor([True, *[False] * (count - 1)]),
     )  # fmt: skip
@@ -62,12 +64,12 @@ def both(*completions: tuple[tuple[int, ...], list[float], list[float]]) -> Roll
 def test_rollout_metrics_by_hand() -> None:
     assert rollout_metrics([both(LONG, SHORT), both(ECHO)]) == pytest.approx(
         {
-            "objective/kl": (0.2 + 0.4 + 0) / 3,
-            "objective/kl_per_token": 0.6 / 9,
+            "objective/kl": 2 * (0.2 + 0.4 + 0) / 3,
+            "objective/kl_per_token": 2 * 0.6 / 9,
             "objective/score": 4 / 3,
             "objective/score_std": (2 / 9) ** 0.5,
             "objective/uncertainty": 0.0,
-            "objective/entropy": (1.7 + 1.0 + 0.5) / 9,
+            "objective/entropy": 3 * (1.7 + 1.0 + 0.5) / 9,
             "completion/length": 3.0,
             "completion/finished": 2 / 3,
             "completion/repetition": 0.5 / 3,
@@ -76,19 +78,46 @@ def test_rollout_metrics_by_hand() -> None:
     )
 
 
-def test_kl_and_entropy_of_what_another_sampled_are_the_policys_own() -> None:
-    """Of three tokens, as often as the other draws them: nothing is left of who drew, and KL is not below 0."""
-    policy, ref, other = ([0.7, 0.2, 0.1], [0.2, 0.4, 0.4], [0.2, 0.4, 0.4])
-    drawn = [0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
-    rows = [[[math.log(p[token])] for token in drawn] for p in (policy, ref)]
-    sampled = rollout([(5 + token,) for token in drawn], *rows)
-    weights = torch.tensor([[policy[token] / other[token]] for token in drawn])
-    found = rollout_metrics([sampled], [weights])
-    kl = sum(p * math.log(p / q) for p, q in zip(policy, ref, strict=True))
-    for name in ("objective/kl", "objective/kl_per_token"):
-        assert found[name] == pytest.approx(kl, abs=1e-6)
-    assert found["objective/entropy"] == pytest.approx(-sum(p * math.log(p) for p in policy), abs=1e-6)
-    assert rollout_metrics([sampled])["objective/kl"] < 0
+SPREAD = [0.05] * 20
+HALF, OTHER_HALF = [0.099] * 10 + [0.001] * 10, [0.001] * 10 + [0.099] * 10
+
+
+@pytest.mark.parametrize(
+    ("policy", "sampler", "cap_bites"),
+    [
+        ([0.4, 0.4, *[0.2 / 18] * 18], SPREAD, True),
+        ([0.99, *[0.01 / 19] * 19], SPREAD, True),
+        (OTHER_HALF, HALF, True),  # as spread as the sampler, yet elsewhere
+        (SPREAD, SPREAD, False),
+    ],
+)
+def test_kl_and_entropy_are_the_policys_whoever_sampled(
+    policy: list[float], sampler: list[float], cap_bites: bool
+) -> None:
+    """Of 20 tokens, as often as the sampler draws them, who is the reference: hardly ever what the policy would.
+
+    With weights that are capped at 2, KL would come out as .10, .26 and .06, and the last entropy as .12: a collapse.
+    """
+    drawn = torch.tensor([token for token in range(20) for _ in range(round(1000 * sampler[token]))])
+    p, q = (torch.tensor(each).expand(len(drawn), -1).log() for each in (policy, sampler))
+    identity = torch.nn.Linear(20, 20, bias=False).requires_grad_(False)
+    identity.weight.copy_(torch.eye(20))
+    beside = side_by_side(p, q, drawn, identity)
+    empty = [[0.0] for _ in drawn]
+    sampled = replace(
+        rollout([(5 + int(token),) for token in drawn], empty, empty),
+        log_probs=beside.log_probs[:, None], behaviour_log_probs=beside.other_log_probs[:, None],
+        entropies=beside.entropies[:, None], kl=beside.kl[:, None],
+    )  # fmt: skip
+    found = rollout_metrics([sampled])
+    kl = sum(a * math.log(a / b) for a, b in zip(policy, sampler, strict=True))
+    assert [found[f"objective/{name}"] for name in ("kl", "kl_per_token")] == pytest.approx([kl] * 2, abs=1e-5)
+    assert found["objective/entropy"] == pytest.approx(-sum(a * math.log(a) for a in policy), abs=1e-5)
+    assert bool((sampled.log_ratios.exp() > 2).any()) == cap_bites
+    start = point(entropy=-sum(b * math.log(b) for b in sampler))
+    assert collapse(CONFIG, [start, start | found | {"completion/length": 20.0}]) == (
+        "entropy fell from 3 to 0.0854 at iteration 2, at least 0.1 of it must stay" if policy[0] == 0.99 else None
+    )
 
 
 def test_padding_changes_no_rollout_metric() -> None:
@@ -98,7 +127,8 @@ def test_padding_changes_no_rollout_metric() -> None:
     padding = ~together.batch.completion_mask
     together = replace(
         together,
-        log_probs=together.log_probs.masked_fill(padding, torch.nan),
+        kl=together.kl.masked_fill(padding, torch.nan),
+        entropies=together.entropies.masked_fill(padding, torch.nan),
         scores=torch.ones(3),
         finished=torch.tensor([True, True, True]),
     )
@@ -124,16 +154,22 @@ def test_explained_variance_by_hand() -> None:
 
 
 def test_importance_by_hand() -> None:
-    """Weights 2, 1 and 1: mean 4/3, effective 16 / (3 * 6) of them."""
-    weights = torch.tensor([[2.0, 1.0], [1.0, torch.nan]])
-    mask = torch.tensor([[True, True], [True, False]])
-    assert importance_metrics(weights, mask) == pytest.approx(
-        {"importance/ratio": 4 / 3, "importance/ess": 16 / 18}, abs=1e-6
+    """Ratios 4, 1 and 1/4 of which the first is cut to 1.7: the weights have a mean of .9833 and a mean square of
+    1.3175."""
+    log_ratios = torch.tensor([4.0, 1.0, 0.25]).log()
+    weights = importance_weights(log_ratios, torch.zeros(3), torch.ones(3, dtype=torch.bool), 1.7)
+    assert importance_metrics(log_ratios, weights, 1.7) == pytest.approx(
+        {
+            "importance/ratio": 5.25 / 3,
+            "importance/kl": 5.25 / 3 - 1,  # ratio - 1 - log ratio, and the logarithms add up to 0
+            "importance/capped": 1 / 3,
+            "importance/ess": (2.95 / 3) ** 2 / (3.9525 / 3),
+        },
+        abs=1e-6,
     )
-    nothing = importance_metrics(torch.zeros(3), torch.ones(3, dtype=torch.bool))
-    assert nothing == {"importance/ratio": 0, "importance/ess": 0}
-    with pytest.raises(ValueError, match="no tokens"):
-        importance_metrics(weights, ~torch.ones_like(mask))
+    same = importance_metrics(torch.zeros(3), torch.ones(3), 1.7)
+    assert same == {"importance/ratio": 1, "importance/kl": 0, "importance/capped": 0, "importance/ess": 1}
+    assert importance_metrics(torch.full((3,), -900.0), torch.zeros(3), 2.0)["importance/ess"] == 0
 
 
 @given(
@@ -142,11 +178,13 @@ def test_importance_by_hand() -> None:
 )
 def test_effective_share_lies_between_one_token_and_all_and_knows_no_scale(weights: list[float], scale: float) -> None:
     w = torch.tensor(weights, dtype=torch.float64)
-    mask = torch.ones(len(weights), dtype=torch.bool)
-    ess = importance_metrics(w, mask)["importance/ess"]
-    assert 1 / len(weights) - 1e-9 <= ess <= 1 + 1e-9
-    assert importance_metrics(w * scale, mask)["importance/ess"] == pytest.approx(ess, rel=1e-9)
-    assert importance_metrics(torch.ones_like(w) * scale, mask)["importance/ess"] == pytest.approx(1)
+
+    def share(weights: torch.Tensor) -> float:
+        return importance_metrics(torch.zeros_like(weights), weights, 2.0)["importance/ess"]
+
+    assert 1 / len(weights) - 1e-9 <= share(w) <= 1 + 1e-9
+    assert share(w * scale) == pytest.approx(share(w), rel=1e-9)
+    assert share(torch.ones_like(w) * scale) == pytest.approx(1)
 
 
 def test_value_clip_fraction_by_hand() -> None:
@@ -181,7 +219,8 @@ def test_thinning_keeps_both_ends_in_order(count: int) -> None:
 def point(kl: float = 1.0, entropy: float = 2.0, length: float = 20.0) -> dict[str, float]:
     return {
         "objective/kl": kl, "objective/entropy": entropy, "completion/length": length, "objective/score": 0.5,
-        "ppo/clipfrac": 0.1, "ppo/explained_variance": 0.3,
+        "ppo/clipfrac": 0.1, "ppo/explained_variance": 0.3, "ppo/approxkl": 0.01, "ppo/value_clipfrac": 0.2,
+        "completion/finished": 0.5, "completion/repetition": 0.1, "importance/ratio": 1.0, "importance/ess": 0.9,
     }  # fmt: skip
 
 
@@ -190,6 +229,7 @@ def test_curves_of_a_long_run_are_thinned() -> None:
     assert len(found.iterations) == len(found.kl) == 100
     assert (found.iterations[0], found.iterations[-1]) == (1, 400)
     assert found.kl == tuple(i - 1 for i in found.iterations)
+    assert (found.approx_kl, found.effective_share) == ((0.01,) * 100, (0.9,) * 100)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from training import vocabulary
 from training.data import Sample, collate
 from training.losses import language_model_loss
 from training.models import Trunk
-from training.vocabulary import token_log_probs
+from training.vocabulary import side_by_side, token_log_probs
 
 VOCABULARY, WIDTH = 50, 6
 
@@ -69,6 +69,23 @@ def test_chunks_change_nothing(positions: int, chunk: int, temperature: float, w
         (ours,) = torch.autograd.grad(sum((w * x).sum() for w, x in zip(weights, found, strict=False)), states)
     torch.testing.assert_close(found, want, rtol=0, atol=1e-9)
     torch.testing.assert_close(ours, gradient, rtol=0, atol=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    positions=st.integers(1, 9), chunk=st.integers(1, 6), temperature=st.sampled_from([1.0, 0.7, 3.0]),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_two_side_by_side_are_each_as_alone(positions: int, chunk: int, temperature: float, seed: int) -> None:
+    states, tokens, output = problem(positions, seed=seed)
+    others = states.detach().flip(0)
+    log_p, log_q = ((output(each.detach()) / temperature).log_softmax(-1) for each in (states, others))
+    with chunks_of(chunk * VOCABULARY):
+        found = side_by_side(states, others, tokens, output, temperature)
+        alone = [token_log_probs(each, tokens, output, temperature)[0] for each in (states, others)]
+    assert torch.equal(found.log_probs, alone[0]) and torch.equal(found.other_log_probs, alone[1])
+    torch.testing.assert_close(found.entropies, -(log_p.exp() * log_p).sum(-1), rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.kl, (log_p.exp() * (log_p - log_q)).sum(-1), rtol=0, atol=1e-9)
 
 
 def test_a_bf16_state_gets_a_bf16_gradient_of_fp32_log_probs() -> None:
@@ -141,4 +158,8 @@ def test_there_are_never_more_logits_than_a_few_chunks(perturbed: Trunk, with_en
         (loss if entropies is None else loss - entropies.sum()).backward()
     assert live.largest == 5 * 300
     assert live.most <= 4 * 5 * 300
+    with chunks_of(5 * 300), Live(perturbed.model.lm_head) as watched:
+        perturbed.beside(hidden, batch, "policy", None, 0.7)
+    assert watched.largest == 5 * 300
+    assert watched.most <= 4 * 5 * 300
     assert saved and 300 not in saved, "nothing of the vocabulary's size waits for the backward pass"
