@@ -195,6 +195,13 @@ def test_value_clip_fraction_by_hand() -> None:
     assert value_clip_fraction(values, old, returns, mask, 0.2, normaliser=10).item() == pytest.approx(0.2)
 
 
+def test_no_value_within_reach_is_told_as_clipped() -> None:
+    """Where nothing is clipped the two errors differ by their rounding."""
+    values, returns = torch.rand(40, 40), torch.rand(40, 40)
+    old = values + 0.4 * torch.rand(40, 40) - 0.2
+    assert value_clip_fraction(values, old, returns, torch.ones(40, 40, dtype=torch.bool), 0.21) == 0
+
+
 def test_phases_add_up() -> None:
     times = iter([0.0, 2.0, 2.0, 3.0, 3.0, 5.0])
     clock = PhaseClock(lambda: next(times))
