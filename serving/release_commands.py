@@ -80,7 +80,7 @@ def status(
     book = ReleaseBook(registry)
     release = _latest(book) if id is None else found(book, id)
     if watch:
-        _watch(book, release)
+        _watch(book, release, as_json=as_json)
     elif as_json:
         console().print_json(data=facts(book.redis, release))
     else:
@@ -88,10 +88,14 @@ def status(
 
 
 @app.command("list")
-def list_(home: Home = None, as_json: AsJson = False) -> None:
+def list_(
+    limit: Annotated[int, typer.Option(min=1, help="So many, the newest.")] = 20,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
     """Show the releases, newest first."""
     _, registry = _at(home)
-    releases = ReleaseBook(registry).latest()
+    releases = ReleaseBook(registry).latest(limit)
     if as_json:
         console().print_json(data=[facts(registry.redis, release) for release in releases])
     else:
@@ -250,12 +254,13 @@ def _order(
     return release
 
 
-def _watch(book: ReleaseBook, release: Release) -> None:
+def _watch(book: ReleaseBook, release: Release, *, as_json: bool) -> None:
     """Until it ends: a table that moves on a terminal, else a line for each change."""
     try:
-        release = _follow(book, release) if console().is_terminal else _follow_in_lines(book, release)
+        moving = console().is_terminal and not as_json
+        release = _follow(book, release) if moving else _follow_in_lines(book, release, as_json=as_json)
     except KeyboardInterrupt:
-        typer.echo(f"release {release.id} goes on; see `ratchet release status`")
+        typer.echo(f"release {release.id} goes on; see `ratchet release status`", err=as_json)
         raise typer.Exit(130) from None
     raise typer.Exit(EXIT_CODES.get(release.state, NOT_PROMOTED))
 
@@ -269,16 +274,16 @@ def _follow(book: ReleaseBook, release: Release) -> Release:
     return release
 
 
-def _follow_in_lines(book: ReleaseBook, release: Release) -> Release:
-    """Where it is once for each step; of further votes only how many there are."""
+def _follow_in_lines(book: ReleaseBook, release: Release, *, as_json: bool) -> Release:
+    """Where it is once for each step; of further votes only how many there are. As JSON all that is known."""
     where = votes = ""
     while True:
         known = facts(book.redis, release)
         counted = votes_of(known)
-        if known["is"] != where:
-            typer.echo(f"release {release.id}: {known['is']}: {known['why'] or counted}")
-        elif counted != votes:
-            typer.echo(f"release {release.id}: {counted}")
+        moved = known["is"] != where
+        news = f"{known['is']}: {known['why'] or counted}" if moved else counted if counted != votes else ""
+        if news:
+            typer.echo(json.dumps(known) if as_json else f"release {release.id}: {news}")
         where, votes = known["is"], counted
         if not release.is_open:
             return release

@@ -82,8 +82,8 @@ def proven(book: ReleaseBook, **changes: Any) -> Release:
     return book.move(seen, begun, actor="ratchet", reason="proven")
 
 
-def watching() -> subprocess.Popen[str]:
-    argv = [sys.executable, "-u", "-m", "serving.cli", "release", "status", "--watch"]
+def watching(*more: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-u", "-m", "serving.cli", "release", "status", "--watch", *more]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
 
 
@@ -398,6 +398,25 @@ def test_watching_tells_each_change_until_it_ends(book: ReleaseBook, state: Any,
     book.end(seen, state, actor="ratchet", reason="so it is")
     rest, _ = process.communicate(timeout=60)
     assert (rest, process.returncode) == (f"release 1: {state}: so it is\n", code)
+
+
+def test_watching_for_machines_is_a_json_object_for_each_change(book: ReleaseBook) -> None:
+    done(release("start", "1"))
+    process = watching("--json")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["state"] == "pending"
+    seen = proven(book)
+    assert json.loads(process.stdout.readline())["state"] == "canary"
+    book.end(seen, "promoted", actor="ratchet", reason="so it is")
+    rest, _ = process.communicate(timeout=60)
+    assert (json.loads(rest)["state"], process.returncode) == ("promoted", 0)
+
+
+def test_as_many_releases_are_listed_as_asked_for(book: ReleaseBook) -> None:
+    for _ in range(2):
+        done(release("start", "1"))
+        done(release("abort"))
+    assert [each["id"] for each in json.loads(done(release("list", "--json", "--limit", "1")))] == [2]
 
 
 def test_who_stops_watching_leaves_the_release(book: ReleaseBook) -> None:
