@@ -143,7 +143,8 @@ def _decision(
 
 def _needed(count: Count) -> int | None:
     wins, losses = count.standing()
-    return still_needed(wins, losses, count.rules.alpha, count.rules.max_votes) if wins > losses else None
+    left_out = sum(count.total) - wins - losses
+    return still_needed(wins, losses, count.rules.alpha, count.rules.max_votes - left_out) if wins > losses else None
 
 
 def _breach(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.decisions import Decision, Rules, decide
-from feedback.evidence import Moments
+from feedback.evidence import Moments, log_e_better
 from feedback.guardrails import Failures, failure_guardrail, mean_guardrail
 from feedback.statistics import Interval
 from feedback.votes import Caps, Vote, Winner
@@ -56,6 +56,15 @@ def test_without_a_difference_stable_stays() -> None:
     assert "No difference was found by 60 decisive votes" in found.reason
     nothing = decide([])
     assert nothing.outcome == "undecided" and nothing.still_needed is None and "no telling" in nothing.reason
+
+
+def test_a_forecast_looks_no_further_than_votes_may_come() -> None:
+    """Of 100 votes 95 stand; 75 more decide, and 70 more end it."""
+    votes = strangers(*["stable"] * 36, *["candidate"] * 64)
+    votes = random.Random(3).sample(votes, len(votes))
+    found, short = (decide(votes, rules=Rules(max_votes=most)) for most in (175, 170))
+    assert found.log_e_standing == log_e_better(59, 36)
+    assert found.still_needed == 75 and short.outcome == "undecided" and short.still_needed is None
 
 
 def test_a_breached_guardrail_outweighs_all_votes() -> None:
