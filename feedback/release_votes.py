@@ -34,6 +34,7 @@ class Written(BaseModel):
     version_changed_at: int | None = None
     release: int | None = None
     arm: Arm | None = None
+    propensity: float | None = None
 
 
 class Place(NamedTuple):
@@ -118,12 +119,16 @@ class ReleaseFeedback:
     def _of_conversations(
         self, items: Iterable[Feedback], written: Mapping[str, Written], arms: Mapping[str, Arm]
     ) -> Iterator[tuple[tuple[str, str], Arm, float]]:
-        """((rater, conversation), arm, approval) of every answer to a conversation that was put on the arm."""
+        """((rater, conversation), arm, approval) of every answer to a conversation that chance put on the arm."""
         for item in items:
             if item.lane is None and rates(item.judgement):
                 id = item.judgement.completion_id
-                if id in arms and written[id].release == self.release.id and written[id].arm == arms[id]:
+                if id in arms and self._put(written[id], arms[id]):
                     yield (item.rater, written[id].conversation_id), arms[id], item.judgement.label
+
+    def _put(self, answer: Written, arm: Arm) -> bool:
+        """What is laid side by side, blind, has an arm too, but no chance that put its conversation there."""
+        return answer.release == self.release.id and answer.arm == arm and answer.propensity is not None
 
 
 def _until(release: Release) -> str:
