@@ -56,8 +56,12 @@ def sides(runs: int, rng: np.random.Generator) -> Figures:
 def plots(runs: int, rng: np.random.Generator) -> Figures:
     return {
         f"{name}, {way}": runs_of.crowd(
-            0.5, rules, runs=runs // 20, raters=raters, bought=bought, eagerness=eager, rng=rng
-        )
+            [1.0] * bought + [0.5] * (raters - bought),
+            rules,
+            runs=runs // 20,
+            rng=rng,
+            eagerness=[eager] * bought + [1.0] * (raters - bought),
+        )  # fmt: skip
         for name, (raters, bought, eager) in CROWDS.items()
         for way, rules in {
             "no caps": Rules(caps=UNCAPPED, plot=0.0),
@@ -70,9 +74,7 @@ def plots(runs: int, rng: np.random.Generator) -> Figures:
 
 def price(runs: int, rng: np.random.Generator) -> Figures:
     return {
-        f"{rate}, {raters} raters, {way}": runs_of.crowd(
-            rate, rules, runs=runs // 20, raters=raters, bought=0, eagerness=1.0, rng=rng
-        )
+        f"{rate}, {raters} raters, {way}": runs_of.crowd([rate] * raters, rules, runs=runs // 20, rng=rng)
         for rate in DESIGNED
         for raters in (20, 100)
         for way, rules in {"plot 0": Rules(plot=0.0), "plot 0.05": Rules()}.items()
@@ -91,14 +93,19 @@ def guardrails(runs: int, rng: np.random.Generator) -> Figures:
             for times in (1.0, 1.2, 1.5):
                 found[f"{name}, weight {weight:.0%}, {times:g} times"] = runs_of.mean_alarm(
                     lambda n, ours, spread=spread, times=times: rng.normal(math.log(times) * ours, spread, n),
-                    weight, math.log(1.2), runs=runs // 10, units=4000, every=10, rng=rng,
+                    [(weight, 4000)], math.log(1.2), runs=runs // 10, every=10, rng=rng,
                 )  # fmt: skip
     found["a skewed mean, weight 5%, 1 times"] = runs_of.mean_alarm(
-        lambda n, ours: rng.lognormal(0, 1, n), 0.05, 0.0, runs=runs // 10, units=4000, every=10, rng=rng
+        lambda n, ours: rng.lognormal(0, 1, n), [(0.05, 4000)], 0.0, runs=runs // 10, every=10, rng=rng
     )
     found["thumbs down 10%, weight 5%, 1 times"] = runs_of.mean_alarm(
-        lambda n, ours: rng.random(n) < 0.1, 0.05, 0.0, runs=runs // 10, units=4000, every=10, rng=rng
+        lambda n, ours: rng.random(n) < 0.1, [(0.05, 4000)], 0.0, runs=runs // 10, every=10, rng=rng
     )
+    for steps in ([(0.1, 1100), (0.9, 400)], [(0.01, 10_000), (0.9, 400)], [(0.05, 2000), (0.5, 400)]):
+        name = ", then ".join(f"{weight:.0%}" for weight, _ in steps)
+        found[f"a mean at its limit, weight {name}, looked at after each"] = runs_of.mean_alarm(
+            lambda n, ours: rng.normal(0.4 * ours, 1.0, n), steps, 0.4, runs=runs // 10, every=1, rng=rng
+        )
     return found
 
 
