@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from feedback.archive import Archive
-from feedback.evidence import Moments, mean_difference
+from feedback.evidence import Moments, bounded_difference
 from feedback.judgements import Comparison, Feedback, Ranking, rates
 from feedback.raters import Raters
 from feedback.records import Arm
@@ -105,7 +105,7 @@ class ReleaseFeedback:
         arms = {id: arm for id, answer in written.items() if (arm := self._arm(answer)) is not None}
         places = {id: Place(written[id].response_id, written[id].choice, arm) for id, arm in arms.items()}
         laid = [item for item in items if item.lane == "release" and item.release == self.release.id]
-        return voted(laid, places), _thumbs(self._of_conversations(items, written, arms))
+        return voted(laid, places), _thumbs(self._of_conversations(items, written, arms), self.release.plan.alpha)
 
     def _counts(self, item: Feedback) -> bool:
         if self.release.whose == "evaluation" and item.split != "eval":
@@ -211,15 +211,20 @@ def vote_of(item: Feedback, places: list[Place]) -> Vote | None:
     return Vote(item.rater, winner, candidate_left=left, day=int(item.created // DAY_S), time=item.created)
 
 
-def _thumbs(said: Iterable[tuple[tuple[str, str], Arm, float]]) -> Interval | None:
-    """Difference of the mean approval, candidate's less stable's; one conversation on one arm is one unit."""
+def _thumbs(said: Iterable[tuple[tuple[str, str], Arm, float]], alpha: float) -> Interval | None:
+    """Difference of the mean approval, candidate's less stable's; one conversation on one arm is one unit.
+
+    At all times together with confidence 1 - alpha. None before both arms have one.
+    """
     units: dict[Arm, defaultdict[tuple[str, str], list[float]]] = {
         "candidate": defaultdict(list), "stable": defaultdict(list),
     }  # fmt: skip
     for conversation, arm, approval in said:
         units[arm][conversation].append(approval)
     moments = {arm: Moments.of(*(sum(all_) / len(all_) for all_ in found.values())) for arm, found in units.items()}
-    return mean_difference(moments["candidate"], moments["stable"])
+    if not all(each.units for each in moments.values()):
+        return None
+    return bounded_difference(moments["candidate"], moments["stable"], alpha)
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

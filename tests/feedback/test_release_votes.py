@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feedback.archive import Archive
 from feedback.erasure import Eraser
-from feedback.evidence import Moments, mean_difference
+from feedback.evidence import Moments, bounded_difference
 from feedback.exchange.answers import read_ratchet, write_ratchet
 from feedback.exchange.judged import Judged, Origin
 from feedback.judgements import Comparison, Feedback, Ranking, Rating
@@ -268,5 +268,6 @@ def test_thumbs_are_counted_by_conversation_and_arm(booth: Booth, release: Relea
     thumb("stable", 1.0, "c6", propensity=None)  # laid side by side, whatever arm the conversation is on
     booth.say(Rating(completion_id=booth.answers(0, 1)[1], value=1.0))
     thumbs = ReleaseFeedback(booth.ledger, release).read()[1]
-    assert thumbs == mean_difference(Moments.of(2 / 3, 1.0), Moments.of(0.0, 0.0))
+    assert thumbs == bounded_difference(Moments.of(2 / 3, 1.0), Moments.of(0.0, 0.0), release.plan.alpha)
     assert thumbs is not None and thumbs.mean == pytest.approx(5 / 6)
+    assert thumbs.low < 0 and thumbs.high == pytest.approx(1)  # of two conversations each nothing follows
