@@ -10,7 +10,7 @@ from feedback.evidence import Balance, log_e, log_e_better, still_needed, win_ra
 from feedback.guardrails import Guardrail
 from feedback.records import Record
 from feedback.statistics import Interval
-from feedback.votes import Caps, Tally, Vote, counted, plus, side_bias, without
+from feedback.votes import Caps, Tally, Vote, clustering, counted, plus, side_bias, without
 
 Outcome = Literal["promote", "roll back", "inconclusive", "undecided"]
 
@@ -20,8 +20,9 @@ class Rules:
     """How a release is decided, fixed before its first vote.
 
     Of candidates that are no better at most alpha / 2 are ever promoted; of those no worse as few are rolled back,
-    guardrails aside. A plot of a share of the raters who voted, `plot`, rounded, cannot break that, whatever they vote.
-    It costs votes, fewer where each rater votes more often; 0 trusts to the caps, which slow a plot and do not stop it.
+    guardrails aside: exactly where votes are independent, and about so where raters' tastes differ, as `clustering`
+    has it. A plot of a share of the raters who voted, `plot`, rounded, cannot break that, whatever they vote. It costs
+    votes, fewer where each rater votes more often; 0 trusts that nobody is bought.
     """
 
     alpha: float = 0.05
@@ -82,7 +83,20 @@ class Count:
         self.outcome = self._outcome()
 
     def standing(self) -> Tally:
-        """What a plot could not have made of the votes: wins and losses of whoever is ahead."""
+        """What a plot could not have made of the votes, as so many independent ones, for whoever is ahead."""
+        left, each = self.unplotted(), self.clustering()
+        return Tally(math.floor(left.wins / each), math.ceil(left.losses / each))
+
+    def clustering(self) -> float:
+        return clustering(self._raters.values(), self.rules.raters)
+
+    def win_rate(self) -> Interval:
+        """Of as many independent votes as these are worth, so it is as sure as the decision."""
+        each = self.clustering()
+        return win_rate(self.total.wins / each, self.total.losses / each, self.rules.alpha)
+
+    def unplotted(self) -> Tally:
+        """What a plot could not have made of the votes."""
         behind = self.total.wins < self.total.losses
         tallies = {rater: Tally(*reversed(tally)) for rater, tally in self._raters.items()} if behind else self._raters
         return without(tallies, round(self.rules.plot * max(len(tallies), self.rules.raters)))
@@ -128,7 +142,7 @@ def _decision(
     count: Count, seen: Sequence[Vote], guardrails: tuple[Guardrail, ...], thumbs: Interval | None
 ) -> Decision:
     rules, (wins, losses) = count.rules, count.total
-    rate = win_rate(wins, losses, rules.alpha)
+    rate = count.win_rate()
     needed = _needed(count) if count.outcome == "undecided" else None
     breached = [guardrail.name for guardrail in guardrails if guardrail.verdict == "breached"]
     return Decision(
@@ -143,8 +157,11 @@ def _decision(
 
 def _needed(count: Count) -> int | None:
     wins, losses = count.standing()
-    left_out = sum(count.total) - wins - losses
-    return still_needed(wins, losses, count.rules.alpha, count.rules.max_votes - left_out) if wins > losses else None
+    each, left_out = count.clustering(), sum(count.total) - sum(count.unplotted())
+    if wins <= losses:
+        return None
+    more = still_needed(wins, losses, count.rules.alpha, int((count.rules.max_votes - left_out) / each))
+    return None if more is None else math.ceil(each * more)
 
 
 def _breach(names: Sequence[str]) -> str:

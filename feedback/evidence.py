@@ -2,7 +2,8 @@
 
 An e-process is at most 1 on average under what it tests, whenever one stops, and never negative: it reaches 1 / alpha
 with a chance of at most alpha, however often one looks (Ville 1939). Those of votes are mixtures of likelihood ratios
-(Robbins 1970) and exact; those of means hold as counts grow.
+(Robbins 1970), exact for independent votes, as one rater's need not be (`votes.clustering`); those of means hold as
+counts grow, but for `bounded_difference`, which is exact.
 """
 
 import math

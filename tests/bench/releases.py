@@ -3,6 +3,7 @@
 votes        equal candidates, and true win rates of .55 to .70, beside the figures that this was designed by
 sides        equal candidates, raters who like the left 5 points more: sides by chance, and the candidate always left
 plots        equal candidates, 5% of the raters always vote for one: no caps, caps, caps and what Rules.plot leaves out
+tastes       raters who like one side more, each so many votes in a row: equal candidates, and one that wins 60%
 price        what it costs to be safe from plots, by how often each rater votes
 guardrails   false alarms where nothing is worse, and how soon something worse is noticed
 forecasts    votes still needed, as foretold, over those that were
@@ -72,12 +73,33 @@ def plots(runs: int, rng: np.random.Generator) -> Figures:
     }
 
 
+def tastes(runs: int, rng: np.random.Generator) -> Figures:
+    crowds = {
+        "half 90%, half 10%": [0.9] * 50 + [0.1] * 50,
+        "half 70%, half 30%": [0.7] * 50 + [0.3] * 50,
+        "90 of 45%, 10 of 95%": [0.45] * 90 + [0.95] * 10,
+        "half 90%, half 30%": [0.9] * 50 + [0.3] * 50,
+    }
+    return {
+        f"{name}, {in_a_row} in a row, {known}": runs_of.crowd(
+            rates, rules, runs=runs // 20, in_a_row=in_a_row, rng=rng
+        )
+        for name, rates in crowds.items()
+        for in_a_row in (1, 10)
+        for known, rules in {"voters unknown": Rules(), "voters known": Rules(raters=len(rates))}.items()
+    }
+
+
 def price(runs: int, rng: np.random.Generator) -> Figures:
     return {
         f"{rate}, {raters} raters, {way}": runs_of.crowd([rate] * raters, rules, runs=runs // 20, rng=rng)
         for rate in DESIGNED
         for raters in (20, 100)
-        for way, rules in {"plot 0": Rules(plot=0.0), "plot 0.05": Rules()}.items()
+        for way, rules in {
+            "plot 0": Rules(plot=0.0, raters=raters),
+            "plot 0.05": Rules(raters=raters),
+            "plot 0.05, voters unknown": Rules(),
+        }.items()
     }
 
 
@@ -124,8 +146,8 @@ def raters(runs: int, rng: np.random.Generator) -> Figures:
 
 
 PARTS: dict[str, Callable[[int, np.random.Generator], Figures]] = {
-    "votes": votes, "sides": sides, "plots": plots, "price": price, "guardrails": guardrails, "forecasts": forecasts,
-    "raters": raters,
+    "votes": votes, "sides": sides, "plots": plots, "tastes": tastes, "price": price, "guardrails": guardrails,
+    "forecasts": forecasts, "raters": raters,
 }  # fmt: skip
 
 

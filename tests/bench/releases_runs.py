@@ -15,7 +15,7 @@ from feedback.votes import Caps, Vote
 
 Figures = dict[str, Any]
 VOTES_A_DAY = 10  # of a rater, on average
-UNCAPPED = Caps(per_day=10**9, deviations=math.inf)
+UNCAPPED = Caps(per_day=10**9)
 
 
 def least_wins(log_threshold: float, max_votes: int) -> np.ndarray:
