@@ -84,8 +84,7 @@ class Count:
 
     def standing(self) -> Tally:
         """What a plot could not have made of the votes, as so many independent ones, for whoever is ahead."""
-        left, each = self.unplotted(), self.clustering()
-        return Tally(math.floor(left.wins / each), math.ceil(left.losses / each))
+        return self._independent(self.unplotted())
 
     def clustering(self) -> float:
         return clustering(self._raters.values(), self.rules.raters)
@@ -101,11 +100,21 @@ class Count:
         tallies = {rater: Tally(*reversed(tally)) for rater, tally in self._raters.items()} if behind else self._raters
         return without(tallies, round(self.rules.plot * max(len(tallies), self.rules.raters)))
 
+    def _independent(self, tally: Tally) -> Tally:
+        each = self.clustering()
+        return Tally(math.floor(tally.wins / each), math.ceil(tally.losses / each))
+
+    def _decides(self) -> bool:
+        """What is quickly computed comes first: neither way has more than twice the mean of both."""
+        enough = self.log_threshold
+        if log_e(*self.total) + math.log(2) < enough:
+            return False
+        ahead = self._independent(Tally(max(self.total), min(self.total)))
+        return log_e_better(*ahead) >= enough and log_e_better(*self.standing()) >= enough
+
     def _outcome(self) -> Outcome:
         wins, losses = self.total
-        # Neither way has more than twice the mean of both, which is quickly computed.
-        most = log_e(wins, losses) + math.log(2)
-        if most >= self.log_threshold and log_e_better(*self.standing()) >= self.log_threshold:
+        if self._decides():
             return "promote" if wins > losses else "roll back"
         return "inconclusive" if wins + losses >= self.rules.max_votes else "undecided"
 
