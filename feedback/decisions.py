@@ -10,7 +10,7 @@ from feedback.evidence import Balance, log_e, log_e_better, still_needed, win_ra
 from feedback.guardrails import Guardrail
 from feedback.records import Record
 from feedback.statistics import Interval
-from feedback.votes import Caps, Tally, Vote, counted, plus, side_bias, without
+from feedback.votes import Caps, Tally, Vote, clustering, counted, plus, side_bias, without
 
 Outcome = Literal["promote", "roll back", "inconclusive", "undecided"]
 
@@ -20,8 +20,9 @@ class Rules:
     """How a release is decided, fixed before its first vote.
 
     Of candidates that are no better at most alpha / 2 are ever promoted; of those no worse as few are rolled back,
-    guardrails aside. A plot of a share of the raters who voted, `plot`, rounded, cannot break that, whatever they vote.
-    It costs votes, fewer where each rater votes more often; 0 trusts to the caps, which slow a plot and do not stop it.
+    guardrails aside: exactly where votes are independent, and about so where raters' tastes differ, as `clustering`
+    has it. A plot of a share of the raters who voted, `plot`, rounded, cannot break that, whatever they vote. It costs
+    votes, fewer where each rater votes more often; 0 trusts that nobody is bought.
     """
 
     alpha: float = 0.05
@@ -82,16 +83,38 @@ class Count:
         self.outcome = self._outcome()
 
     def standing(self) -> Tally:
-        """What a plot could not have made of the votes: wins and losses of whoever is ahead."""
+        """What a plot could not have made of the votes, as so many independent ones, for whoever is ahead."""
+        return self._independent(self.unplotted())
+
+    def clustering(self) -> float:
+        return clustering(self._raters.values(), self.rules.raters)
+
+    def win_rate(self) -> Interval:
+        """Of as many independent votes as these are worth, so it is as sure as the decision."""
+        each = self.clustering()
+        return win_rate(self.total.wins / each, self.total.losses / each, self.rules.alpha)
+
+    def unplotted(self) -> Tally:
+        """What a plot could not have made of the votes."""
         behind = self.total.wins < self.total.losses
         tallies = {rater: Tally(*reversed(tally)) for rater, tally in self._raters.items()} if behind else self._raters
         return without(tallies, round(self.rules.plot * max(len(tallies), self.rules.raters)))
 
+    def _independent(self, tally: Tally) -> Tally:
+        each = self.clustering()
+        return Tally(math.floor(tally.wins / each), math.ceil(tally.losses / each))
+
+    def _decides(self) -> bool:
+        """What is quickly computed comes first: neither way has more than twice the mean of both."""
+        enough = self.log_threshold
+        if log_e(*self.total) + math.log(2) < enough:
+            return False
+        ahead = self._independent(Tally(max(self.total), min(self.total)))
+        return log_e_better(*ahead) >= enough and log_e_better(*self.standing()) >= enough
+
     def _outcome(self) -> Outcome:
         wins, losses = self.total
-        # Neither way has more than twice the mean of both, which is quickly computed.
-        most = log_e(wins, losses) + math.log(2)
-        if most >= self.log_threshold and log_e_better(*self.standing()) >= self.log_threshold:
+        if self._decides():
             return "promote" if wins > losses else "roll back"
         return "inconclusive" if wins + losses >= self.rules.max_votes else "undecided"
 
@@ -128,7 +151,7 @@ def _decision(
     count: Count, seen: Sequence[Vote], guardrails: tuple[Guardrail, ...], thumbs: Interval | None
 ) -> Decision:
     rules, (wins, losses) = count.rules, count.total
-    rate = win_rate(wins, losses, rules.alpha)
+    rate = count.win_rate()
     needed = _needed(count) if count.outcome == "undecided" else None
     breached = [guardrail.name for guardrail in guardrails if guardrail.verdict == "breached"]
     return Decision(
@@ -143,7 +166,11 @@ def _decision(
 
 def _needed(count: Count) -> int | None:
     wins, losses = count.standing()
-    return still_needed(wins, losses, count.rules.alpha, count.rules.max_votes) if wins > losses else None
+    each, left_out = count.clustering(), sum(count.total) - sum(count.unplotted())
+    if wins <= losses:
+        return None
+    more = still_needed(wins, losses, count.rules.alpha, int((count.rules.max_votes - left_out) / each))
+    return None if more is None else math.ceil(each * more)
 
 
 def _breach(names: Sequence[str]) -> str:

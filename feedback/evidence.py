@@ -2,7 +2,8 @@
 
 An e-process is at most 1 on average under what it tests, whenever one stops, and never negative: it reaches 1 / alpha
 with a chance of at most alpha, however often one looks (Ville 1939). Those of votes are mixtures of likelihood ratios
-(Robbins 1970) and exact; those of means hold as counts grow.
+(Robbins 1970), exact for independent votes, as one rater's need not be (`votes.clustering`); those of means hold as
+counts grow, but for `bounded_difference`, which is exact.
 """
 
 import math
@@ -64,7 +65,7 @@ def _log_e_behind(more: int, fewer: int) -> float:
     return math.log(total / (more + 1))
 
 
-def win_rate(wins: int, losses: int, alpha: float = 0.05) -> Interval:
+def win_rate(wins: float, losses: float, alpha: float = 0.05) -> Interval:
     """Where the win rate is, at all times together with confidence 1 - alpha: what the mixture has not refuted.
 
     It leaves out 1/2 exactly when `log_e` reaches 1 / alpha. Of no votes the mean is 1/2.
@@ -75,7 +76,7 @@ def win_rate(wins: int, losses: int, alpha: float = 0.05) -> Interval:
     mean, bound = wins / votes, _log_beta(wins, losses) + math.log(alpha)
 
     def refuted(rate: float) -> bool:
-        return _times_log(wins, rate) + _times_log(losses, 1 - rate) <= bound
+        return _log_likelihood(wins, losses, rate) <= bound
 
     low = _bisect(0.0, mean, lambda rate: not refuted(rate)) if wins else 0.0
     return Interval(mean, low, _bisect(mean, 1.0, refuted) if losses else 1.0)
@@ -177,6 +178,31 @@ def mean_difference(
     return Interval(mean, mean - half, mean + half)
 
 
+def bounded_difference(candidate: Moments, stable: Moments, alpha: float = 0.05) -> Interval:
+    """Candidate's mean less stable's, of independent values in [0, 1], at all times together with confidence 1 - alpha.
+
+    `win_rate`'s mixture is at most 1 on average under the mean of any such values, not of zeros and ones alone, since
+    a^x b^(1 - x) <= a x + b (1 - x) (Hoeffding 1963). So is the product of both sides' mixtures under both means: an
+    end is where it refutes every pair of means so far apart. Of no values a mean is 1/2.
+    """
+    sides = [(each.total, each.units - each.total) for each in (candidate, stable)]
+    (wins, losses), (others, lacking) = sides
+    bound = sum(_log_beta(*side) for side in sides) + math.log(alpha)
+
+    def refuted(apart: float) -> bool:
+        low, high = max(apart, 0.0), min(1.0 + apart, 1.0)
+
+        def past(rate: float) -> bool:  # the likeliest of these pairs
+            return _slope(wins, losses, rate) + _slope(others, lacking, rate - apart) <= 0
+
+        rate = _bisect(low, high, past)
+        return _log_likelihood(wins, losses, rate) + _log_likelihood(others, lacking, rate - apart) <= bound
+
+    mean = (wins + (not candidate.units) / 2) / max(candidate.units, 1)
+    mean -= (others + (not stable.units) / 2) / max(stable.units, 1)
+    return Interval(mean, _bisect(-1.0, mean, lambda apart: not refuted(apart)), _bisect(mean, 1.0, refuted))
+
+
 def log_e_above(candidate: Moments, stable: Moments, limit: float, alpha: float, tuned_for: int = TUNED_FOR) -> float:
     """Against a difference of means of at most `limit`: that sequence's mixture over the upper half of the normal.
 
@@ -202,13 +228,23 @@ def _log_normal_cdf(z: float) -> float:
     return -z * z / 2 - math.log(-z * math.sqrt(2 * math.pi))  # the leading term; erfc would be 0
 
 
-def _log_beta(wins: int, losses: int) -> float:
+def _log_beta(wins: float, losses: float) -> float:
     return math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.lgamma(wins + losses + 2)
 
 
-def _times_log(count: int, rate: float) -> float:
+def _times_log(count: float, rate: float) -> float:
     """count * log(rate), where nothing times log 0 is nothing."""
     return 0.0 if not count else count * math.log(rate) if rate > 0 else -math.inf
+
+
+def _slope(wins: float, losses: float, rate: float) -> float:
+    """Of the logarithm of the likelihood."""
+    up = wins / rate if rate > 0 else math.inf if wins else 0.0
+    return up - (losses / (1 - rate) if rate < 1 else math.inf if losses else 0.0)
+
+
+def _log_likelihood(wins: float, losses: float, rate: float) -> float:
+    return _times_log(wins, rate) + _times_log(losses, 1 - rate)
 
 
 def _bisect(low: float, high: float, holds: Callable[[float], bool]) -> float:

@@ -72,16 +72,17 @@ def mean_guardrail(
 ) -> Guardrail:
     """Breached when candidate's mean is more than `limit` above stable's: length, time to first token, minus the score.
 
-    Give logarithms where values are skewed: log 1.2 tolerates a fifth more. Asymptotic, so silent before both
-    sides have `least` units.
+    Give logarithms where values are skewed: log 1.2 tolerates a fifth more. Asymptotic, so silent, and
+    without an interval, before both sides have `least` units.
     """
     enough = min(candidate.units, stable.units) >= least
     worse = log_e_above(candidate, stable, limit, alpha) if enough else 0.0
     better = log_e_above(stable, candidate, -limit, alpha) if enough else 0.0
     verdict: Verdict = "breached" if worse >= -math.log(alpha) else "ok" if better >= -math.log(alpha) else "unknown"
-    interval = mean_difference(candidate, stable, alpha)
+    interval = mean_difference(candidate, stable, alpha) if enough else None
+    value = candidate.mean - stable.mean if candidate.units and stable.units else None
     return Guardrail(
-        name=name, verdict=verdict, value=interval and interval.mean, interval=interval, limit=limit,
+        name=name, verdict=verdict, value=value, interval=interval, limit=limit,
         log_e=worse, log_e_ok=better, candidate=candidate.units, stable=stable.units,
     )  # fmt: skip
 

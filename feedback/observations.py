@@ -18,6 +18,8 @@ from feedback.records import Arm
 from feedback.release_plan import Limits
 
 KEPT_S = 90 * 86400
+#: Units of an arm before its spread under one weight is known: of two it may seem to be none, which is an alarm.
+LEAST_OF_A_WEIGHT = 30
 NAMES = (
     "units", "failed", "refused", "timed", "first_token", "first_token_squared", "measured", "length", "length_squared",
     "scored", "score", "score_squared",
@@ -140,9 +142,9 @@ def alike(strata: Sequence[tuple[Moments, Moments]]) -> tuple[Moments, Moments]:
     """Candidate and stable as if both had the candidate's mix of strata.
 
     Weights change with the hour, and so does the load: what is merely later would look slower. Strata where an arm has
-    fewer than two units say nothing.
+    fewer than `LEAST_OF_A_WEIGHT` units say nothing.
     """
-    known = [(ours, theirs) for ours, theirs in strata if min(ours.units, theirs.units) >= 2]
+    known = [(ours, theirs) for ours, theirs in strata if min(ours.units, theirs.units) >= LEAST_OF_A_WEIGHT]
     total = sum(ours.units for ours, _ in known)
     shares = [ours.units / total for ours, _ in known]
     return _mixed([ours for ours, _ in known], shares), _mixed([theirs for _, theirs in known], shares)

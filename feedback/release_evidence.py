@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from feedback.curves import thinned
 from feedback.decisions import Count, Rules, counting
-from feedback.evidence import log_e_better, win_rate
+from feedback.evidence import log_e_better
 from feedback.records import Record
 from feedback.release_judge import rules_of
 from feedback.release_votes import votes_of_release
@@ -55,5 +55,5 @@ def _point(number: int, vote: Vote, count: Count) -> EvidencePoint:
     return EvidencePoint(
         vote=number, time=vote.time, wins=wins, losses=losses, ties=count.ties,
         log_e=log_e_better(*count.standing()), log_e_better=log_e_better(wins, losses),
-        log_e_worse=log_e_better(losses, wins), win_rate=win_rate(wins, losses, count.rules.alpha),
+        log_e_worse=log_e_better(losses, wins), win_rate=count.win_rate(),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from feedback.archive import Archive
-from feedback.evidence import Moments, mean_difference
+from feedback.evidence import Moments, bounded_difference
 from feedback.judgements import Comparison, Feedback, Ranking, rates
 from feedback.raters import Raters
 from feedback.records import Arm
@@ -34,6 +34,7 @@ class Written(BaseModel):
     version_changed_at: int | None = None
     release: int | None = None
     arm: Arm | None = None
+    propensity: float | None = None
 
 
 class Place(NamedTuple):
@@ -104,7 +105,7 @@ class ReleaseFeedback:
         arms = {id: arm for id, answer in written.items() if (arm := self._arm(answer)) is not None}
         places = {id: Place(written[id].response_id, written[id].choice, arm) for id, arm in arms.items()}
         laid = [item for item in items if item.lane == "release" and item.release == self.release.id]
-        return voted(laid, places), _thumbs(self._of_conversations(items, written, arms))
+        return voted(laid, places), _thumbs(self._of_conversations(items, written, arms), self.release.plan.alpha)
 
     def _counts(self, item: Feedback) -> bool:
         if self.release.whose == "evaluation" and item.split != "eval":
@@ -118,12 +119,16 @@ class ReleaseFeedback:
     def _of_conversations(
         self, items: Iterable[Feedback], written: Mapping[str, Written], arms: Mapping[str, Arm]
     ) -> Iterator[tuple[tuple[str, str], Arm, float]]:
-        """((rater, conversation), arm, approval) of every answer to a conversation that was put on the arm."""
+        """((rater, conversation), arm, approval) of every answer to a conversation that chance put on the arm."""
         for item in items:
             if item.lane is None and rates(item.judgement):
                 id = item.judgement.completion_id
-                if id in arms and written[id].release == self.release.id and written[id].arm == arms[id]:
+                if id in arms and self._put(written[id], arms[id]):
                     yield (item.rater, written[id].conversation_id), arms[id], item.judgement.label
+
+    def _put(self, answer: Written, arm: Arm) -> bool:
+        """What is laid side by side, blind, has an arm too, but no chance that put its conversation there."""
+        return answer.release == self.release.id and answer.arm == arm and answer.propensity is not None
 
 
 def _until(release: Release) -> str:
@@ -206,15 +211,20 @@ def vote_of(item: Feedback, places: list[Place]) -> Vote | None:
     return Vote(item.rater, winner, candidate_left=left, day=int(item.created // DAY_S), time=item.created)
 
 
-def _thumbs(said: Iterable[tuple[tuple[str, str], Arm, float]]) -> Interval | None:
-    """Difference of the mean approval, candidate's less stable's; one conversation on one arm is one unit."""
+def _thumbs(said: Iterable[tuple[tuple[str, str], Arm, float]], alpha: float) -> Interval | None:
+    """Difference of the mean approval, candidate's less stable's; one conversation on one arm is one unit.
+
+    At all times together with confidence 1 - alpha. None before both arms have one.
+    """
     units: dict[Arm, defaultdict[tuple[str, str], list[float]]] = {
         "candidate": defaultdict(list), "stable": defaultdict(list),
     }  # fmt: skip
     for conversation, arm, approval in said:
         units[arm][conversation].append(approval)
     moments = {arm: Moments.of(*(sum(all_) / len(all_) for all_ in found.values())) for arm, found in units.items()}
-    return mean_difference(moments["candidate"], moments["stable"])
+    if not all(each.units for each in moments.values()):
+        return None
+    return bounded_difference(moments["candidate"], moments["stable"], alpha)
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

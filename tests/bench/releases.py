@@ -3,6 +3,7 @@
 votes        equal candidates, and true win rates of .55 to .70, beside the figures that this was designed by
 sides        equal candidates, raters who like the left 5 points more: sides by chance, and the candidate always left
 plots        equal candidates, 5% of the raters always vote for one: no caps, caps, caps and what Rules.plot leaves out
+tastes       raters who like one side more, each so many votes in a row: equal candidates, and one that wins 60%
 price        what it costs to be safe from plots, by how often each rater votes
 guardrails   false alarms where nothing is worse, and how soon something worse is noticed
 forecasts    votes still needed, as foretold, over those that were
@@ -56,8 +57,12 @@ def sides(runs: int, rng: np.random.Generator) -> Figures:
 def plots(runs: int, rng: np.random.Generator) -> Figures:
     return {
         f"{name}, {way}": runs_of.crowd(
-            0.5, rules, runs=runs // 20, raters=raters, bought=bought, eagerness=eager, rng=rng
-        )
+            [1.0] * bought + [0.5] * (raters - bought),
+            rules,
+            runs=runs // 20,
+            rng=rng,
+            eagerness=[eager] * bought + [1.0] * (raters - bought),
+        )  # fmt: skip
         for name, (raters, bought, eager) in CROWDS.items()
         for way, rules in {
             "no caps": Rules(caps=UNCAPPED, plot=0.0),
@@ -68,14 +73,33 @@ def plots(runs: int, rng: np.random.Generator) -> Figures:
     }
 
 
+def tastes(runs: int, rng: np.random.Generator) -> Figures:
+    crowds = {
+        "half 90%, half 10%": [0.9] * 50 + [0.1] * 50,
+        "half 70%, half 30%": [0.7] * 50 + [0.3] * 50,
+        "90 of 45%, 10 of 95%": [0.45] * 90 + [0.95] * 10,
+        "half 90%, half 30%": [0.9] * 50 + [0.3] * 50,
+    }
+    return {
+        f"{name}, {in_a_row} in a row, {known}": runs_of.crowd(
+            rates, rules, runs=runs // 20, in_a_row=in_a_row, rng=rng
+        )
+        for name, rates in crowds.items()
+        for in_a_row in (1, 10)
+        for known, rules in {"voters unknown": Rules(), "voters known": Rules(raters=len(rates))}.items()
+    }
+
+
 def price(runs: int, rng: np.random.Generator) -> Figures:
     return {
-        f"{rate}, {raters} raters, {way}": runs_of.crowd(
-            rate, rules, runs=runs // 20, raters=raters, bought=0, eagerness=1.0, rng=rng
-        )
+        f"{rate}, {raters} raters, {way}": runs_of.crowd([rate] * raters, rules, runs=runs // 20, rng=rng)
         for rate in DESIGNED
         for raters in (20, 100)
-        for way, rules in {"plot 0": Rules(plot=0.0), "plot 0.05": Rules()}.items()
+        for way, rules in {
+            "plot 0": Rules(plot=0.0, raters=raters),
+            "plot 0.05": Rules(raters=raters),
+            "plot 0.05, voters unknown": Rules(),
+        }.items()
     }
 
 
@@ -91,14 +115,19 @@ def guardrails(runs: int, rng: np.random.Generator) -> Figures:
             for times in (1.0, 1.2, 1.5):
                 found[f"{name}, weight {weight:.0%}, {times:g} times"] = runs_of.mean_alarm(
                     lambda n, ours, spread=spread, times=times: rng.normal(math.log(times) * ours, spread, n),
-                    weight, math.log(1.2), runs=runs // 10, units=4000, every=10, rng=rng,
+                    [(weight, 4000)], math.log(1.2), runs=runs // 10, every=10, rng=rng,
                 )  # fmt: skip
     found["a skewed mean, weight 5%, 1 times"] = runs_of.mean_alarm(
-        lambda n, ours: rng.lognormal(0, 1, n), 0.05, 0.0, runs=runs // 10, units=4000, every=10, rng=rng
+        lambda n, ours: rng.lognormal(0, 1, n), [(0.05, 4000)], 0.0, runs=runs // 10, every=10, rng=rng
     )
     found["thumbs down 10%, weight 5%, 1 times"] = runs_of.mean_alarm(
-        lambda n, ours: rng.random(n) < 0.1, 0.05, 0.0, runs=runs // 10, units=4000, every=10, rng=rng
+        lambda n, ours: rng.random(n) < 0.1, [(0.05, 4000)], 0.0, runs=runs // 10, every=10, rng=rng
     )
+    for steps in ([(0.1, 1100), (0.9, 400)], [(0.01, 10_000), (0.9, 400)], [(0.05, 2000), (0.5, 400)]):
+        name = ", then ".join(f"{weight:.0%}" for weight, _ in steps)
+        found[f"a mean at its limit, weight {name}, looked at after each"] = runs_of.mean_alarm(
+            lambda n, ours: rng.normal(0.4 * ours, 1.0, n), steps, 0.4, runs=runs // 10, every=1, rng=rng
+        )
     return found
 
 
@@ -117,8 +146,8 @@ def raters(runs: int, rng: np.random.Generator) -> Figures:
 
 
 PARTS: dict[str, Callable[[int, np.random.Generator], Figures]] = {
-    "votes": votes, "sides": sides, "plots": plots, "price": price, "guardrails": guardrails, "forecasts": forecasts,
-    "raters": raters,
+    "votes": votes, "sides": sides, "plots": plots, "tastes": tastes, "price": price, "guardrails": guardrails,
+    "forecasts": forecasts, "raters": raters,
 }  # fmt: skip
 
 

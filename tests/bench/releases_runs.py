@@ -10,11 +10,12 @@ import numpy as np
 from feedback.decisions import Rules, decide
 from feedback.evidence import Moments, log_e, log_e_better, still_needed
 from feedback.guardrails import Failures, Verdict, failure_guardrail, mean_guardrail
+from feedback.observations import alike
 from feedback.votes import Caps, Vote
 
 Figures = dict[str, Any]
 VOTES_A_DAY = 10  # of a rater, on average
-UNCAPPED = Caps(per_day=10**9, deviations=math.inf)
+UNCAPPED = Caps(per_day=10**9)
 
 
 def least_wins(log_threshold: float, max_votes: int) -> np.ndarray:
@@ -66,25 +67,34 @@ def outcomes(stop: np.ndarray, promoted: np.ndarray, max_votes: int) -> Figures:
 
 
 def crowd(
-    rate: float, rules: Rules, *, runs: int, raters: int, bought: int, eagerness: float, rng: np.random.Generator
-) -> Figures:
-    """Raters in random order, of whom some always vote for the candidate, `eagerness` times as often as others."""
-    weights = np.where(np.arange(raters) < bought, eagerness, 1.0)
+    rates: Sequence[float], rules: Rules, *, runs: int, rng: np.random.Generator,
+    eagerness: Sequence[float] | None = None, in_a_row: int = 1,
+) -> Figures:  # fmt: skip
+    """Raters who vote for the candidate at a rate of their own, and come in random order, some more often than others.
+
+    Whoever comes votes so often in a row. `median` and `p90` are of votes that counted, `given` is the median of all.
+    """
+    chosen, raters = np.array(rates), len(rates)
+    weights = np.ones(raters) if eagerness is None else np.array(eagerness)
     decisions = []
     for _ in range(runs):
-        who = rng.choice(raters, size=int(1.5 * rules.max_votes), p=weights / weights.sum())
-        won = (who < bought) | (rng.random(who.size) < rate)
+        come = rng.choice(raters, size=math.ceil(1.5 * rules.max_votes / in_a_row), p=weights / weights.sum())
+        who = come.repeat(in_a_row)
+        won = rng.random(who.size) < chosen[who]
         days = np.arange(who.size) // (VOTES_A_DAY * raters)
-        come = zip(who.tolist(), won.tolist(), days.tolist(), strict=True)
-        votes = (Vote(f"r{r}", "candidate" if w else "stable", True, day) for r, w, day in come)
+        said = zip(who.tolist(), won.tolist(), days.tolist(), strict=True)
+        votes = (Vote(f"r{r}", "candidate" if w else "stable", True, day) for r, w, day in said)
         decisions.append(decide(votes, rules=rules))
     shares = Counter(decision.outcome for decision in decisions)
-    stop = [d.votes if d.outcome in ("promote", "roll back") else rules.max_votes + 1 for d in decisions]
+    ended = [d.outcome in ("promote", "roll back") for d in decisions]
+    stop = [d.votes if end else rules.max_votes + 1 for d, end in zip(decisions, ended, strict=True)]
+    given = [d.votes + d.capped if end else math.inf for d, end in zip(decisions, ended, strict=True)]
     return {
         "promoted": shares["promote"] / runs,
         "rolled back": shares["roll back"] / runs,
         "median": float(np.median(stop)),
         "p90": float(np.quantile(stop, 0.9)),
+        "given": float(np.median(given)),
         "capped": sum(d.capped for d in decisions) / sum(d.capped + d.votes for d in decisions),
     }
 
@@ -106,22 +116,33 @@ def failures_alarm(
 
 
 def mean_alarm(
-    draw: Callable[[int, bool], np.ndarray], weight: float, limit: float, *, runs: int, units: int, every: int,
+    draw: Callable[[int, bool], np.ndarray], steps: Sequence[tuple[float, int]], limit: float, *, runs: int, every: int,
     rng: np.random.Generator,
 ) -> Figures:  # fmt: skip
-    """A mean of what `draw` gives for a number of units and a side, looked at after each `every` units."""
-    found = []
+    """A mean of what `draw` gives for a number of units and a side, looked at after each `every` units.
+
+    `steps` are the candidate's weights, and for how many units.
+    """
+    weights = np.repeat([weight for weight, _ in steps], [count for _, count in steps])
+    under = np.repeat(np.eye(len(steps), dtype=bool), [count for _, count in steps], axis=1)  # (steps, units)
+    units, found = weights.size, []
     for _ in range(runs):
-        ours = rng.random(units) < weight
+        ours = rng.random(units) < weights
         values = np.where(ours, draw(units, True), draw(units, False))
-        sums = [np.cumsum([side, side * values, side * values**2], axis=1) for side in (ours, ~ours)]  # (3, units)
+        sides = under[:, None] & np.array([ours, ~ours])  # (steps, 2, units)
+        sums = np.cumsum([sides, sides * values, sides * values**2], axis=-1)  # (3, steps, 2, units)
         found.append(
             alarm(
                 range(every - 1, units, every),
-                lambda at, sums=sums: mean_guardrail("", *(moments(side[:, at]) for side in sums), limit=limit),
+                lambda at, sums=sums: mean_guardrail("", *alike(strata(sums[..., at])), limit=limit),
             )
         )
     return alarms(found, units)
+
+
+def strata(sums: np.ndarray) -> list[tuple[Moments, Moments]]:
+    """Of sums (3, steps, 2)."""
+    return [(moments(ours), moments(theirs)) for ours, theirs in sums.transpose(1, 2, 0)]
 
 
 def moments(sums: np.ndarray) -> Moments:

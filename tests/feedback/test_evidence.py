@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from feedback.evidence import (
     Moments,
     balance,
+    bounded_difference,
     flagged,
     log_e,
     log_e_above,
@@ -169,6 +170,48 @@ def test_difference_of_means_by_hand() -> None:
     found = mean_difference(Moments.of_rate(80, 100), Moments.of_rate(70, 100))
     assert found == pytest.approx((0.1, 0.1 - half, 0.1 + half), abs=1e-9)
     assert mean_difference(Moments.of(1.0), Moments.of(1.0, 2.0)) is None
+
+
+def test_a_bounded_difference_by_hand() -> None:
+    """Two liked beside two not: the likeliest means d apart have the likelihood ((1 + d) / 2)^4, the mixtures 1/9."""
+    low = 2 * (0.05 / 9) ** (1 / 4) - 1
+    assert bounded_difference(Moments.of(1, 1), Moments.of(0, 0)) == pytest.approx((1, low, 1), abs=1e-9)
+    assert bounded_difference(Moments(0, 0, 0), Moments(0, 0, 0)) == pytest.approx((0, -1, 1), abs=1e-9)
+
+
+@given(st.lists(st.floats(0, 1), max_size=40), st.lists(st.floats(0, 1), max_size=40))
+def test_a_bounded_difference_refutes_just_what_the_product_of_mixtures_does(
+    ours: list[float], theirs: list[float]
+) -> None:
+    """Over all pairs of means at its ends the evidence is 1 / alpha at least, and at one of them no more."""
+    sides = [(sum(values), len(values) - sum(values)) for values in (ours, theirs)]
+    mean, low, high = bounded_difference(Moments.of(*ours), Moments.of(*theirs))
+    assert -1 <= low <= mean <= high <= 1
+    mirrored = bounded_difference(Moments.of(*theirs), Moments.of(*ours))
+    assert (mirrored.low, mirrored.high) == pytest.approx((-high, -low), abs=1e-6)
+    mixture = sum(math.lgamma(yes + 1) + math.lgamma(no + 1) - math.lgamma(yes + no + 2) for yes, no in sides)
+    for end in (low, high):
+        if abs(end) < 1 - 1e-6:
+            rates = np.linspace(max(end, 0), min(1 + end, 1), 2001)[1:-1]
+            pairs = [
+                yes * np.log(r) + no * np.log1p(-r) for (yes, no), r in zip(sides, (rates, rates - end), strict=True)
+            ]
+            assert (mixture - sum(pairs)).min() == pytest.approx(math.log(20), abs=0.05)
+
+
+def test_a_bounded_difference_holds_however_often_one_looks_and_of_few() -> None:
+    """Thumbs up 9 of 10 times on both sides, a tenth of the conversations the candidate's: no difference."""
+    rng, wrong = np.random.default_rng(9), 0
+    for _ in range(60):
+        ours, liked = rng.random(200) < 0.1, rng.random(200) < 0.9
+        for at in range(4, 200, 10):
+            up = [int((liked & side)[:at].sum()) for side in (ours, ~ours)]
+            units = [int(side[:at].sum()) for side in (ours, ~ours)]
+            found = bounded_difference(*(Moments.of_rate(*each) for each in zip(up, units, strict=True)))
+            if not found.low <= 0 <= found.high:
+                wrong += 1
+                break
+    assert wrong <= 3
 
 
 def test_the_means_mixture_is_the_integral_over_half_a_normal() -> None:

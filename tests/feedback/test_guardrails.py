@@ -52,7 +52,8 @@ def test_verdicts_on_means() -> None:
     assert judged(0.5).verdict == "breached"
     assert judged(0.0).verdict == "ok"
     assert judged(0.2).verdict == "unknown"
-    assert judged(9.0, units=98).verdict == "unknown"  # too few to trust the asymptotics
+    few = judged(9.0, units=98)  # too few to trust the asymptotics
+    assert (few.verdict, few.interval, few.value) == ("unknown", None, pytest.approx(9.0))
     found = judged(0.5)
     assert found.value == pytest.approx(0.5) and found.interval is not None and found.interval.low > 0.2
     # Above by as much as below is as much evidence.
@@ -71,7 +72,14 @@ def test_failures_as_tolerated_alarm_no_more_than_promised(weight: float) -> Non
 
 def test_skewed_means_as_tolerated_alarm_no_more_than_promised() -> None:
     rng = np.random.default_rng(7)
-    found = mean_alarm(
-        lambda units, ours: rng.lognormal(0, 1, units), 0.1, 0.0, runs=300, units=3000, every=20, rng=rng
-    )
+    found = mean_alarm(lambda units, ours: rng.lognormal(0, 1, units), [(0.1, 3000)], 0.0, runs=300, every=20, rng=rng)
     assert found["breached"] <= 0.01 + 3 * math.sqrt(0.01 / 300)
+
+
+def test_the_first_of_another_weight_alarm_no_more_than_promised() -> None:
+    """Two units tell by chance that nothing varies: with them one in thirty such runs alarmed."""
+    rng = np.random.default_rng(8)
+    found = mean_alarm(
+        lambda units, ours: rng.normal(0.4 * ours, 1, units), [(0.1, 1100), (0.9, 60)], 0.4, runs=200, every=4, rng=rng
+    )
+    assert found["breached"] <= 0.01

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from feedback.evidence import Moments
-from feedback.observations import Observations, Observed, Side, Stratum, alike, guardrails, strata_of
+from feedback.observations import LEAST_OF_A_WEIGHT, Observations, Observed, Side, Stratum, alike, guardrails, strata_of
 from feedback.release_plan import Limits
 from feedback.store import connect
 
@@ -91,9 +91,10 @@ def test_what_is_merely_later_is_not_slower() -> None:
     assert ours.mean - theirs.mean == pytest.approx(0.0, abs=0.02)
 
 
-def test_of_one_stratum_the_moments_are_its_own() -> None:
-    ours, theirs = Moments.of(1.0, 2.0, 4.0), Moments.of(0.0, 3.0)
-    for found, given in zip(alike([(ours, theirs), (Moments.of(9.0), theirs)]), (ours, theirs), strict=True):
+def test_of_one_stratum_the_moments_are_its_own_and_one_with_few_of_an_arm_says_nothing() -> None:
+    ours, theirs = Moments.of(*[1.0, 2.0, 4.0] * 10), Moments.of(*[0.0, 3.0] * 20)
+    few = Moments.of(*[9.0] * (LEAST_OF_A_WEIGHT - 1))
+    for found, given in zip(alike([(ours, theirs), (few, theirs), (ours, few)]), (ours, theirs), strict=True):
         assert found.units == given.units
         assert found.mean == pytest.approx(given.mean)
         assert found.variance_of_mean == pytest.approx(given.variance_of_mean)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feedback.archive import Archive
 from feedback.erasure import Eraser
-from feedback.evidence import Moments, mean_difference
+from feedback.evidence import Moments, bounded_difference
 from feedback.exchange.answers import read_ratchet, write_ratchet
 from feedback.exchange.judged import Judged, Origin
 from feedback.judgements import Comparison, Feedback, Ranking, Rating
@@ -255,7 +255,7 @@ def test_of_stable_against_itself_the_second_plays_the_candidate(booth: Booth) -
 
 def test_thumbs_are_counted_by_conversation_and_arm(booth: Booth, release: Release) -> None:
     def thumb(arm: Arm, value: float, conversation: str, **facts: Any) -> None:
-        told = {"release": release.id, "arm": arm, **facts}
+        told = {"release": release.id, "arm": arm, "propensity": 0.1, **facts}
         [id] = booth.answers(1 if arm == "candidate" else 0, conversation=conversation, **told)
         booth.say(Rating(completion_id=id, value=value))
 
@@ -265,7 +265,9 @@ def test_thumbs_are_counted_by_conversation_and_arm(booth: Booth, release: Relea
     for conversation in ("c3", "c4"):
         thumb("stable", -1.0, conversation)
     thumb("stable", 1.0, "c5", release=release.id + 1)
+    thumb("stable", 1.0, "c6", propensity=None)  # laid side by side, whatever arm the conversation is on
     booth.say(Rating(completion_id=booth.answers(0, 1)[1], value=1.0))
     thumbs = ReleaseFeedback(booth.ledger, release).read()[1]
-    assert thumbs == mean_difference(Moments.of(2 / 3, 1.0), Moments.of(0.0, 0.0))
+    assert thumbs == bounded_difference(Moments.of(2 / 3, 1.0), Moments.of(0.0, 0.0), release.plan.alpha)
     assert thumbs is not None and thumbs.mean == pytest.approx(5 / 6)
+    assert thumbs.low < 0 and thumbs.high == pytest.approx(1)  # of two conversations each nothing follows

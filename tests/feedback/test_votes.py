@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.evidence import log_e_better
-from feedback.votes import Caps, Tally, Vote, counted, side_bias, without
+from feedback.votes import Caps, Tally, Vote, clustering, counted, side_bias, without
 
 WINS, LOSES, TIES = "candidate", "stable", "tie"
 
@@ -24,12 +24,14 @@ def test_so_many_votes_a_day_each_ties_too() -> None:
     assert counts(votes, Caps(per_day=2)) == [True, True, True, False, True]
 
 
-def test_of_who_always_votes_for_the_same_side_four_count() -> None:
-    for winner in (WINS, LOSES):
-        assert counts([Vote("ann", winner, True)] * 9, Caps()) == [True] * 4 + [False] * 5
-    # 9 : 2 is still beyond two deviations, 7 > 2 sqrt(11), and 9 : 3 no more, 6 < 2 sqrt(12).
-    back = [Vote("ann", w, True) for w in [WINS] * 9 + [LOSES] * 4]
-    assert counts(back, Caps())[9:] == [False, False, False, True]
+def test_how_many_votes_say_as_much_as_one() -> None:
+    one_sided = [Tally(4, 0), Tally(0, 4)]
+    assert clustering([]) == clustering([Tally(1, 0), Tally(0, 1)]) == 1
+    assert clustering(one_sided) == 4  # of many more: four votes of one say what one does
+    assert clustering(one_sided, 2) == 1  # both who may vote were heard alike
+    assert clustering([Tally(3, 1)]) == pytest.approx((4**2 / 4 + 4 * 3 / 4) / 4)
+    # Half of four were heard: each by 2 more than all would be on average, the others by 2 fewer.
+    assert clustering(one_sided, 4) == pytest.approx((2 * 4 + 2 * 4) / 8)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([WINS, LOSES, TIES])), max_size=60))
