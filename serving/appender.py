@@ -18,8 +18,6 @@ from feedback.store import Appended, Command, Conflict, Ledger, Said
 MAX_BATCH = 256
 # While one waits for the disk the other sends.
 LINES = 2
-# Of the event loop: they bring here whose requests have arrived, and whom the last batch has just answered.
-TURNS = 2
 REPLIES_WITHIN_S = 2.0
 
 Waiting = tuple[Feedback, str | None, "asyncio.Future[Appended]"]
@@ -53,13 +51,10 @@ class Appender:
     def _soon(self) -> None:
         if self._waiting and self._idle and not self._gathering:
             self._gathering = True
-            asyncio.get_running_loop().call_soon(self._gather, TURNS)
+            asyncio.get_running_loop().call_soon(self._gather)
 
-    def _gather(self, turns: int) -> None:
-        """Let those come along whose requests are here already; a batch costs as much as several judgements in it."""
-        if turns:
-            asyncio.get_running_loop().call_soon(self._gather, turns - 1)
-            return
+    def _gather(self) -> None:
+        """Whoever has come in the same turn of the event loop goes along."""
         self._gathering = False
         batch = [one for one in self._waiting[:MAX_BATCH] if not one[2].done()]
         del self._waiting[:MAX_BATCH]
