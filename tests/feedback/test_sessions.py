@@ -1,7 +1,9 @@
 """Sessions: each ends with its key, however that ends, and no token is kept."""
 
 from feedback.keys import KeyChange, KeyRing
+from feedback.records import new_id
 from feedback.sessions import LASTS_S, Sessions, SignedIn
+from tests.conftest import wait_for
 from tests.feedback.conftest import Clock
 
 
@@ -73,5 +75,7 @@ def test_the_first_admin_is_the_oldest_that_lives_and_made_if_need_be(keys: KeyR
     keys.create(name="late", role="admin", expires=clock.now)
     place, made = keys.first_admin()
     assert (made.name, made.role, keys.at(place)) == ("admin", "admin", made)
+    # Ids tell by the millisecond which key is older.
+    wait_for(lambda: new_id("key_")[:16] > made.id[:16], seconds=5, what="the next millisecond")
     keys.create(name="younger", role="admin")
     assert keys.first_admin() == (place, made)
