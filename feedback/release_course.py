@@ -141,6 +141,6 @@ def _confirmed(release: Release, decision: Decision) -> End | None:
 
 
 def _late(release: Release, passed: float, outcome: Outcome) -> bool:
-    """One that waits for an operator has been decided."""
+    """One that waits for an operator has been decided; one whose votes lapsed has not."""
     deadline, waits = release.plan.deadline, release.awaits_votes and outcome != "promote"
     return deadline is not None and passed > deadline and (waits or not release.proposed)

@@ -87,7 +87,7 @@ def awaited(card: dict[str, Any]) -> str:
         return ""
     if card["mode"] == "automatic":
         if card["by_votes"] and card["outcome"] not in (None, "promote"):
-            return f"{LAPSED}: it waits until they do again; `ratchet release promote` lets it serve"
+            return f"{LAPSED}: it waits until they do again or its deadline; `ratchet release promote` lets it serve"
         return "all steps are taken: it is promoted by itself, but not while frozen, nor while the self-test alarms"
     return "all steps are taken: `ratchet release promote` lets it serve, `ratchet release abort` does not"
 

@@ -43,6 +43,7 @@ def let_in(
     """Let a round's version serve, or begin its release, where nobody has to ask for it; what became of it in words."""
     mode, waits = settings.release_mode, f"policy-v{version} waits for its release"
     if mode == "manual":
+        registry.redis.delete(KEPT_BACK)
         return waits
     reason = f"round {round_id}"
     if mode == "direct":

@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import threading
+from contextlib import closing
 from typing import Any
 
 from celery import shared_task
@@ -32,12 +33,11 @@ stopping = threading.Event()
 def tick() -> None:
     """Open a round when one is due, hint at the open round while nobody works on it, let in what a freeze kept back."""
     settings = Settings()
-    redis = connect(settings.resolved_redis_url())
-    waiting = round_in_need(settings, redis)
-    if waiting is not None:
-        advance.delay(waiting)
-    let_in_kept_back(settings, redis)
-    redis.close()
+    with closing(connect(settings.resolved_redis_url())) as redis:
+        waiting = round_in_need(settings, redis)
+        if waiting is not None:
+            advance.delay(waiting)
+        let_in_kept_back(settings, redis)
 
 
 @shared_task

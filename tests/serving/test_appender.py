@@ -163,6 +163,17 @@ async def test_a_server_that_went_away_and_came_back_is_written_to(real: Appende
     assert await real.append(judged("a"), None) == Appended("a", 1, "same")
 
 
+async def test_a_server_that_was_started_again_unnoticed_is_written_to_at_once(valkey: ValkeyProcess) -> None:
+    lines = [Line(valkey.url) for _ in range(2)]
+    for line in lines:
+        assert await line.ask([("PING",)]) == ["PONG"]
+    await asyncio.to_thread(valkey.kill)  # the loop goes on meanwhile, and hears of it
+    await asyncio.to_thread(valkey.start)
+    for line in lines:
+        assert await line.ask([("PING",)]) == ["PONG"]
+        await line.close()
+
+
 async def test_replies_that_came_too_late_are_not_taken_for_the_next(
     real: Appender, valkey: ValkeyProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -290,6 +290,15 @@ def test_what_was_kept_back_stays_back_once_a_later_round_has_come_in(releasing:
     assert releasing.book.open() is None
 
 
+def test_what_was_kept_back_is_an_operators_once_the_service_is_told_to_leave_it_to_one(releasing: Releasing) -> None:
+    releasing.freeze()
+    releasing.note("direct")
+    releasing.freeze(False)
+    for mode in ("manual", "direct"):
+        releasing.tick(mode)  # type: ignore[arg-type]
+    assert releasing.publishing.registry.states() == {0: "stable", 1: "candidate"}
+
+
 def test_pointer_that_moved_meanwhile_is_respected(publishing: Publishing) -> None:
     other = publishing.registry.reserve()
     place(publishing.registry.directory(other), other, 1, build)
