@@ -89,10 +89,9 @@ class Line:
     """A connection of its own, which no command of others delays; made when it is first needed, and after trouble."""
 
     def __init__(self, url: str) -> None:
-        # One that the server has closed is made anew, but not tried again while somebody waits.
+        # A lost connection is made anew once, not tried again while somebody waits.
         never = Retry(NoBackoff(), 0)
         pool: Any = Redis.from_url(url, decode_responses=True, socket_timeout=None, retry=never).connection_pool
-        self._pool = pool
         self._connection: AbstractConnection = pool.make_connection()
 
     async def ask(self, commands: Sequence[Command]) -> list[object]:
@@ -101,7 +100,8 @@ class Line:
         connection = self._connection
         try:
             async with asyncio.timeout(REPLIES_WITHIN_S):
-                await self._pool.ensure_connection(connection)
+                if connection.is_connected and await connection.can_read():  # the server has closed it
+                    await connection.disconnect(nowait=True)
                 await connection.send_packed_command(map(pack_command, commands), check_health=False)
                 return [await self._reply() for _ in commands]
         except BaseException:  # what is still to come must not be taken for replies to the next
