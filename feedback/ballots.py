@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from feedback.bradley_terry import Vote
-from feedback.judgements import Comparison, Feedback, Ranking
+from feedback.judgements import Comparison, Feedback, Ranking, offer_behind
 from feedback.leaderboard import leaderboard
 from feedback.raters import Raters
 from feedback.registry import PolicyRegistry, UnknownPolicy
@@ -17,8 +17,6 @@ from feedback.store import Ledger
 
 SPLITS: dict[Whose, tuple[str, ...]] = {"all": ("train", "eval"), "evaluation": ("eval",), "training": ("train",)}
 
-#: The ids of what was laid side by side begin so.
-OFFERED = "cmp_"
 CHUNK = 1000
 #: Differences of length are kept to an eighth of an e-fold, and beyond e^3 they are all the same.
 GRAIN, WIDEST = 8, 3 * 8
@@ -82,20 +80,14 @@ def _first_words(ledger: Ledger) -> list[Feedback]:
     first: dict[tuple[str, str], Feedback] = {}
     for _, said in ledger.said("0"):
         if isinstance(said, Feedback):
-            offer = _offer_of(said.judgement) if isinstance(said.judgement, Comparison | Ranking) else None
+            offer = offer_behind(said.judgement)
             first.setdefault((said.rater, offer) if offer and not said.is_check else ("", said.slot), said)
     gone = ledger.gone(item.id for item in first.values())
     return [item for item in first.values() if item.id not in gone]
 
 
 def _laid_blind(judgement: Comparison | Ranking) -> bool:
-    return judgement.comparison_id is not None or _offer_of(judgement) is not None
-
-
-def _offer_of(judgement: Comparison | Ranking) -> str | None:
-    """What was laid side by side of which a judgement sets answers, and no others, against each other."""
-    behind = {target.partition(":")[0] for target in judgement.targets}
-    return behind.pop() if len(behind) == 1 and next(iter(behind)).startswith(OFFERED) else None
+    return judgement.comparison_id is not None or offer_behind(judgement) is not None
 
 
 def votes_of(item: Feedback, known: Mapping[str, Answer]) -> list[Vote]:
@@ -125,7 +117,7 @@ def _as_shown(item: Feedback, judgement: Comparison | Ranking) -> tuple[Sequence
     told = item.circumstances.presented_order
     if not judgement.comparison_id and {*told} == {*judgement.targets}:
         return told, 1.0
-    if isinstance(judgement, Ranking) and not judgement.comparison_id and _offer_of(judgement):
+    if isinstance(judgement, Ranking) and not judgement.comparison_id and offer_behind(judgement):
         return sorted(judgement.targets, key=_place), 1.0
     return judgement.targets, float(isinstance(judgement, Comparison) or judgement.comparison_id is not None)
 

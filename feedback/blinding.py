@@ -3,11 +3,8 @@
 from collections.abc import Sequence
 
 from feedback.archive import Archive
-from feedback.judgements import Feedback, compares
+from feedback.judgements import COMPARED, Feedback, offer_behind
 from feedback.store import Ledger
-
-#: The ids of what was laid side by side begin so.
-COMPARED = "cmp_"
 
 
 def blind(ledger: Ledger, items: Sequence[Feedback]) -> set[str]:
@@ -20,13 +17,9 @@ def blind(ledger: Ledger, items: Sequence[Feedback]) -> set[str]:
         offer
         for each in items
         for offer in behind[each.id]
-        if offer.startswith(COMPARED) and not (len(behind[each.id]) == 1 and _sets_against(each))
+        if offer.startswith(COMPARED) and offer != offer_behind(each.judgement)
     }
     archive = Archive(ledger)
     found = (archive.response(offer) for offer in sorted(asked))
     unseen = archive.blind([response for response in found if response is not None])
     return {id for id, offers in behind.items() if offers & unseen}
-
-
-def _sets_against(said: Feedback) -> bool:
-    return compares(said.judgement, said.judgement.targets)

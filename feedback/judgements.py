@@ -9,6 +9,8 @@ from pydantic import Field, StrictBool, StrictFloat, StringConstraints, model_va
 from feedback.records import CHECKS, Id, Lane, Record, digest
 
 MAX_CANDIDATES = 16
+#: The ids of what was laid side by side begin so.
+COMPARED = "cmp_"
 MAX_TEXT = 32_768
 
 Reasons = Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=64)], ...], Field(max_length=16)]
@@ -173,6 +175,14 @@ def teaches(judgement: Judgement) -> bool:
 def compares(judgement: Judgement, ids: Collection[str]) -> TypeGuard[Comparison | Ranking]:
     """Whether a judgement sets some of these answers, and no others, against each other."""
     return isinstance(judgement, Comparison | Ranking) and {*judgement.targets} <= {*ids}
+
+
+def offer_behind(judgement: Judgement) -> str | None:
+    """What was laid side by side of which a judgement sets answers, and no others, against each other."""
+    behind = {target.partition(":")[0] for target in judgement.targets}
+    if not isinstance(judgement, Comparison | Ranking) or len(behind) > 1:
+        return None
+    return next((id for id in behind if id.startswith(COMPARED)), None)
 
 
 class Circumstances(Record):

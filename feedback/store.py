@@ -227,8 +227,8 @@ class Ledger:
         return self._whole(replies)
 
     def _commands(self, script: Any, calls: Sequence[Call]) -> list[Command]:
-        fsynced = [("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS)] if self._wait_for_fsync else []
-        return [*(("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls), *fsynced]
+        wait = [("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS)] if self._wait_for_fsync else []
+        return [*(("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls), *wait]
 
     def _whole(self, replies: list[Any]) -> list[Any]:
         for reply in replies:

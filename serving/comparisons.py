@@ -10,8 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from feedback.blinding import COMPARED
-from feedback.judgements import Feedback, compares
+from feedback.judgements import COMPARED, Feedback, compares
 from feedback.records import Completion, Lane, Offer, Slot, new_id
 from feedback.release_votes import SECOND
 from feedback.releases import Release

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from feedback.blinding import COMPARED, blind
-from feedback.judgements import Comparison, Feedback, Judgement, Ranking
+from feedback.blinding import blind
+from feedback.judgements import Comparison, Feedback, Judgement, Ranking, offer_behind
 from feedback.keys import ApiKey
 from feedback.listing import Question, policies_of, questions_of
 from feedback.raters import Raters
@@ -142,8 +142,7 @@ def _offer(gateway: Gateway, id: str, raters: set[str]) -> Offer:
 
 async def _offer_behind(gateway: Gateway, judgement: Judgement, raters: set[str]) -> Offer | None:
     """The comparison whose answers, and no others, a judgement sets against each other without naming it."""
-    of = {target.partition(":")[0] for target in judgement.targets}
-    if not isinstance(judgement, Comparison | Ranking) or len(of) > 1 or not (id := of.pop()).startswith(COMPARED):
+    if (id := offer_behind(judgement)) is None:
         return None
     offer = await run_in_threadpool(gateway.archive.offer, id)
     return offer if offer is not None and offer.rater in raters else None
