@@ -1,8 +1,25 @@
-"""How PPO went from iteration to iteration: what a policy's manifest, and the record of its round, tell."""
+"""How PPO went from iteration to iteration: what a policy's manifest, the record of its round, and a report tell."""
+
+from collections.abc import Mapping, Sequence
 
 from feedback.records import Record
 
+LINES = "metrics.jsonl"  # in the directory of a run: every iteration, with all its figures
 POINTS = 100
+KEPT = {
+    "score": "objective/score",
+    "kl": "objective/kl",
+    "entropy": "objective/entropy",
+    "length": "completion/length",
+    "clip_fraction": "ppo/clipfrac",
+    "explained_variance": "ppo/explained_variance",
+    "approx_kl": "ppo/approxkl",
+    "value_clip_fraction": "ppo/value_clipfrac",
+    "finished": "completion/finished",
+    "repetition": "completion/repetition",
+    "importance_ratio": "importance/ratio",
+    "effective_share": "importance/ess",
+}  # by its name in `Curves`
 
 
 class Curves(Record):
@@ -24,6 +41,17 @@ class Curves(Record):
     repetition: tuple[float, ...] | None = None  # share of a completion's 4-grams that it has written before
     importance_ratio: tuple[float, ...] | None = None  # policy / whoever sampled, mean over tokens: 1 but for chance
     effective_share: tuple[float, ...] | None = None  # effective sample size of the importance weights / their number
+
+
+def curves(history: Sequence[Mapping[str, float]]) -> Curves:
+    """A run's iterations as what is kept of them. ValidationError where one lacks what every release has measured."""
+    kept = thinned(len(history))
+    figures = {
+        name: tuple(history[i][metric] for i in kept)
+        for name, metric in KEPT.items()
+        if all(metric in iteration for iteration in history)
+    }
+    return Curves(iterations=tuple(i + 1 for i in kept), **figures)
 
 
 def thinned(count: int, points: int = POINTS) -> list[int]:

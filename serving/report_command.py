@@ -1,5 +1,6 @@
-"""`ratchet report`: how well a version's reward model fits what people said, and how PPO went by it."""
+"""`ratchet report`: how well a version's reward model fits what people said, and how PPO went, in a round or alone."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from feedback.curves import Curves
+from feedback.curves import LINES, Curves, curves
 from feedback.fit import Change, Fit
 from feedback.registry import PolicyRegistry
 from feedback.rounds import RoundBook
@@ -28,16 +29,26 @@ def report(
     round_id: Annotated[
         int | None, typer.Option("--round", metavar="ID", help="Of this round instead, published or refused.")
     ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Of PPO alone instead, as far as it has come: `ppo train`'s --out, or a round's rounds/ID/ppo/TOKEN.",
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page with plots to this file.")] = None,
     png: Annotated[Path | None, typer.Option("--png", help="Write the plots alone to this file.")] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a version's reward model, beside the version before, and the course of PPO by it."""
+    """Show a version's reward model, beside the version before, and the course of PPO by it; or that of a run alone."""
+    if sum([version != LATEST, round_id is not None, run is not None]) > 1:
+        raise Failure("give a version, a round or a run, not several")
+    if run is not None:  # needs no installation
+        found = of_run(run)
+        return tell(found, {"run": str(run), **as_kept(found)}, html, as_json, png)
     settings, redis = installation(home)
     if round_id is not None:
-        if version != LATEST:
-            raise Failure("give a version or a round, not both")
         found = of_round(RoundBook(redis), round_id)
         return tell(found, {"round": round_id, **as_kept(found)}, html, as_json, png)
     registry = PolicyRegistry(redis, settings.policies_dir)
@@ -110,11 +121,40 @@ def read(name: str, metrics: Mapping[str, Any]) -> Report:
     return Report(name, fit, change, kept.get("no_change"), course)
 
 
+def of_run(directory: Path) -> Report:
+    """PPO as far as it has come in a directory of `ratchet ppo train`, or of a round's stage. Raises Failure."""
+    try:
+        history = whole_lines(directory / LINES)
+        if not history:
+            raise Failure(f"{directory} has no iteration yet: its {LINES} is empty")
+        done = f"{len(history)} of {planned}" if (planned := iterations_planned(directory)) else f"{len(history)}"
+        return Report(f"{directory}, iterations: {done}", fit=None, curves=curves(history))
+    except (FileNotFoundError, NotADirectoryError):
+        where = "`ratchet ppo train` leaves it in --out, and a round in rounds/ID/ppo/TOKEN, once PPO begins"
+        raise Failure(f"there is no {directory / LINES}: {where}") from None
+    except OSError as error:
+        raise Failure(f"{error.filename} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise Failure(f"{directory} has no report: it is damaged, or another release of Ratchet trained it") from error
+
+
+def whole_lines(path: Path) -> list[dict[str, float]]:
+    """What follows the last line break is one that is being written, or that a killed run never finished."""
+    whole, _, _ = path.read_text().rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def iterations_planned(directory: Path) -> int | None:
+    """None in a round, whose directories of stages do not tell."""
+    plan = directory / "run.json"
+    return int(json.loads(plan.read_text())["config"]["ppo"]["iterations"]) if plan.exists() else None
+
+
 def as_kept(found: Report) -> dict[str, object]:
     """As in the manifest."""
     change = None if found.change is None else found.change.model_dump(mode="json")
     curves = None if found.curves is None else found.curves.model_dump(mode="json")
-    fit = found.fit.model_dump(mode="json")
+    fit = None if found.fit is None else found.fit.model_dump(mode="json")
     return {"held_out": fit, "change": change, "no_change": found.no_change, "curves": curves}
 
 
@@ -127,17 +167,22 @@ def write(path: Path, content: bytes) -> None:
 
 
 def show(found: Report, screen: Console) -> None:
-    """Tables: the figures, how sure and how right, by length, by rater, and PPO by iteration."""
-    fit = found.fit
+    """Tables: the reward model's, where one is told of, and PPO by iteration."""
     screen.print(Text(found.title))
-    screen.print(table(HEADINGS, found.rows))
+    if found.fit is not None:
+        screen.print(table(HEADINGS, found.rows))
+        show_fit(found.fit, screen)
+    if found.curves is not None:
+        screen.print(table(CURVE_HEADINGS, curve_rows(found.curves)))
+
+
+def show_fit(fit: Fit, screen: Console) -> None:
+    """How sure and how right, by length, and by rater."""
     screen.print(table(BIN_HEADINGS, bin_rows(fit.bins)))
     screen.print(table(LENGTH_HEADINGS, slice_rows(fit.lengths)))
     screen.print(table(RATER_HEADINGS, slice_rows(fit.raters[:RATERS_SHOWN])))
     if len(fit.raters) > RATERS_SHOWN:
         screen.print(Text(f"and {len(fit.raters) - RATERS_SHOWN} more raters: --html or --json shows all"))
-    if found.curves is not None:
-        screen.print(table(CURVE_HEADINGS, curve_rows(found.curves)))
 
 
 def table(headings: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -1,4 +1,4 @@
-"""A reward model's figures as rows of a table, for the terminal and for the page."""
+"""What a report has, and a reward model's figures as rows of a table, for the terminal and for the page."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -15,10 +15,10 @@ RATER_HEADINGS = ("rater", "pairs", "accuracy")
 
 
 class Report(NamedTuple):
-    """What there is to tell of one reward model, and of the PPO that went by it."""
+    """What there is to tell of one reward model, and of the PPO that went by it; or of PPO alone."""
 
     name: str  # of its policy version, its round, or its directory
-    fit: Fit
+    fit: Fit | None  # None where only PPO is told of
     change: Change | None = None
     no_change: str | None = None  # why there is none, where one might be
     curves: Curves | None = None  # None where nothing went by it yet
@@ -27,6 +27,8 @@ class Report(NamedTuple):
     @property
     def title(self) -> str:
         fit = self.fit
+        if fit is None:
+            return f"PPO of {self.name}"
         few = f"; of fewer than {MIN_PROMPTS} no interval can be trusted" if fit.prompts < MIN_PROMPTS else ""
         return (
             f"reward model of {self.name}: {_count(fit.pairs, 'pair')} and {_count(fit.ties, 'tie')} in "
@@ -36,7 +38,7 @@ class Report(NamedTuple):
     @property
     def rows(self) -> list[Row]:
         """The figures in order, each with its interval and what to hold it against."""
-        own = [*_own(self.fit), *(rating_rows(self.ratings) if self.ratings else [])]
+        own = [*(_own(self.fit) if self.fit else []), *(rating_rows(self.ratings) if self.ratings else [])]
         if self.change is not None:
             return [*own, *_beside(self.change)]
         return [*own, *([("beside the last", "-", "", self.no_change)] if self.no_change else [])]

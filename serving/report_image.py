@@ -20,8 +20,8 @@ ANCHORS = {"start": "ls", "middle": "ms", "end": "rs"}  # of a text that is plac
 
 
 def png(report: Report) -> bytes:
-    """The whole file: reliability above, and PPO's curves below where there are any."""
-    rows = [[plot(reliability_plot(report.fit.bins))]]
+    """The whole file: reliability above, and PPO's curves below, each where the report has it."""
+    rows = [] if report.fit is None else [[plot(reliability_plot(report.fit.bins))]]
     curves = [] if report.curves is None else [plot(each) for each in curve_plots(report.curves)]
     rows += [curves[i : i + COLUMNS] for i in range(0, len(curves), COLUMNS)]
     heading = _written(report.title)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from feedback.fit import Bin
+from feedback.fit import Bin, Fit
 from serving.report_curves import CURVE_HEADINGS, curve_plots, curve_rows
 from serving.report_figures import BIN_HEADINGS, HEADINGS, LENGTH_HEADINGS, RATER_HEADINGS, Report, bin_rows, slice_rows
 
@@ -20,9 +20,21 @@ SIDE, MARGIN = 300, 44
 
 def page(report: Report) -> str:
     """The whole file. Everything that comes from the manifest is escaped."""
-    fit = report.fit
-    sections = [
-        _table(HEADINGS, report.rows),
+    sections = [] if report.fit is None else [_table(HEADINGS, report.rows), *_fit_sections(report.fit)]
+    if report.curves is not None:
+        plots = '<div class="curves">\n' + "\n".join(curve_plots(report.curves)) + "\n</div>"
+        sections += ["<h2>PPO</h2>", plots, _table(CURVE_HEADINGS, curve_rows(report.curves))]
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        f"<title>{escape(report.name)}</title>\n<style>{STYLE}</style>\n<h1>{escape(_capital(report.title))}</h1>\n"
+        + "\n".join(sections)
+        + "\n</html>\n"
+    )
+
+
+def _fit_sections(fit: Fit) -> list[str]:
+    return [
         f"<p>Intervals: {fit.confidence:.0%}, from a bootstrap that draws whole prompts.</p>",
         "<h2>Reliability</h2>",
         "<p>Of pairs of like confidence: how sure the scores are, and how often they are right. On the line is "
@@ -34,16 +46,6 @@ def page(report: Report) -> str:
         "<h2>By rater</h2>",
         _table(RATER_HEADINGS, slice_rows(fit.raters)),
     ]
-    if report.curves is not None:
-        plots = '<div class="curves">\n' + "\n".join(curve_plots(report.curves)) + "\n</div>"
-        sections += ["<h2>PPO</h2>", plots, _table(CURVE_HEADINGS, curve_rows(report.curves))]
-    return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(report.name)}</title>\n<style>{STYLE}</style>\n<h1>{escape(_capital(report.title))}</h1>\n"
-        + "\n".join(sections)
-        + "\n</html>\n"
-    )
 
 
 def reliability_plot(bins: Sequence[Bin]) -> str:

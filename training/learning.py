@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from feedback.curves import curves
 from feedback.fit import MIN_PROMPTS, Change
 from feedback.records import Record
 from training.candidate import HeldOut
@@ -33,7 +34,6 @@ from training.samplers import chosen_sampler
 from training.scoring import Scorer
 from training.sft import train_sft, with_replay
 from training.stages import Job, Stage, StageFailed
-from training.telemetry import curves
 from training.version import POLICY, REWARD, publish, stop_tokens
 from training.vllm_needed import vllm_missing
 

@@ -13,10 +13,11 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
+from feedback.curves import LINES
 from feedback.manifest import fsync_directory
 from training.workspace import write_durably
 
-LINES, EVENTS = "metrics.jsonl", "tensorboard"
+EVENTS = "tensorboard"
 
 
 class MetricsLog:

@@ -3,30 +3,15 @@
 Letters: B batch, C completion tokens. A mask is boolean and True marks a real completion token.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from feedback.curves import Curves, thinned
 from training.losses import MAX_LOG_RATIO, kl_estimate
 from training.rollout import Rollout
 
 NGRAM = 4
-KEPT = {
-    "score": "objective/score",
-    "kl": "objective/kl",
-    "entropy": "objective/entropy",
-    "length": "completion/length",
-    "clip_fraction": "ppo/clipfrac",
-    "explained_variance": "ppo/explained_variance",
-    "approx_kl": "ppo/approxkl",
-    "value_clip_fraction": "ppo/value_clipfrac",
-    "finished": "completion/finished",
-    "repetition": "completion/repetition",
-    "importance_ratio": "importance/ratio",
-    "effective_share": "importance/ess",
-}  # by its name in `Curves`
 
 
 def repetition(completion: Sequence[int], n: int = NGRAM) -> float:
@@ -83,13 +68,6 @@ def importance_metrics(log_ratios: Tensor, weights: Tensor, cap: float) -> dict[
         "importance/capped": float((weights >= cap).float().mean()),
         "importance/ess": float(mean.square() / square) if square > 0 else 0.0,
     }
-
-
-def curves(history: Sequence[Mapping[str, float]]) -> Curves:
-    """A run's iterations as what a manifest keeps of them."""
-    kept = thinned(len(history))
-    figures = {name: tuple(history[i][metric] for i in kept) for name, metric in KEPT.items()}
-    return Curves(iterations=tuple(i + 1 for i in kept), **figures)
 
 
 def _summed(x: Tensor, mask: Tensor) -> Tensor:

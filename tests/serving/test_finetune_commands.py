@@ -77,6 +77,9 @@ def test_from_files_to_a_policy_interrupted_once(ratchet: Ratchet, env: dict[str
     assert "stopped after step" in told and "the same command goes on from the last checkpoint" in told
     reached = max(int(path.name.removeprefix("step-")) for path in checkpoints.glob("step-*"))
     assert 0 < reached < PPO["iterations"]
+    stopped = CliRunner().invoke(app, ["report", "--run", str(out), "--json"])
+    assert stopped.exit_code == 0, stopped.output
+    assert reached <= len(json.loads(stopped.stdout)["curves"]["score"]) <= PPO["iterations"]
 
     other = ratchet(*ppo, "--seed", 1)
     assert (other.returncode, other.stdout) == (2, "")
@@ -90,6 +93,8 @@ def test_from_files_to_a_policy_interrupted_once(ratchet: Ratchet, env: dict[str
     assert f"ppo {reached}/60" in last.stderr
     assert last.stdout.startswith(f"{out}: 60 iterations on 12 prompts, score ")
     assert {"policy", "merged", "report.json"} <= {path.name for path in out.iterdir()}
+    told = CliRunner().invoke(app, ["report", "--run", str(out)])
+    assert told.stdout.startswith(f"PPO of {out}, iterations: 60 of 60\n"), told.output
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from feedback.curves import Curves
+from feedback.curves import KEPT, LINES, Curves
 from feedback.fit import Bin, Change, Fit, RatingFit, Slice
 from feedback.manifest import Manifest, write_manifest
 from feedback.registry import PolicyRegistry
@@ -260,10 +260,75 @@ def test_a_refused_rounds_report(publish: Publish, valkey_url: str) -> None:
     for arguments, complaint in (
         (["--round", "2"], "round 2 has no reward model: it is refused in its stage collect"),
         (["--round", "3"], "there is no round 3"),
-        (["1", "--round", "1"], "give a version or a round, not both"),
+        (["1", "--round", "1"], "give a version, a round or a run, not several"),
     ):
         result = ratchet("report", *arguments)
         assert (result.exit_code, result.stderr) == (1, f"ratchet: {complaint}\n")
+
+
+def run_of(tmp_path: Path, lines: list[str], tail: str = "", planned: int | None = None) -> Path:
+    """A directory of PPO; `tail` is a line that is being written."""
+    directory = tmp_path / "ppo1"
+    directory.mkdir()
+    (directory / LINES).write_text("".join(f"{line}\n" for line in lines) + tail)
+    if planned is not None:
+        (directory / "run.json").write_text(json.dumps({"stage": "ppo", "config": {"ppo": {"iterations": planned}}}))
+    return directory
+
+
+def iteration(number: int, *without: str) -> str:
+    """As training/metrics_log.py leaves it: the score is 1, 2, ...; all else is 0.5."""
+    figures = dict.fromkeys(set(KEPT.values()) - set(without), 0.5) | {"seconds/update": 2.0}
+    return json.dumps({"iteration": number, **figures, "objective/score": float(number)})
+
+
+def test_a_run_of_ppo_is_told_as_far_as_it_has_come(tmp_path: Path) -> None:
+    """Without an installation. Half a line is no iteration yet."""
+    run = run_of(tmp_path, [iteration(1), iteration(2)], iteration(3)[:-9], planned=20)
+    html, png = tmp_path / "run.html", tmp_path / "run.png"
+    result = ratchet("report", "--run", str(run))
+    assert result.exit_code == 0, result.output
+    title, *told = cells(result.stdout)
+    assert title == f"PPO of {run}, iterations: 2 of 20"
+    assert "2 2.000 0.500 0.500 0.500 0.500 0.500" in told
+    assert not any(line.startswith(("figure", "predicted", "rater", "3 ")) for line in told)
+    found = json.loads(ratchet("report", "--run", str(run), "--json").stdout)
+    assert (found["run"], found["held_out"], found["curves"]["score"]) == (str(run), None, [1.0, 2.0])
+    assert ratchet("report", "--run", str(run), "--html", str(html), "--png", str(png)).exit_code == 0
+    tags = Tags(html.read_text()).tags
+    assert [tag for tag, _ in tags if tag in ("h1", "h2", "table")] == ["h1", "h2", "table"]
+    assert sum(tag == "svg" for tag, _ in tags) == len(KEPT)
+    with Image.open(png) as image:
+        assert image.size[0] == 3 * 2 * 348 + 24
+
+
+def test_a_rounds_ppo_of_one_iteration_has_a_page_and_a_picture(tmp_path: Path) -> None:
+    """A round's directory does not tell how many there will be, and an older release measured less."""
+    run = run_of(tmp_path, [iteration(1, "importance/ess", "completion/finished")])
+    html, png = tmp_path / "run.html", tmp_path / "run.png"
+    assert ratchet("report", "--run", str(run), "--html", str(html), "--png", str(png)).exit_code == 0
+    assert png.stat().st_size > 0 and f"<h1>PPO of {run}, iterations: 1</h1>" in html.read_text()
+    found = json.loads(ratchet("report", "--run", str(run), "--json").stdout)["curves"]
+    assert (found["repetition"], found["finished"], found["effective_share"]) == ([0.5], None, None)
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ([], "{run} has no iteration yet: its metrics.jsonl is empty"),
+        (["{}"], "{run} has no report: it is damaged, or another release of Ratchet trained it"),
+        (["1", "2"], "{run} has no report: it is damaged, or another release of Ratchet trained it"),
+        ([iteration(1), '{"iter', iteration(3)], "{run} has no report: it is damaged, or another release of"),
+        (None, "there is no {run}/metrics.jsonl: `ratchet ppo train` leaves it in --out, and a round in "),
+    ],
+)
+def test_a_run_without_a_report_is_one_line(lines: list[str] | None, complaint: str, tmp_path: Path) -> None:
+    run = tmp_path / "none" if lines is None else run_of(tmp_path, lines)
+    result = ratchet("report", "--run", str(run))
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith(f"ratchet: {complaint.format(run=run)}")
+    both = ratchet("report", "3", "--run", str(run))
+    assert both.stderr == "ratchet: give a version, a round or a run, not several\n"
 
 
 def test_a_curve_goes_through_its_points() -> None:

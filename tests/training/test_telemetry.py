@@ -11,19 +11,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tensorboardX.proto.event_pb2 import Event
 
-from feedback.curves import thinned
+from feedback.curves import LINES, curves, thinned
 from training.collapse import Collapsed, collapse
 from training.config import PPOConfig
 from training.data import Sample, collate
 from training.losses import importance_weights, value_clip_fraction
-from training.metrics_log import EVENTS, LINES, MetricsLog
+from training.metrics_log import EVENTS, MetricsLog
 from training.models import Trunk
 from training.phases import PhaseClock
 from training.ppo import train_ppo
 from training.rollout import Rollout
-from training.telemetry import curves, explained_variance, importance_metrics, repetition, rollout_metrics
+from training.telemetry import explained_variance, importance_metrics, repetition, rollout_metrics
 from training.vocabulary import side_by_side
 
 EOS = frozenset({2})
@@ -237,6 +238,13 @@ def test_curves_of_a_long_run_are_thinned() -> None:
     assert (found.iterations[0], found.iterations[-1]) == (1, 400)
     assert found.kl == tuple(i - 1 for i in found.iterations)
     assert (found.approx_kl, found.effective_share) == ((0.01,) * 100, (0.9,) * 100)
+
+
+def test_curves_lack_what_an_older_release_did_not_measure() -> None:
+    old = {name: value for name, value in point().items() if not name.startswith("importance/")}
+    assert (curves([old]).importance_ratio, curves([old]).repetition) == (None, (0.1,))
+    with pytest.raises(ValidationError, match="score"):
+        curves([{name: value for name, value in old.items() if name != "objective/score"}])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer
 
 from feedback.archive import Archive
-from feedback.curves import Curves
+from feedback.curves import LINES, Curves
 from feedback.erasure import Eraser
 from feedback.fit import Change, Fit
 from feedback.fixed_answers import read_answers
@@ -28,7 +28,6 @@ from training.collect import TrainingData, collect
 from training.config import RewardConfig, RoundConfig
 from training.data import RankedSamples, Sample
 from training.fixed_answers import PROMPTS
-from training.metrics_log import LINES
 from training.models import Trunk
 from training.progress import Progress
 from training.reward import RewardReport, train_reward_model
