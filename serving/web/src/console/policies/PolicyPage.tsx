@@ -1,15 +1,16 @@
-import { policies, type Curves, type PolicyFacts, type PolicyList } from "../../api/policies";
+import { policies, type Curves as Kept, type PolicyFacts, type PolicyList } from "../../api/policies";
 import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import { Badge } from "../parts/Badge";
 import { Figure, Figures } from "../parts/Figure";
 import { Loaded } from "../parts/Loaded";
-import { Plot } from "../parts/Plot";
 import { Table } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
 import { percent, ranged } from "../parts/words";
+import { Curves, type Curve } from "../rounds/Curves";
 import { GateChecks } from "../rounds/GateChecks";
+import { PPO_FURTHER, PPO_MAIN, type PpoFigure } from "../rounds/ppo";
 import { Compare } from "./Compare";
 import { Lineage } from "./Lineage";
 import { PolicyOrders } from "./PolicyOrders";
@@ -127,31 +128,17 @@ function Trained({ judgements, fit }: Trains) {
   );
 }
 
-const CURVES: [keyof Curves, string, string][] = [
-  ["score", "Score", "mean score of the reward model"],
-  ["kl", "KL from the reference policy", "nats per completion"],
-  ["length", "Length", "tokens per completion"],
-  ["entropy", "Entropy", "nats per token"],
-  ["clip_fraction", "Clip fraction", "share of tokens"],
-  ["explained_variance", "Explained variance", "of the returns by the values"],
-];
+const Training = ({ curves }: { curves: Kept }) => (
+  <Curves main={PPO_MAIN.map((each) => drawn(each, curves))} further={PPO_FURTHER.map((each) => drawn(each, curves))} />
+);
 
-function Training({ curves }: { curves: Curves }) {
-  return (
-    <div className="c-columns">
-      {CURVES.map(([name, title, unit]) => (
-        <Plot
-          key={name}
-          title={title}
-          height={160}
-          series={[{ name: title, points: curves.iterations.map((x, at) => ({ x, y: curves[name][at]! })) }]}
-          x={{ name: "iteration", kind: "whole" }}
-          y={{ name: unit }}
-        />
-      ))}
-    </div>
-  );
-}
+const drawn = ({ name, title, unit, meaning }: PpoFigure, { iterations, [name]: values }: Kept): Curve => ({
+  title,
+  unit,
+  ...(meaning && { meaning }),
+  along: "iteration",
+  points: values ? iterations.map((x, at) => ({ x, y: values[at]! })) : [],
+});
 
 function Config({ config }: { config: Record<string, unknown> }) {
   const rows = flat(config);

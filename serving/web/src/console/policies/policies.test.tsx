@@ -1,8 +1,9 @@
 import { fireEvent, render, screen, waitFor, within } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Session } from "../../api/client";
-import type { Policy, PolicyDiff, PolicyFacts, PolicyList } from "../../api/policies";
+import type { Curves, Policy, PolicyDiff, PolicyFacts, PolicyList } from "../../api/policies";
 import { failure, gateway, json, type Asked, type Route } from "../../rating/gateway_double";
+import { PPO_MAIN } from "../rounds/ppo";
 import { Policies } from "../views/Policies";
 
 const ROOT: Session = {
@@ -115,6 +116,25 @@ test("a version shows its lineage both ways, the gate's checks and what it learn
   expect(screen.queryByText("Ratings")).toBeNull();
   expect(screen.getByText("68% to 72%, on 80 pairs it never saw")).toBeTruthy();
   expect(screen.getByText("ppo.kl_coef").closest("tr")!.textContent).toBe("ppo.kl_coef0.05");
+});
+
+const KEPT = { iterations: [1, 2], ...Object.fromEntries(PPO_MAIN.map(({ name }) => [name, [0.25, 0.5]])) } as Curves;
+const drawn = () => screen.getAllByRole("figure").map((figure) => figure.querySelector("strong")!.textContent);
+
+test("of its training six curves are seen at once, and what was kept later unfolds", async () => {
+  shown("2", { "GET /v1/policies/policy-v2": () => json({ ...FACTS, curves: { ...KEPT, finished: [1, 0.75], approx_kl: null } }) });
+  const fold = (await screen.findByText("One more figure of PPO")).closest("details")!;
+  expect(drawn()).toEqual(PPO_MAIN.map(({ title }) => title));
+  fold.open = true;
+  fireEvent(fold, new Event("toggle"));
+  expect(drawn().slice(6)).toEqual(["Ended by itself"]);
+});
+
+test("a version of before those were kept has six curves, and nothing to unfold", async () => {
+  shown("2", { "GET /v1/policies/policy-v2": () => json({ ...FACTS, curves: KEPT }) });
+  await screen.findByText("Score in numbers");
+  expect(drawn()).toHaveLength(6);
+  expect(screen.queryByText(/of PPO$/)).toBeNull();
 });
 
 test("to promote says whose place it takes, and names whoever is believed to serve", async () => {
