@@ -4,7 +4,6 @@ import { consolePath } from "../../app/route";
 import { Badge } from "../parts/Badge";
 import { Figure, Figures } from "../parts/Figure";
 import { Loaded } from "../parts/Loaded";
-import { Table } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
 import { percent, ranged } from "../parts/words";
@@ -14,8 +13,9 @@ import { PPO_FURTHER, PPO_MAIN, type PpoFigure } from "../rounds/ppo";
 import { Compare } from "./Compare";
 import { Lineage } from "./Lineage";
 import { PolicyOrders } from "./PolicyOrders";
+import { Settings } from "./Settings";
 import { usePolicies } from "./usePolicies";
-import { flat, marksOf, toneOf, told } from "./words";
+import { marksOf, toneOf } from "./words";
 
 const EVERY_MS = 30_000;
 
@@ -60,7 +60,7 @@ function Whole({ policy, list, onDone }: { policy: PolicyFacts; list: PolicyList
       {others.length > 1 && (
         <Compare versions={others} at={[policy.parent ?? others.find((each) => each !== version)!, version]} />
       )}
-      <Config config={config} />
+      <Settings name="Configuration it was trained with" tree={config} />
     </>
   );
 }
@@ -74,6 +74,11 @@ function Heading({ policy, list }: { policy: PolicyFacts; list: PolicyList }) {
           <Badge key={mark}>{mark}</Badge>
         ))}
       </h2>
+      {policy.state === "canary" && (
+        <p>
+          <Link to={consolePath("releases", "current")}>Its release</Link> is open.
+        </p>
+      )}
       <p className="muted small">
         {policy.kind === "base" ? "The base model" : "Trained"}
         {policy.created !== undefined && (
@@ -139,22 +144,3 @@ const drawn = ({ name, title, unit, meaning }: PpoFigure, { iterations, [name]: 
   along: "iteration",
   points: values ? iterations.map((x, at) => ({ x, y: values[at]! })) : [],
 });
-
-function Config({ config }: { config: Record<string, unknown> }) {
-  const rows = flat(config);
-  return (
-    <details className="c-stack">
-      <summary>Configuration it was trained with</summary>
-      <Table
-        label="Configuration"
-        columns={[
-          { name: "Name", cell: ([name]) => <code>{name}</code> },
-          { name: "Value", cell: ([, value]) => told(value) },
-        ]}
-        rows={rows}
-        id={([name]) => name}
-        empty="None is known."
-      />
-    </details>
-  );
-}

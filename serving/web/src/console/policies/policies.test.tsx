@@ -1,4 +1,4 @@
-import { fireEvent, render, screen, waitFor, within } from "@testing-library/react";
+import { cleanup, fireEvent, render, screen, waitFor, within } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Session } from "../../api/client";
 import type { Curves, Policy, PolicyDiff, PolicyFacts, PolicyList } from "../../api/policies";
@@ -146,6 +146,20 @@ test("to promote says whose place it takes, and names whoever is believed to ser
   await screen.findByText(/Somebody else was quicker.*it is policy-v0/);
   const body = { reason: "looks good", expected: "policy-v1" };
   expect(posted(asked)).toEqual([["/v1/policies/policy-v2/promote", body]]);
+});
+
+test("what a release lets in leads to it, and whoever serves it or goes back is told that the release ends", async () => {
+  const data = LIST.data.map((policy) => (policy.version === 2 ? { ...policy, state: "canary" } : policy));
+  const canary = { "GET /v1/policies": () => json({ ...LIST, data }) };
+  shown("2", { ...canary, "GET /v1/policies/policy-v2": () => json({ ...FACTS, state: "canary" }) });
+  expect((await screen.findByText("Its release")).getAttribute("href")).toBe("/console/releases/current");
+  fireEvent.click(screen.getByText("Promote"));
+  expect(screen.getByText("The open release of policy-v2 ends, with nothing decided.")).toBeTruthy();
+  cleanup();
+  shown("1", canary);
+  fireEvent.click(await screen.findByText("Roll back"));
+  expect(screen.getByText("The open release of policy-v2 ends, with nothing decided.")).toBeTruthy();
+  expect(screen.queryByText("Its release")).toBeNull();
 });
 
 test("what serves can be rolled back, to a version that is named", async () => {

@@ -7,6 +7,7 @@ import { Loaded } from "../parts/Loaded";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
 import { PolicyLink } from "../policies/PolicyLink";
+import { Settings } from "../policies/Settings";
 import { Awaited } from "./Awaited";
 import { Evidence, Progress } from "./Evidence";
 import { Guardrails } from "./Guardrails";
@@ -54,6 +55,7 @@ function Whole({ release, frozen, onDone }: WholeProps) {
       <section>
         <h2>Steps</h2>
         <Steps release={release} />
+        <Settings name="The plan that it began with" tree={rulesOf(release)} />
       </section>
       <Evidence release={release} />
       <section>
@@ -88,6 +90,11 @@ function Heading({ release }: { release: ReleaseInFull }) {
       </p>
     </header>
   );
+}
+
+/** Its plan without the steps, which are shown. */
+function rulesOf({ plan: { steps: _, ...rules } }: ReleaseInFull): Record<string, unknown> {
+  return rules;
 }
 
 /** What the votes say so far, and what is still needed. */

@@ -96,6 +96,14 @@ test("a release shows its steps, votes, evidence, guardrails and history", async
   await screen.findByText(/Win rate of the candidate, with its confidence band in numbers/);
 });
 
+test("the rules that it was begun with can be read", async () => {
+  one(CANARY);
+  const plan = within((await screen.findByText("The plan that it began with")).closest("details")!);
+  const row = (name: string) => plan.getByText(name).closest("tr")!.textContent;
+  expect([row("max_votes"), row("limits.alpha"), row("deadline")]).toEqual(["max_votes4,000", "limits.alpha0.01", "deadline–"]);
+  expect(plan.queryByText(/^steps/)).toBeNull();
+});
+
 test("an order says what it does, takes a reason, and is of what was seen", async () => {
   const asked = one(CANARY, { "POST /v1/releases/3/promote": () => json(CANARY) });
   fireEvent.click(await screen.findByText("Pass the step", { selector: ".c-row button" }));
