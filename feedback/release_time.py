@@ -1,7 +1,7 @@
 """A release's own time, which stands still while no engine holds the candidate, releases are frozen or it is paused."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -45,9 +45,7 @@ class Timekeeper:
                 pipe.hincrbyfloat(key, what, more)
             pipe.expire(key, COUNTED_S)
             pipe.hgetall(key)
-            counted = {name: float(seconds) for name, seconds in pipe.execute()[-1].items()}
-        unheld = counted.pop(UNHELD, 0.0)
-        return Passed(counted.get(str(release.step), 0.0), sum(counted.values()), unheld)
+            return _passed(release, pipe.execute()[-1])
 
     def goes_on(self, release: Release) -> None:
         """Its driver has just moved it: what passes from now on is of the step that is under way now."""
@@ -61,6 +59,18 @@ class Timekeeper:
         before, at = self._found, self._at
         self._found, self._at = found, self.clock()
         return self._at - at if before == found else 0.0
+
+
+def passed(redis: Redis, release: Release) -> Passed:
+    """As whoever drives it has counted it up to now."""
+    counted: Any = redis.hgetall(time_key(release.id))
+    return _passed(release, counted)
+
+
+def _passed(release: Release, counted: Mapping[str, str]) -> Passed:
+    seconds = {name: float(each) for name, each in counted.items()}
+    unheld = seconds.pop(UNHELD, 0.0)
+    return Passed(seconds.get(str(release.step), 0.0), sum(seconds.values()), unheld)
 
 
 def _what(release: Release, held: bool, frozen: bool) -> str | None:

@@ -82,6 +82,14 @@ class ShownSelfTest(BaseModel):
     })  # fmt: skip
 
 
+class Passed(BaseModel):
+    """Seconds of the release's own time, in the step under way and in all; and those in a row without an engine."""
+
+    in_step: float
+    in_all: float
+    unheld: float
+
+
 class ShownStep(BaseModel):
     says: str
     state: Literal["taken", "under way", "to come", "not taken"]
@@ -129,7 +137,8 @@ _RELEASE: Schema = {
     "steps": [
         {"says": "10% of conversations", "state": "taken"}, {"says": "wait for the votes", "state": "under way"},
     ],
-    "engine": {"version": 7, "state": "ready", "cause": None}, "self_test": None, "outcome": "undecided",
+    "engine": {"version": 7, "state": "ready", "cause": None}, "self_test": None,
+    "passed": {"in_step": 4210.5, "in_all": 6010.0, "unheld": 0.0}, "outcome": "undecided",
     "votes": {"won": 31, "lost": 19, "tied": 4, "not_counted": 2}, "win_rate": _FIGURE,
     "evidence": {"for": "candidate", "log_e": 0.4, "threshold": 3.7}, "still_needed": 120,
     "forecast": "about 120 more votes to a decision", "thumbs": None, "left_wins": _FIGURE, "guardrails": [],
@@ -158,6 +167,7 @@ class ShownRelease(BaseModel):
     by_votes: bool = Field(description="votes took a step, so it is promoted by itself only while they still say so")
     engine: dict[str, Any] | None = Field(description="of the candidate, while one is wanted: version, state, cause")
     self_test: ShownSelfTest | None = Field(description="while it is open, and once it has votes")
+    passed: Passed | None = Field(description="while it is open: against a step's `pause`, the `deadline`, `patience`")
     outcome: Literal["promote", "roll back", "inconclusive", "undecided"] | None
     votes: Votes | None
     win_rate: ShownFigure | None

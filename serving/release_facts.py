@@ -8,6 +8,7 @@ from redis import Redis
 from feedback.decisions import Decision
 from feedback.guardrails import Guardrail
 from feedback.release_judge import decision_of as newest_decision
+from feedback.release_time import Passed, passed
 from feedback.releases import Release, Transition, describe
 from feedback.self_test import THRESHOLD, SelfTest, self_test_of
 from feedback.statistics import Interval
@@ -28,7 +29,8 @@ def facts(redis: Redis, release: Release) -> dict[str, Any]:
     """Everything that is known now."""
     if not release.is_open:
         return card(release, decision_of(redis, release))
-    return card(release, decision_of(redis, release), engine_of(redis, release), self_test_of(Ledger(redis)))
+    tested, time = self_test_of(Ledger(redis)), passed(redis, release)
+    return card(release, decision_of(redis, release), engine_of(redis, release), tested, time)
 
 
 def engine_of(redis: Redis, release: Release) -> dict[str, Any] | None:
@@ -48,13 +50,13 @@ def engine_of(redis: Redis, release: Release) -> dict[str, Any] | None:
 
 def card(
     release: Release, decision: Decision | None = None, engine: dict[str, Any] | None = None,
-    tested: SelfTest | None = None,
+    tested: SelfTest | None = None, time: Passed | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What `decision` says lies flat beside the release's own fields; all null before there is one."""
     known = release.model_dump(mode="json", exclude={"decision", "since", "voters"})
     where = {"is": describe(release), "open": release.is_open, "paused": release.paused}
     test = self_test(tested) if tested is not None and tested.votes else None
-    beside = {"steps": steps(release), "engine": engine, "self_test": test}
+    beside = {"steps": steps(release), "engine": engine, "self_test": test, "passed": time and time._asdict()}
     return {"object": "release", **known, **where, **beside, **measured(decision)}
 
 

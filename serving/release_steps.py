@@ -30,8 +30,15 @@ def in_words(step: Step) -> str:
         case Pause(pause=None):
             return "wait for an operator"
         case Pause(pause=seconds) if seconds is not None:
-            return f"wait {_duration(seconds)}"
+            return f"wait {duration(seconds)}"
     return "wait for the votes"
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit that it is a whole number of."""
+    unit = _unit(seconds)
+    count = seconds / UNITS[unit]
+    return f"{count:g} {NAMES[unit]}{'' if count == 1 else 's'}"
 
 
 def _step(word: str) -> dict[str, object]:
@@ -52,12 +59,6 @@ def _word(step: Step) -> str:
             unit = _unit(seconds)
             return f"{_plain(seconds / UNITS[unit])}{unit}"
     return "analysis" if isinstance(step, Analysis) else "pause"
-
-
-def _duration(seconds: float) -> str:
-    unit = _unit(seconds)
-    count = seconds / UNITS[unit]
-    return f"{count:g} {NAMES[unit]}{'' if count == 1 else 's'}"
 
 
 def _unit(seconds: float) -> str:

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from feedback.releases import Release, Transition, describe
 from serving.listing import Listing
-from serving.release_steps import in_short
+from serving.release_steps import duration, in_short
+from serving.round_view import clock
 
 MARKS = {"taken": "done", "under way": "-> ", "to come": "", "not taken": ""}
 #: What the votes came to where they ended it, by how it ended.
@@ -60,6 +61,7 @@ def rows(card: dict[str, Any]) -> list[tuple[str, str]]:
         ("next", awaited(card)),
         ("begun", f"{_time(card['created'])} by {card['actor']}: {card['reason']}"),
         ("steps", "\n".join(steps)),
+        ("time", "\n".join(waited(card))),
         ("votes", votes_of(card)),
         ("win rate", _figure(card["win_rate"])),
         ("evidence", _evidence(card["evidence"])),
@@ -90,6 +92,21 @@ def awaited(card: dict[str, Any]) -> str:
             return f"{LAPSED}: it waits until they do again or its deadline; `ratchet release promote` lets it serve"
         return "all steps are taken: it is promoted by itself, but not while frozen, nor while the self-test alarms"
     return "all steps are taken: `ratchet release promote` lets it serve, `ratchet release abort` does not"
+
+
+def waited(card: dict[str, Any]) -> list[str]:
+    """How much has passed of the time that bounds it as it stands."""
+    passed, plan = card["passed"], card["plan"]
+    if passed is None:
+        return []
+    under_way = plan["steps"][card["step"] : card["step"] + 1]
+    confirmed = card["proposed"] and not (card["by_votes"] and card["mode"] == "automatic")
+    bounds = [
+        (passed["in_step"], under_way[0].get("pause") if under_way else None, "in this step"),
+        (passed["in_all"], None if confirmed else plan["deadline"], "until it ends undecided"),
+        (passed["unheld"], plan["patience"] if passed["unheld"] else None, "until it is aborted for want of an engine"),
+    ]
+    return [f"{clock(seconds)} of {duration(most)} {what}" for seconds, most, what in bounds if most is not None]
 
 
 def _said(card: dict[str, Any]) -> tuple[str, str]:

@@ -91,14 +91,14 @@ def figures(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 def _steps(progress: Mapping[str, Any]) -> list[str]:
     left = progress.get("eta_s") or 0.0  # after the last step nobody knows how long measuring takes
-    return [f"{progress['step']}/{progress['total']}", *([f"{_clock(left)} to go"] if left >= 1 else [])]
+    return [f"{progress['step']}/{progress['total']}", *([f"{clock(left)} to go"] if left >= 1 else [])]
 
 
 def _took(record: RoundRecord) -> str:
-    return _clock((record.finished or time.time()) - record.created)
+    return clock((record.finished or time.time()) - record.created)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 

@@ -17,6 +17,7 @@ from feedback.guardrails import Guardrail
 from feedback.registry import PolicyRegistry
 from feedback.release_plan import Plan
 from feedback.release_start import begin_release
+from feedback.release_time import Passed, time_key
 from feedback.releases import Release, ReleaseBook, ReleaseMoved, describe
 from feedback.self_test import KEY, SelfTest, self_test_of
 from feedback.settings import load_secrets
@@ -25,7 +26,7 @@ from feedback.store import Ledger, connect
 from serving.cli import app
 from serving.release_facts import card, facts
 from serving.release_orders import to_replace
-from serving.release_view import bar, rows
+from serving.release_view import bar, rows, waited
 from serving.release_view import history as history_table
 from tests.feedback.test_registry import publish
 
@@ -304,6 +305,7 @@ def test_the_screen_says_where_it_is_and_what_is_known(book: ReleaseBook) -> Non
     proven(book)
     book.redis.set("release:1:decision", DECISION.model_dump_json())
     book.redis.hset("engine:candidate", mapping=FAILED)
+    book.redis.hset(time_key(1), mapping={"0": "60.5", "1": "725.25", "unheld": "120"})
     opened = book.open()
     assert opened is not None
     told = dict(rows(facts(book.redis, opened)))
@@ -311,6 +313,7 @@ def test_the_screen_says_where_it_is_and_what_is_known(book: ReleaseBook) -> Non
     assert told == {
         "state": "canary, step 2 of 3, policy-v1 at 5%; manual",
         "steps": "done 5% of conversations\n->   wait 30 minutes\n     wait for the votes",
+        "time": "12:05 of 30 minutes in this step\n2:00 of 15 minutes until it is aborted for want of an engine",
         "votes": "19 won, 31 lost, 4 tied, of all raters; 2 beyond what one rater may say",
         "win rate": "38.0% (21.0% to 59.0%)",
         "evidence": "[#####---------------] 0.93 of 3.70 for stable",
@@ -330,6 +333,24 @@ def test_the_screen_says_where_it_is_and_what_is_known(book: ReleaseBook) -> Non
     book.redis.set("release:1:decision", DECISION.model_copy(update={"log_e_standing": -0.4}).model_dump_json())
     against = dict(rows(facts(book.redis, opened)))["evidence"]
     assert against.startswith("[--------------------] 0.00 of 3.70"), "what speaks against it is no evidence for it"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ["1:40:00 of 2 hours until it ends undecided"]),
+        ({"step": 3, "proposed": True}, []),  # an operator may take their time
+        (
+            {"step": 3, "proposed": True, "mode": "automatic", "by_votes": True},
+            ["1:40:00 of 2 hours until it ends undecided"],
+        ),
+    ],
+)
+def test_a_deadline_is_told_while_it_may_pass(book: ReleaseBook, changes: dict[str, Any], told: list[str]) -> None:
+    done(release("start", "1"))
+    plan = Plan(deadline=7200.0)
+    shown = card(proven(book, **{"plan": plan, "step": 1, **changes}), time=Passed(in_step=3000.0, in_all=6000.0))
+    assert waited(shown) == told
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from feedback.decisions import Decision
 from feedback.evidence import Balance
 from feedback.guardrails import Guardrail
+from feedback.release_time import time_key
 from feedback.releases import Release, ReleaseBook
 from feedback.self_test import KEY, SelfTest, self_test_of
 from feedback.statistics import Interval
@@ -314,6 +315,7 @@ async def test_what_is_known_is_shown(live: Any) -> None:
     redis = live.ledger.redis
     redis.set("release:1:decision", DECISION.model_dump_json())
     redis.hset("engine:candidate", mapping=FAILED)
+    redis.hset(time_key(1), mapping={"0": "1.5", "3": "4.5", "unheld": "2"})
     card = (await live.http.get("/v1/releases/1")).json()
     assert card["votes"] == {"won": 31, "lost": 19, "tied": 4, "not_counted": 2}
     assert card["win_rate"] == {"value": 0.62, "low": 0.41, "high": 0.79}
@@ -329,6 +331,8 @@ async def test_what_is_known_is_shown(live: Any) -> None:
          "units": {"candidate": 200, "stable": 1800}},
     ]  # fmt: skip
     assert card["engine"] == {"version": 1, "state": "failed", "cause": "out of memory"}
+    assert card["passed"] == {"in_step": 1.5, "in_all": 6.0, "unheld": 2.0}
+    assert (await order(live, "abort")).json()["passed"] is None
 
 
 async def test_the_evidence_is_told_after_each_vote(live: Any, book: ReleaseBook) -> None:

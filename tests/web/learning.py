@@ -49,6 +49,14 @@ def figures(iteration: int) -> dict[str, float]:
         "objective/kl": 5.0 * gone**0.8 + 0.1 * math.sin(7 * iteration),
         "objective/entropy": 2.9 - 0.5 * gone + 0.03 * math.sin(5 * iteration),
         "completion/length": 36 - 12 * gone + math.sin(4 * iteration),
+        "ppo/clipfrac": 0.1 * gone,
+        "ppo/explained_variance": 1 - 1 / iteration,
+        "ppo/approxkl": 0.02 * gone,
+        "ppo/value_clipfrac": 0.05 * gone,
+        "completion/finished": 1 - 0.1 * gone,
+        "completion/repetition": 0.02 * gone,
+        "importance/ratio": 1 + 0.002 * math.sin(3 * iteration),
+        "importance/ess": 1 - 0.1 * gone,
     }
 
 

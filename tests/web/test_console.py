@@ -54,6 +54,22 @@ async def test_the_curves_of_a_round_come_live_and_outlive_a_reload(console: Any
 
 
 @pytest.mark.parametrize("width", [1280, 390])
+async def test_the_further_figures_of_ppo_unfold_and_stay_so(console: Any, served: Live, width: int) -> None:
+    id, go_on = under_way(served.gateway.rounds, up_to=24)
+    await console.set_viewport_size({"width": width, "height": 844})
+    await console.goto(f"/console/rounds/{id}")
+    await expect(console.locator("figure")).to_have_count(4)
+    await console.get_by_text("8 more figures of PPO").click()
+    await expect(lines(console, "Effective share of the sample")).to_have_count(1)
+    before = await lines(console, "Effective share of the sample").get_attribute("d")
+    go_on(25)
+    await expect(lines(console, "Effective share of the sample")).not_to_have_attribute("d", before)
+    assert (await numbers(console, "Ended by itself"))[1] == "1 0.9983"
+    assert (await complaints(console), await too_wide(console)) == ([], [])
+    await shoot(console, "further-figures")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
 async def test_while_a_reward_model_learns_its_loss_is_drawn_and_nothing_empty(
     console: Any, served: Live, width: int
 ) -> None:  # fmt: skip

@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
+from feedback.release_plan import plan_of
+from feedback.release_time import time_key
 from feedback.releases import ReleaseBook
+from feedback.self_test import KEY, SelfTest, self_test_of
 from tests.serving.live import Live, Shelf
-from tests.web.releasing import released, stock, voted
+from tests.web.releasing import STEPS, released, stock, voted
 from tests.web.shots import shoot, too_wide
 from tests.web.test_accessibility import complaints
 
@@ -133,6 +136,38 @@ async def test_a_proposed_release_is_promoted(console: Any, served: Live, eventu
     await console.get_by_text("It is better.").first.wait_for()
     assert served.gateway.registry.stable() == 2
     await eventually(lambda: served.served == 2)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_a_proposal_whose_votes_lapsed_says_what_it_waits_for(console: Any, served: Live, width: int) -> None:
+    plan = plan_of({"steps": STEPS, "deadline": "2h"})
+    voted(served, released(served, step=4, proposed=True, by_votes=True, mode="automatic", plan=plan))
+    served.ledger.redis.hset(time_key(1), mapping={"1": "1800", "3": "4210"})
+    await served.http.post("/v1/releases/freeze", json={"frozen": True})
+    await console.set_viewport_size({"width": width, "height": 844})
+    for view in ("/console/releases", "/console/overview", "/console/releases/1"):
+        await console.goto(view)
+        await console.get_by_text("the votes that took one no longer say that it is better").wait_for()
+        await console.get_by_text("1:40:10 of 2 hours until it ends undecided.").wait_for()
+        assert (await complaints(console), await too_wide(console)) == ([], []), view
+    await console.get_by_text("Releases are frozen: it takes no step by itself.").wait_for()
+    await console.get_by_text("inconclusive at 4,000 decisive ones").wait_for()
+    await shoot(console, "lapsed")
+
+
+@pytest.mark.parametrize("view", ["/console/releases/1", "/console/overview"])
+async def test_whoever_found_the_fault_behind_an_alarm_resets_the_self_test(
+    console: Any, served: Live, view: str
+) -> None:  # fmt: skip
+    voted(served, released(served))
+    served.ledger.redis.set(KEY, SelfTest(votes=12, wins=12, log_e=5.0, alarm=True).model_dump_json())
+    await console.goto(view)
+    await console.get_by_text("until it is reset no vote decides anything").wait_for()
+    assert await complaints(console) == []
+    await shoot(console, "alarm")
+    await confirm(console, "Reset the self-test")
+    await console.get_by_text("until it is reset no vote decides anything").wait_for(state="detached")
+    assert not self_test_of(served.ledger).alarm
 
 
 async def test_a_release_is_started_by_keyboard(console: Any, served: Live) -> None:

@@ -167,6 +167,11 @@ export interface NewKey {
   limits?: Partial<Limits>;
 }
 
+export interface KeyChange {
+  expires?: number | null;
+  limits?: Partial<Limits>;
+}
+
 /** The text of a key is in this answer and in no other. */
 export type ShownKey = Key & { key: string };
 
@@ -174,8 +179,8 @@ export const keys = {
   /** All, oldest first. */
   list: (signal?: AbortSignal) => everyOne<Key>("/v1/keys", signal),
   create: (wish: NewKey) => post<ShownKey>("/v1/keys", wish),
-  /** Those that are given; null lifts one, and the others stay. */
-  limit: (id: string, limits: Partial<Limits>) => post<Key>(`/v1/keys/${segment(id)}`, { limits }),
+  /** What is given; null lifts a limit or the expiry, and the others stay. */
+  change: (id: string, wish: KeyChange) => post<Key>(`/v1/keys/${segment(id)}`, wish),
   rotate: (id: string) => post<ShownKey>(`/v1/keys/${segment(id)}/rotate`, {}),
   revoke: (id: string) => del<unknown>(`/v1/keys/${segment(id)}`),
 };

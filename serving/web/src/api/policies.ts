@@ -41,6 +41,7 @@ export interface GateCheck {
   passed: boolean;
 }
 
+/** How PPO went; what an older Ratchet did not keep yet is null. */
 export interface Curves {
   iterations: number[];
   score: number[];
@@ -49,6 +50,12 @@ export interface Curves {
   length: number[];
   clip_fraction: number[];
   explained_variance: number[];
+  approx_kl?: number[] | null;
+  value_clip_fraction?: number[] | null;
+  finished?: number[] | null;
+  repetition?: number[] | null;
+  importance_ratio?: number[] | null;
+  effective_share?: number[] | null;
 }
 
 /** A mean with its interval. */

@@ -22,6 +22,7 @@ export interface Plan {
   /** `alpha` is that of each guardrail. */
   limits: { alpha: number };
   max_votes: number;
+  patience: number;
   deadline: number | null;
   [field: string]: unknown;
 }
@@ -65,13 +66,21 @@ export interface Release {
   why: string;
   open: boolean;
   paused: boolean;
+  paused_at: number | null;
+  /** Empty where the plan itself waits for an operator. */
+  paused_by: string;
+  paused_why: string;
   proposed: boolean;
+  /** Votes took a step: it is promoted by itself only while they still say so. */
+  by_votes: boolean;
   plan: Plan;
   step: number;
   steps: { says: string; state: "taken" | "under way" | "to come" | "not taken" }[];
   weight: number;
   engine: { version: number; state: string | null; cause: string | null } | null;
   self_test: SelfTest | null;
+  /** Seconds of its own time, and those in a row in which no engine held the candidate; null once it is over. */
+  passed: { in_step: number; in_all: number; unheld: number } | null;
   outcome: "promote" | "roll back" | "inconclusive" | "undecided" | null;
   /** What the votes say, in a sentence. */
   says: string | null;
@@ -153,6 +162,9 @@ export const releases = {
   get: (id: string, signal?: AbortSignal) => get<ReleaseInFull>(`/v1/releases/${encodeURIComponent(id)}`, signal && { signal }),
   evidence: (id: number, signal?: AbortSignal) =>
     get<ReleaseEvidence>(`/v1/releases/${id}/evidence`, signal && { signal }),
+  frozen: (signal?: AbortSignal) =>
+    get<{ frozen: boolean }>("/v1/releases/freeze", signal && { signal }).then(({ frozen }) => frozen),
+  resetSelfTest: () => post<SelfTest>("/v1/releases/self-test", { reset: true }),
   start: (wish: NewRelease) => post<Release>("/v1/releases", wish),
   order: (id: number, order: Order, told: Told) => post<Release>(`/v1/releases/${id}/${order}`, told),
 };

@@ -28,6 +28,8 @@ export interface Round {
   finished: number | null;
   policy_version: number | null;
   restarts: number;
+  /** Until when its worker has said that it is at it, in milliseconds since 1970; 0 before there is one. */
+  lease_until: number;
   /** What it came to, or why it is tried again. */
   reason: string | null;
   progress: Progress;

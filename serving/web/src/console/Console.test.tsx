@@ -112,7 +112,7 @@ test("the overview says what serves, what does not, and what cannot be known", a
   expect(await figureOf("last swap")).toMatch(/^last swappolicy-v3 failed.* ago, the proof failed$/);
   expect(await figureOf("ledger")).toContain("1.5 MiB of memory");
   expect(await figureOf("answers kept")).toContain("1,234");
-  expect(await figureOf("votes' self-test")).toBe("votes' self-testalarmstable beats itself");
+  expect(await figureOf("votes' self-test")).toBe("votes' self-testalarmstable beats itselfReset the self-test");
   await screen.findByText("No round is open.");
   await screen.findByText(/^Unknown: the ledger did not answer/);
 });

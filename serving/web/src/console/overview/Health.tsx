@@ -6,6 +6,7 @@ import { Badge } from "../parts/Badge";
 import { Cause } from "../parts/Cause";
 import { Figure, Figures } from "../parts/Figure";
 import { When } from "../parts/When";
+import { ResetSelfTest } from "../releases/ResetSelfTest";
 import { bytes, figure, taken } from "../parts/words";
 
 /** What answers and how busy it is, what keeps what is said, and who trains. */
@@ -49,7 +50,7 @@ export function Health({ facts }: { facts: Status }) {
         <Figure
           name="votes' self-test"
           value={self_test && <Tested test={self_test} />}
-          note={self_test?.says ?? because(reasons.self_test)}
+          note={self_test ? <Said test={self_test} /> : because(reasons.self_test)}
         />
       </Figures>
     </section>
@@ -112,6 +113,17 @@ function Tested({ test: { alarm, votes } }: { test: NonNullable<Status["self_tes
   if (alarm) return <Badge tone="bad">alarm</Badge>;
   return votes === 0 ? <Badge>no votes yet</Badge> : <Badge tone="good">quiet</Badge>;
 }
+
+const Said = ({ test: { says, alarm } }: { test: NonNullable<Status["self_test"]> }) => (
+  <>
+    {says}
+    {alarm && (
+      <div className="c-row">
+        <ResetSelfTest />
+      </div>
+    )}
+  </>
+);
 
 const because = (reason: string | null | undefined) => (reason ? <Cause reason={reason} /> : null);
 

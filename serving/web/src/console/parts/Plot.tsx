@@ -30,6 +30,8 @@ export type Rule = { name: string } & ({ x: number } | { y: number });
 
 export interface PlotProps {
   title: string;
+  /** In a line, where the title does not say it. */
+  meaning?: string;
   series: readonly Series[];
   x: Axis;
   y: Axis;
@@ -43,7 +45,7 @@ export interface PlotProps {
 
 /** Few series over one axis. The table below it says the same in words and numbers. */
 export function Plot(props: PlotProps) {
-  const { title, series, rules = [], empty = "Nothing yet." } = props;
+  const { title, meaning, series, rules = [], empty = "Nothing yet." } = props;
   const shown = series.filter(({ points }) => points.length > 0);
   const legend = series.length > 1 ? series.map(({ name }) => name) : [];
   const levels = (shown.length > 0 ? rules : []).filter((rule) => "y" in rule);
@@ -65,6 +67,7 @@ export function Plot(props: PlotProps) {
             ))}
           </span>
         )}
+        {meaning && <span className="muted small">{meaning}</span>}
       </figcaption>
       {shown.length === 0 ? <p className="muted small">{empty}</p> : <Drawn {...props} />}
       {shown.length > 0 && <Numbers {...props} />}

@@ -1,7 +1,7 @@
 import { nameOf, policies, type Policy, type PolicyList } from "../../api/policies";
 import { Act } from "../parts/Act";
 import { asked } from "../parts/words";
-import { MAY_SERVE, swapping } from "./words";
+import { canaryOf, MAY_SERVE, swapping } from "./words";
 
 interface OrdersProps {
   policy: Policy;
@@ -29,6 +29,7 @@ export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
           <p>
             {id} stops serving; {nameOf(previous)} answers everybody. Answers that are being written are finished.
           </p>
+          <Ends list={list} />
         </Act>
       </div>
     );
@@ -48,7 +49,14 @@ export function PolicyOrders({ policy, list, onDone }: OrdersProps) {
           {id} becomes the stable policy{expected === null ? "" : ` in place of ${nameOf(expected)}`} at once, whatever
           the votes would say. To let it in step by step and be judged, start a release of it instead.
         </p>
+        <Ends list={list} />
       </Act>
     </div>
   );
+}
+
+/** Whatever moves the pointer ends the open release: what it was measured against no longer serves. */
+function Ends({ list }: { list: PolicyList }) {
+  const canary = canaryOf(list);
+  return canary ? <p>The open release of {canary.id} ends, with nothing decided.</p> : null;
 }

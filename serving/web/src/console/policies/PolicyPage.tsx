@@ -1,20 +1,21 @@
-import { policies, type Curves, type PolicyFacts, type PolicyList } from "../../api/policies";
+import { policies, type Curves as Kept, type PolicyFacts, type PolicyList } from "../../api/policies";
 import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import { Badge } from "../parts/Badge";
 import { Figure, Figures } from "../parts/Figure";
 import { Loaded } from "../parts/Loaded";
-import { Plot } from "../parts/Plot";
-import { Table } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
 import { percent, ranged } from "../parts/words";
+import { Curves, type Curve } from "../rounds/Curves";
 import { GateChecks } from "../rounds/GateChecks";
+import { PPO_FURTHER, PPO_MAIN, type PpoFigure } from "../rounds/ppo";
 import { Compare } from "./Compare";
 import { Lineage } from "./Lineage";
 import { PolicyOrders } from "./PolicyOrders";
+import { Settings } from "./Settings";
 import { usePolicies } from "./usePolicies";
-import { flat, marksOf, toneOf, told } from "./words";
+import { marksOf, toneOf } from "./words";
 
 const EVERY_MS = 30_000;
 
@@ -59,7 +60,7 @@ function Whole({ policy, list, onDone }: { policy: PolicyFacts; list: PolicyList
       {others.length > 1 && (
         <Compare versions={others} at={[policy.parent ?? others.find((each) => each !== version)!, version]} />
       )}
-      <Config config={config} />
+      <Settings name="Configuration it was trained with" tree={config} />
     </>
   );
 }
@@ -73,6 +74,11 @@ function Heading({ policy, list }: { policy: PolicyFacts; list: PolicyList }) {
           <Badge key={mark}>{mark}</Badge>
         ))}
       </h2>
+      {policy.state === "canary" && (
+        <p>
+          <Link to={consolePath("releases", "current")}>Its release</Link> is open.
+        </p>
+      )}
       <p className="muted small">
         {policy.kind === "base" ? "The base model" : "Trained"}
         {policy.created !== undefined && (
@@ -127,47 +133,14 @@ function Trained({ judgements, fit }: Trains) {
   );
 }
 
-const CURVES: [keyof Curves, string, string][] = [
-  ["score", "Score", "mean score of the reward model"],
-  ["kl", "KL from the reference policy", "nats per completion"],
-  ["length", "Length", "tokens per completion"],
-  ["entropy", "Entropy", "nats per token"],
-  ["clip_fraction", "Clip fraction", "share of tokens"],
-  ["explained_variance", "Explained variance", "of the returns by the values"],
-];
+const Training = ({ curves }: { curves: Kept }) => (
+  <Curves main={PPO_MAIN.map((each) => drawn(each, curves))} further={PPO_FURTHER.map((each) => drawn(each, curves))} />
+);
 
-function Training({ curves }: { curves: Curves }) {
-  return (
-    <div className="c-columns">
-      {CURVES.map(([name, title, unit]) => (
-        <Plot
-          key={name}
-          title={title}
-          height={160}
-          series={[{ name: title, points: curves.iterations.map((x, at) => ({ x, y: curves[name][at]! })) }]}
-          x={{ name: "iteration", kind: "whole" }}
-          y={{ name: unit }}
-        />
-      ))}
-    </div>
-  );
-}
-
-function Config({ config }: { config: Record<string, unknown> }) {
-  const rows = flat(config);
-  return (
-    <details className="c-stack">
-      <summary>Configuration it was trained with</summary>
-      <Table
-        label="Configuration"
-        columns={[
-          { name: "Name", cell: ([name]) => <code>{name}</code> },
-          { name: "Value", cell: ([, value]) => told(value) },
-        ]}
-        rows={rows}
-        id={([name]) => name}
-        empty="None is known."
-      />
-    </details>
-  );
-}
+const drawn = ({ name, title, unit, meaning }: PpoFigure, { iterations, [name]: values }: Kept): Curve => ({
+  title,
+  unit,
+  ...(meaning && { meaning }),
+  along: "iteration",
+  points: values ? iterations.map((x, at) => ({ x, y: values[at]! })) : [],
+});

@@ -1,8 +1,9 @@
-import { fireEvent, render, screen, waitFor, within } from "@testing-library/react";
+import { cleanup, fireEvent, render, screen, waitFor, within } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Session } from "../../api/client";
-import type { Policy, PolicyDiff, PolicyFacts, PolicyList } from "../../api/policies";
+import type { Curves, Policy, PolicyDiff, PolicyFacts, PolicyList } from "../../api/policies";
 import { failure, gateway, json, type Asked, type Route } from "../../rating/gateway_double";
+import { PPO_MAIN } from "../rounds/ppo";
 import { Policies } from "../views/Policies";
 
 const ROOT: Session = {
@@ -117,6 +118,25 @@ test("a version shows its lineage both ways, the gate's checks and what it learn
   expect(screen.getByText("ppo.kl_coef").closest("tr")!.textContent).toBe("ppo.kl_coef0.05");
 });
 
+const KEPT = { iterations: [1, 2], ...Object.fromEntries(PPO_MAIN.map(({ name }) => [name, [0.25, 0.5]])) } as Curves;
+const drawn = () => screen.getAllByRole("figure").map((figure) => figure.querySelector("strong")!.textContent);
+
+test("of its training six curves are seen at once, and what was kept later unfolds", async () => {
+  shown("2", { "GET /v1/policies/policy-v2": () => json({ ...FACTS, curves: { ...KEPT, finished: [1, 0.75], approx_kl: null } }) });
+  const fold = (await screen.findByText("One more figure of PPO")).closest("details")!;
+  expect(drawn()).toEqual(PPO_MAIN.map(({ title }) => title));
+  fold.open = true;
+  fireEvent(fold, new Event("toggle"));
+  expect(drawn().slice(6)).toEqual(["Ended by itself"]);
+});
+
+test("a version of before those were kept has six curves, and nothing to unfold", async () => {
+  shown("2", { "GET /v1/policies/policy-v2": () => json({ ...FACTS, curves: KEPT }) });
+  await screen.findByText("Score in numbers");
+  expect(drawn()).toHaveLength(6);
+  expect(screen.queryByText(/of PPO$/)).toBeNull();
+});
+
 test("to promote says whose place it takes, and names whoever is believed to serve", async () => {
   const asked = shown("policy-v2", { "POST /v1/policies/policy-v2/promote": () => failure(409, "it is policy-v0", "conflict") });
   fireEvent.click(await screen.findByText("Promote"));
@@ -126,6 +146,20 @@ test("to promote says whose place it takes, and names whoever is believed to ser
   await screen.findByText(/Somebody else was quicker.*it is policy-v0/);
   const body = { reason: "looks good", expected: "policy-v1" };
   expect(posted(asked)).toEqual([["/v1/policies/policy-v2/promote", body]]);
+});
+
+test("what a release lets in leads to it, and whoever serves it or goes back is told that the release ends", async () => {
+  const data = LIST.data.map((policy) => (policy.version === 2 ? { ...policy, state: "canary" } : policy));
+  const canary = { "GET /v1/policies": () => json({ ...LIST, data }) };
+  shown("2", { ...canary, "GET /v1/policies/policy-v2": () => json({ ...FACTS, state: "canary" }) });
+  expect((await screen.findByText("Its release")).getAttribute("href")).toBe("/console/releases/current");
+  fireEvent.click(screen.getByText("Promote"));
+  expect(screen.getByText("The open release of policy-v2 ends, with nothing decided.")).toBeTruthy();
+  cleanup();
+  shown("1", canary);
+  fireEvent.click(await screen.findByText("Roll back"));
+  expect(screen.getByText("The open release of policy-v2 ends, with nothing decided.")).toBeTruthy();
+  expect(screen.queryByText("Its release")).toBeNull();
 });
 
 test("what serves can be rolled back, to a version that is named", async () => {

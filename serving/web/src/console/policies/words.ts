@@ -21,6 +21,10 @@ export const MAY_SERVE: readonly PolicyState[] = ["candidate", "canary", "retire
 export const swapping = ({ stable, served }: Pick<PolicyList, "stable" | "served">): boolean =>
   stable !== null && served !== null && stable !== served;
 
+/** The version that a release lets in just now. */
+export const canaryOf = ({ data }: Pick<PolicyList, "data">): Policy | undefined =>
+  data.find(({ state }) => state === "canary");
+
 /** What else is to say of a version in a few words each. */
 export function marksOf(policy: Policy, list: PolicyList): string[] {
   return [

@@ -69,7 +69,7 @@ export function Progress({ release }: { release: Release }) {
   // Below nothing the votes speak for neither.
   const told = log_e > 0 ? `${log_e.toFixed(2)} of ${needed} for ${evidenceFor(release)}` : `none of ${needed}`;
   return (
-    <span className="c-progress">
+    <span className="c-gauge">
       <meter min={0} max={1} value={shareOfEvidence(release.evidence)} aria-label={`Evidence: ${told}`} />
       <span className="small">{told}</span>
     </span>

@@ -8,6 +8,7 @@ import { Table, type Column } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
 import { PolicyLink } from "../policies/PolicyLink";
+import { Awaited } from "./Awaited";
 import { Progress } from "./Evidence";
 import { ReleaseBadge } from "./ReleaseBadge";
 import { StartRelease } from "./StartRelease";
@@ -62,6 +63,7 @@ function Standing({ listed }: { listed: Listed }) {
           </>
         )}
       </p>
+      {release && <Awaited release={release} />}
     </>
   );
 }

@@ -1,44 +1,61 @@
 import { releases, type ReleaseInFull } from "../../api/releases";
 import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
+import { Badge } from "../parts/Badge";
 import { Figure, Figures } from "../parts/Figure";
 import { Loaded } from "../parts/Loaded";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
 import { PolicyLink } from "../policies/PolicyLink";
+import { Settings } from "../policies/Settings";
+import { Awaited } from "./Awaited";
 import { Evidence, Progress } from "./Evidence";
 import { Guardrails } from "./Guardrails";
 import { History } from "./History";
 import { Orders } from "./Orders";
 import { ReleaseBadge } from "./ReleaseBadge";
+import { ResetSelfTest } from "./ResetSelfTest";
 import { Steps } from "./Steps";
 import { percent, ranged } from "../parts/words";
-import { atAllTimes, MODES, points, waitsFor, whereOf, whoseVotes } from "./words";
+import { atAllTimes, decidedByVotes, MODES, points, whatVotesSay, whereOf, whoseVotes } from "./words";
+import { neededAs } from "./waiting";
 
 const EVERY_MS = 3_000;
 
 /** `id` is a number or "current". */
 export function ReleasePage({ id }: { id: string }) {
   const polled = usePolled((signal) => releases.get(id, signal), EVERY_MS, id);
+  const frozen = usePolled(releases.frozen, EVERY_MS);
   return (
     <>
       <p className="small">
         <Link to={consolePath("releases")}>All releases</Link>
       </p>
-      <Loaded polled={polled}>{(release) => <Whole release={release} onDone={() => void polled.refresh()} />}</Loaded>
+      <Loaded polled={polled}>
+        {(release) => <Whole release={release} frozen={frozen.value} onDone={() => void polled.refresh()} />}
+      </Loaded>
     </>
   );
 }
 
-function Whole({ release, onDone }: { release: ReleaseInFull; onDone: () => void }) {
+interface WholeProps {
+  release: ReleaseInFull;
+  /** While that is not known, undefined. */
+  frozen: boolean | undefined;
+  onDone: () => void;
+}
+
+function Whole({ release, frozen, onDone }: WholeProps) {
   return (
     <>
       <Heading release={release} />
+      <Awaited release={release} {...(frozen && { frozen })} />
       {release.open && <Orders release={release} onDone={onDone} />}
       {release.state !== "pending" && <Measured release={release} />}
       <section>
         <h2>Steps</h2>
         <Steps release={release} />
+        <Settings name="The plan that it began with" tree={rulesOf(release)} />
       </section>
       <Evidence release={release} />
       <section>
@@ -49,7 +66,7 @@ function Whole({ release, onDone }: { release: ReleaseInFull; onDone: () => void
         </p>
         <Guardrails release={release} />
       </section>
-      <Beside release={release} />
+      <Beside release={release} onDone={onDone} />
       <section>
         <h2>History</h2>
         <History lines={release.history} />
@@ -68,7 +85,6 @@ function Heading({ release }: { release: ReleaseInFull }) {
       <p>
         <ReleaseBadge release={release} /> {open ? whereOf(release) : why}
       </p>
-      {release.state === "pending" && <p className="c-remark">{waitsFor(release)}</p>}
       <p className="muted small">
         Begun <When time={created} /> by {actor}, {MODES[release.mode]}. Why: {reason}
       </p>
@@ -76,28 +92,34 @@ function Heading({ release }: { release: ReleaseInFull }) {
   );
 }
 
+/** Its plan without the steps, which are shown. */
+function rulesOf({ plan: { steps: _, ...rules } }: ReleaseInFull): Record<string, unknown> {
+  return rules;
+}
+
 /** What the votes say so far, and what is still needed. */
 function Measured({ release }: { release: ReleaseInFull }) {
-  const { votes, win_rate, thumbs, says, open, outcome, forecast, still_needed, left_wins } = release;
-  const decided = release.state === "promoted" || release.state === "rolled_back" || release.state === "inconclusive";
-  const beyond = votes?.not_counted ? `, ${votes.not_counted} beyond what one rater may say` : "";
-  const tally = votes && `${votes.won} won, ${votes.lost} lost, ${votes.tied} tied${beyond}`;
+  const { votes, win_rate, thumbs, open, outcome, still_needed, left_wins } = release;
+  const said = whatVotesSay(release);
+  const whose = `of ${whoseVotes(release.whose)}`;
+  const beyond = votes?.not_counted ? `; ${votes.not_counted} beyond what one rater may say` : "";
+  const tally = votes && `${votes.won} won, ${votes.lost} lost, ${votes.tied} tied, ${whose}${beyond}`;
   return (
     <section>
-      <h2>{open ? "So far" : decided ? "Decided by" : "What the votes said when it ended"}</h2>
-      {says && (open || decided) && <p>{says}</p>}
+      <h2>{open ? "So far" : decidedByVotes(release) ? "Decided by" : "What the votes said when it ended"}</h2>
+      {said && <p>{said}</p>}
       <Figures>
         <Figure name="Share of conversations" value={percent(release.weight)} />
         <Figure
           name="Votes"
           value={votes && votes.won + votes.lost + votes.tied}
-          note={tally ?? `none counted yet, of ${whoseVotes(release.whose)}`}
+          note={tally ?? `none counted yet, ${whose}`}
         />
         {open && (outcome === null || outcome === "undecided") && (
           <Figure
             name="Votes still needed"
             value={still_needed === null ? null : `about ${still_needed}`}
-            note={still_needed === null ? forecast : "as votes go so far"}
+            note={neededAs(release)}
           />
         )}
         <Figure
@@ -118,7 +140,7 @@ function Measured({ release }: { release: ReleaseInFull }) {
 }
 
 /** What carries the release: the candidate's engine, and the test of the votes themselves. */
-function Beside({ release: { engine, self_test } }: { release: ReleaseInFull }) {
+function Beside({ release: { engine, self_test }, onDone }: { release: ReleaseInFull; onDone: () => void }) {
   if (engine === null && self_test === null) return null;
   return (
     <section>
@@ -134,11 +156,16 @@ function Beside({ release: { engine, self_test } }: { release: ReleaseInFull }) 
         {self_test && (
           <Figure
             name="Self-test of the votes"
-            value={self_test.alarm ? "ALARM" : "ok"}
+            value={self_test.alarm ? <Badge tone="bad">ALARM</Badge> : "ok"}
             note={`${self_test.says}; evidence ${self_test.log_e.toFixed(2)} of ${self_test.threshold.toFixed(2)}`}
           />
         )}
       </Figures>
+      {self_test?.alarm && (
+        <div className="c-row">
+          <ResetSelfTest onDone={onDone} />
+        </div>
+      )}
     </section>
   );
 }

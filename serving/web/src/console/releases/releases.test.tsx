@@ -83,7 +83,7 @@ test("a release shows its steps, votes, evidence, guardrails and history", async
     "·25% of conversationsto come",
     "·wait for the votesto come",
   ]);
-  expect(screen.getByText("31 won, 19 lost, 4 tied, 2 beyond what one rater may say")).toBeTruthy();
+  expect(screen.getByText("31 won, 19 lost, 4 tied, of all raters; 2 beyond what one rater may say")).toBeTruthy();
   expect(screen.getByText("about 120")).toBeTruthy();
   expect(screen.getAllByText("0.40 of 3.70 for policy-v7").length).toBe(1);
   const guardrails = within(screen.getByRole("region", { name: "Guardrails" }));
@@ -94,6 +94,14 @@ test("a release shows its steps, votes, evidence, guardrails and history", async
   expect(screen.getByText("41% to 79%, 95% at all times together")).toBeTruthy();
   expect(within(screen.getByRole("region", { name: /History/ })).getByText("fewer words")).toBeTruthy();
   await screen.findByText(/Win rate of the candidate, with its confidence band in numbers/);
+});
+
+test("the rules that it was begun with can be read", async () => {
+  one(CANARY);
+  const plan = within((await screen.findByText("The plan that it began with")).closest("details")!);
+  const row = (name: string) => plan.getByText(name).closest("tr")!.textContent;
+  expect([row("max_votes"), row("limits.alpha"), row("deadline")]).toEqual(["max_votes4,000", "limits.alpha0.01", "deadline–"]);
+  expect(plan.queryByText(/^steps/)).toBeNull();
 });
 
 test("an order says what it does, takes a reason, and is of what was seen", async () => {
@@ -211,6 +219,35 @@ test("a release is started in place of the open one, with the steps that were wr
   await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases", wish]]));
 });
 
+test("where votes decide, what is still needed of them stands at the top, and how many may come at most", async () => {
+  one({ ...CANARY, plan: { ...CANARY.plan, deadline: 7200 } });
+  await screen.findByText("It waits for the votes of all raters: about 120 more votes to a decision.");
+  expect(screen.getByText("1:40:10 of 2 hours until it ends undecided.")).toBeTruthy();
+  expect(screen.getByText("as votes go so far; inconclusive at 4,000 decisive ones")).toBeTruthy();
+});
+
+test("a proposal whose votes lapsed says that it waits for them, and what they still need", async () => {
+  one({ ...CANARY, mode: "automatic", by_votes: true, proposed: true, step: 4 });
+  await screen.findByText(/^All steps are taken, but the votes that took one no longer say that it is better/);
+  expect(screen.getByText(/do again: about 120 more votes to a decision\. To promote it lets it serve/)).toBeTruthy();
+});
+
+test("who paused it and why stands at the top, and whether releases are frozen", async () => {
+  const paused = { ...CANARY, paused: true, paused_at: 1767225600, paused_by: "ann", paused_why: "lunch" };
+  one({ ...paused, is: "paused, step 2 of 4, policy-v7 at 10%" }, { "GET /v1/releases/freeze": () => json({ frozen: true }) });
+  const held = await screen.findByText(/^Paused/);
+  expect(held.textContent).toMatch(/^Paused .* ago by ann: lunch; to resume it goes on\.$/);
+  await screen.findByText(/^Releases are frozen: it takes no step by itself/);
+});
+
+test("while the self-test alarms no vote decides, and whoever found the fault resets it", async () => {
+  const test = { votes: 12, wins: 12, log_e: 5, threshold: 4.6, alarm: true, says: "the second won all" };
+  const asked = one({ ...CANARY, self_test: test }, { "POST /v1/releases/self-test": () => json({ ...test, alarm: false }) });
+  await screen.findByText("The self-test of the votes alarms: until it is reset no vote decides anything.");
+  await confirm("Reset the self-test");
+  await waitFor(() => expect(posted(asked)).toEqual([["/v1/releases/self-test", { reset: true }]]));
+});
+
 test("evidence is never that of another release", async () => {
   let now: Release = CANARY;
   const other = new Later(); // whoever is quicker, the answer or the question
@@ -270,6 +307,13 @@ test.each(["aborted", "replaced"] as const)("one that was %s was decided by no v
   expect(screen.queryByText(/120 more are needed/)).toBeNull();
   expect(screen.queryByText("not decided yet")).toBeNull();
   expect(screen.getByText("never decided")).toBeTruthy();
+});
+
+test.each(["promoted", "rolled_back"] as const)("one that a hand has %s was not decided by undecided votes", async (state) => {
+  one({ ...CANARY, state, open: false, is: state, why: "by hand", passed: null });
+  await screen.findByText("What the votes said when it ended");
+  expect(screen.getByText("The candidate had won 31 of 50 decisive votes, which decided nothing.")).toBeTruthy();
+  expect(screen.queryByText(/120 more/)).toBeNull();
 });
 
 test("evidence below nothing is none, and for nobody", async () => {

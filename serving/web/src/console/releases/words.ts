@@ -41,6 +41,26 @@ export function waitsFor({ candidate, engine }: Pick<Release, "candidate" | "eng
 export const whoseVotes = (whose: Release["whose"]): string =>
   whose === "evaluation" ? "raters who never train" : "all raters";
 
+const BY_VOTES: Partial<Record<Release["state"], Release["outcome"]>> = {
+  promoted: "promote",
+  rolled_back: "roll back",
+  inconclusive: "inconclusive",
+};
+
+/** Whether it ended as the votes, or a guardrail, had it: by hand it may end otherwise. */
+export const decidedByVotes = ({ state, outcome }: Pick<Release, "state" | "outcome">): boolean =>
+  outcome !== null && BY_VOTES[state] === outcome;
+
+/** Of an automatic one whose votes took a step, whether they would no longer take it. */
+export const lapsed = ({ mode, by_votes, outcome }: Pick<Release, "mode" | "by_votes" | "outcome">): boolean =>
+  mode === "automatic" && by_votes && outcome !== null && outcome !== "promote";
+
+/** In a sentence; of what is over and was not decided it says no more what is needed. */
+export function whatVotesSay({ open, outcome, votes, says }: Release): string {
+  if (open || votes === null || outcome !== "undecided") return says ?? "";
+  return `The candidate had won ${votes.won} of ${votes.won + votes.lost} decisive votes, which decided nothing.`;
+}
+
 export const evidenceFor = ({ evidence, candidate, stable }: Release): string =>
   evidence === null ? "" : nameOf(evidence.for === "candidate" ? candidate : stable);
 
@@ -141,9 +161,9 @@ function passing(release: Release): Consequence {
   const then =
     next !== undefined
       ? `Next comes “${next.says}”.`
-      : release.mode === "automatic"
+      : release.mode === "automatic" && !lapsed(release)
         ? `It is the last one: then ${nameOf(release.candidate)} serves everybody.`
-        : "It is the last one: then the release is proposed, and waits for an operator to promote it.";
+        : `It is the last one: then the release is proposed, and waits for ${lapsed(release) ? "the votes to say again that it is better" : "an operator to promote it"}.`;
   return {
     title: `Pass the step under way of release ${release.id}?`,
     action: "Pass the step",

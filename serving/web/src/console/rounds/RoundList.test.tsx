@@ -15,6 +15,7 @@ const ROUND: Round = {
   finished: null,
   policy_version: null,
   restarts: 0,
+  lease_until: 0,
   reason: null,
   progress: {},
   metrics: {},

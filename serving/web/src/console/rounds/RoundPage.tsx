@@ -11,7 +11,7 @@ import { Course } from "./Course";
 import { GateChecks } from "./GateChecks";
 import { Measured } from "./Measured";
 import { Stages } from "./Stages";
-import { took, TONES } from "./words";
+import { silentSince, took, TONES } from "./words";
 
 const LIVE_MS = 1000;
 
@@ -52,6 +52,7 @@ export function RoundPage({ id }: { id: number }) {
 
 function Facts({ round }: { round: Round }) {
   const made = round.policy_version;
+  const silent = silentSince(round);
   return (
     <Figures>
       <Figure name="began" value={<When time={round.created} />} note={`by ${round.trigger}, ${round.actor}`} />
@@ -60,6 +61,17 @@ function Facts({ round }: { round: Round }) {
         name="policy"
         value={made === null ? (isOpen(round) ? "none yet" : "none") : <Link to={consolePath("policies", made)}>policy-v{made}</Link>}
       />
+      {silent !== null && (
+        <Figure
+          name="worker"
+          value={<Badge tone="bad">none is at it</Badge>}
+          note={
+            <>
+              the last one was heard of <When time={silent} />; another goes on from its last checkpoint
+            </>
+          }
+        />
+      )}
       {round.attempts > 1 && <Figure name="attempts at this stage" value={round.attempts} />}
       {round.restarts > 0 && <Figure name="begun anew" value={round.restarts} note="because data was erased" />}
     </Figures>

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { CoursePoint, Round, Stage } from "../../api/rounds";
 import { bytes, clock, measured, onAxis, ranged, withInterval } from "../parts/words";
-import { curve, lacking, numberAt, shareAt, stageStates, stepsOf } from "./words";
+import { curve, lacking, numberAt, shareAt, silentSince, stageStates, stepsOf } from "./words";
 
 const ROUND: Round = {
   id: 4,
@@ -14,6 +14,7 @@ const ROUND: Round = {
   finished: null,
   policy_version: null,
   restarts: 0,
+  lease_until: 0,
   reason: null,
   progress: {},
   metrics: { collect: { rankings: 5 }, sft: { skipped: "3 new" }, reward: { loss: 1 } },
@@ -22,6 +23,14 @@ const states = (changes: Partial<Round>) => stageStates({ ...ROUND, ...changes }
 
 test("a round that runs is done with what it measured, and has the rest to come", () =>
   expect(states({})).toEqual(["done", "skipped", "done", "under way", "to come", "to come"]));
+
+test("a round that runs tells since when no worker is at it, but for what clocks may differ by", () => {
+  const now = Date.now();
+  expect(silentSince({ state: "running", lease_until: now - 30_000 })).toBeNull();
+  expect(silentSince({ state: "running", lease_until: now - 90_000 })).toBe((now - 90_000) / 1000);
+  expect(silentSince({ state: "queued", lease_until: 0 })).toBeNull();
+  expect(silentSince({ state: "failed", lease_until: now - 90_000 })).toBeNull();
+});
 
 test("a queued round has begun nothing", () =>
   expect(states({ state: "queued", stage: "collect", metrics: {} })).toEqual(Array(6).fill("to come")));

@@ -42,6 +42,14 @@ export function stepsOf({ step, total, eta_s }: Progress): string {
   return `step ${figure(step)} of ${figure(total)}` + ((eta_s ?? 0) < 1 ? "" : `, ${clock(eta_s ?? 0)} to go`);
 }
 
+/** By so much the clocks of a browser and of the server may differ. */
+const SLACK_MS = 60_000;
+
+/** Of a round that runs, since when its worker has been silent, in seconds since 1970; null while it is heard of. */
+export function silentSince({ state, lease_until }: Pick<Round, "state" | "lease_until">): number | null {
+  return state === "running" && lease_until + SLACK_MS < Date.now() ? lease_until / 1000 : null;
+}
+
 export function took({ created, finished }: Round): string {
   return clock((finished ?? Date.now() / 1000) - created);
 }

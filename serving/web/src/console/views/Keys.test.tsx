@@ -149,6 +149,22 @@ it("changes of a key's limits those that were typed over, and lifts one that was
   expect(again.field("Tokens a day").value).toBe("100000"); // as it stands, not as it was typed
 });
 
+it("changes when a key expires, and nothing else of it", async () => {
+  const asked = gateway({ ...ROUTES, "POST /v1/keys/key_2": () => json(OTHER) });
+  render(<Shown />);
+  const soon = Date.now() / 1000 + 30 * 86_400;
+  for (const end of ["30", ""]) {
+    const { dialog, type } = limitsOf(await rowOf(EVIL));
+    type("Expires", end);
+    fireEvent.click(within(dialog).getByRole("button", { name: "Set limits", hidden: true }));
+    await waitFor(() => expect(screen.queryByRole("dialog", { hidden: true })).toBeNull());
+  }
+  const [later, never] = asked.flatMap(({ method, body }) => (method === "POST" ? [body!] : []));
+  expect(Object.keys(later!)).toEqual(["expires"]);
+  expect(Math.abs((later!["expires"] as number) - soon)).toBeLessThan(600);
+  expect(never).toEqual({ expires: null });
+});
+
 it("says why a limit was not changed, keeps what was typed, and forgets it with the dialog", async () => {
   gateway({ ...ROUTES, "POST /v1/keys/key_2": failure(400, "limits.streams is too large") });
   render(<Shown />);

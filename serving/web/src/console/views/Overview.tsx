@@ -12,6 +12,7 @@ import { Loaded } from "../parts/Loaded";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
 import { figure } from "../parts/words";
+import { Awaited } from "../releases/Awaited";
 import { StartRound } from "../rounds/RoundList";
 import "../rounds/rounds.css";
 import { Stages } from "../rounds/Stages";
@@ -128,11 +129,14 @@ function ReleaseLine({ id }: { id: number }) {
   const polled = usePolled((signal) => releases.get(String(id), signal), 5000, String(id));
   return (
     <Loaded polled={polled}>
-      {({ candidate, stable, is, says }) => (
-        <p>
-          <Link to={consolePath("releases", id)}>Release {id}</Link>: policy-v{candidate} beside policy-v{stable}, {is}.
-          {says && <span className="muted"> {says}</span>}
-        </p>
+      {(release) => (
+        <>
+          <p>
+            <Link to={consolePath("releases", id)}>Release {id}</Link>: policy-v{release.candidate} beside policy-v
+            {release.stable}, {release.is}.{release.says && <span className="muted"> {release.says}</span>}
+          </p>
+          <Awaited release={release} />
+        </>
       )}
     </Loaded>
   );
