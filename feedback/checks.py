@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from feedback.archive import Archive
 from feedback.evidence import flagged, log_e, log_e_below, log_e_better
-from feedback.judgements import Comparison, Feedback, Judgement, Ranking
+from feedback.judgements import COMPARED, Comparison, Feedback, Judgement, Ranking
 from feedback.records import CHECKS, Offer, Record, digest
 
 #: Of decoys a careful rater passes over at least so many, when preferring anything at all.
@@ -143,4 +143,4 @@ def again(offer: Offer, now: float) -> Offer:
 
 def repeat_id(comparison_id: str) -> str:
     """What an offer is called when it comes again."""
-    return "cmp_" + digest(["repeat", comparison_id])[:32]
+    return COMPARED + digest(["repeat", comparison_id])[:32]

@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 
 from feedback.archive import Archive
 from feedback.checks import repeat_id
+from feedback.judgements import COMPARED
 from feedback.manifest import BrokenPolicy
 from feedback.raters import WEIGHTS
 from feedback.records import Record, Response
@@ -186,7 +187,7 @@ class Eraser:
         conversation = conversation_key(response.rater, response.conversation_id)
         keys = [ERASED, COMPLETIONS, f"responses:{response.rater}", conversation, f"conversations:{response.rater}"]
         ids = response.completion_ids
-        if response.id.startswith("cmp_"):
+        if response.id.startswith(COMPARED):
             self._forget_offer(response.rater, repeat_id(response.id))
         recalled = self.ledger.durably(self._response, keys, [response.id, response.conversation_id, *ids])
         erased += Erased(completions=len(ids)) + _recalled(recalled)
