@@ -30,6 +30,10 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+#: JSON has no word for NaN and infinity: what holds one could be written and never read again.
+READABLE = ConfigDict(allow_inf_nan=False)
+
+
 class Message(Record):
     """One turn. An assistant's may call tools; a tool's names the call that it answers."""
 
@@ -54,6 +58,8 @@ class Completion(Record):
     no policy: it has neither a version nor tokens. A `decoy` answers, by its prompt's tokens, another question than its
     messages: whoever prefers it has not read. It never trains, and no conversation goes on from it.
     """
+
+    model_config = READABLE
 
     schema_version: Literal[1] = 1
     id: Id
