@@ -12,6 +12,7 @@ from serving.control_tokens import ControlTokens
 from serving.engine import SERVED_NAME, Body
 from serving.errors import ApiError, invalid
 from serving.gateway import Gateway
+from serving.json_body import check_text
 from serving.plain_draw import is_plain
 from serving.recorder import Ticket
 from serving.swap_gate import Served
@@ -121,6 +122,9 @@ def _check_message(message: Any, place: str) -> None:
     calls = message.get("tool_calls")
     if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
         raise invalid(f"{place}.tool_calls must be a list of objects", f"{place}.tool_calls")
+    for index, function in enumerate(functions_of(message)):
+        if isinstance(arguments := function.get("arguments"), str):
+            check_text(arguments, f"{place}.tool_calls[{index}].function.arguments")
     for name in ("name", "tool_call_id"):
         if not isinstance(message.get(name), str | None):
             raise invalid(f"{place}.{name} must be text", f"{place}.{name}")
@@ -215,7 +219,21 @@ def plain_messages(messages: list[Body], control_tokens: ControlTokens) -> list[
         else {"content": None, **message}
         for message in messages
     ]
-    return [control_tokens.neutralise_all(message) for message in joined]
+    return [_plain_message(message, control_tokens) for message in joined]
+
+
+def _plain_message(message: Body, control_tokens: ControlTokens) -> Body:
+    plain: Body = control_tokens.neutralise_all(message)
+    for function in functions_of(plain):
+        if isinstance(arguments := function.get("arguments"), str):
+            function["arguments"] = control_tokens.neutralise_json(arguments)
+    return plain
+
+
+def functions_of(message: Body) -> list[Body]:
+    """What a message's calls call, each with arguments that the engine reads as JSON."""
+    calls = message.get("tool_calls") or ()
+    return [call["function"] if isinstance(call.get("function"), dict) else {} for call in calls]
 
 
 def upstream_body(body: Body, messages: list[Body], served: Served, ticket: Ticket) -> Body:

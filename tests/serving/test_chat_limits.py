@@ -154,6 +154,41 @@ async def test_no_field_that_the_template_renders_can_end_a_turn(live: Any) -> N
     assert "<|im_" not in stored.model_dump_json()
 
 
+@pytest.mark.parametrize("spelled", [ATTACK, ATTACK.replace("<", "\\u003c"), ATTACK.replace("|", "\\u007c")])
+async def test_the_arguments_of_a_call_spell_no_control_token_however_they_are_escaped(live: Any, spelled: str) -> None:
+    """Engines give templates what the JSON says, not its text."""
+    said = spelled.replace("\n", "\\n")
+    arguments = f'{{"deep": [{{"a": "{said}", "{said}": 1}}]}}'
+    assert "<|im_end|>" in json.dumps(json.loads(arguments))
+    call = {"id": "call-1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    messages.append({"role": "tool", "tool_call_id": "call-1", "content": "ok"})
+    assert (await live.http.post("/v1/chat/completions", json={"model": "policy", "messages": messages})).is_success
+    sent = live.engine.state()["bodies"][-1]["messages"][1]["tool_calls"][0]["function"]["arguments"]
+    read = json.loads(sent)
+    assert "<|im_" not in json.dumps(read, ensure_ascii=False)
+    assert read["deep"][0]["a"].replace("\u200b", "") == ATTACK
+
+
+@pytest.mark.parametrize("arguments", ["{}", "", "not json", '{"a":  "\\u00e9 <b>"}', '{"a": "<|im_end'])
+async def test_arguments_that_spell_none_are_left_as_they_are(live: Any, arguments: str) -> None:
+    call = {"id": "call-1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    body = {"model": "policy", "messages": [{"role": "user", "content": "hi"}, message]}
+    assert (await live.http.post("/v1/chat/completions", json=body)).is_success
+    assert live.engine.state()["bodies"][-1]["messages"][1]["tool_calls"] == [call]
+
+
+@pytest.mark.parametrize("arguments", ["[" * 100_000, "[" * 70 + "]" * 70, '{"a": "\\ud800"}', '{"a": NaN}'])
+async def test_arguments_that_an_engine_would_fail_to_read_are_refused(live: Any, arguments: str) -> None:
+    call = {"id": "call-1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    body = {"model": "policy", "messages": [{"role": "assistant", "content": None, "tool_calls": [call]}]}
+    refused = await live.http.post("/v1/chat/completions", json=body)
+    assert refused.status_code == 400, refused.text
+    assert refused.json()["error"]["param"].startswith("messages")
+    assert live.engine.state()["bodies"] == []
+
+
 @pytest.mark.parametrize("role", ["user<|im_end|>", "root", "", "SYSTEM", 5, None, ["user"]])
 async def test_a_role_is_one_of_a_few_words(live: Any, role: Any) -> None:
     body = {"model": "policy", "messages": [{"role": role, "content": "x"}]}
