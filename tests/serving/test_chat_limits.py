@@ -1,6 +1,7 @@
 """Requests that are too much: refused before the engine hears of them, at no cost to anybody else."""
 
 import asyncio
+import contextlib
 import json
 import zlib
 from typing import Any
@@ -92,6 +93,64 @@ async def test_a_body_that_never_ends_is_cut_off_without_being_kept(live: Any) -
     assert grown() < 64 * MIB
     writer.close()
     assert (await live.chat(max_tokens=2)).status_code == 200
+
+
+HEAD = "POST /v1/feedback HTTP/1.1\r\nhost: x\r\n"
+CHUNKED = HEAD + "transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [
+        ("GET /", "a" * 65_536),
+        (HEAD, f"x-a: {'a' * 65_529}\r\n"),
+        (HEAD + "x-a: ", "a" * 65_536),
+        (CHUNKED + "2;", "a" * 65_536),
+        (CHUNKED + "0\r\n", f"x-a: {'a' * 65_529}\r\n"),
+    ],
+    ids=["line", "headers", "one header", "extension of a chunk", "trailers"],
+)
+async def test_a_head_that_never_ends_is_cut_off_without_being_kept(live: Any, begin: str, again: str) -> None:
+    """A gigabyte before there is a request, or after it: whoever sends it needs no key."""
+    host, port = live.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(begin.encode())
+    grown, sent = peak_from_here(), 0
+    with contextlib.suppress(ConnectionError):
+        while sent < 1024**3:
+            writer.write(again.encode())
+            await writer.drain()
+            sent += 65_536
+    assert sent < 64 * MIB
+    assert grown() < 64 * MIB
+    writer.close()
+    assert (await live.chat(max_tokens=2)).status_code == 200
+
+
+async def test_what_is_no_request_is_refused_in_the_same_shape(live: Any) -> None:
+    long = HEAD + "x-a: " + "a" * 70_000
+    bad = ("nonsense\r\n\r\n", CHUNKED + "zz\r\n", HEAD + "content-length: -1\r\n\r\n")
+    for words, status, code in (*((each, b"400", None) for each in bad), (long, b"431", "head_too_large")):
+        reader, writer = await asyncio.open_connection(*live.url.removeprefix("http://").split(":"))
+        writer.write(words.encode())
+        head, _, body = (await asyncio.wait_for(reader.read(), 20)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 " + status)
+        assert b"connection: close" in head
+        assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+        assert json.loads(body)["error"]["code"] == code
+        writer.close()
+
+
+async def test_a_body_in_thousands_of_tiny_chunks_is_one(live: Any) -> None:
+    """What stands between the chunks is more than a head may be."""
+    [id] = await live.completion_ids()
+    sent = json.dumps({"type": "rating", "completion_id": id, "value": 1, "comment": "x" * 20_000}).encode()
+    content = b"".join(b"1\r\n%c\r\n" % byte for byte in sent) + b"0\r\n\r\n"
+    head = CHUNKED.partition("\r\n\r\n")[0] + f"\r\nauthorization: Bearer {live.admin_key}\r\n\r\n"
+    reader, writer = await asyncio.open_connection(*live.url.removeprefix("http://").split(":"))
+    writer.write(head.encode() + content)
+    assert await asyncio.wait_for(reader.readline(), 20) == b"HTTP/1.1 201 Created\r\n"
+    writer.close()
 
 
 def bomb(mebibytes: int) -> bytes:
