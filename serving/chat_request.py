@@ -24,6 +24,9 @@ MAX_METADATA = 16
 # Ours first, then the names that existing clients send: Open WebUI and agents.
 CONVERSATION = re.compile(r"[^\x00-\x1f\x7f\u2028\u2029]{1,128}")
 CONVERSATION_HEADERS = ("x-conversation-id", "x-openwebui-chat-id", "x-session-id")
+# The first is OpenAI's old name for it.
+USER_FIELDS = ("user", "safety_identifier")
+MAX_USER = 256
 # Open WebUI's name for the person in front of it, with ENABLE_FORWARD_USER_INFO_HEADERS.
 USER_HEADER = "x-openwebui-user-id"
 # Its name for the message that the answer becomes, by which its thumbs find that.
@@ -86,9 +89,10 @@ def check(body: Body, *, max_tokens: int) -> None:
         raise invalid("stream_options must be an object", "stream_options")
     if options and not body.get("stream"):
         raise invalid("stream_options are for streams only", "stream_options")
+    for name in ("include_usage", "resumable"):
+        if not isinstance((options or {}).get(name), bool | None):
+            raise invalid(f"stream_options.{name} must be a boolean", f"stream_options.{name}")
     check_metadata(body.get("metadata"))
-    if not isinstance(body.get("user"), str | None):
-        raise invalid("user must be a string", "user")
 
 
 def check_metadata(metadata: Any) -> dict[str, str]:
@@ -183,9 +187,15 @@ def ticket_for(asked: Asked, served: Sequence[Served], **more: Any) -> tuple[Tic
 
 
 def end_user(body: Body, headers: Mapping[str, str]) -> str | None:
-    """Whom the request is for, if it names somebody; whether the key may speak for them is asked elsewhere."""
-    user: str | None = body.get("user")
-    return user if user is not None else headers.get(USER_HEADER) or None
+    """Whom the request is for, if it names somebody; whether the key may speak for them is asked elsewhere.
+
+    Raises ApiError 400 for a name that could not be named again, in a judgement or where one's data are.
+    """
+    named = {name: body.get(name) for name in USER_FIELDS} | {USER_HEADER: headers.get(USER_HEADER)}
+    for name, user in named.items():
+        if not isinstance(user, str | None) or len(user or "") > MAX_USER:
+            raise invalid(f"{name} must be text of at most {MAX_USER} characters", name)
+    return next(filter(None, named.values()), None)
 
 
 def metadata_of(body: Body, headers: Mapping[str, str]) -> dict[str, str]:

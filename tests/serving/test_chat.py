@@ -257,6 +257,9 @@ async def test_existing_clients_name_conversations_and_turns_of_their_own(
         ("7f-1", {"user": "ann"}, "ann"),
         ("", {}, None),
         (None, {"user": "ann"}, "ann"),
+        (None, {"user": ""}, None),
+        ("7f-1", {"user": "", "safety_identifier": "ann"}, "ann"),
+        (None, {"user": "ann", "safety_identifier": "bea"}, "ann"),
     ],
 )
 async def test_each_person_in_front_of_open_webui_is_one(
