@@ -6,10 +6,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from feedback.durability import LedgerNotDurable
 from feedback.keys import LastAdmin, UnknownKey
@@ -150,8 +152,19 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
         message, code = f"Unknown request URL: {request.method} {request.url.path}", "unknown_url"
         if UNSUPPORTED.match(request.url.path):
             message, code = CHAT_ONLY, "unsupported_endpoint"
+    headers = error.headers
+    if error.status_code == 405:  # the route that refused knows only of its own methods
+        headers = {"allow": ", ".join(methods_at(request))}
+        message, code = f"{request.method} is not allowed here, only {headers['allow']}", "method_not_allowed"
     body = error_body(error.status_code, message, code=code)
-    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+    return JSONResponse(body, status_code=error.status_code, headers=headers)
+
+
+def methods_at(request: Request) -> list[str]:
+    """What a path may be asked with, by all routes that know it."""
+    routes = [route for route in request.app.routes if isinstance(route, APIRoute)]
+    found = {method for route in routes if route.matches(request.scope)[0] != Match.NONE for method in route.methods}
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 async def _on_validation(_: Request, error: Exception) -> JSONResponse:

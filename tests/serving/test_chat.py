@@ -176,6 +176,9 @@ async def test_every_failure_is_an_openai_error(live: Any) -> None:
         assert response.status_code == status
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
         assert response.headers["x-request-id"]
+    assert (answers[405].headers["allow"], answers[405].json()["error"]["code"]) == (
+        "GET, HEAD, POST", "method_not_allowed",
+    )  # fmt: skip
     missing = await httpx.AsyncClient().get(f"{live.url}/v1/models")
     assert missing.json() == answers[401].json()
 
