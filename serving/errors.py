@@ -27,6 +27,7 @@ from serving.release_orders import UnknownRelease
 # Clients of the OpenAI SDK repeat a 409 by default; ours cannot succeed by repetition.
 NO_RETRY = {"x-should-retry": "false"}
 RETRY_SOON = {"retry-after": "1"}
+MOST_SAID = 2000
 
 # What OpenAI's clients may ask for besides chat.
 UNSUPPORTED = re.compile(
@@ -82,7 +83,12 @@ def unavailable(message: str, code: str) -> ApiError:
 
 def error_body(status: int, message: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     kind = _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return {"error": {"message": _short(message), "type": kind, "param": param and _short(param), "code": code}}
+
+
+def _short(text: str) -> str:
+    """Messages quote what was sent, which may be megabytes."""
+    return text if len(text) <= MOST_SAID else text[:MOST_SAID] + "…"
 
 
 def response_to(error: ApiError) -> JSONResponse:

@@ -100,6 +100,31 @@ async def test_a_body_that_never_ends_is_cut_off_without_being_kept(live: Any) -
     assert (await live.chat(max_tokens=2)).status_code == 200
 
 
+LONG = "x" * MIB
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", {"model": LONG, "messages": [{"role": "user", "content": "hi"}]}),
+        ("chat/completions", {"model": "policy", "messages": [], "metadata": {LONG: LONG}}),
+        (
+            "chat/completions",
+            {"model": "policy", "messages": [{"role": "user", "content": "hi"}], "metadata": {LONG: "x"}},
+        ),
+        ("comparisons", {"model": [LONG], "messages": [{"role": "user", "content": "hi"}]}),
+        ("feedback", {"type": LONG}),
+        ("feedback", {"type": "rating", "completion_id": "c", "value": 1, LONG: 1}),
+        ("keys", {"name": "ann", LONG: 1}),
+    ],
+)
+async def test_a_refusal_does_not_repeat_megabytes(live: Any, path: str, body: dict[str, Any]) -> None:
+    refused = await live.http.post(f"/v1/{path}", json=body)
+    assert refused.status_code in (400, 404, 413)
+    assert len(refused.text) < 5000
+    assert set(refused.json()["error"]) == {"message", "type", "param", "code"}
+
+
 HEAD = "POST /v1/feedback HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = HEAD + "transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
 
