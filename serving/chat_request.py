@@ -19,6 +19,7 @@ from serving.swap_gate import Served
 
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20  # OpenAI's bound, and vLLM's unless it is started with another one
+MAX_TOP_K = 2**31 - 1  # beyond 64 bits vLLM fails on it, with a status that says to repeat
 MAX_MESSAGES = 1024
 MAX_METADATA = 16
 # Ours first, then the names that existing clients send: Open WebUI and agents.
@@ -82,6 +83,7 @@ def check(body: Body, *, max_tokens: int) -> None:
         if not isinstance(body.get(name), bool | None):
             raise invalid(f"{name} must be a boolean", name)
     _check_integer(body, "top_logprobs", 0, MAX_TOP_LOGPROBS)
+    _check_integer(body, "top_k", -1, MAX_TOP_K)
     if body.get("top_logprobs") is not None and not body.get("logprobs"):
         raise invalid("top_logprobs are only there beside logprobs: true", "top_logprobs")
     options = body.get("stream_options")
