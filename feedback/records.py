@@ -32,6 +32,8 @@ class Record(BaseModel):
 
 #: JSON has no word for NaN and infinity: what holds one could be written and never read again.
 READABLE = ConfigDict(allow_inf_nan=False)
+#: More than anybody asks for: whoever reads a response names all of its choices.
+MOST_CHOICES = 1024
 
 
 class Message(Record):
@@ -64,7 +66,7 @@ class Completion(Record):
     schema_version: Literal[1] = 1
     id: Id
     response_id: Id
-    choice: int
+    choice: Annotated[int, Field(ge=0, lt=MOST_CHOICES)]
     conversation_id: str
     rater: str
     messages: tuple[Message, ...]

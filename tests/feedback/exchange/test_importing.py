@@ -130,12 +130,14 @@ def test_bad_lines_are_reported_and_stop_nothing(shelf: Shelf, tmp_path: Path) -
         ("completion", "created", "-Infinity"),
         ("completion", "logprobs", "[NaN, 1e999]"),
         ("completion", "propensity", "Infinity"),
+        ("completion", "choice", "1000000000"),
+        ("completion", "choice", "-1"),
     ],
 )
-def test_a_number_that_json_does_not_have_is_refused(
+def test_a_number_that_would_break_whatever_reads_it_is_refused(
     shelf: Shelf, tmp_path: Path, part: str, field: str, value: str
 ) -> None:
-    """One such record, once it is written, could not be read again, nor anything that is read with it."""
+    """NaN, once written, cannot be read again, nor anything that is read with it; a choice stands for all below."""
     shelf.bring(file_of(tmp_path / "one.jsonl", [preference(1)]))
     [line] = shelf.export("ratchet")
     line["completions"][0]["completion_token_ids"] = [1, 2]
