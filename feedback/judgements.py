@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import Field, StrictBool, StrictFloat, StringConstraints, model_validator
 
-from feedback.records import CHECKS, Id, Lane, Record, digest
+from feedback.records import CHECKS, READABLE, Id, Lane, Record, digest
 
 MAX_CANDIDATES = 16
 #: The ids of what was laid side by side begin so.
@@ -188,8 +188,10 @@ def offer_behind(judgement: Judgement) -> str | None:
 class Circumstances(Record):
     """How a judgement was made, as the client tells: times in seconds since 1970, the order shown, tags of its own."""
 
-    shown_at: float | None = None
-    answered_at: float | None = None
+    model_config = READABLE
+
+    shown_at: StrictFloat | None = None
+    answered_at: StrictFloat | None = None
     presented_order: Annotated[tuple[Id, ...], Field(max_length=MAX_CANDIDATES)] = ()
     tags: Annotated[dict[str, Annotated[str, StringConstraints(max_length=512)]], Field(max_length=16)] = {}
 
@@ -199,6 +201,8 @@ class Feedback(Record):
 
     `lane` and `release` are those of the offer that it judges, if it judges one.
     """
+
+    model_config = READABLE
 
     schema_version: Literal[1] = 1
     id: Id

@@ -30,6 +30,12 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+#: JSON has no word for NaN and infinity: what holds one could be written and never read again.
+READABLE = ConfigDict(allow_inf_nan=False)
+#: More than anybody asks for: whoever reads a response names all of its choices.
+MOST_CHOICES = 1024
+
+
 class Message(Record):
     """One turn. An assistant's may call tools; a tool's names the call that it answers."""
 
@@ -55,10 +61,12 @@ class Completion(Record):
     messages: whoever prefers it has not read. It never trains, and no conversation goes on from it.
     """
 
+    model_config = READABLE
+
     schema_version: Literal[1] = 1
     id: Id
     response_id: Id
-    choice: int
+    choice: Annotated[int, Field(ge=0, lt=MOST_CHOICES)]
     conversation_id: str
     rater: str
     messages: tuple[Message, ...]

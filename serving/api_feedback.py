@@ -61,7 +61,7 @@ _ABOUT_CIRCUMSTANCES = {
     "shown_at": "when the answers were shown, in seconds since 1970",
     "answered_at": "when the person decided, in seconds since 1970",
     "presented_order": "the completions in the order in which they were shown",
-    "tags": "the application's own notes",
+    "tags": "the application's own notes, under names of at most 64 characters",
 }
 
 

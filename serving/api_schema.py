@@ -88,8 +88,11 @@ class ChatRequest(BaseModel):
     )
     user: str | None = Field(
         default=None,
-        description="whom an operator's or admin's key speaks for; without it X-OpenWebUI-User-Id does",
+        max_length=256,
+        description="whom an operator's or admin's key speaks for; without it `safety_identifier` does, or the header "
+        "X-OpenWebUI-User-Id",
     )
+    safety_identifier: str | None = Field(default=None, max_length=256, description="OpenAI's newer name for `user`")
 
     model_config = ConfigDict(extra="allow")
 

@@ -12,17 +12,22 @@ from serving.control_tokens import ControlTokens
 from serving.engine import SERVED_NAME, Body
 from serving.errors import ApiError, invalid
 from serving.gateway import Gateway
+from serving.json_body import check_text
 from serving.plain_draw import is_plain
 from serving.recorder import Ticket
 from serving.swap_gate import Served
 
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20  # OpenAI's bound, and vLLM's unless it is started with another one
+MAX_TOP_K = 2**31 - 1  # beyond 64 bits vLLM fails on it, with a status that says to repeat
 MAX_MESSAGES = 1024
 MAX_METADATA = 16
 # Ours first, then the names that existing clients send: Open WebUI and agents.
 CONVERSATION = re.compile(r"[^\x00-\x1f\x7f\u2028\u2029]{1,128}")
 CONVERSATION_HEADERS = ("x-conversation-id", "x-openwebui-chat-id", "x-session-id")
+# The first is OpenAI's old name for it.
+USER_FIELDS = ("user", "safety_identifier")
+MAX_USER = 256
 # Open WebUI's name for the person in front of it, with ENABLE_FORWARD_USER_INFO_HEADERS.
 USER_HEADER = "x-openwebui-user-id"
 # Its name for the message that the answer becomes, by which its thumbs find that.
@@ -78,6 +83,7 @@ def check(body: Body, *, max_tokens: int) -> None:
         if not isinstance(body.get(name), bool | None):
             raise invalid(f"{name} must be a boolean", name)
     _check_integer(body, "top_logprobs", 0, MAX_TOP_LOGPROBS)
+    _check_integer(body, "top_k", -1, MAX_TOP_K)
     if body.get("top_logprobs") is not None and not body.get("logprobs"):
         raise invalid("top_logprobs are only there beside logprobs: true", "top_logprobs")
     options = body.get("stream_options")
@@ -85,9 +91,10 @@ def check(body: Body, *, max_tokens: int) -> None:
         raise invalid("stream_options must be an object", "stream_options")
     if options and not body.get("stream"):
         raise invalid("stream_options are for streams only", "stream_options")
+    for name in ("include_usage", "resumable"):
+        if not isinstance((options or {}).get(name), bool | None):
+            raise invalid(f"stream_options.{name} must be a boolean", f"stream_options.{name}")
     check_metadata(body.get("metadata"))
-    if not isinstance(body.get("user"), str | None):
-        raise invalid("user must be a string", "user")
 
 
 def check_metadata(metadata: Any) -> dict[str, str]:
@@ -121,6 +128,9 @@ def _check_message(message: Any, place: str) -> None:
     calls = message.get("tool_calls")
     if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
         raise invalid(f"{place}.tool_calls must be a list of objects", f"{place}.tool_calls")
+    for index, function in enumerate(functions_of(message)):
+        if isinstance(arguments := function.get("arguments"), str):
+            check_text(arguments, f"{place}.tool_calls[{index}].function.arguments")
     for name in ("name", "tool_call_id"):
         if not isinstance(message.get(name), str | None):
             raise invalid(f"{place}.{name} must be text", f"{place}.{name}")
@@ -179,9 +189,15 @@ def ticket_for(asked: Asked, served: Sequence[Served], **more: Any) -> tuple[Tic
 
 
 def end_user(body: Body, headers: Mapping[str, str]) -> str | None:
-    """Whom the request is for, if it names somebody; whether the key may speak for them is asked elsewhere."""
-    user: str | None = body.get("user")
-    return user if user is not None else headers.get(USER_HEADER) or None
+    """Whom the request is for, if it names somebody; whether the key may speak for them is asked elsewhere.
+
+    Raises ApiError 400 for a name that could not be named again, in a judgement or where one's data are.
+    """
+    named = {name: body.get(name) for name in USER_FIELDS} | {USER_HEADER: headers.get(USER_HEADER)}
+    for name, user in named.items():
+        if not isinstance(user, str | None) or len(user or "") > MAX_USER:
+            raise invalid(f"{name} must be text of at most {MAX_USER} characters", name)
+    return next(filter(None, named.values()), None)
 
 
 def metadata_of(body: Body, headers: Mapping[str, str]) -> dict[str, str]:
@@ -215,7 +231,21 @@ def plain_messages(messages: list[Body], control_tokens: ControlTokens) -> list[
         else {"content": None, **message}
         for message in messages
     ]
-    return [control_tokens.neutralise_all(message) for message in joined]
+    return [_plain_message(message, control_tokens) for message in joined]
+
+
+def _plain_message(message: Body, control_tokens: ControlTokens) -> Body:
+    plain: Body = control_tokens.neutralise_all(message)
+    for function in functions_of(plain):
+        if isinstance(arguments := function.get("arguments"), str):
+            function["arguments"] = control_tokens.neutralise_json(arguments)
+    return plain
+
+
+def functions_of(message: Body) -> list[Body]:
+    """What a message's calls call, each with arguments that the engine reads as JSON."""
+    calls = message.get("tool_calls") or ()
+    return [call["function"] if isinstance(call.get("function"), dict) else {} for call in calls]
 
 
 def upstream_body(body: Body, messages: list[Body], served: Served, ticket: Ticket) -> Body:

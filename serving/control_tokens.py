@@ -52,6 +52,15 @@ class ControlTokens:
             return {self.neutralise(key): self.neutralise_all(item) for key, item in value.items()}
         return value
 
+    def neutralise_json(self, text: str) -> str:
+        """The same of a text that the engine reads as JSON, if it is JSON: escapes may spell a control token there."""
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return self.neutralise(text)
+        plain = self.neutralise_all(value)
+        return self.neutralise(text if plain == value else json.dumps(plain, ensure_ascii=False))
+
 
 def _broken(match: re.Match[str]) -> str:
     token = match[0]

@@ -6,10 +6,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from feedback.durability import LedgerNotDurable
 from feedback.keys import LastAdmin, UnknownKey
@@ -25,6 +27,7 @@ from serving.release_orders import UnknownRelease
 # Clients of the OpenAI SDK repeat a 409 by default; ours cannot succeed by repetition.
 NO_RETRY = {"x-should-retry": "false"}
 RETRY_SOON = {"retry-after": "1"}
+MOST_SAID = 2000
 
 # What OpenAI's clients may ask for besides chat.
 UNSUPPORTED = re.compile(
@@ -80,7 +83,12 @@ def unavailable(message: str, code: str) -> ApiError:
 
 def error_body(status: int, message: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     kind = _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return {"error": {"message": _short(message), "type": kind, "param": param and _short(param), "code": code}}
+
+
+def _short(text: str) -> str:
+    """Messages quote what was sent, which may be megabytes."""
+    return text if len(text) <= MOST_SAID else text[:MOST_SAID] + "…"
 
 
 def response_to(error: ApiError) -> JSONResponse:
@@ -150,8 +158,19 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
         message, code = f"Unknown request URL: {request.method} {request.url.path}", "unknown_url"
         if UNSUPPORTED.match(request.url.path):
             message, code = CHAT_ONLY, "unsupported_endpoint"
+    headers = error.headers
+    if error.status_code == 405:  # the route that refused knows only of its own methods
+        headers = {"allow": ", ".join(methods_at(request))}
+        message, code = f"{request.method} is not allowed here, only {headers['allow']}", "method_not_allowed"
     body = error_body(error.status_code, message, code=code)
-    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+    return JSONResponse(body, status_code=error.status_code, headers=headers)
+
+
+def methods_at(request: Request) -> list[str]:
+    """What a path may be asked with, by all routes that know it."""
+    routes = [route for route in request.app.routes if isinstance(route, APIRoute)]
+    found = {method for route in routes if route.matches(request.scope)[0] != Match.NONE for method in route.methods}
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 async def _on_validation(_: Request, error: Exception) -> JSONResponse:

@@ -8,13 +8,13 @@ from starlette.concurrency import run_in_threadpool
 
 from feedback.erasure import Eraser
 from feedback.keys import ApiKey
-from feedback.records import Message, Response
+from feedback.records import Message
 from serving import api_docs as docs
 from serving.chat_request import check_metadata
 from serving.engine import SERVED_NAME
 from serving.errors import ApiError, invalid
 from serving.gateway import CallerDep, Gateway, GatewayDep, Limit, User, read_json
-from serving.judgements import take
+from serving.judgements import elsewhere, take
 from serving.said import read
 from serving.stored import (
     Order,
@@ -80,8 +80,9 @@ def _item(id: str, message: Message) -> dict[str, Any]:
 @router.post("/v1/chat/completions/{id}", **docs.ANNOTATE)
 async def update_chat_completion(
     id: str, request: Request, gateway: GatewayDep, caller: CallerDep, rater: RaterDep, user: User = None
-) -> dict[str, Any]:
-    """New metadata in place of the old. With a `feedback` in it ("up", "down", or as a rating's value) it is a vote."""
+) -> Any:
+    """New metadata in place of the old. With a `feedback` in it ("up", "down", or as a rating's value) it is a vote,
+    which ends the answer where that is still being written."""
     body = await read_json(request)
     for name in body:
         if name != "metadata":
@@ -89,25 +90,35 @@ async def update_chat_completion(
     if "metadata" not in body:
         raise invalid("metadata is missing", "metadata")
     metadata = check_metadata(body["metadata"])
-    response = await run_in_threadpool(own_response, gateway, rater, id)
-    if "feedback" in metadata:  # first: metadata that says so must not stand without the vote
-        await _vote(gateway, caller, {**_rating(metadata, response), **({"user": user} if user else {})})
-    if not await run_in_threadpool(gateway.archive.annotate, id, metadata):
-        raise completion_not_found(id)
+    try:
+        choices = await _choices(gateway, rater, id)
+        if "feedback" in metadata:  # first: metadata that says so must not stand without the vote
+            await _vote(gateway, caller, {**_rating(metadata, id, choices), **({"user": user} if user else {})})
+        if not await run_in_threadpool(gateway.archive.annotate, id, metadata):
+            raise completion_not_found(id)
+    except ApiError as error:
+        return await elsewhere(gateway, request, error)
     return chat_completion(await run_in_threadpool(visible, gateway, caller, rater, id))
 
 
-def _rating(metadata: dict[str, str], response: Response) -> dict[str, Any]:
+async def _choices(gateway: Gateway, rater: str, id: str) -> int:
+    """How many a person's own answer has, which may still be written. Raises ApiError 404."""
+    if relay := gateway.running.find(id, {rater}):
+        return relay.ticket.choices
+    return (await run_in_threadpool(own_response, gateway, rater, id)).choices
+
+
+def _rating(metadata: dict[str, str], id: str, choices: int) -> dict[str, Any]:
     """The rating that metadata spells; raises ApiError 400 naming what is wrong in it."""
     said, choice = metadata["feedback"], metadata.get("feedback_choice", "0")
     if said not in THUMBS and not NUMBER.fullmatch(said):
         raise invalid('feedback must be "up", "down", 1, -1 or a number between 0 and 1', "metadata.feedback")
-    if choice not in map(str, range(response.choices)):
-        raise invalid(f"feedback_choice must be 0 to {response.choices - 1}", "metadata.feedback_choice")
+    if choice not in map(str, range(choices)):
+        raise invalid(f"feedback_choice must be 0 to {choices - 1}", "metadata.feedback_choice")
     reason, comment = metadata.get("feedback_reason"), metadata.get("feedback_comment")
     return {
         "type": "rating",
-        "completion_id": f"{response.id}:{choice}",
+        "completion_id": f"{id}:{choice}",
         "value": THUMBS[said] if said in THUMBS else float(said),
         **({"reasons": [reason]} if reason else {}),
         **({"comment": comment} if comment else {}),

@@ -22,6 +22,17 @@ def parse_json(raw: bytes) -> Any:
     return value
 
 
+def check_text(text: str, place: str) -> None:
+    """What the engine would read in a text, if that is JSON. Raises ApiError 400 naming the field at fault."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return
+    except RecursionError:
+        raise invalid(f"{place} is nested too deeply", place) from None
+    _check(value, place, 0)
+
+
 def _check(value: Any, place: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         top = place.split(".")[0].split("[")[0]

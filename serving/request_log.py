@@ -18,7 +18,10 @@ BROKEN_OFF = 500
 
 
 class RequestLog:
-    """Answers carry `x-request-id`; requests are counted and logged by method, route and status."""
+    """Answers carry `x-request-id`; requests are counted and logged by method, route and status.
+
+    HEAD is answered as GET is, and the server leaves the content out.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
@@ -30,7 +33,9 @@ class RequestLog:
         facts = logs.Facts(new_id("req_"), client_request_id(scope))
         logs.begin(facts)
         # A request that an exception ends is answered further out, with 500.
-        started, status = perf_counter(), BROKEN_OFF
+        started, status, method = perf_counter(), BROKEN_OFF, scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -43,10 +48,9 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            self._note(scope, facts, status, perf_counter() - started)
+            self._note(method, route_of(scope), facts, status, perf_counter() - started)
 
-    def _note(self, scope: Scope, facts: logs.Facts, status: int, seconds: float) -> None:
-        method, route = scope["method"], route_of(scope)
+    def _note(self, method: str, route: str, facts: logs.Facts, status: int, seconds: float) -> None:
         self.metrics.finished(method, route, status, seconds)
         # Probes' lines would be most of the log.
         level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO

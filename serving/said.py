@@ -17,6 +17,8 @@ SET_BY_SERVER = frozenset({
 ABOUT_ONE = ("rating", "demonstration", "comment", "flag")
 ENVELOPE = ("user", "client_id", "dry_run")
 LETTERS = "ABCDEFGH"
+# As names of metadata. The record knows no bound: it must read what it had before there was one.
+MAX_TAG = 64
 
 _judgement: TypeAdapter[Judgement] = TypeAdapter(Judgement)
 _circumstances = TypeAdapter(Circumstances)
@@ -50,12 +52,15 @@ def read(body: Body) -> Said:
     if not isinstance(dry_run, bool | None):
         raise invalid("dry_run must be true or false", "dry_run")
     around = {name: body[name] for name in AROUND if name in body}
+    circumstances = validated(_circumstances, around) if around else UNKNOWN
+    if not all(1 <= len(name) <= MAX_TAG for name in circumstances.tags):
+        raise invalid(f"tags have names of 1 to {MAX_TAG} characters", "tags")
     rest = {name: value for name, value in body.items() if name not in APART}
     comparison = _text(rest, "comparison_id")
     return Said(
         judgement=parse(rest) if comparison is None else None, vote=rest if comparison else None,
         comparison_id=comparison, user=_text(body, "user"), client_id=_text(body, "client_id"),
-        dry_run=bool(dry_run), circumstances=validated(_circumstances, around) if around else UNKNOWN,
+        dry_run=bool(dry_run), circumstances=circumstances,
     )  # fmt: skip
 
 

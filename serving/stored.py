@@ -118,7 +118,8 @@ def _choice(completion: Completion) -> dict[str, Any]:
         "index": completion.choice,
         "message": {**answer_of(completion), "refusal": None},
         "logprobs": None,
-        "finish_reason": completion.finish_reason,
+        # As its stream said: clients of OpenAI's know no word for an answer that somebody stopped.
+        "finish_reason": "stop" if completion.partial else completion.finish_reason,
     }
 
 

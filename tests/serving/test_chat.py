@@ -176,6 +176,9 @@ async def test_every_failure_is_an_openai_error(live: Any) -> None:
         assert response.status_code == status
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
         assert response.headers["x-request-id"]
+    assert (answers[405].headers["allow"], answers[405].json()["error"]["code"]) == (
+        "GET, HEAD, POST", "method_not_allowed",
+    )  # fmt: skip
     missing = await httpx.AsyncClient().get(f"{live.url}/v1/models")
     assert missing.json() == answers[401].json()
 
@@ -257,6 +260,9 @@ async def test_existing_clients_name_conversations_and_turns_of_their_own(
         ("7f-1", {"user": "ann"}, "ann"),
         ("", {}, None),
         (None, {"user": "ann"}, "ann"),
+        (None, {"user": ""}, None),
+        ("7f-1", {"user": "", "safety_identifier": "ann"}, "ann"),
+        (None, {"user": "ann", "safety_identifier": "bea"}, "ann"),
     ],
 )
 async def test_each_person_in_front_of_open_webui_is_one(

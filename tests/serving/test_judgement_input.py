@@ -110,6 +110,26 @@ async def test_a_megabyte_of_one_emoji_is_too_long(live: Any) -> None:
     assert len(refused.text) < 1000
 
 
+@pytest.mark.parametrize(
+    ("around", "param"),
+    [
+        ({"tags": {"x" * 65: "y"}}, "tags"),
+        ({"tags": {"": "y"}}, "tags"),
+        ({"tags": {"x": "y" * 513}}, "tags.x"),
+        ({"tags": {str(number): "y" for number in range(17)}}, "tags"),
+        ({"shown_at": "5"}, "shown_at"),
+        ({"answered_at": True}, "answered_at"),
+    ],
+)
+async def test_circumstances_have_bounds_and_no_other_types(live: Any, around: dict[str, Any], param: str) -> None:
+    [id] = await live.completion_ids()
+    refused = await live.http.post("/v1/feedback", json={"type": "flag", "completion_id": id, **around})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+    whole = {"tags": {"x" * 64: "y" * 512}, "shown_at": 5, "answered_at": 7.5}
+    kept = await live.http.post("/v1/feedback", json={"type": "flag", "completion_id": id, **whole})
+    assert kept.status_code == 201
+
+
 @pytest.mark.parametrize("raw", [b'{"comment": "\xff"}', b'{"comment": "\xed\xa0\x80"}', b"\x00", b"\xfe\xff{}"])
 async def test_bytes_that_are_no_text_are_refused(live: Any, raw: bytes) -> None:
     refused = await live.http.post("/v1/feedback", content=raw)

@@ -236,3 +236,16 @@ async def test_operators_at_odds_leave_one_whole_policy(live: Any, eventually: A
         assert answer.json()["model"] == f"policy-v{kept.policy_version}"
     again = (await live.chat(max_tokens=3)).json()
     assert again["choices"][0]["message"]["content"] == f"w{stable}-0 w{stable}-1 "
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/ready", "/metrics", "/openapi.json", "/v1/models", "/v1/models/gpt-4o", "/v1/me"]
+)
+async def test_head_tells_what_get_would_without_its_content(live: Any, path: str) -> None:
+    """As balancers and watchdogs ask."""
+    get, head = await live.http.get(path), await live.http.head(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert head.headers["x-request-id"]
+    counted = live.gateway.metrics.requests.labels("HEAD", path.replace("gpt-4o", "{id}"), str(get.status_code))
+    assert counted._value.get() == 1

@@ -195,6 +195,8 @@ async def test_a_cancelled_stream_ends_properly_and_is_kept_as_a_part(
     assert done == "[DONE]"
     [stored] = live.ledger.completions((f"{id}:0",)).values()
     assert (stored.text, stored.partial) == ("w0-0 w0-1 w0-2 ", True)
+    shown = await live.sdk.chat.completions.retrieve(id)
+    assert (shown.choices[0].finish_reason, shown.model_extra["ratchet"]["partial"]) == ("stop", True)
     await eventually(live.engine_is_free)
     again = await live.http.post(f"/v1/chat/completions/{id}/cancel")
     assert again.status_code == 404

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import openai
 import pytest
 
 PATH = "/v1/comparisons"
@@ -146,6 +147,22 @@ async def test_a_vote_that_is_refused_or_only_tried_ends_nothing(live: Any) -> N
     events = await begun(live, 8, judge)
     assert not any("partial" in event.get("ratchet", {}) for event in events[:-1])
     assert live.ledger.watermark() == "0"
+
+
+async def test_metadata_that_is_a_vote_ends_an_answer_too(live: Any) -> None:
+    """The way of clients that know of no other: they need not wait for the end."""
+    live.engine.set(hold_at=3)
+    update, chunks = live.sdk.chat.completions.update, []
+    asked = live.body(stream=True, max_tokens=9, n=2)
+    async for chunk in await live.sdk.chat.completions.create(**asked):
+        chunks.append(chunk)
+        if len(chunks) == 6:
+            with pytest.raises(openai.BadRequestError):
+                await update(chunk.id, metadata={"feedback": "sideways"})
+            told = await update(chunk.id, metadata={"feedback": "down", "feedback_choice": "1"})
+    assert told.metadata == {"feedback": "down", "feedback_choice": "1"}
+    assert chunks[-1].model_extra["ratchet"]["partial"]
+    assert (last_word(live).completion_id, last_word(live).value) == (f"{told.id}:1", -1)
 
 
 async def test_what_has_not_begun_cannot_be_voted_on(live: Any) -> None:

@@ -240,16 +240,22 @@ async def test_a_candidate_is_let_in_and_lost_in_every_process(
     assert len(set(workers) & set(fleet.workers())) == WORKERS - 1, "a process ended for the candidate's sake"
 
 
-async def test_a_vote_stops_an_answer_that_another_process_writes(launch: Any) -> None:
+@pytest.mark.parametrize("path", ["/v1/feedback", "/v1/chat/completions/{}"])
+async def test_a_vote_stops_an_answer_that_another_process_writes(launch: Any, path: str) -> None:
     fleet = await launch()
     writing, voting, _ = fleet.clients.values()
     events = fleet.events(writing, max_tokens=1000)
     [first, *_] = [await anext(events) for _ in range(5)]
-    body = {"type": "rating", "completion_id": f"{first['id']}:0", "value": -1}
-    assert (await voting.post("/v1/feedback", json=body)).status_code == 201
+    id = first["id"]
+    ways: dict[str, dict[str, Any]] = {
+        "/v1/feedback": {"type": "rating", "completion_id": f"{id}:0", "value": -1},
+        f"/v1/chat/completions/{id}": {"metadata": {"feedback": "down"}},
+    }
+    voted = await voting.post(path.format(id), json=ways[path.format(id)])
+    assert voted.is_success, voted.text
     rest = [payload async for payload in events]
     assert rest[-1] == "[DONE]" and rest[-2]["ratchet"]["partial"] is True
-    [stored] = fleet.ledger.completions((f"{first['id']}:0",)).values()
+    [stored] = fleet.ledger.completions((f"{id}:0",)).values()
     assert stored.partial and 0 < len(stored.completion_token_ids) < 1000
 
 
@@ -271,7 +277,7 @@ async def test_a_stream_is_resumed_and_stopped_from_another_process(launch: Any)
         assert await first_id(lines) == "id: 4"
         stopped = await others[1].post(f"{path}/cancel")
         assert stopped.json() == {
-            "object": "chat.completion.cancelled", "id": first["id"], "completion_ids": [f"{first['id']}:0"],
+            "object": "chat.completion.cancelled", "id": first["id"], "completion_ids": [f"{id}:0"],
         }  # fmt: skip
         there = [line async for line in lines if line.startswith("data: ")]
     here = [payload async for payload in events]

@@ -122,6 +122,34 @@ def test_bad_lines_are_reported_and_stop_nothing(shelf: Shelf, tmp_path: Path) -
     assert reasons[6:] == ["the line is nested too deep", "the line is longer than 16 MiB"]
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("feedback", "created", "NaN"),
+        ("feedback", "circumstances", '{"shown_at": 1e999}'),
+        ("completion", "created", "-Infinity"),
+        ("completion", "logprobs", "[NaN, 1e999]"),
+        ("completion", "propensity", "Infinity"),
+        ("completion", "choice", "1000000000"),
+        ("completion", "choice", "-1"),
+    ],
+)
+def test_a_number_that_would_break_whatever_reads_it_is_refused(
+    shelf: Shelf, tmp_path: Path, part: str, field: str, value: str
+) -> None:
+    """NaN, once written, cannot be read again, nor anything that is read with it; a choice stands for all below."""
+    shelf.bring(file_of(tmp_path / "one.jsonl", [preference(1)]))
+    [line] = shelf.export("ratchet")
+    line["completions"][0]["completion_token_ids"] = [1, 2]
+    record = line["feedback"] if part == "feedback" else line["completions"][0]
+    record[field] = "@"
+    sent = json.dumps(line).replace('"@"', value).encode() + b"\n"
+    tally = shelf.bring(file_of(tmp_path / "broken.jsonl", [sent]), "ratchet")
+    assert (tally.new, tally.rejected) == (0, 1)
+    assert field in report_of(tmp_path / "broken.jsonl").read_text()
+    assert len(shelf.export("ratchet")) == 1
+
+
 def test_broken_gzip_keeps_what_came_before(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importing, "CHUNK_LINES", 10)
     noise = [{**preference(n), "id": os.urandom(200).hex()} for n in range(200)]
