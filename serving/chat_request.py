@@ -13,7 +13,7 @@ from serving.engine import SERVED_NAME, Body
 from serving.errors import ApiError, invalid
 from serving.gateway import Gateway
 from serving.json_body import check_text
-from serving.plain_draw import is_plain
+from serving.plain_draw import is_plain, is_steered
 from serving.recorder import Ticket
 from serving.swap_gate import Served
 
@@ -178,6 +178,7 @@ def ticket_for(asked: Asked, served: Sequence[Served], **more: Any) -> tuple[Tic
         keep=body.get("store") is not False,
         sampling={name: body[name] for name in SAMPLING if body.get(name) is not None},
         plain=all(is_plain(_forwarded(body), each.shaped_by) for each in served),
+        steered=is_steered(_forwarded(body)),
         choices=asked.choices,
         streamed=bool(body.get("stream")),
         wants_usage=bool((body.get("stream_options") or {}).get("include_usage")),

@@ -1,8 +1,10 @@
 """What befalls requests under a release, told to its guardrails beside the way of the answers. A crash loses a second.
 
-No units are comparisons, which are judged, and requests that named their policy. An engine that goes away takes many
-answers along: that is one event, not so many units, and is the business of whoever watches the engine. One that is
-silent failed each who waited; who left before the first token had waited at least so long.
+No units are comparisons, which are judged, and requests that named their policy. Nor are failures that a request may
+have asked for: an answer tells its arm, so one person with a grammar that never ends could have undone a release. An
+engine that goes away takes many answers along: that is one event, not so many units, and is the business of whoever
+watches the engine. One that is silent failed each who waited; who left before the first token had waited at least so
+long.
 """
 
 import asyncio
@@ -91,14 +93,14 @@ def _seen(ticket: Ticket, draft: Draft, fault: BaseException | None, pace: Pace)
     weight = weight_of(arm, ticket.propensity)
     unit = Observed(ticket.release, ticket.conversation_id, arm, weight, failed=False)
     if isinstance(fault, EngineRefused):
-        return None if is_clients(fault) else unit._replace(failed=True)
+        return None if is_clients(fault) or ticket.steered else unit._replace(failed=True)
     if isinstance(fault, EngineSlow):
         return unit._replace(failed=True)
     if isinstance(fault, EngineDown | UnprovenWeights):
         return None
     text, over = "".join(draft.text), draft.finish_reason is not None
     if over and not text.strip() and not draft.tool_calls:
-        return unit._replace(failed=True)
+        return None if ticket.steered else unit._replace(failed=True)
     if not over and not text:
         return unit._replace(first_token_s=pace.elapsed_s)
     tokens = len(draft.token_ids) if over else None

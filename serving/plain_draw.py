@@ -25,12 +25,24 @@ HARMLESS = frozenset({
     "return_token_ids", "chat_template_kwargs", "documents", "parallel_tool_calls", "service_tier",
 })  # fmt: skip
 
+#: What changes how likely each token is, and leaves the policy to say what it likes for as long as it likes.
+TEMPERING = frozenset({
+    "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty",
+})  # fmt: skip
+
 
 def is_plain(forwarded: Body, shaped_by: Collection[str] = ()) -> bool:
     """Whether what the engine is asked leaves the draw plain; `shaped_by` are `engine_defaults`."""
     given = {name: value for name, value in forwarded.items() if value is not None and name not in HARMLESS}
     neutral = all(value in NEUTRAL.get(name, ()) for name, value in given.items())
     return neutral and given.keys() >= set(shaped_by)
+
+
+def is_steered(forwarded: Body) -> bool:
+    """Whether the request says what its answer may hold or where it ends. An answer that has nothing in it, or that the
+    engine cannot write, is then its client's doing as likely as the policy's."""
+    asked = {name for name, value in forwarded.items() if value is not None and value not in NEUTRAL.get(name, ())}
+    return not asked <= HARMLESS | TEMPERING
 
 
 def engine_defaults(model_dir: Path) -> tuple[str, ...]:

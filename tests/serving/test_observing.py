@@ -78,6 +78,12 @@ async def test_what_is_empty_or_refused_by_the_engine_failed() -> None:
     assert [seen.failed for seen in await observed(ticket(), None)] == [True]
 
 
+async def test_what_a_request_may_have_asked_for_is_no_failure_of_the_policy() -> None:
+    assert await observed(ticket(steered=True), said(0, " ", "\n")) == []
+    assert await observed(ticket(steered=True), None) == []
+    assert [seen.failed for seen in await observed(ticket(steered=True), said(0, "a"))] == [False]
+
+
 async def test_what_somebody_left_is_no_failure_and_has_no_length() -> None:
     [seen] = await observed(ticket(), unfinished("a", "b"), read=1)
     assert (seen.failed, seen.tokens) == (False, None)

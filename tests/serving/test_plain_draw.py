@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.plain_draw import engine_defaults, is_plain
+from serving.plain_draw import engine_defaults, is_plain, is_steered
 from tests.serving.live import write_model
 
 PLAIN: list[dict[str, Any]] = [
@@ -75,3 +75,19 @@ async def test_the_gateway_reads_what_its_policies_do_unasked(
         answer = (await live.chat("hello", max_tokens=3, **asked)).json()
         [stored] = live.ledger.completions((f"{answer['id']}:0",)).values()
         assert stored.plain is plain
+
+
+@pytest.mark.parametrize("body", [
+    {}, {"temperature": 0.2, "top_p": 0.9, "max_tokens": 5, "seed": 1, "tools": [], "stop": None},
+    {"response_format": {"type": "text"}, "repetition_penalty": 1.2},
+])  # fmt: skip
+def test_a_tempered_draw_is_not_steered(body: dict[str, Any]) -> None:
+    assert not is_steered(body)
+
+
+@pytest.mark.parametrize("body", [
+    {"stop": ["a"]}, {"logit_bias": {"2": 100}}, {"tools": [{"type": "function"}]}, {"structured_outputs": {}},
+    {"response_format": {"type": "json_object"}}, {"whatever_the_engine_learns_next": 1},
+])  # fmt: skip
+def test_a_request_that_says_what_may_come_is(body: dict[str, Any]) -> None:
+    assert is_steered(body)
