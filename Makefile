@@ -7,6 +7,9 @@ ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(ENGINE)
 ARGS ?=
 
+# Compiling what vLLM imports at each start takes longer than all the rest of it; setup leaves that to the first import.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test lint bench clean
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,9 @@ from serving.app import create_app
 from serving.engine import Engine
 from serving.gateway import Gateway
 from serving.patience import Patient
+from serving.probes import answers
+from serving.vllm_server import engine_command
+from tests.conftest import wait_for
 
 ENGINE_KEY = "engine-key"
 GOLDEN = ((1, 5, 9, 7), (1, 4, 4))
@@ -73,6 +77,21 @@ class FakeEngine:
         """As another gateway would."""
         body, key = {"lora_name": name, "lora_path": str(path)}, {"authorization": f"Bearer {ENGINE_KEY}"}
         httpx.post(f"{self.url}/v1/load_lora_adapter", json=body, headers=key, verify=PLAIN).raise_for_status()
+
+
+@contextmanager
+def real_vllm(settings: Settings, model: Path, **more: str) -> Iterator[Callable[[], None]]:
+    """vLLM on its way up with a model, `more` in its environment; what is yielded waits until it answers. It needs one
+    core for most of the way: what else a test needs is made meanwhile."""
+    command = engine_command(settings, model, settings.resolved_engine_dtype(), gpu=False)
+    with (settings.home / "vllm.log").open("w") as log:
+        process = subprocess.Popen(command.argv, env=os.environ | command.env | more, stdout=log, stderr=log)
+        health = settings.resolved_engine_url() + "/health"
+        try:
+            yield lambda: wait_for(lambda: answers(health), seconds=240, what="vLLM start")
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
 
 
 def trainer_logprobs(move: float) -> tuple[tuple[float, ...], ...]:

@@ -4,8 +4,6 @@ On a CPU it needs to be told which layers adapters are for, and lets them leak i
 asked here is asked alone.
 """
 
-import os
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,9 +15,9 @@ from feedback.store import connect
 from serving.engine import Engine, EngineRefused
 from serving.hotswap import reading_of
 from serving.proof import judge
-from serving.vllm_server import answers, engine_command
-from tests.conftest import ValkeyProcess, free_port, wait_for
+from tests.conftest import ValkeyProcess, free_port
 from tests.e2e.candidates import publish_adapter
+from tests.serving.live import real_vllm
 from training.register import register_base
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -36,17 +34,11 @@ def settings(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         home=tmp_path_factory.mktemp("home"), base_model=str(real_model), redis_url=valkey.url, engine_port=free_port(),
         engine_mode="adapter", engine_args=f"--enable-lora --max-loras 4 --lora-target-modules {MATRICES}",
     )  # fmt: skip
-    register_base(settings)
-    registry = registry_of(settings)
-    publish_adapter(registry, real_model, seed=1)
-    command = engine_command(settings, real_model, registry.manifest(0).dtype, gpu=False)
-    allowed = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
-    with (settings.home / "vllm.log").open("w") as log:
-        process = subprocess.Popen(command.argv, env=os.environ | command.env | allowed, stdout=log, stderr=log)
-        wait_for(lambda: answers(settings.resolved_engine_url() + "/health"), seconds=240, what="vLLM start")
+    with real_vllm(settings, real_model, VLLM_ALLOW_RUNTIME_LORA_UPDATING="1") as await_engine:
+        register_base(settings)
+        publish_adapter(registry_of(settings), real_model, seed=1)
+        await_engine()
         yield settings
-        process.terminate()
-        process.wait(timeout=30)
     valkey.kill()
 
 

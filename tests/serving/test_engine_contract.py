@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -20,11 +18,10 @@ from feedback.store import connect
 from serving.engine import Engine
 from serving.hotswap import reading_of
 from serving.proof import digests_agree, judge
-from serving.vllm_server import answers, engine_command
 from serving.whole import joined
-from tests.conftest import ValkeyProcess, free_port, wait_for
+from tests.conftest import ValkeyProcess, free_port
 from tests.e2e.candidates import publish_adapter
-from tests.serving.live import running_gateway
+from tests.serving.live import real_vllm, running_gateway
 from training.register import register_base
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -49,17 +46,13 @@ def real_engine(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     settings = Settings(
         home=tmp_path_factory.mktemp("home"), base_model=str(real_model), redis_url=valkey.url, engine_port=free_port()
     )
-    register_base(settings)
-    registry = PolicyRegistry(connect(valkey.url), settings.policies_dir)
-    for seed in (1, 2):
-        publish_adapter(registry, real_model, seed, noise=0.015)
-    command = engine_command(settings, real_model, registry.manifest(0).dtype, gpu=False)
-    with (settings.home / "vllm.log").open("w") as log:
-        process = subprocess.Popen(command.argv, env=os.environ | command.env, stdout=log, stderr=log)
-        wait_for(lambda: answers(settings.resolved_engine_url() + "/health"), seconds=240, what="vLLM start")
+    with real_vllm(settings, real_model) as await_engine:
+        register_base(settings)
+        registry = PolicyRegistry(connect(valkey.url), settings.policies_dir)
+        for seed in (1, 2):
+            publish_adapter(registry, real_model, seed, noise=0.015)
+        await_engine()
         yield RealEngine(settings, registry)
-        process.terminate()
-        process.wait(timeout=30)
     valkey.kill()
 
 
