@@ -4,6 +4,7 @@ import time
 from typing import Literal
 
 from feedback.judgements import Comparison, Ranking
+from feedback.keys import source_of
 from feedback.raters import Raters
 from feedback.registry import PolicyRegistry
 from feedback.release_plan import Plan
@@ -25,7 +26,7 @@ def begin_release(
     whose, since = electorate(ledger, plan), ledger.watermark()
     return ReleaseBook(registry).start(
         candidate, plan, mode=mode, whose=whose, since=since, actor=actor, reason=reason, seen=seen,
-        voters=len(voters(ledger, whose, time.time())),
+        voters=able(ledger, whose),
     )  # fmt: skip
 
 
@@ -68,6 +69,21 @@ def voters(ledger: Ledger, whose: Literal["evaluation", "all"], until: float) ->
         if item.split in splits and isinstance(item.judgement, Comparison | Ranking)
     }
     return said - Raters(ledger.redis).quarantined().keys()
+
+
+def able(ledger: Ledger, whose: Literal["evaluation", "all"]) -> int:
+    """How many may vote from now on; 0 where nobody knows.
+
+    Those who compared answers lately. Where nobody has, as after an import, everybody who has chatted: else all the
+    votes of a small team would be those of a few strangers, which decide nothing, however bad the candidate.
+    """
+    known = len(voters(ledger, whose, time.time()))
+    return known or (len(_chatters(ledger)) if whose == "all" else 0)
+
+
+def _chatters(ledger: Ledger) -> set[str]:
+    raters = {key.partition(":")[2] for key in ledger.redis.scan_iter("conversations:*", count=1000)}
+    return {rater for rater in raters if source_of(rater) != "import"} - Raters(ledger.redis).quarantined().keys()
 
 
 def _release_of(book: ReleaseBook, candidate: int) -> Release | None:

@@ -13,13 +13,15 @@ class Booth:
         self.ledger = Ledger(connect(url))
         self.count = 0
 
-    def answers(self, *versions: int | None, tokens: int = 2, conversation: str = "c", **facts: Any) -> list[str]:
+    def answers(
+        self, *versions: int | None, tokens: int = 2, conversation: str = "c", rater: str = "ann", **facts: Any
+    ) -> list[str]:
         """To one prompt, an answer of each version; their ids."""
         self.count += 1
         id = f"cmp_{self.count}"
         completions = [
             Completion(
-                id=f"{id}:{choice}", response_id=id, choice=choice, conversation_id=conversation, rater="ann",
+                id=f"{id}:{choice}", response_id=id, choice=choice, conversation_id=conversation, rater=rater,
                 messages=(Message(role="user", content="Why?"),), text="So.", prompt_token_ids=(1,),
                 completion_token_ids=(5,) * tokens * (choice + 1), logprobs=(-1.0,) * tokens * (choice + 1),
                 sampling={}, finish_reason="stop", policy_version=version, created=time.time(), **facts,

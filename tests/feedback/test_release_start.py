@@ -8,7 +8,7 @@ from feedback.raters import Raters
 from feedback.registry import PolicyRegistry
 from feedback.release_judge import rules_of
 from feedback.release_plan import Plan
-from feedback.release_start import begin_once, begin_release, electorate
+from feedback.release_start import able, begin_once, begin_release, electorate
 from feedback.releases import Release, ReleaseBook
 from tests.feedback.booth import Booth
 from tests.feedback.test_registry import publish
@@ -54,6 +54,15 @@ def test_the_first_release_knows_who_ranked_for_the_round_before_it(booth: Booth
     release = begin_release(booth.ledger, registry, 1, Plan(), mode="manual", actor="ann", reason="try", seen=None)
     assert release.voters == 2
     assert rules_of(booth.ledger, release).raters == 2
+
+
+def test_where_nobody_has_compared_whoever_has_chatted_may_vote(booth: Booth, registry: PolicyRegistry) -> None:
+    for rater in ("ann", "bob", "bob", "cay", "imported_train_1"):
+        booth.answers(0, rater=rater)
+    Raters(booth.ledger.redis).quarantine("cay", actor="op", reason="bought")
+    assert (able(booth.ledger, "all"), able(booth.ledger, "evaluation")) == (2, 0)
+    release = begin_release(booth.ledger, registry, 1, Plan(), mode="manual", actor="ann", reason="try", seen=None)
+    assert release.voters == 2
 
 
 def once(booth: Booth, registry: PolicyRegistry, candidate: int) -> Release | None:
