@@ -1,4 +1,4 @@
-"""Who did what to policies, releases, raters, freezes and keys, when and why: one list of all, newest first."""
+"""Who did what to policies, releases, raters, freezes, keys and rounds, when and why: one list of all, newest first."""
 
 import re
 from collections.abc import Mapping
@@ -8,18 +8,19 @@ from typing import Any, Literal, NamedTuple
 
 from redis import Redis
 
-from feedback import freezes, key_audit, raters, registry, releases
+from feedback import cancelling, freezes, key_audit, raters, registry, releases
+from feedback.cancelling import RoundLine
 from feedback.freezes import FreezeLine
 from feedback.key_audit import KeyLine
 from feedback.raters import RaterLine
 from feedback.records import Record
 from feedback.releases import Release, describe
 
-Kind = Literal["policy", "release", "rater", "freeze", "key"]
+Kind = Literal["policy", "release", "rater", "freeze", "key", "round"]
 #: Where each kind is written; of one moment the first kind is the newest.
 STREAMS: dict[Kind, str] = {
     "policy": registry.AUDIT, "release": releases.HISTORY, "rater": raters.AUDIT, "freeze": freezes.AUDIT,
-    "key": key_audit.AUDIT,
+    "key": key_audit.AUDIT, "round": cancelling.AUDIT,
 }  # fmt: skip
 CURSOR = re.compile(rf"(\d{{1,15}}-\d{{1,15}})-({'|'.join(STREAMS)})", re.ASCII)
 
@@ -77,6 +78,9 @@ def _told(kind: Kind, fields: Mapping[str, str]) -> dict[str, Any]:
             return _named(RaterLine.model_validate_json(fields["data"]).model_dump(), "rater")
         case "freeze":
             return _named(FreezeLine.model_validate_json(fields["data"]).model_dump(), "what")
+        case "round":
+            round = RoundLine.model_validate_json(fields["data"])
+            return {"what": f"round {round.round}", **round.model_dump(exclude={"round"})}
         case "key":  # nobody is asked why
             line = KeyLine.model_validate_json(fields["data"])
             told = line.model_dump(include={"action", "actor", "time"})

@@ -55,6 +55,7 @@ class Decision(Record):
     still_needed: int | None
     sides: Balance
     guardrails: tuple[Guardrail, ...]
+    raters: int | None = None  # who gave these votes; None of decisions from before that was kept
 
     @property
     def votes(self) -> int:
@@ -161,6 +162,7 @@ def _decision(
         log_e_better=log_e_better(wins, losses), log_e_worse=log_e_better(losses, wins),
         log_e_standing=log_e_better(*count.standing()), log_threshold=count.log_threshold, win_rate=rate,
         thumbs=thumbs, still_needed=needed, sides=side_bias(seen, rules.alpha), guardrails=guardrails,
+        raters=len({vote.rater for vote in seen}),
     )  # fmt: skip
 
 

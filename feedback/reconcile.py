@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from feedback.cancelling import uncleared
 from feedback.manifest import BrokenPolicy, read_manifest
 from feedback.registry import BASE, SERVABLE, WITHOUT_WEIGHTS, PointerMoved, PolicyRegistry, State
 from feedback.rounds import RoundBook
@@ -48,6 +49,7 @@ def reconcile(registry: PolicyRegistry) -> list[Found]:
     """
     open_round = RoundBook(registry.redis).open_round()
     at_work = {open_round.policy_version, open_round.abandoned} if open_round else set()
+    at_work |= {round.abandoned for round in uncleared(registry.redis)}  # to be dropped, not found
     _sweep_unfinished(registry, at_work)
     known, present = registry.states(), set(registry.on_disk())
     found = [_adopt(registry, version) for version in sorted(present - set(known) - at_work)]

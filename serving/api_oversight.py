@@ -71,6 +71,12 @@ QUARANTINE = _move("Put a rater aside: nothing of theirs trains or decides", "vo
 RELEASE_RATER = _move("Let a rater train again", "it was a misunderstanding")
 
 
+CANCEL_ROUND = documented(
+    "End a round that is queued or running; it publishes nothing", tag="rounds", returns=Round, body=Reasoned,
+    examples={"with a reason": {"reason": "it has learned from a test"}}, optional=True, errors=(403, 404, 409),
+)  # fmt: skip
+
+
 _ENTRY: Schema = {
     "id": "1767225600500-0-policy", "time": 1767225600.5, "kind": "policy", "what": "policy-v3", "action": "promote",
     "actor": "ann", "reason": "people like it", "became": None,
@@ -86,7 +92,7 @@ class AuditList(BaseModel):
 
 
 AUDIT = documented(
-    "Who did what to policies, releases, raters, freezes, keys and invites, newest first",
+    "Who did what to policies, releases, raters, freezes, keys, invites and rounds, newest first",
     tag="operation", returns=AuditList, errors=(403,),
 )  # fmt: skip
 

@@ -104,6 +104,15 @@ class Votes(BaseModel):
     not_counted: int
 
 
+class Voters(BaseModel):
+    """How many people, never who."""
+
+    voted: int | None = Field(description="whose votes were counted, or were beyond what one may say")
+    may_vote: int | None = Field(
+        description="who compared answers in the month before it began, as far as theirs decide; later ones may too"
+    )
+
+
 class ShownFigure(BaseModel):
     value: float
     low: float
@@ -139,7 +148,8 @@ _RELEASE: Schema = {
     ],
     "engine": {"version": 7, "state": "ready", "cause": None}, "self_test": None,
     "passed": {"in_step": 4210.5, "in_all": 6010.0, "unheld": 0.0}, "outcome": "undecided",
-    "votes": {"won": 31, "lost": 19, "tied": 4, "not_counted": 2}, "win_rate": _FIGURE,
+    "votes": {"won": 31, "lost": 19, "tied": 4, "not_counted": 2}, "voters": {"voted": 11, "may_vote": 40},
+    "win_rate": _FIGURE,
     "evidence": {"for": "candidate", "log_e": 0.4, "threshold": 3.7}, "still_needed": 120,
     "forecast": "about 120 more votes to a decision", "thumbs": None, "left_wins": _FIGURE, "guardrails": [],
     "says": "The candidate won 31 of 50 decisive votes, which decides nothing: about 120 more are needed.",
@@ -170,6 +180,7 @@ class ShownRelease(BaseModel):
     passed: Passed | None = Field(description="while it is open: against a step's `pause`, the `deadline`, `patience`")
     outcome: Literal["promote", "roll back", "inconclusive", "undecided"] | None
     votes: Votes | None
+    voters: Voters
     win_rate: ShownFigure | None
     evidence: Evidence | None
     still_needed: int | None

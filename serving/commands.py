@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from feedback import manifest
+from feedback.cancelling import NotCancellable
 from feedback.durability import LedgerNotDurable
 from feedback.manifest import BrokenPolicy
 from feedback.registry import PointerMoved, UnknownPolicy
@@ -54,7 +55,7 @@ class Failure(RuntimeError):
 #: What an order may be refused with; the message says all.
 KNOWN = (
     Failure, BrokenPolicy, PointerMoved, StillNeeded, LedgerNotDurable, UnknownRelease, ReleaseMoved, NotReleasable,
-    BadPlan,
+    BadPlan, NotCancellable,
 )  # fmt: skip
 
 

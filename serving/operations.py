@@ -8,11 +8,13 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
+from feedback.cancelling import NotCancellable, cancel
 from feedback.manifest import BrokenPolicy, read_manifest, version_number
 from feedback.rounds import RoundRecord
 from serving import api_docs as docs
 from serving import api_learning as learning
-from serving.errors import ApiError, invalid
+from serving import api_oversight as oversight
+from serving.errors import NO_RETRY, ApiError, invalid
 from serving.gateway import Gateway, GatewayDep, OperatorDep, read_json
 from serving.policy_view import in_full, side_by_side
 from serving.swap_reports import LAST_SWAP
@@ -127,17 +129,38 @@ async def freeze(request: Request, gateway: GatewayDep, caller: OperatorDep) -> 
 
 def freeze_of(body: dict[str, Any]) -> tuple[bool, str]:
     """Whether to freeze or to go on, and why. Raises ApiError 400."""
-    frozen, reason = body.get("frozen"), body.get("reason") or "asked for over the API"
+    frozen = body.get("frozen")
     if not isinstance(frozen, bool):
         raise invalid("frozen must be true or false", "frozen")
+    return frozen, reason_of(body)
+
+
+def reason_of(body: dict[str, Any]) -> str:
+    """Why, for the audit. Raises ApiError 400."""
+    reason = body.get("reason") or "asked for over the API"
     if not isinstance(reason, str) or len(reason) > 1024:
         raise invalid("reason must be text of at most 1024 characters", "reason")
-    return frozen, reason
+    return reason
 
 
 @router.get("/v1/rounds/{id}", **docs.ROUND)
 def get_round(id: int, gateway: GatewayDep, _: OperatorDep) -> dict[str, Any]:
     return round_card(gateway.rounds.get(id), id)
+
+
+@router.post("/v1/rounds/{id}/cancel", **oversight.CANCEL_ROUND)
+async def cancel_round(id: int, request: Request, gateway: GatewayDep, caller: OperatorDep) -> dict[str, Any]:
+    reason = reason_of(await read_json(request, optional=True))
+    return await run_in_threadpool(_cancelled, gateway, id, caller.name, reason)
+
+
+def _cancelled(gateway: Gateway, id: int, actor: str, reason: str) -> dict[str, Any]:
+    round_card(gateway.rounds.get(id), id)
+    try:
+        return round_card(cancel(gateway.rounds.redis, id, actor=actor, reason=reason), id)
+    except NotCancellable as error:
+        current = round_card(error.current, id)
+        raise ApiError(409, str(error), code="conflict", headers=NO_RETRY, current=current) from error
 
 
 @router.get("/v1/rounds/{id}/course", **learning.COURSE)

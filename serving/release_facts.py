@@ -57,7 +57,8 @@ def card(
     where = {"is": describe(release), "open": release.is_open, "paused": release.paused}
     test = self_test(tested) if tested is not None and tested.votes else None
     beside = {"steps": steps(release), "engine": engine, "self_test": test, "passed": time and time._asdict()}
-    return {"object": "release", **known, **where, **beside, **measured(decision)}
+    voters = {"voted": None if decision is None else decision.raters, "may_vote": release.voters}
+    return {"object": "release", **known, **where, **beside, "voters": voters, **measured(decision)}
 
 
 def self_test(found: SelfTest) -> dict[str, Any]:

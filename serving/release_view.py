@@ -63,6 +63,7 @@ def rows(card: dict[str, Any]) -> list[tuple[str, str]]:
         ("steps", "\n".join(steps)),
         ("time", "\n".join(waited(card))),
         ("votes", votes_of(card)),
+        ("voters", voters_of(card)),
         ("win rate", _figure(card["win_rate"])),
         ("evidence", _evidence(card["evidence"])),
         ("forecast", (card["forecast"] or "") if card["open"] and not card["proposed"] else ""),
@@ -140,6 +141,13 @@ def votes_of(card: dict[str, Any]) -> str:
         return f"none counted yet, of {whose}"
     beyond = f"; {votes['not_counted']} beyond what one rater may say" if votes["not_counted"] else ""
     return f"{votes['won']} won, {votes['lost']} lost, {votes['tied']} tied, of {whose}{beyond}"
+
+
+def voters_of(card: dict[str, Any]) -> str:
+    """How many have voted, beside how many compared answers before it began: so many can be reckoned with."""
+    voted, may = card["voters"]["voted"], card["voters"]["may_vote"]
+    known = "" if may is None else f"{may:,} who may vote had compared answers in the month before it began"
+    return "; ".join(filter(None, ("" if voted is None else f"{voted:,} voted", known)))
 
 
 def _figure(figure: dict[str, float] | None) -> str:

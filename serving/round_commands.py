@@ -1,16 +1,17 @@
-"""`ratchet train | rounds | freeze | unfreeze`: the learning side."""
+"""`ratchet train | rounds | rounds cancel | freeze | unfreeze`: the learning side."""
 
 import math
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.live import Live
 
+from feedback.cancelling import cancel as cancel_round
 from feedback.next_round import next_round
 from feedback.rounds import RoundBook, RoundRecord
 from feedback.store import Ledger
-from serving.commands import AsJson, Failure, Home, actor, console, installation
+from serving.commands import AsJson, Failure, Home, OneLineErrors, actor, console, installation
 from serving.round_view import ahead, in_full, line, listing, live
 
 POLL_S = 0.5
@@ -30,7 +31,8 @@ def train(
     ] = True,
     home: Home = None,
 ) -> None:
-    """Start a training round now. Exit code: 0 published, 3 refused, by the gate or for want of data, 1 failed."""
+    """Start a training round now. Exit code: 0 published, 3 refused, by the gate or for want of data, 1 failed or
+    was cancelled."""
     _, redis = installation(home)
     book = RoundBook(redis)
     id, opened = book.request(trigger="operator", actor=actor())
@@ -45,7 +47,19 @@ def train(
         raise typer.Exit(EXIT_CODES[record.state])
 
 
-def rounds(
+class RoundsOrCommand(OneLineErrors):
+    """`ratchet rounds` and `ratchet rounds 3` show rounds; other words are commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = args[:1] and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["show", *args])
+
+
+app = typer.Typer(cls=RoundsOrCommand, help="Show the training rounds, newest first, or one in full; cancel one.")
+
+
+@app.command()
+def show(
     id: Annotated[int | None, typer.Argument(help="Show this one in full.")] = None,
     home: Home = None,
     as_json: AsJson = False,
@@ -63,6 +77,19 @@ def rounds(
     else:
         console().print(listing(found))
         typer.echo(f"next one by itself: {ahead(next_round(settings, book, Ledger(redis)))}")
+
+
+@app.command()
+def cancel(
+    id: Annotated[int, typer.Argument(help="The round.")],
+    reason: Reason = "cancelled by hand",
+    home: Home = None,
+) -> None:
+    """End a round that is queued or running: its worker stops within seconds, and nothing is published."""
+    _, redis = installation(home)
+    _require(RoundBook(redis), id)
+    cancel_round(redis, id, actor=actor(), reason=reason)
+    typer.echo(f"round {id} is cancelled; what was said counts again for the next one")
 
 
 def freeze(reason: Reason = "frozen by hand", home: Home = None) -> None:

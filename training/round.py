@@ -24,6 +24,7 @@ from feedback.retention import Retention
 from feedback.rounds import MAX_ATTEMPTS, STAGES, LeaseLost, RoundBook, RoundRecord
 from feedback.settings import Settings
 from feedback.store import Ledger
+from training.cancelled import clear
 from training.publish import discard
 from training.workspace import Outcome, Workspace
 
@@ -63,7 +64,10 @@ def run_round(
             _attempt(Turn(settings, book, round_id, token, stopping or threading.Event()))
         except LeaseLost as error:
             log.warning("%s", error)  # and if nobody has it now, it starts again here
-    return book.get(round_id) if worked else None
+    record = book.get(round_id) if worked else None
+    if record is not None and record.state == "cancelled":
+        clear(settings, redis, record)
+    return record
 
 
 def _attempt(turn: "Turn") -> None:

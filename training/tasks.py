@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
 from feedback.store import connect
+from training.cancelled import clear_left
 from training.publish import let_in_kept_back
 from training.release_scores import score_open_release
 from training.round import Stopped, run_round
@@ -31,12 +32,14 @@ stopping = threading.Event()
 
 @shared_task
 def tick() -> None:
-    """Open a round when one is due, hint at the open round while nobody works on it, let in what a freeze kept back."""
+    """Open a round when one is due, hint at the open round while nobody works on it, clear what cancelled ones left,
+    let in what a freeze kept back."""
     settings = Settings()
     with closing(connect(settings.resolved_redis_url())) as redis:
         waiting = round_in_need(settings, redis)
         if waiting is not None:
             advance.delay(waiting)
+        clear_left(settings, redis)
         let_in_kept_back(settings, redis)
 
 

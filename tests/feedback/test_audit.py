@@ -1,4 +1,4 @@
-"""One list of what was done to policies, releases, raters, freezes and keys, on a real Valkey."""
+"""One list of what was done to policies, releases, raters, freezes, keys and rounds, on a real Valkey."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from redis import Redis
 
 from feedback import raters, registry
 from feedback.audit import STREAMS, Entry, audit
+from feedback.cancelling import RoundLine, cancel
 from feedback.freezes import FreezeLine, is_frozen, set_frozen
 from feedback.freezes import key as freeze_key
 from feedback.invites import Invites
@@ -56,6 +57,8 @@ def test_everything_stands_in_one_list_newest_first(redis: Redis, tmp_path: Path
     book.end(proposed, "rolled_back", actor="eve", reason="worse")
     Raters(redis).quarantine("rater_x", actor="fay", reason="bot")
     book.freeze(True, actor="gil", reason="look")
+    rounds = RoundBook(redis)
+    cancel(redis, rounds.request(trigger="operator", actor="ian")[0], actor="ian", reason="test")
     KeyRing(redis, "pepper").create(name="bot", role="user", actor="hal")
     [bot] = KeyRing(redis, "pepper").list()
     found = audit(redis).entries
@@ -73,6 +76,7 @@ def test_everything_stands_in_one_list_newest_first(redis: Redis, tmp_path: Path
             ("policy-v0", "promote", "ann", "first"), *[(f"policy-v{n}", "publish", "test", "made") for n in (1, 0)],
         ],
         "key": [(bot.id, "create", "hal", "")],
+        "round": [("round 1", "cancel", "ian", "test")],
     }  # fmt: skip
     for kind in STREAMS:
         assert audit(redis, only=kind).entries == [each for each in found if each.kind == kind]
@@ -146,6 +150,9 @@ LINES: dict[str, dict[str, Any]] = {
     },
     "freezes:audit": {
         "data": FreezeLine(what="learning", action="freeze", actor="a", reason="r", time=1.5).model_dump_json()
+    },
+    "rounds:audit": {
+        "data": RoundLine(round=4, action="cancel", actor="a", reason="r", time=1.5).model_dump_json()
     },
     "keys:audit": {
         "data": KeyLine(id="key_1", name="n", role="user", action="rotate", actor="a", time=1.5).model_dump_json()

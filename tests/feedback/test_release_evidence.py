@@ -113,6 +113,7 @@ def test_the_ledger_tells_it_again_up_to_the_end(booth: Booth, book: ReleaseBook
     assert min(each.time for each in points) >= release.created
     found = decide(votes_of_release(booth.ledger, release), rules=rules_of(booth.ledger, release))
     assert points[-1].log_e == found.log_e_standing
+    assert (found.raters, release.voters) == (4, 1), "who came later votes too"
     over = book.end(release, "aborted", actor="ann", reason="enough")
     booth.compare(0, 1, rater="eve", created=time.time() + 60, **facts)
     assert evidence_of(booth.ledger, over) == points

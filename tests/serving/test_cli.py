@@ -520,6 +520,20 @@ def test_rounds_are_listed_and_shown(home: Path, redis: Redis) -> None:
     assert ratchet("rounds", "7").exit_code == 1
 
 
+def test_a_round_is_cancelled_once(home: Path, redis: Redis) -> None:
+    book = RoundBook(redis)
+    book.request(trigger="operator", actor="test")
+    assert "round 1 is cancelled" in ratchet("rounds", "cancel", "1", "--reason", "a test").stdout
+    record = book.get(1)
+    assert record is not None and record.state == "cancelled"
+    assert (record.reason or "").startswith("cancelled by cli:") and (record.reason or "").endswith(": a test")
+    late = ratchet("rounds", "cancel", "1")
+    assert (late.exit_code, late.stderr) == (1, "ratchet: round 1 is over: cancelled\n")
+    none = ratchet("rounds", "cancel", "7")
+    assert (none.exit_code, none.stderr) == (1, "ratchet: there is no round 7\n")
+    assert printed(ratchet("rounds", "--json", "1"))[0]["state"] == "cancelled"
+
+
 def test_status_counts_and_freezing(gateway: Gateway, redis: Redis) -> None:
     redis.set("worker:alive", "{}", ex=5)
     assert ratchet("freeze").exit_code == 0

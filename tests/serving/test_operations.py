@@ -72,6 +72,24 @@ async def test_rounds_are_opened_once_listed_and_frozen(live: Any) -> None:
     assert (len(listing["data"]), listing["frozen"]) == (1, True)
 
 
+async def test_an_open_round_is_cancelled_once_by_name_and_with_a_reason(live: Any) -> None:
+    assert (await live.http.post("/v1/rounds/1/cancel")).json()["error"]["code"] == "round_not_found"
+    await live.http.post("/v1/rounds")
+    refused = await live.http.post("/v1/rounds/1/cancel", json={"reason": 7})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "reason")
+    done = await live.http.post("/v1/rounds/1/cancel", json={"reason": "a test"})
+    assert (done.status_code, done.json()["state"]) == (200, "cancelled")
+    assert done.json()["reason"] == "cancelled by root: a test"
+    late = await live.http.post("/v1/rounds/1/cancel")
+    error = late.json()["error"]
+    assert (late.status_code, error["code"], error["current"]) == (409, "conflict", done.json())
+    assert (error["message"], late.headers["x-should-retry"]) == ("round 1 is over: cancelled", "false")
+    [line] = (await live.http.get("/v1/audit", params={"kind": "round"})).json()["data"]
+    assert (line["what"], line["action"], line["actor"], line["reason"]) == ("round 1", "cancel", "root", "a test")
+    await live.http.post("/v1/rounds")
+    assert (await live.http.post("/v1/rounds/2/cancel")).json()["reason"].endswith(": asked for over the API")
+
+
 async def test_the_course_of_a_round_is_there_whole_whenever_it_is_asked_for(live: Any) -> None:
     assert (await live.http.get("/v1/rounds/1/course")).json()["error"]["code"] == "round_not_found"
     id, _ = live.gateway.rounds.request(trigger="operator", actor="ann")
@@ -92,7 +110,8 @@ async def test_the_course_of_a_round_is_there_whole_whenever_it_is_asked_for(liv
     ("method", "path"),
     [
         ("GET", "/v1/policies"), ("POST", "/v1/rollback"), ("POST", "/v1/policies/0/promote"), ("POST", "/v1/rounds"),
-        ("GET", "/v1/rounds"), ("GET", "/v1/rounds/1"), ("POST", "/v1/rounds/freeze"), ("GET", "/v1/rounds/1/course"),
+        ("GET", "/v1/rounds"), ("GET", "/v1/rounds/1"), ("POST", "/v1/rounds/1/cancel"),
+        ("POST", "/v1/rounds/freeze"), ("GET", "/v1/rounds/1/course"),
         ("GET", "/v1/policies/0"), ("GET", "/v1/policies/0/diff?with=0"),
     ],
 )  # fmt: skip

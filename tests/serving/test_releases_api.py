@@ -32,6 +32,7 @@ DECISION = Decision(
         Guardrail(name="length", verdict="unknown", value=math.log(1.2), limit=math.log(2), log_e=0.0, log_e_ok=0.0,
                   interval=Interval(0.0, -math.log(2), math.log(4)), candidate=200, stable=1800),
     ),
+    raters=11,
 )  # fmt: skip
 
 
@@ -94,6 +95,7 @@ async def test_a_release_begins_with_the_steps_that_were_asked_for(live: Any) ->
         {"says": "wait for the votes", "state": "to come"},
     ]  # fmt: skip
     assert (card["plan"]["alpha"], card["plan"]["max_votes"], card["plan"]["interleave"]) == (0.1, 2000, 0.5)
+    assert card["voters"] == {"voted": None, "may_vote": 0}
     assert (card["votes"], card["outcome"], card["guardrails"], card["engine"]) == (None, None, [], None)
     assert live.gateway.registry.states()[1] == "canary"
 
@@ -318,6 +320,7 @@ async def test_what_is_known_is_shown(live: Any) -> None:
     redis.hset(time_key(1), mapping={"0": "1.5", "3": "4.5", "unheld": "2"})
     card = (await live.http.get("/v1/releases/1")).json()
     assert card["votes"] == {"won": 31, "lost": 19, "tied": 4, "not_counted": 2}
+    assert card["voters"] == {"voted": 11, "may_vote": 0}, "counts alone"
     assert card["win_rate"] == {"value": 0.62, "low": 0.41, "high": 0.79}
     assert card["evidence"] == {"for": "candidate", "log_e": 0.4, "threshold": 3.7}
     assert (card["still_needed"], card["forecast"]) == (120, "about 120 more votes to a decision")

@@ -14,9 +14,11 @@ import pytest
 from redis.exceptions import ResponseError
 
 from feedback.archive import Archive
+from feedback.cancelling import UNCLEARED, cancel, uncleared
 from feedback.erasure import Eraser
 from feedback.manifest import verify_files
 from feedback.rounds import STAGES
+from training.cancelled import clear_left
 from training.register import WrongBaseModel, register_base
 from training.round import LEASE_S, Lease, StageCrashed, Stopped, Turn, environment, run_round
 from training.workspace import Outcome
@@ -155,14 +157,39 @@ def test_interrupted_foreground_round_gives_the_round_back(installation: "Instal
     assert "Traceback" not in installation.log()
 
 
-def test_cancelled_round_stops_its_stage(installation: "Installation") -> None:
+def test_cancelled_round_stops_its_stage_and_leaves_nothing_of_what_was_said(installation: "Installation") -> None:
     installation.speak(24)
     process = installation.start("round")
     child = installation.child(process, "reward")
-    installation.redis.hset("round:1", "state", "cancelled")
+    files = installation.settings.rounds_dir / "000001"
+    assert list(files.glob("collect/*/data.json"))
+    cancel(installation.redis, 1, actor="ann", reason="a test")
     installation.wait_until_gone(child)
     assert process.wait(timeout=15) == 1
-    assert installation.published() == []
+    record = installation.record(1)
+    assert (record.state, record.reason) == ("cancelled", "cancelled by ann: a test")
+    assert installation.published() == [] and "Traceback" not in installation.log()
+    assert files.exists() and not list(files.glob("*/*/data.json")) + list(files.glob("*/*/checkpoints"))
+    assert uncleared(installation.redis) == []
+
+
+def test_cancelled_round_whose_worker_is_gone_is_cleared_once_its_lease_is_over(installation: "Installation") -> None:
+    id, book = installation.open_round(), installation.book
+    token = book.claim(id, owner="dead:1", lease_s=60)
+    assert token is not None
+    version = installation.registry.reserve()
+    book.write(id, token, policy_version=version)
+    said = installation.settings.rounds_dir / "000001" / "collect" / "0001" / "data.json"
+    policy = installation.registry.directory(version)
+    for directory in (said.parent, policy):
+        directory.mkdir(parents=True)
+    said.write_text("{}")
+    cancel(installation.redis, id, actor="ann", reason="a test")
+    clear_left(installation.settings, installation.redis)
+    assert said.exists() and policy.exists(), "its worker may be at it"
+    installation.redis.zadd(UNCLEARED, {str(id): 1})
+    clear_left(installation.settings, installation.redis)
+    assert not said.exists() and not policy.exists() and uncleared(installation.redis) == []
 
 
 def test_erasure_while_a_round_trains_has_it_collect_again(installation: "Installation") -> None:

@@ -215,7 +215,7 @@ async function everyOne<T>(path: string, signal?: AbortSignal): Promise<T[]> {
 export interface AuditLine {
   id: string;
   time: number;
-  kind: "policy" | "release" | "rater" | "freeze" | "key";
+  kind: "policy" | "release" | "rater" | "freeze" | "key" | "round";
   what: string;
   action: string;
   actor: string;

@@ -85,6 +85,8 @@ export interface Release {
   /** What the votes say, in a sentence. */
   says: string | null;
   votes: { won: number; lost: number; tied: number; not_counted: number } | null;
+  /** How many people, never who; of older releases not known. */
+  voters: { voted: number | null; may_vote: number | null };
   win_rate: Estimated | null;
   evidence: { for: "stable" | "candidate"; log_e: number; threshold: number } | null;
   still_needed: number | null;

@@ -62,4 +62,6 @@ export const rounds = {
     get<{ data: CoursePoint[] }>(`/v1/rounds/${id}/course`, signal && { signal }),
   /** The open one if there is one. */
   start: () => post<Round>("/v1/rounds", {}),
+  /** Refused with 409 once it is over, or has published. */
+  cancel: (id: number, reason: string) => post<Round>(`/v1/rounds/${id}/cancel`, { reason }),
 };

@@ -17,7 +17,7 @@ import { ReleaseBadge } from "./ReleaseBadge";
 import { ResetSelfTest } from "./ResetSelfTest";
 import { Steps } from "./Steps";
 import { percent, ranged } from "../parts/words";
-import { atAllTimes, decidedByVotes, MODES, points, whatVotesSay, whereOf, whoseVotes } from "./words";
+import { atAllTimes, decidedByVotes, mayVote, MODES, points, whatVotesSay, whereOf, whoseVotes } from "./words";
 import { neededAs } from "./waiting";
 
 const EVERY_MS = 3_000;
@@ -115,6 +115,7 @@ function Measured({ release }: { release: ReleaseInFull }) {
           value={votes && votes.won + votes.lost + votes.tied}
           note={tally ?? `none counted yet, ${whose}`}
         />
+        <Figure name="Raters who voted" value={release.voters.voted} note={mayVote(release.voters)} />
         {open && (outcome === null || outcome === "undecided") && (
           <Figure
             name="Votes still needed"

@@ -48,6 +48,7 @@ export const CANARY: Release = {
   outcome: "undecided",
   says: "The candidate won 31 of 50 decisive votes, which decides nothing: about 120 more are needed.",
   votes: { won: 31, lost: 19, tied: 4, not_counted: 2 },
+  voters: { voted: 11, may_vote: 40 },
   win_rate: { value: 0.62, low: 0.41, high: 0.79 },
   evidence: { for: "candidate", log_e: 0.4, threshold: 3.7 },
   still_needed: 120,

@@ -41,6 +41,10 @@ export function waitsFor({ candidate, engine }: Pick<Release, "candidate" | "eng
 export const whoseVotes = (whose: Release["whose"]): string =>
   whose === "evaluation" ? "raters who never train" : "all raters";
 
+/** With how many voters a release can reckon. */
+export const mayVote = ({ may_vote }: Release["voters"]): string | null =>
+  may_vote === null ? null : `${may_vote} who may vote had compared answers in the month before it began`;
+
 const BY_VOTES: Partial<Record<Release["state"], Release["outcome"]>> = {
   promoted: "promote",
   rolled_back: "roll back",

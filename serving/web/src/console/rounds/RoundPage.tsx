@@ -7,6 +7,7 @@ import { Figure, Figures } from "../parts/Figure";
 import { Loaded } from "../parts/Loaded";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
+import { CancelRound } from "./CancelRound";
 import { Course } from "./Course";
 import { GateChecks } from "./GateChecks";
 import { Measured } from "./Measured";
@@ -36,6 +37,7 @@ export function RoundPage({ id }: { id: number }) {
               {round.reason && <span>{round.reason}</span>}
             </div>
             <Stages round={round} />
+            {isOpen(round) && <CancelRound round={round} onDone={() => void polled.refresh()} />}
           </section>
           <Facts round={round} />
           <Course round={round} course={course} />

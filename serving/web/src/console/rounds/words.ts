@@ -28,7 +28,7 @@ export function stageStates(round: Round): { stage: Stage; state: StageState }[]
   const at = STAGES.indexOf(round.stage);
   const state = (stage: Stage, index: number): StageState => {
     if (index === at && round.state === "running") return round.metrics[stage] ? "done" : "under way";
-    if (index === at && (round.state === "failed" || round.state === "refused")) return "ended here";
+    if (index === at && ["failed", "refused", "cancelled"].includes(round.state)) return "ended here";
     const metrics = round.metrics[stage];
     if (metrics) return "skipped" in metrics ? "skipped" : "done";
     return round.state === "queued" || round.state === "running" ? "to come" : "not reached";

@@ -17,7 +17,11 @@ const KINDS: [AuditLine["kind"] | "", string][] = [
   ["rater", "Raters"],
   ["freeze", "Freezes"],
   ["key", "Keys"],
+  ["round", "Rounds"],
 ];
+
+/** Where what has a number of its own is seen. */
+const VIEWS: { [kind in AuditLine["kind"]]?: string } = { policy: "policies", release: "releases", round: "rounds" };
 
 const COLUMNS: Column<AuditLine>[] = [
   { name: "When", cell: ({ time }) => <When time={time} /> },
@@ -74,7 +78,7 @@ function What({ line: { kind, what, became } }: { line: AuditLine }) {
   if (kind === "rater") return <Rater rater={what} />;
   if (kind === "key") return <OfKey id={what} name={keyTold(became).name} />;
   const number = /(\d+)$/.exec(what)?.[1];
-  const view = kind === "policy" ? "policies" : kind === "release" ? "releases" : null;
+  const view = VIEWS[kind];
   return view && number ? <Link to={consolePath(view, number)}>{what}</Link> : what;
 }
 
