@@ -109,7 +109,8 @@ class Voters(BaseModel):
 
     voted: int | None = Field(description="whose votes were counted, or were beyond what one may say")
     may_vote: int | None = Field(
-        description="who compared answers in the month before it began, as far as theirs decide; later ones may too"
+        description="as known when it began: who had compared answers in the month before or, where nobody had, had "
+        "chatted, as far as theirs decide; later ones may too"
     )
 
 

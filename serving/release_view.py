@@ -144,9 +144,9 @@ def votes_of(card: dict[str, Any]) -> str:
 
 
 def voters_of(card: dict[str, Any]) -> str:
-    """How many have voted, beside how many compared answers before it began: so many can be reckoned with."""
+    """How many have voted, beside how many were known when it began: so many can be reckoned with."""
     voted, may = card["voters"]["voted"], card["voters"]["may_vote"]
-    known = "" if may is None else f"{may:,} who may vote had compared answers in the month before it began"
+    known = "" if may is None else f"{may:,} who may vote were known when it began"
     return "; ".join(filter(None, ("" if voted is None else f"{voted:,} voted", known)))
 
 

@@ -316,7 +316,7 @@ def test_the_screen_says_where_it_is_and_what_is_known(book: ReleaseBook) -> Non
         "steps": "done 5% of conversations\n->   wait 30 minutes\n     wait for the votes",
         "time": "12:05 of 30 minutes in this step\n2:00 of 15 minutes until it is aborted for want of an engine",
         "votes": "19 won, 31 lost, 4 tied, of all raters; 2 beyond what one rater may say",
-        "voters": "11 voted; 0 who may vote had compared answers in the month before it began",
+        "voters": "11 voted; 0 who may vote were known when it began",
         "win rate": "38.0% (21.0% to 59.0%)",
         "evidence": "[#####---------------] 0.93 of 3.70 for stable",
         "forecast": "about 120 more votes to a decision",

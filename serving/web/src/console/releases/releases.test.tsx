@@ -85,7 +85,7 @@ test("a release shows its steps, votes, evidence, guardrails and history", async
   ]);
   expect(screen.getByText("31 won, 19 lost, 4 tied, of all raters; 2 beyond what one rater may say")).toBeTruthy();
   expect(screen.getByText("Raters who voted").parentElement!.textContent).toBe(
-    "Raters who voted1140 who may vote had compared answers in the month before it began",
+    "Raters who voted1140 who may vote were known when it began",
   );
   expect(screen.getByText("about 120")).toBeTruthy();
   expect(screen.getAllByText("0.40 of 3.70 for policy-v7").length).toBe(1);

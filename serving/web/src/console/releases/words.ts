@@ -43,7 +43,7 @@ export const whoseVotes = (whose: Release["whose"]): string =>
 
 /** With how many voters a release can reckon. */
 export const mayVote = ({ may_vote }: Release["voters"]): string | null =>
-  may_vote === null ? null : `${may_vote} who may vote had compared answers in the month before it began`;
+  may_vote === null ? null : `${may_vote} who may vote were known when it began`;
 
 const BY_VOTES: Partial<Record<Release["state"], Release["outcome"]>> = {
   promoted: "promote",
