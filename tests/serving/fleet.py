@@ -74,14 +74,14 @@ class Fleet:
         for _ in range(200):
             if len(self.clients) == WORKERS:
                 return
-            client = await self.stack.enter_async_context(self._client())
+            client = await self.stack.enter_async_context(self.client())
             stream = (await client.get("/health")).extensions["network_stream"]
             pid = owner(stream.get_extra_info("client_addr")[1], pids)
             assert pid is not None
             self.clients.setdefault(pid, client)
         raise AssertionError(f"only {len(self.clients)} processes answer")
 
-    def _client(self) -> httpx.AsyncClient:
+    def client(self) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {self.key}"}
         limits = httpx.Limits(max_connections=1, keepalive_expiry=600)
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=180, limits=limits, trust_env=False)
@@ -119,7 +119,7 @@ class Fleet:
         """The payloads of streams over connections of their own."""
 
         async def one() -> list[Any]:
-            async with self._client() as client:
+            async with self.client() as client:
                 return await self.stream(client, **more)
 
         return [asyncio.create_task(one()) for _ in range(count)]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +278,7 @@ async def test_a_stream_is_resumed_and_stopped_from_another_process(launch: Any)
         assert await first_id(lines) == "id: 4"
         stopped = await others[1].post(f"{path}/cancel")
         assert stopped.json() == {
-            "object": "chat.completion.cancelled", "id": first["id"], "completion_ids": [f"{id}:0"],
+            "object": "chat.completion.cancelled", "id": first["id"], "completion_ids": [f"{first['id']}:0"],
         }  # fmt: skip
         there = [line async for line in lines if line.startswith("data: ")]
     here = [payload async for payload in events]
@@ -287,13 +288,19 @@ async def test_a_stream_is_resumed_and_stopped_from_another_process(launch: Any)
     assert (await others[0].post("/v1/chat/completions/chatcmpl-none/cancel")).status_code == 404
 
 
+async def rest_of(events: AsyncIterator[Any]) -> list[Any]:
+    return [payload async for payload in events]
+
+
 async def test_answers_under_way_end_properly_when_the_service_does(launch: Any, eventually: Any) -> None:
     """Ctrl-C: readers get an end at once that says it is a part, and what they saw is in the ledger."""
     fleet = await launch()
-    streams = fleet.streams(6, max_tokens=2000)
-    await eventually(lambda: fleet.engine.state()["active"] == 6)
+    clients = [await fleet.stack.enter_async_context(fleet.client()) for _ in range(6)]
+    streams = [fleet.events(client, max_tokens=2000) for client in clients]
+    begun = [[await anext(stream) for _ in range(3)] for stream in streams]
     fleet.process.send_signal(signal.SIGINT)
-    for payloads in await asyncio.wait_for(asyncio.gather(*streams), 5):
+    ends = [await asyncio.wait_for(rest_of(stream), 5) for stream in streams]
+    for payloads in map(list.__add__, begun, ends):
         assert payloads[-1] == "[DONE]"
         assert (payloads[-2]["ratchet"]["partial"], payloads[-2]["ratchet"]["stored"]) == (True, True)
         [kept] = fleet.ledger.completions((payloads[-2]["ratchet"]["completion_ids"][0],)).values()
