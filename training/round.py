@@ -66,6 +66,7 @@ def run_round(
             log.warning("%s", error)  # and if nobody has it now, it starts again here
     record = book.get(round_id) if worked else None
     if record is not None and record.state == "cancelled":
+        log.info("round %d: %s", round_id, record.reason)
         clear(settings, redis, record)
     return record
 
