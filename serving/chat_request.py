@@ -165,7 +165,7 @@ def conversation_of(body: Body, headers: Mapping[str, str]) -> str:
 def ticket_for(asked: Asked, served: Sequence[Served], **more: Any) -> tuple[Ticket, list[Body]]:
     """What the ledger needs to know of a request, and its messages as all of the policies get them."""
     body, headers, metadata = asked.body, asked.headers, metadata_of(asked.body, asked.headers)
-    messages = body["messages"]
+    messages, forwarded = body["messages"], _forwarded(body)
     for index, each in enumerate(served):
         if not index or each.control_tokens != served[0].control_tokens:
             messages = plain_messages(messages, each.control_tokens)
@@ -177,8 +177,8 @@ def ticket_for(asked: Asked, served: Sequence[Served], **more: Any) -> tuple[Tic
         metadata=metadata,
         keep=body.get("store") is not False,
         sampling={name: body[name] for name in SAMPLING if body.get(name) is not None},
-        plain=all(is_plain(_forwarded(body), each.shaped_by) for each in served),
-        steered=is_steered(_forwarded(body)),
+        plain=all(is_plain(forwarded, each.shaped_by) for each in served),
+        steered=is_steered(forwarded),
         choices=asked.choices,
         streamed=bool(body.get("stream")),
         wants_usage=bool((body.get("stream_options") or {}).get("include_usage")),

@@ -33,16 +33,18 @@ TEMPERING = frozenset({
 
 def is_plain(forwarded: Body, shaped_by: Collection[str] = ()) -> bool:
     """Whether what the engine is asked leaves the draw plain; `shaped_by` are `engine_defaults`."""
-    given = {name: value for name, value in forwarded.items() if value is not None and name not in HARMLESS}
-    neutral = all(value in NEUTRAL.get(name, ()) for name, value in given.items())
-    return neutral and given.keys() >= set(shaped_by)
+    return _asked(forwarded) <= HARMLESS and all(forwarded.get(name) is not None for name in shaped_by)
 
 
 def is_steered(forwarded: Body) -> bool:
     """Whether the request says what its answer may hold or where it ends. An answer that has nothing in it, or that the
     engine cannot write, is then its client's doing as likely as the policy's."""
-    asked = {name for name, value in forwarded.items() if value is not None and value not in NEUTRAL.get(name, ())}
-    return not asked <= HARMLESS | TEMPERING
+    return not _asked(forwarded) <= HARMLESS | TEMPERING
+
+
+def _asked(forwarded: Body) -> set[str]:
+    """What the request sets otherwise than it is by itself."""
+    return {name for name, value in forwarded.items() if value is not None and value not in NEUTRAL.get(name, ())}
 
 
 def engine_defaults(model_dir: Path) -> tuple[str, ...]:

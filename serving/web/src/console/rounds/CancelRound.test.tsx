@@ -2,25 +2,11 @@ import { fireEvent, render, screen } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Round } from "../../api/rounds";
 import { failure, gateway, json } from "../../rating/gateway_double";
+import { ROUND } from "./round_double";
 import { RoundPage } from "./RoundPage";
 
-const ROUND: Round = {
-  id: 4,
-  state: "running",
-  stage: "ppo",
-  attempts: 1,
-  trigger: "count",
-  actor: "beat",
-  created: 1767225600,
-  finished: null,
-  policy_version: null,
-  restarts: 0,
-  lease_until: Date.now() + 60_000,
-  reason: null,
-  progress: {},
-  metrics: {},
-};
-const CANCELLED: Round = { ...ROUND, state: "cancelled", finished: 1767225700, reason: "cancelled by root: a test" };
+const LEASED: Round = { ...ROUND, created: 1767225600, lease_until: Date.now() + 60_000 };
+const CANCELLED: Round = { ...LEASED, state: "cancelled", finished: 1767225700, reason: "cancelled by root: a test" };
 
 beforeEach(() => {
   HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
@@ -35,7 +21,7 @@ async function cancel(): Promise<void> {
 }
 
 test("an open round is cancelled after a confirmation, with a reason, and says so", async () => {
-  let round = ROUND;
+  let round = LEASED;
   const asked = gateway({
     "GET /v1/rounds/4": () => json(round),
     "GET /v1/rounds/4/course": () => json({ data: [] }),
@@ -53,7 +39,7 @@ test("an open round is cancelled after a confirmation, with a reason, and says s
 
 test("one that was published meanwhile is not cancelled, and that is said", async () => {
   gateway({
-    "GET /v1/rounds/4": () => json(ROUND),
+    "GET /v1/rounds/4": () => json(LEASED),
     "GET /v1/rounds/4/course": () => json({ data: [] }),
     "POST /v1/rounds/4/cancel": () => failure(409, "round 4 is over: published", "conflict"),
   });

@@ -1,25 +1,9 @@
 import { fireEvent, render, screen, within } from "@testing-library/react";
 import { expect, test } from "vitest";
-import type { CoursePoint, Round } from "../../api/rounds";
+import type { CoursePoint } from "../../api/rounds";
 import { Course } from "./Course";
 import { PPO_FURTHER, PPO_MAIN } from "./ppo";
-
-const ROUND: Round = {
-  id: 4,
-  state: "running",
-  stage: "ppo",
-  attempts: 1,
-  trigger: "count",
-  actor: "beat",
-  created: 0,
-  finished: null,
-  policy_version: null,
-  restarts: 0,
-  lease_until: 0,
-  reason: null,
-  progress: {},
-  metrics: {},
-};
+import { ROUND } from "./round_double";
 
 const step = (metrics: Record<string, number>): CoursePoint => ({ stage: "ppo", step: 1, total: 9, time: 1, metrics });
 const titles = () => screen.getAllByRole("figure").map((figure) => figure.querySelector("strong")!.textContent);

@@ -2,9 +2,11 @@ import { fireEvent, render, screen } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Round } from "../../api/rounds";
 import { gateway, json } from "../../rating/gateway_double";
+import { ROUND } from "./round_double";
 import { RoundList } from "./RoundList";
 
-const ROUND: Round = {
+const QUEUED: Round = {
+  ...ROUND,
   id: 2,
   state: "queued",
   stage: "collect",
@@ -12,13 +14,6 @@ const ROUND: Round = {
   trigger: "operator",
   actor: "root",
   created: 1767225600,
-  finished: null,
-  policy_version: null,
-  restarts: 0,
-  lease_until: 0,
-  reason: null,
-  progress: {},
-  metrics: {},
 };
 
 beforeEach(() => {
@@ -32,7 +27,7 @@ test.each([
   ["running", 0],
   ["published", 1],
 ] as const)("while a round is %s, %i more can be started", async (state, buttons) => {
-  gateway({ "GET /v1/rounds": () => json({ data: [{ ...ROUND, state }], frozen: false }) });
+  gateway({ "GET /v1/rounds": () => json({ data: [{ ...QUEUED, state }], frozen: false }) });
   render(<RoundList />);
   await screen.findByRole("region", { name: "Rounds" });
   expect(screen.queryAllByRole("button", { name: "Start a round" })).toHaveLength(buttons);

@@ -1,25 +1,14 @@
 import { expect, test } from "vitest";
 import type { CoursePoint, Round, Stage } from "../../api/rounds";
 import { bytes, clock, measured, onAxis, ranged, withInterval } from "../parts/words";
+import { ROUND } from "./round_double";
 import { curve, lacking, numberAt, shareAt, silentSince, stageStates, stepsOf } from "./words";
 
-const ROUND: Round = {
-  id: 4,
-  state: "running",
-  stage: "ppo",
-  attempts: 1,
-  trigger: "count",
-  actor: "beat",
-  created: 0,
-  finished: null,
-  policy_version: null,
-  restarts: 0,
-  lease_until: 0,
-  reason: null,
-  progress: {},
+const TRAINED: Round = {
+  ...ROUND,
   metrics: { collect: { rankings: 5 }, sft: { skipped: "3 new" }, reward: { loss: 1 } },
 };
-const states = (changes: Partial<Round>) => stageStates({ ...ROUND, ...changes }).map(({ state }) => state);
+const states = (changes: Partial<Round>) => stageStates({ ...TRAINED, ...changes }).map(({ state }) => state);
 
 test("a round that runs is done with what it measured, and has the rest to come", () =>
   expect(states({})).toEqual(["done", "skipped", "done", "under way", "to come", "to come"]));
@@ -36,7 +25,7 @@ test("a queued round has begun nothing", () =>
   expect(states({ state: "queued", stage: "collect", metrics: {} })).toEqual(Array(6).fill("to come")));
 
 test("a refused round ended at a stage, although that measured something", () =>
-  expect(states({ state: "refused", stage: "gate", metrics: { ...ROUND.metrics, ppo: {}, gate: {} } })).toEqual([
+  expect(states({ state: "refused", stage: "gate", metrics: { ...TRAINED.metrics, ppo: {}, gate: {} } })).toEqual([
     "done",
     "skipped",
     "done",
@@ -46,7 +35,7 @@ test("a refused round ended at a stage, although that measured something", () =>
   ]));
 
 test("a published round did everything", () =>
-  expect(states({ state: "published", stage: "publish", metrics: { ...ROUND.metrics, ppo: {}, gate: {}, publish: {} } })).toEqual([
+  expect(states({ state: "published", stage: "publish", metrics: { ...TRAINED.metrics, ppo: {}, gate: {}, publish: {} } })).toEqual([
     "done",
     "skipped",
     "done",
@@ -91,11 +80,11 @@ const OPEN: [Partial<Round>, Stage[], string][] = [
   [{ stage: "gate" }, ["ppo"], ""],
 ];
 test.each(OPEN)("of an open round %j with curves of %j it is said: %s", (changes, drawn, words) =>
-  expect(lacking({ ...ROUND, ...changes }, drawn.map((stage) => ({ stage })))).toBe(words),
+  expect(lacking({ ...TRAINED, ...changes }, drawn.map((stage) => ({ stage })))).toBe(words),
 );
 
 test("of a round that ended nothing is to come", () => {
-  const failed: Round = { ...ROUND, state: "failed", stage: "reward" };
+  const failed: Round = { ...TRAINED, state: "failed", stage: "reward" };
   expect(lacking(failed, [{ stage: "reward" }])).toBe("No step of PPO was taken: it has no curves.");
   expect(lacking({ ...failed, stage: "gate" }, [{ stage: "ppo" }])).toBe("");
 });
