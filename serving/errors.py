@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
+from feedback.cancelling import NotCancellable
 from feedback.durability import LedgerNotDurable
 from feedback.keys import LastAdmin, UnknownKey
 from feedback.manifest import BrokenPolicy
@@ -44,7 +45,7 @@ _TYPES = {
 }  # fmt: skip
 _KNOWN = (
     RedisError, LedgerNotDurable, UnknownPolicy, PointerMoved, BrokenPolicy, Conflict, Superseded, UnknownKey,
-    LastAdmin, UnknownRelease, ReleaseMoved, NotReleasable, BadPlan,
+    LastAdmin, UnknownRelease, ReleaseMoved, NotCancellable, NotReleasable, BadPlan,
 )  # fmt: skip
 
 
@@ -127,6 +128,9 @@ def translate(error: Exception) -> ApiError:
             return ApiError(404, str(error), code="release_not_found")
         case ReleaseMoved(current=now):
             shown = None if now is None else card(now)
+            return ApiError(409, str(error), code="conflict", headers=NO_RETRY, current=shown)
+        case NotCancellable(current=round):
+            shown = {"object": "round", **round.model_dump(mode="json")}
             return ApiError(409, str(error), code="conflict", headers=NO_RETRY, current=shown)
         case NotReleasable():
             return ApiError(409, str(error), code="not_releasable", headers=NO_RETRY)

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
-from feedback.cancelling import NotCancellable, cancel
+from feedback.cancelling import cancel
 from feedback.manifest import BrokenPolicy, read_manifest, version_number
 from feedback.rounds import RoundRecord
 from serving import api_docs as docs
 from serving import api_learning as learning
 from serving import api_oversight as oversight
-from serving.errors import NO_RETRY, ApiError, invalid
+from serving.errors import ApiError, invalid
 from serving.gateway import Gateway, GatewayDep, OperatorDep, read_json
 from serving.policy_view import in_full, side_by_side
 from serving.swap_reports import LAST_SWAP
@@ -156,11 +156,7 @@ async def cancel_round(id: int, request: Request, gateway: GatewayDep, caller: O
 
 def _cancelled(gateway: Gateway, id: int, actor: str, reason: str) -> dict[str, Any]:
     round_card(gateway.rounds.get(id), id)
-    try:
-        return round_card(cancel(gateway.rounds.redis, id, actor=actor, reason=reason), id)
-    except NotCancellable as error:
-        current = round_card(error.current, id)
-        raise ApiError(409, str(error), code="conflict", headers=NO_RETRY, current=current) from error
+    return round_card(cancel(gateway.rounds.redis, id, actor=actor, reason=reason), id)
 
 
 @router.get("/v1/rounds/{id}/course", **learning.COURSE)
