@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedConfig
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from training.attention_gradient import DENSE, attention
 
 SHARED = "shared_prompts"  # what configs call this attention
 MAX_PADDING = 1.5  # computed pairs of tokens, over real ones
@@ -39,7 +40,7 @@ def sees_all_before(config: PreTrainedConfig, tokens: int) -> bool:
     """Whether attention is torch's own, and no window of it bites within so many tokens."""
     facts = config.to_dict()
     windows = [facts.get("sliding_window"), facts.get("attention_chunk_size")]
-    return config._attn_implementation == "sdpa" and not any(window and window < tokens for window in windows)
+    return config._attn_implementation in ("sdpa", DENSE) and not any(window and window < tokens for window in windows)
 
 
 class Segment(NamedTuple):
@@ -147,7 +148,7 @@ def shared_attention(
     outputs = []
     for block in blocks.blocks:
         q, k, v = (_take(x, places) for x, places in zip(flat, (block.queries, block.keys, block.keys), strict=True))
-        output, _ = sdpa_attention_forward(module, q, k, v, block.mask, **kwargs)  # (N, Q, H, E)
+        output, _ = attention(module, q, k, v, block.mask, **kwargs)  # (N, Q, H, E)
         outputs.append(output.flatten(0, 1))
     whole = torch.cat(outputs).index_select(0, blocks.places)  # (B * T, H, E)
     return whole.unflatten(0, (len(blocks), -1)), None

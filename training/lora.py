@@ -9,7 +9,6 @@ Letters: N tokens of any number of dimensions, I inputs, O outputs, R rank.
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.autograd import Function
@@ -27,7 +26,7 @@ class LowRank(Function):
         rows = x.flatten(0, -2)
         narrow = a.to(x.dtype), b.to(x.dtype)
         low = rows @ narrow[0].T  # (N, R)
-        y = torch.addmm(nn.functional.linear(rows, weight, bias), low, narrow[1].T, alpha=scale)
+        y = nn.functional.linear(rows, weight, bias).addmm_(low, narrow[1].T, alpha=scale)
         ctx.save_for_backward(x, low, weight, *narrow)
         ctx.scale = scale
         return y.unflatten(0, x.shape[:-1])
@@ -40,7 +39,7 @@ class LowRank(Function):
         to_low = (rows @ b).mul_(ctx.scale)  # (N, R)
         to_x = None
         if ctx.needs_input_grad[0]:
-            to_x = torch.addmm(rows @ weight, to_low, a).unflatten(0, x.shape[:-1])
+            to_x = (rows @ weight).addmm_(to_low, a).unflatten(0, x.shape[:-1])
         to_a = (to_low.T @ x.flatten(0, -2)).float()
         to_b = (rows.T @ low).float().mul_(ctx.scale)
         return to_x, None, None, to_a, to_b, None

@@ -57,28 +57,25 @@ def whiten_together(
     return [zero.masked_scatter(mask, piece) for zero, mask, piece in zip(zeros, masks, pieces, strict=True)]
 
 
-def tempered(logits: Tensor, temperature: float) -> Tensor:
-    """Logits / temperature in at least fp32, uncopied at 1.0: (B, T, V) is the largest tensor of all."""
+def all_log_probs(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probabilities (..., V), at least fp32, of the whole vocabulary at the sampling temperature."""
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits if temperature == 1.0 else logits / temperature
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # no copy where they are: (B, T, V) is large
+    return (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
 
 
-def completion_log_probs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-probabilities (B, T), at least fp32, of `tokens` (B, T) at the sampling temperature.
+def completion_log_probs(log_p: Tensor, tokens: Tensor) -> Tensor:
+    """Those (B, T) of `tokens` (B, T) among `all_log_probs` (B, T, V).
 
-    logits[:, t] (B, T, V) must be the ones that predict tokens[:, t]: the caller shifts.
+    log_p[:, t] must be of the logits that predict tokens[:, t]: the caller shifts.
     """
-    logits = tempered(logits, temperature)
-    chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)  # (B, T)
-    return chosen - logits.logsumexp(dim=-1)
+    return log_p.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
-def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Entropy in nats (B, T), fp32 or more, of the tempered distribution. Logits (B, T, V), all finite."""
-    logits = tempered(logits, temperature)
-    return logits.logsumexp(dim=-1) - (logits.softmax(dim=-1) * logits).sum(dim=-1)
+def entropy(log_p: Tensor) -> Tensor:
+    """Entropy in nats (B, T) of `all_log_probs` (B, T, V), all finite."""
+    return -torch.linalg.vecdot(log_p.exp(), log_p)
 
 
 def language_model_loss(log_probs: Tensor, mask: Tensor, normaliser: Tensor | float | None = None) -> Tensor:

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from feedback.hardware import local_dtype
 from training.adapters import Adapters
 from training.attention import SHARED, Blocks, attending
+from training.attention_gradient import attend_densely
 from training.config import AdapterConfig
 from training.data import Batch
 from training.heads import new_head
@@ -51,6 +52,7 @@ class Trunk(RoleWeights):
         """
         if not isinstance(getattr(getattr(model, "model", None), "layers", None), nn.ModuleList):
             raise UnsupportedModel(f"{type(model).__name__} has no list of layers where it is looked for")
+        attend_densely(model.config)
         self.adapter = adapter
         self.model = model.eval().requires_grad_(False)  # eval: dropout off, in every stage
         depth = len(model.model.layers)

@@ -19,6 +19,7 @@ from training.advantages import (
     token_rewards,
 )
 from training.losses import (
+    all_log_probs,
     completion_log_probs,
     entropy,
     importance_weights,
@@ -104,7 +105,7 @@ def trl(package: Package) -> dict[str, Case]:
         return list(zip(ours, theirs, strict=True))
 
     return {
-        "log-probs": lambda d: [(completion_log_probs(d.logits, d.tokens), select(d.logits, d.tokens))],
+        "log-probs": lambda d: [(completion_log_probs(all_log_probs(d.logits), d.tokens), select(d.logits, d.tokens))],
         "whitening, Bessel": whiten,
         "rewards, advantages, returns; k1": rewards_to_advantages("k1", False),
         "rewards, advantages, returns; k3, rewards whitened": rewards_to_advantages("k3", True),
@@ -182,10 +183,13 @@ def verl(package: Package) -> dict[str, Case]:
     kinds: tuple[Any, ...] = ("k1", "k2", "k3")
     return {
         "log-probs": lambda d: [
-            (completion_log_probs(d.logits, d.tokens), tools["logprobs_from_logits_v2"](d.logits, d.tokens))
+            (
+                completion_log_probs(all_log_probs(d.logits), d.tokens),
+                tools["logprobs_from_logits_v2"](d.logits, d.tokens),
+            )
         ],
         "entropy": lambda d: [
-            (masked_mean(entropy(d.logits), d.mask), core["compute_entropy_loss"](d.logits, d.reals))
+            (masked_mean(entropy(all_log_probs(d.logits)), d.mask), core["compute_entropy_loss"](d.logits, d.reals))
         ],
         "KL k1, k2, k3": lambda d: [
             (kl_estimate(d.new - d.ref, k), core["kl_penalty"](d.new, d.ref, k)) for k in kinds

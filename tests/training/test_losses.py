@@ -11,6 +11,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from training.losses import (
+    all_log_probs,
     completion_log_probs,
     entropy,
     importance_weights,
@@ -53,29 +54,29 @@ def ragged_mask(lengths: list[int], width: int) -> Tensor:
 def test_completion_log_probs_by_hand() -> None:
     logits = torch.log(f64([[[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]]))
     tokens = torch.tensor([[1, 2]])
-    close(completion_log_probs(logits + 7.0, tokens), [[math.log(0.3), math.log(0.8)]])
+    close(completion_log_probs(all_log_probs(logits + 7.0), tokens), [[math.log(0.3), math.log(0.8)]])
     halved = [math.sqrt(p) for p in (0.5, 0.3, 0.2)]  # temperature 2 takes the square root of each weight
-    close(completion_log_probs(logits, tokens, 2.0)[:, :1], [[math.log(halved[1] / sum(halved))]])
+    close(completion_log_probs(all_log_probs(logits, 2.0), tokens)[:, :1], [[math.log(halved[1] / sum(halved))]])
 
 
 def test_entropy_by_hand() -> None:
     logits = torch.log(f64([[[0.5, 0.3, 0.2], [1 / 3, 1 / 3, 1 / 3]]]))
     expected = -sum(p * math.log(p) for p in (0.5, 0.3, 0.2))
-    close(entropy(logits - 4.0), [[expected, math.log(3)]])
-    close(entropy(logits * 0.5, 0.5)[:, :1], [[expected]])
+    close(entropy(all_log_probs(logits - 4.0)), [[expected, math.log(3)]])
+    close(entropy(all_log_probs(logits * 0.5, 0.5))[:, :1], [[expected]])
 
 
 def test_low_precision_logits_are_raised_to_fp32() -> None:
     logits = random_batch(0, (2, 3, 5), 1)[0].to(torch.bfloat16)
-    tokens = torch.zeros(2, 3, dtype=torch.long)
-    assert completion_log_probs(logits, tokens).dtype == entropy(logits).dtype == torch.float32
-    close(completion_log_probs(logits, tokens), logits.double().log_softmax(-1)[..., 0].float(), 1e-6)
+    log_p = all_log_probs(logits)
+    assert log_p.dtype == torch.float32
+    close(log_p, logits.double().log_softmax(-1).float(), 1e-6)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_a_temperature_must_be_positive(temperature: float) -> None:
     with pytest.raises(ValueError, match="temperature"):
-        entropy(f64([[[0.0, 1.0]]]), temperature)
+        all_log_probs(f64([[[0.0, 1.0]]]), temperature)
 
 
 # Masked statistics
@@ -335,8 +336,8 @@ X, Y, Z = random_batch(7, (2, 4), 3)
 @pytest.mark.parametrize(
     ("function", "inputs"),
     [
-        (lambda logits: completion_log_probs(logits, TOKENS, 0.7), (LOGITS,)),
-        (lambda logits: entropy(logits, 0.7), (LOGITS,)),
+        (lambda logits: completion_log_probs(all_log_probs(logits, 0.7), TOKENS), (LOGITS,)),
+        (lambda logits: entropy(all_log_probs(logits, 0.7)), (LOGITS,)),
         (lambda x: masked_mean(x, MASK), (X,)),
         (lambda x: masked_whiten(x, MASK), (X,)),
         (lambda x: ppo_policy_loss(x, Y, Z, MASK, 0.2, 3.0)[0], (X,)),

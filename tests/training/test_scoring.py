@@ -178,8 +178,10 @@ def test_rows_are_shared_where_the_model_attends_as_they_do(
 ) -> None:
     model = tiny_model(dtype)
     model.set_attn_implementation(attention)
-    assert shares_prompts(Trunk(model, AdapterConfig(lora_layers=2)), 512) == shared
-    assert model.config._attn_implementation == attention
+    trunk = Trunk(model, AdapterConfig(lora_layers=2))
+    own = model.config._attn_implementation
+    assert shares_prompts(trunk, 512) == shared
+    assert model.config._attn_implementation == own
 
 
 def test_separate_batches_score_as_the_trunk_does(perturbed: Trunk) -> None:

@@ -26,6 +26,7 @@ VOCABULARY, WIDTH = 50, 6
 def chunks_of(logits: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vocabulary, "CHUNK_LOGITS", logits)
+        patch.setattr(vocabulary, "CACHED_LOGITS", logits // 2)
         yield
 
 
