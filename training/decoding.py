@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer
 
 from training.attention import sees_all_before
 from training.data import left_padded
@@ -20,7 +21,26 @@ from training.models import Trunk
 from training.roles import Role
 
 AT_ONCE = {"cpu": 64, "cuda": 512}  # prompts; a step of a GPU takes as long for one row as for hundreds
+ROOM = 32  # places for tokens that are made at once
 TOKENS_AT_ONCE = 2**16  # of prompts and completions, whose keys and values are held: 8 GB for a model of 8B
+
+
+class Roomy(DynamicLayer):
+    """Keys and values (B, H, T, E) with places for the next tokens, so that not each token has all of them copied."""
+
+    _places: tuple[Tensor, ...] = ()  # of both, some of them taken
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """As attention calls it: takes the new tokens' (B, H, S, E), gives those of all so far."""
+        before, rows = self.get_seq_length(), len(key_states)
+        after = before + key_states.shape[-2]
+        if any(len(places) == rows and places.shape[-2] >= after for places in self._places):
+            for places, new in zip(self._places, (key_states, value_states), strict=True):
+                places[..., before:after, :] = new
+        else:  # at first, when they are all taken, and after rows were dropped
+            self._places = tuple(F.pad(held, (0, 0, 0, ROOM)) for held in super().update(key_states, value_states))
+        self.keys, self.values = (places[..., :after, :] for places in self._places)
+        return self.keys, self.values
 
 
 class Growing:
@@ -30,6 +50,7 @@ class Growing:
         self._trunk, self._role = trunk, role
         self._ids, self._mask = (x.to(trunk.device) for x in left_padded(prompts, trunk.pad_id))
         self._cache = DynamicCache(config=trunk.model.config)
+        self._cache.layers = [Roomy() if type(layer) is DynamicLayer else layer for layer in self._cache.layers]
         self.rows = list(range(len(prompts)))  # of `prompts`, that the logits are of
 
     def logits(self) -> Tensor:

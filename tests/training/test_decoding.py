@@ -41,9 +41,19 @@ def test_a_growing_batch_drops_the_rows_that_ended(perturbed: Trunk) -> None:
     assert writer.rows == [0, 2]
     expected = torch.stack([own_logits(perturbed, (*PROMPTS[row], token)) for row, token in ((0, 20), (2, 22))])
     torch.testing.assert_close(writer.logits(), expected, rtol=1e-5, atol=1e-5)
+    writer.go_on(torch.tensor([30, 31]), [True, True])
+    expected = torch.stack(
+        [own_logits(perturbed, (*PROMPTS[row], *tokens)) for row, tokens in ((0, (20, 30)), (2, (22, 31)))]
+    )
+    torch.testing.assert_close(writer.logits(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_both_write_the_same_completions_to_their_ends(perturbed: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("room", [1, 3, 32])
+def test_both_write_the_same_completions_to_their_ends(
+    perturbed: Trunk, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the growing one has to make room between tokens, and between rows that end."""
+    monkeypatch.setattr(decoding, "ROOM", room)
     how = {"role": "policy", "eos_ids": frozenset(range(40, 128)), "max_new_tokens": 12, "seed": 3}
     growing = sample_completions(perturbed, PROMPTS * 4, **how)
     monkeypatch.setattr("training.rollout.decoder", Fixed)
