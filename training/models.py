@@ -127,6 +127,11 @@ class Trunk(RoleWeights):
         """Whether the reward model has layers to itself."""
         return self._own is not None
 
+    def adapts(self, name: str) -> bool:
+        """Whether the weight of that name is in a layer with adapters; any other is the base's in every role."""
+        kind, _, rest = name.removeprefix("model.").partition(".")
+        return kind == "layers" and int(rest.partition(".")[0]) >= self._split
+
     @property
     def pad_id(self) -> int:
         """What padding is filled with. It may be any token: padding is known by masks."""

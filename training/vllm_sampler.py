@@ -75,11 +75,15 @@ class VLLMSampler:
         self._pushed, self._last, self._proven = state, new, self._digest
 
     def _merged(self) -> Iterator[tuple[str, Tensor]]:
-        """The policy in the dtype that the trainer computes in; leaves its digest behind."""
+        """What the policy has of its own, in the dtype that the trainer computes in; leaves its digest behind.
+
+        Whole layers, since the engine lays some matrices together. All else it has from the base.
+        """
         self._digest = 0
         for name, tensor in self._trunk.merged("policy", self._trunk.model.dtype):
-            self._digest = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, self._digest)
-            yield name, tensor
+            if self._trunk.adapts(name):
+                self._digest = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, self._digest)
+                yield name, tensor
 
     def _load(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})

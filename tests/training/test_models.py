@@ -198,6 +198,17 @@ def test_merged_weights_are_a_model_of_their_own(perturbed: Trunk, base_director
     assert all(torch.equal(t, before[n]) for n, t in perturbed.state("policy").items())
 
 
+@pytest.mark.parametrize(("lora_layers", "layers"), [(2, "23"), (None, "0123")])
+def test_what_is_not_the_bases_is_in_layers_with_adapters(
+    tiny_model: ModelMaker, tiny_trunk: TrunkMaker, lora_layers: int | None, layers: str
+) -> None:
+    base, trunk = tiny_model().state_dict(), tiny_trunk(perturbed=True, lora_layers=lora_layers)
+    own = {name for name, weight in trunk.merged() if trunk.adapts(name)}
+    changed = {name for name, weight in trunk.merged() if not weight.equal(base[name])}
+    assert changed and changed <= own
+    assert own == {name for name in base if name.startswith(tuple(f"model.layers.{layer}." for layer in layers))}
+
+
 def test_an_untrained_policy_merges_into_the_very_bytes_of_the_base(base_directory: Path) -> None:
     trunk = Trunk.load(base_directory, AdapterConfig(lora_layers=2))
     assert trunk.base_dtype is torch.bfloat16
