@@ -17,17 +17,8 @@ from training.fit import evaluate
 from training.heads import bootstrap_weights, spread
 from training.likelihoods import Labels, log_likelihood, weighted_loss
 from training.models import Trunk
-from training.optimization import (
-    OnProgress,
-    clip_gradients,
-    require_finite,
-    restore,
-    set_rates,
-    share_of_rate,
-    silent,
-    snapshot,
-)
-from training.parallel import evenly, leads, share, sum_gradients, summed
+from training.optimization import OnProgress, descend, restore, set_rates, share_of_rate, silent, snapshot
+from training.parallel import evenly, leads, share
 from training.scoring import Scorer
 from training.sharding import in_shares
 
@@ -169,8 +160,7 @@ def _fit(
     seed: int,
 ) -> tuple[float, int]:
     """All epochs; returns the last step's loss and the number of steps."""
-    parameters = [*trunk.parameters("reward").values(), *labels.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=config.rate)
+    optimizer = torch.optim.Adam([*trunk.parameters("reward").values(), *labels.parameters()], lr=config.rate)
     first, loss = 0, float("nan")
     if path := latest_checkpoint(checkpoint_dir):
         checkpoint = load_checkpoint(path)
@@ -186,12 +176,8 @@ def _fit(
         order = evenly_cut(shuffled(len(training), seed, epoch), steps_per_epoch)[part]
         optimizer.zero_grad()
         own = _backward(config, scorer, labels, [weighed[i] for i in order], step_weight)
-        loss = summed({"loss": own})["loss"]
-        require_finite("reward", step, loss=loss)
-        sum_gradients(parameters)
-        clip_gradients(parameters, config.max_grad_norm, stage="reward", step=step)
         set_rates(optimizer, config.rate * share_of_rate(step, total, warmup=config.warmup, decay=config.decay))
-        optimizer.step()
+        loss = descend(optimizer, own, config.max_grad_norm, stage="reward", step=step)
         if leads() and ((step + 1) % config.checkpoint_every == 0 or step + 1 == total):
             save_checkpoint(checkpoint_dir, _snapshot(trunk, optimizer, labels, step + 1, loss))
         progress("reward", step + 1, total, {"reward/loss": loss})
