@@ -211,7 +211,7 @@ def divided(
 
     `asked` are the prompts to practise on, and whose they are; all that is said of `evaluated` ones is held out.
     """
-    config, seed = origin.config, origin.seed
+    config = origin.config
     training = [item for item in standing if item.split == "train"]
     rankings = [ranked for item in training for ranked in ranked_answers(item, known)]
     proofs = [ranked for item in standing if item.split == "eval" for ranked in ranked_answers(item, known)]
@@ -229,15 +229,10 @@ def divided(
     taught = [ranked for ranked in rankings if ranked.prompt_ids in sides.train]
     taught += [edited for item in training if (edited := edited_answers(item, seen, encode))]
     rated = [rated for item in training for rated in rated_answers(item, seen)]
-    created = {item.id: item.created for item in training}
-    prompts = shuffled(set(asked) & sides.train, seed)
-    taught, rated, weights = weighted(taught, rated, created, config.weights)
+    taught, rated, weights = weighted(taught, rated, {item.id: item.created for item in training}, config.weights)
+    prompts = shuffled(set(asked) & sides.train, origin.seed)
     return TrainingData(
-        watermark=origin.watermark,
-        since=origin.since,
-        parent=origin.parent,
-        seed=seed,
-        config=config.to_dict(),
+        **origin._asdict() | {"config": config.to_dict()},
         rankings=tuple(taught),
         held_out_rankings=tuple(ranked for ranked in proofs + rankings if ranked.prompt_ids in sides.held_out),
         ratings=tuple(rated),

@@ -33,6 +33,7 @@ from training.optimization import OnProgress, silent
 from training.ppo import outcome, train_ppo
 from training.processes import in_processes, process_count
 from training.reward_models import RewardModel
+from training.roles import Role
 from training.run_directory import REPORT, WORDS, CannotTrain, Plan, PolicyReport, begun, clear, place
 from training.samplers import chosen_sampler
 from training.sft import train_sft
@@ -92,6 +93,13 @@ def prompts_kept(out: Path) -> Practice | None:
         return None
     kept = Kept.model_validate_json(path.read_text())
     return Practice(kept.prompts, kept.watermark, kept.counts, kept.weights, kept.responses)
+
+
+def keep_prompts(out: Path, data: Practice) -> None:
+    """For `prompts_kept`; those of the run that goes on stay as they are."""
+    if prompts_kept(out) is None:
+        (out / CHECKPOINTS).mkdir(exist_ok=True)
+        place(out / CHECKPOINTS / PROMPTS, Kept(**data._asdict()))
 
 
 def require_unerased(data: Practice, redis: Redis, out: Path) -> None:
@@ -164,43 +172,56 @@ def ppo_on(
     count = process_count(processes, config.ppo.microbatch)
     _require_possible(config.ppo, count)
     given = {WORDS["reward"].makes: _digest_of(model.directory)}
+    if policy is not None:
+        given[WORDS["sft"].makes] = _digest_of(policy)
     plan = Plan(
         stage="ppo", base=str(model.base), config={"ppo": config.ppo.to_dict()}, seed=config.seed, source=source,
-        watermark=data.watermark, data=digest(data.prompts),
-        given=given | ({WORDS["sft"].makes: _digest_of(policy)} if policy else {}),
+        watermark=data.watermark, data=digest(data.prompts), given=given,
     )  # fmt: skip
     with begun(out, plan):
-        if prompts_kept(out) is None:
-            (out / CHECKPOINTS).mkdir(exist_ok=True)
-            place(out / CHECKPOINTS / PROMPTS, Kept(**data._asdict()))
+        keep_prompts(out, data)
         trunk = opposed(model, policy, config)
-        prompts, eos_ids = data.prompts, stop_tokens(trunk)
-        with chosen_sampler(
-            config.ppo, trunk, prompts, eos_ids=eos_ids, base_directory=model.base, processes=count
-        ) as sampler:
-            options: dict[str, Any] = {
-                "eos_ids": eos_ids, "ref": "ref" if policy else None, "sampler": sampler, "weights": data.weights,
-                "seed": config.seed,
-            }  # fmt: skip
-            found = in_processes(
-                count,
-                partial(bare_trunk, model.base, config),
-                train_ppo,
-                config.ppo,
-                trunk,
-                prompts,
-                checkpoint_dir=out / CHECKPOINTS,
-                metrics_dir=out,
-                progress=progress,
-                **options,
-            )
-            alive = partial(progress, "ppo", config.ppo.iterations, config.ppo.iterations, {})
-            left = outcome(config.ppo, trunk, prompts, found.history, alive=alive, **options)
-        report = PolicyReport(
-            **plan.model_dump(), counts=dict(data.counts), fitted=found.last | left, history=found.history
-        )
+        history, left = _improved(
+            config, trunk, data, base=model.base, ref="ref" if policy else None, out=out, processes=count,
+            progress=progress,
+        )  # fmt: skip
+        fitted = history[-1] | left
+        report = PolicyReport(**plan.model_dump(), counts=dict(data.counts), fitted=fitted, history=history)
         _leave(out, trunk, report, model.base if merged else None)
     return report
+
+
+def _improved(
+    config: RoundConfig,
+    trunk: Trunk,
+    data: Practice,
+    *,
+    base: Path,
+    ref: Role | None,
+    out: Path,
+    processes: int,
+    progress: OnProgress,
+) -> tuple[tuple[dict[str, float], ...], dict[str, float]]:
+    """PPO's iterations, and what the policy does that they have left, written by the same sampler. Raises Collapsed."""
+    ppo, eos_ids = config.ppo, stop_tokens(trunk)
+    with chosen_sampler(ppo, trunk, data.prompts, eos_ids=eos_ids, base_directory=base, processes=processes) as sampler:
+        options: dict[str, Any] = {
+            "eos_ids": eos_ids, "ref": ref, "sampler": sampler, "weights": data.weights, "seed": config.seed,
+        }  # fmt: skip
+        found = in_processes(
+            processes,
+            partial(bare_trunk, base, config),
+            train_ppo,
+            ppo,
+            trunk,
+            data.prompts,
+            checkpoint_dir=out / CHECKPOINTS,
+            metrics_dir=out,
+            progress=progress,
+            **options,
+        )
+        alive = partial(progress, "ppo", ppo.iterations, ppo.iterations, {})
+        return found.history, outcome(ppo, trunk, data.prompts, found.history, alive=alive, **options)
 
 
 def _require_possible(config: PPOConfig, processes: int) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from training.checkpoints import Checkpoint, load_optimizer, optimizer_tensors
 from training.models import Trunk
+from training.parallel import sum_gradients, summed
 from training.roles import Role
 
 
@@ -58,6 +59,20 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, *, stage
     norm = float(torch.nn.utils.clip_grad_norm_(list(parameters), max_norm))
     require_finite(stage, step, gradient_norm=norm)
     return norm
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: float, max_norm: float, *, stage: str, step: int) -> float:
+    """One step by the gradients of all processes, clipped to `max_norm`, from each one's part of the loss to all of it.
+
+    NonFinite, with the weights as they were, when the loss or the gradient is not finite.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    whole = summed({"loss": loss})["loss"]
+    require_finite(stage, step, loss=whole)
+    sum_gradients(parameters)
+    clip_gradients(parameters, max_norm, stage=stage, step=step)
+    optimizer.step()
+    return whole
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -49,6 +50,23 @@ class Course:
     average: dict[str, Tensor]  # of the policy's weights; empty when `ema_decay` is off
     history: list[dict[str, float]] = field(default_factory=list)
     timings: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def known(self) -> list[dict[str, float]]:
+        """The iterations as they are told."""
+        return [a | b for a, b in zip(self.history, self.timings, strict=True)]
+
+    def add(
+        self, config: PPOConfig, metrics: dict[str, float], timing: dict[str, float], log: MetricsLog | None
+    ) -> None:
+        """One more iteration, which `log` is told of. Raises NonFinite, and Collapsed when it is one too many."""
+        require_finite("ppo", len(self.history), **{name.replace("/", "_"): x for name, x in metrics.items()})
+        self.history.append(metrics)
+        self.timings.append(timing)
+        if log is not None:
+            log.append(metrics | timing)
+        if (reason := collapse(config, self.history)) is not None:
+            raise Collapsed(reason, self.history)
 
     def save(self, directory: Path, trunk: Trunk, optimizer: torch.optim.Optimizer) -> None:
         """A checkpoint after the last iteration."""
@@ -107,18 +125,15 @@ def train_ppo(
     trunk.gradient_checkpointing = config.gradient_checkpointing
     optimizer = torch.optim.Adam([{"params": list(trunk.parameters(role).values())} for role in TRAINED])
     course = Course.begun(config, trunk, optimizer, checkpoint_dir)
+    done = len(course.history)
     counts = weights_of((each.sample.prompt_ids for each in live), prompts, weights or ())
-    order = islice(turns(config, weights or [1.0] * len(prompts), counts, seed), len(course.history), None)
-    known = [a | b for a, b in zip(course.history, course.timings, strict=True)]
+    order = islice(turns(config, weights or [1.0] * len(prompts), counts, seed), done, config.iterations)
 
-    with MetricsLog(metrics_dir or checkpoint_dir, known) if leads() else nullcontext() as log:
-        for iteration in range(len(course.history), config.iterations):
-
-            def alive(done: int = iteration) -> None:
-                progress("ppo", done, config.iterations, {})
-
+    with MetricsLog(metrics_dir or checkpoint_dir, course.known) if leads() else nullcontext() as log:
+        for iteration, turn in enumerate(order, done):
+            alive = partial(progress, "ppo", iteration, config.iterations, {})
+            clock = PhaseClock()
             set_rates(optimizer, *learning_rates(config, iteration))
-            turn, clock = next(order), PhaseClock()
             with _writing(turn, trunk, clock):
                 sampled = turn.sampled(prompts, live, sampler, seed=_noise(seed, iteration), alive=alive)
             with clock("observe"):
@@ -132,17 +147,12 @@ def train_ppo(
                     config, trunk, optimizer, own(experiences),
                     seed=seed, iteration=iteration, alive=alive, ptx=ptx, average=course.average,
                 )  # fmt: skip
-            require_finite("ppo", iteration, **{name.replace("/", "_"): x for name, x in metrics.items()})
-            course.history.append(metrics)
-            course.timings.append(clock.metrics(_tokens(sampled), generate=_tokens(sampled[len(turn.live) :])))
-            if log is not None:
-                log.append(metrics | course.timings[-1])
-            if (reason := collapse(config, course.history)) is not None:
-                raise Collapsed(reason, course.history)
+            timing = clock.metrics(_tokens(sampled), generate=_tokens(sampled[len(turn.live) :]))
+            course.add(config, metrics, timing, log)
             course.kl_coef = _adapted(config, course.kl_coef, metrics["objective/kl"])
             if (iteration + 1) % config.checkpoint_every == 0 or iteration + 1 == config.iterations:
                 course.save(checkpoint_dir, trunk, optimizer)
-            progress("ppo", iteration + 1, config.iterations, metrics | course.timings[-1])
+            progress("ppo", iteration + 1, config.iterations, metrics | timing)
     if course.average:
         trunk.load_state("policy", course.average)
     return PPOReport(len(course.history), tuple(course.history), tuple(course.timings))

@@ -17,17 +17,8 @@ from training.fit import evaluate
 from training.heads import bootstrap_weights, spread
 from training.likelihoods import Labels, log_likelihood, weighted_loss
 from training.models import Trunk
-from training.optimization import (
-    OnProgress,
-    clip_gradients,
-    require_finite,
-    restore,
-    set_rates,
-    share_of_rate,
-    silent,
-    snapshot,
-)
-from training.parallel import evenly, leads, share, sum_gradients, summed
+from training.optimization import OnProgress, descend, restore, set_rates, share_of_rate, silent, snapshot
+from training.parallel import evenly, leads, share
 from training.scoring import Scorer
 from training.sharding import in_shares
 
@@ -123,28 +114,23 @@ def train_reward_model(
     training completions. The fit itself is always in log-odds. Of several processes, which all call this, each works on
     its share of every step, and one writes.
     """
-    if trunk.heads["reward"].out_features != config.reward_heads:
-        raise ValueError(f"the trunk has {trunk.heads['reward'].out_features} reward heads, not {config.reward_heads}")
-    if trunk.full_reward != (config.trains == "full"):
-        raise ValueError(f"the trunk's reward model is not one that trains: {config.trains}")
+    _require_form(config, trunk)
     trunk.gradient_checkpointing = config.gradient_checkpointing
-    judgements: list[Judgement] = [*rankings, *ratings]
-    judgements = [j for j in judgements if j.weight > 0]
+    judgements: list[Judgement] = [j for kind in (rankings, ratings) for j in kind if j.weight > 0]
     training, held_out = split_by_prompt(judgements, config.held_out_fraction, seed)
     if not training:
         raise ValueError("the reward model needs rankings or ratings, and some of them with a weight")
     labels = Labels(config.ties if any(j.has_ties for j in training) else "soft").to(trunk.device)
-    everything = [s for j in [*training, *held_out] for s in j.samples]
-    scorer = Scorer(trunk, [*everything, *demonstrations], config)
-    completions = list(dict.fromkeys(s for j in training for s in j.samples))
+    taught = [s for j in training for s in j.samples]
+    scorer = Scorer(trunk, [*taught, *(s for j in held_out for s in j.samples), *demonstrations], config)
+    completions = list(dict.fromkeys(taught))
     before = _spread(scorer, completions) if successor and config.carry_scale else None
     trunk.set_temperature(1.0)
     loss, steps = _fit(config, trunk, training, scorer, labels, checkpoint_dir, progress, seed)
-    ranked = [j for j in held_out if isinstance(j, RankedSamples)]
-    fit = evaluate(scorer, ranked, labels)
+    fit = evaluate(scorer, [j for j in held_out if isinstance(j, RankedSamples)], labels)
     if before and (after := _spread(scorer, completions)):
         trunk.set_temperature(before / after)
-    mean = _center(trunk, scorer, demonstrations or [s for j in training for s in j.samples])
+    mean = _center(trunk, scorer, demonstrations or taught)
     return RewardReport(
         steps=steps,
         rankings=sum(isinstance(j, RankedSamples) for j in judgements),
@@ -158,6 +144,14 @@ def train_reward_model(
     )
 
 
+def _require_form(config: RewardConfig, trunk: Trunk) -> None:
+    heads = trunk.heads["reward"].out_features
+    if heads != config.reward_heads:
+        raise ValueError(f"the trunk has {heads} reward heads, not {config.reward_heads}")
+    if trunk.full_reward != (config.trains == "full"):
+        raise ValueError(f"the trunk's reward model is not one that trains: {config.trains}")
+
+
 def _fit(
     config: RewardConfig,
     trunk: Trunk,
@@ -169,14 +163,8 @@ def _fit(
     seed: int,
 ) -> tuple[float, int]:
     """All epochs; returns the last step's loss and the number of steps."""
-    parameters = [*trunk.parameters("reward").values(), *labels.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=config.rate)
-    first, loss = 0, float("nan")
-    if path := latest_checkpoint(checkpoint_dir):
-        checkpoint = load_checkpoint(path)
-        restore(trunk, ["reward"], optimizer, checkpoint)
-        labels.load_state_dict(checkpoint.section("labels"))
-        first, loss = checkpoint.step, checkpoint.state["loss"]
+    optimizer = torch.optim.Adam([*trunk.parameters("reward").values(), *labels.parameters()], lr=config.rate)
+    first, loss = _resume(trunk, optimizer, labels, checkpoint_dir)
     weighed = [Weighed.of(judgement, config.reward_heads, seed) for judgement in training]
     steps_per_epoch = -(-len(training) // config.batch_rankings)
     step_weight = sum(judgement.weight for judgement in training) / steps_per_epoch
@@ -186,12 +174,8 @@ def _fit(
         order = evenly_cut(shuffled(len(training), seed, epoch), steps_per_epoch)[part]
         optimizer.zero_grad()
         own = _backward(config, scorer, labels, [weighed[i] for i in order], step_weight)
-        loss = summed({"loss": own})["loss"]
-        require_finite("reward", step, loss=loss)
-        sum_gradients(parameters)
-        clip_gradients(parameters, config.max_grad_norm, stage="reward", step=step)
         set_rates(optimizer, config.rate * share_of_rate(step, total, warmup=config.warmup, decay=config.decay))
-        optimizer.step()
+        loss = descend(optimizer, own, config.max_grad_norm, stage="reward", step=step)
         if leads() and ((step + 1) % config.checkpoint_every == 0 or step + 1 == total):
             save_checkpoint(checkpoint_dir, _snapshot(trunk, optimizer, labels, step + 1, loss))
         progress("reward", step + 1, total, {"reward/loss": loss})
@@ -202,6 +186,16 @@ def _snapshot(trunk: Trunk, optimizer: torch.optim.Optimizer, labels: Labels, st
     checkpoint = snapshot(trunk, ["reward"], optimizer, step, {"loss": loss})
     extra = {f"labels/{name}": tensor for name, tensor in labels.state_dict().items()}
     return Checkpoint(step, {**checkpoint.tensors, **extra}, checkpoint.state)
+
+
+def _resume(trunk: Trunk, optimizer: torch.optim.Optimizer, labels: Labels, checkpoint_dir: Path) -> tuple[int, float]:
+    """The number of steps so far and the loss of the last one; trunk, optimizer and labels become what they were."""
+    if (path := latest_checkpoint(checkpoint_dir)) is None:
+        return 0, float("nan")
+    checkpoint = load_checkpoint(path)
+    restore(trunk, ["reward"], optimizer, checkpoint)
+    labels.load_state_dict(checkpoint.section("labels"))
+    return checkpoint.step, checkpoint.state["loss"]
 
 
 def _spread(scorer: Scorer, samples: Sequence[Sample]) -> float:

@@ -1,8 +1,9 @@
 """Supervised fine-tuning of the policy adapter on demonstrations."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,8 +15,8 @@ from training.data import Sample, collate, shuffled
 from training.lm_loss import batches, negative_log_likelihoods, per_token
 from training.losses import language_model_loss
 from training.models import Trunk
-from training.optimization import OnProgress, clip_gradients, require_finite, restore, silent, snapshot
-from training.parallel import evenly, leads, share, sum_gradients, summed
+from training.optimization import OnProgress, descend, restore, silent, snapshot
+from training.parallel import evenly, leads, share
 from training.scoring import shares_prompts
 from training.sharding import in_shares
 
@@ -80,34 +81,31 @@ def train_sft(
     samples, held_out = ([each.truncated(config.max_tokens) for each in kind] for kind in (samples, held_out))
     steps_per_epoch = -(-len(samples) // config.batch_size)
     total = config.epochs * steps_per_epoch
-
-    def measured(step: int) -> float | None:
-        def alive() -> None:
-            progress("sft", step, total, {})
-
-        nats = negative_log_likelihoods(trunk, held_out, "policy", config.token_budget, alive=alive)
-        return per_token(held_out, nats) if held_out else None
-
     trunk.gradient_checkpointing = config.gradient_checkpointing
-    parameters = list(trunk.parameters("policy").values())
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+    optimizer = torch.optim.Adam(trunk.parameters("policy").values(), lr=config.learning_rate)
     packed = shares_prompts(trunk, config.max_tokens)
-    losses, before = _resume(trunk, optimizer, checkpoint_dir) or ([], measured(0))
+    measured = partial(_held_out_loss, trunk, held_out, config.token_budget)
+    losses, before = _resume(trunk, optimizer, checkpoint_dir) or ([], measured(partial(progress, "sft", 0, total, {})))
     for step in range(len(losses), total):
         epoch, start = divmod(step, steps_per_epoch)
         order = shuffled(len(samples), seed, epoch)[start * config.batch_size : (start + 1) * config.batch_size]
         optimizer.zero_grad()
         loss = backward(trunk, [samples[i] for i in order], config.token_budget, packed=packed)
-        losses.append(summed({"loss": loss})["loss"])
-        require_finite("sft", step, loss=losses[-1])
-        sum_gradients(parameters)
-        clip_gradients(parameters, config.max_grad_norm, stage="sft", step=step)
-        optimizer.step()
+        losses.append(descend(optimizer, loss, config.max_grad_norm, stage="sft", step=step))
         if leads() and ((step + 1) % config.checkpoint_every == 0 or step + 1 == total):
             state = {"losses": losses, "held_out_before": before}
             save_checkpoint(checkpoint_dir, snapshot(trunk, ["policy"], optimizer, step + 1, state))
         progress("sft", step + 1, total, {"sft/loss": losses[-1]})
-    return SFTReport(total, losses[0], losses[-1], len(held_out), before, measured(total))
+    after = measured(partial(progress, "sft", total, total, {}))
+    return SFTReport(total, losses[0], losses[-1], len(held_out), before, after)
+
+
+def _held_out_loss(
+    trunk: Trunk, held_out: Sequence[Sample], token_budget: int, alive: Callable[[], None]
+) -> float | None:
+    """Per token, by the policy as it is; None without any."""
+    nats = negative_log_likelihoods(trunk, held_out, "policy", token_budget, alive=alive)
+    return per_token(held_out, nats) if held_out else None
 
 
 def _resume(

@@ -502,6 +502,13 @@ def test_demonstrations_of_held_out_prompts_measure_and_count_as_used(crowd: Cro
     assert ids != sorted(ids, key=lambda id: int(id[1:])), "the first so many must not be the oldest"
 
 
+def test_data_tells_where_it_comes_from(crowd: Crowd) -> None:
+    crowd.compare((1,))
+    end = crowd.ledger.watermark()
+    data = crowd.collect(since="1-0", seed=7)
+    assert (data.watermark, data.since, data.parent, data.seed, data.config) == (end, "1-0", 0, 7, CONFIG.to_dict())
+
+
 def test_prompts_are_distinct_capped_and_shuffled_by_the_seed(crowd: Crowd) -> None:
     asked, held_out = prompts(10, below=False), prompts(3, below=True)
     crowd.answer(*(completion(f"a{n}", prompt=(*asked, *held_out)[n % 13]) for n in range(26)))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.optimization import set_rates, share_of_rate
+from training.optimization import NonFinite, descend, set_rates, share_of_rate
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,20 @@ def test_each_group_has_its_own_rate() -> None:
     assert [weight.item() for weight in weights] == [-0.5, -0.25]
     with pytest.raises(ValueError, match="argument 2 is"):
         set_rates(optimizer, 0.5)
+
+
+def test_a_step_is_clipped_over_all_groups_and_none_is_taken_by_what_is_not_finite() -> None:
+    """The gradient (3, 4) has norm 5 and is cut to 1."""
+    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": [weight]} for weight in weights], lr=1.0)
+    for weight, slope in zip(weights, (3.0, 4.0), strict=True):
+        weight.grad = torch.full((1,), slope)
+    assert descend(optimizer, 0.5, 1.0, stage="sft", step=0) == 0.5
+    moved = [-0.6, -0.8]
+    assert [weight.item() for weight in weights] == pytest.approx(moved, abs=1e-5)
+    with pytest.raises(NonFinite, match="sft: loss is nan at step 1"):
+        descend(optimizer, float("nan"), 1.0, stage="sft", step=1)
+    weights[1].grad = torch.full((1,), float("inf"))
+    with pytest.raises(NonFinite, match="sft: gradient_norm is inf at step 2"):
+        descend(optimizer, 0.5, 1.0, stage="sft", step=2)
+    assert [weight.item() for weight in weights] == pytest.approx(moved, abs=1e-5)

@@ -21,8 +21,9 @@ from training.data import Sample, collate
 from training.losses import importance_weights, value_clip_fraction
 from training.metrics_log import EVENTS, MetricsLog
 from training.models import Trunk
+from training.optimization import NonFinite
 from training.phases import PhaseClock
-from training.ppo import train_ppo
+from training.ppo import Course, train_ppo
 from training.rollout import Rollout
 from training.telemetry import explained_variance, importance_metrics, repetition, rollout_metrics
 from training.vocabulary import side_by_side
@@ -357,3 +358,10 @@ def test_a_policy_that_collapses_stops_with_its_last_iteration_told(trunk: Trunk
     with pytest.raises(Collapsed, match="at iteration") as caught:
         train_ppo(config, trunk, PROMPTS, eos_ids=EOS, checkpoint_dir=tmp_path)
     assert len(caught.value.history) == len(lines(tmp_path)) < 30
+
+
+def test_an_iteration_that_is_not_finite_is_told_nowhere(tmp_path: Path) -> None:
+    course = Course(0.1, {})
+    with MetricsLog(tmp_path) as log, pytest.raises(NonFinite, match="ppo: objective_kl is nan at step 0"):
+        course.add(CONFIG, {"objective/kl": math.nan}, {}, log)
+    assert course.known == [] and lines(tmp_path) == []
