@@ -21,7 +21,7 @@ class ProgressLine:
         self._shown, self._phase, self._width = 0.0, "", 0
         self._stage, self._start = "", (0.0, 0)  # (time, step) where this process began it: a run may go on midway
         self._metrics: dict[str, float] = {}  # of the last step: they stay to be seen until the next
-        self.where = "before the first step"
+        self.where: str | None = None  # a run stands, once it has told of a step that is done
 
     def __call__(self, stage: str, step: int, total: int, metrics: dict[str, float]) -> None:
         now = time.monotonic()
@@ -29,7 +29,8 @@ class ProgressLine:
             # The first step is told when it is done, and what came before it is no measure of its time.
             self._stage, self._start, self._metrics = stage, (now, step), {}
         self._metrics = metrics or self._metrics
-        self.where = f"after step {step} of {total} ({stage})"
+        if step:
+            self.where = f"after step {step} of {total} ({stage})"
         self.show(described(stage, step, total, self._metrics, elapsed_s=now - self._start[0], first=self._start[1]))
 
     def show(self, text: str) -> None:
