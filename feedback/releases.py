@@ -4,6 +4,7 @@ At most one release is open. Whoever changes it names the revision they saw, so 
 """
 
 import time
+from itertools import islice
 from typing import Any, Literal
 
 from feedback.decisions import Decision, Outcome
@@ -213,11 +214,11 @@ class ReleaseBook:
         data = self.redis.hget(key(id), "data")
         return None if data is None else Release.model_validate_json(data)
 
-    def latest(self, limit: int = 20) -> list[Release]:
-        """Newest first; numbers of releases that never began are left out."""
+    def latest(self, limit: int = 20, before: int | None = None) -> list[Release]:
+        """Newest first, of those before one if it is named; numbers of releases that never began are left out."""
         last = int(self.redis.get(LAST) or 0)
-        found = (self.get(id) for id in range(last, max(0, last - limit), -1))
-        return [release for release in found if release is not None]
+        found = (self.get(id) for id in range(last if before is None else min(last, before - 1), 0, -1))
+        return list(islice((release for release in found if release is not None), limit))
 
     def history(self, id: int | None = None) -> list[Transition]:
         """Every transition, oldest first."""

@@ -175,13 +175,14 @@ class RoundBook:
         id = self.redis.get(OPEN)
         return self.get(int(id)) if id else None
 
-    def list(self, limit: int = 20) -> list[RoundRecord]:
-        """Newest first."""
-        return list(islice(self.newest_first(), limit))
+    def list(self, limit: int = 20, before: int | None = None) -> list[RoundRecord]:
+        """Newest first, of those before one if it is named."""
+        return list(islice(self.newest_first(before), limit))
 
-    def newest_first(self) -> Iterator[RoundRecord]:
-        """All, each read when it is asked for."""
-        rounds = (self.get(id) for id in range(int(self.redis.get(LAST) or 0), 0, -1))
+    def newest_first(self, before: int | None = None) -> Iterator[RoundRecord]:
+        """All, or those before one, each read when it is asked for."""
+        last = int(self.redis.get(LAST) or 0)
+        rounds = (self.get(id) for id in range(last if before is None else min(last, before - 1), 0, -1))
         return (round for round in rounds if round is not None)
 
     def is_expired(self, round: RoundRecord) -> bool:

@@ -98,8 +98,9 @@ class RoundList(BaseModel):
     object: Literal["list"]
     data: list[Round]
     frozen: bool
+    has_more: bool = Field(description="there are older ones: go on with the last one's id as `before`")
 
-    model_config = example({"object": "list", "data": [], "frozen": False})
+    model_config = example({"object": "list", "data": [], "has_more": False, "frozen": False})
 
 
 class Freeze(BaseModel):

@@ -218,5 +218,6 @@ class ReleaseList(BaseModel):
     data: list[ShownRelease]
     open: int | None
     frozen: bool
+    has_more: bool = Field(description="there are older ones: go on with the last one's id as `before`")
 
-    model_config = example({"object": "list", "data": [], "open": None, "frozen": False})
+    model_config = example({"object": "list", "data": [], "has_more": False, "open": None, "frozen": False})

@@ -178,6 +178,7 @@ AdminDep = Annotated[ApiKey, Depends(admin_of)]
 
 User = Annotated[str | None, Query(min_length=1, max_length=256)]
 Limit = Annotated[int, Query(ge=1, le=100)]
+Before = Annotated[int | None, Query(ge=1, le=10**9, description="the id that ended the page before")]
 
 
 def address_of(request: Request) -> str:

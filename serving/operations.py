@@ -15,7 +15,7 @@ from serving import api_docs as docs
 from serving import api_learning as learning
 from serving import api_oversight as oversight
 from serving.errors import ApiError, invalid
-from serving.gateway import Gateway, GatewayDep, OperatorDep, read_json
+from serving.gateway import Before, Gateway, GatewayDep, OperatorDep, read_json
 from serving.policy_view import in_full, side_by_side
 from serving.swap_reports import LAST_SWAP
 
@@ -114,10 +114,15 @@ def open_round(gateway: GatewayDep, caller: OperatorDep) -> JSONResponse:
 
 
 @router.get("/v1/rounds", **docs.ROUNDS)
-def list_rounds(gateway: GatewayDep, _: OperatorDep, limit: int = 20) -> dict[str, Any]:
-    rounds = gateway.rounds.list(limit=min(max(limit, 1), 100))
-    frozen = gateway.rounds.is_frozen()
-    return {"object": "list", "data": [round_card(round, round.id) for round in rounds], "frozen": frozen}
+def list_rounds(gateway: GatewayDep, _: OperatorDep, limit: int = 20, before: Before = None) -> dict[str, Any]:
+    limit = min(max(limit, 1), 100)
+    rounds = gateway.rounds.list(limit + 1, before)
+    return {
+        "object": "list",
+        "data": [round_card(round, round.id) for round in rounds[:limit]],
+        "has_more": len(rounds) > limit,
+        "frozen": gateway.rounds.is_frozen(),
+    }
 
 
 @router.post("/v1/rounds/freeze", **docs.FREEZE)

@@ -20,7 +20,7 @@ from serving import api_docs as docs
 from serving import api_oversight as oversight
 from serving.api_releases import ReleaseOrder, ReleasePromotion, ReleaseWish
 from serving.errors import invalid
-from serving.gateway import Gateway, GatewayDep, Limit, OperatorDep, read_json
+from serving.gateway import Before, Gateway, GatewayDep, Limit, OperatorDep, read_json
 from serving.operations import freeze_of, version_of
 from serving.release_facts import facts, figure, line, self_test
 from serving.release_orders import Order, UnknownRelease, changed, default_mode, found, give, to_replace
@@ -38,12 +38,13 @@ async def start_release(request: Request, gateway: GatewayDep, caller: OperatorD
 
 
 @router.get("/v1/releases", **docs.RELEASES)
-def list_releases(gateway: GatewayDep, _: OperatorDep, limit: Limit = 20) -> dict[str, Any]:
+def list_releases(gateway: GatewayDep, _: OperatorDep, limit: Limit = 20, before: Before = None) -> dict[str, Any]:
     book, redis = gateway.releases, gateway.registry.redis
-    opened = book.open()
+    opened, newest = book.open(), book.latest(limit + 1, before)
     return {
         "object": "list",
-        "data": [facts(redis, release) for release in book.latest(limit)],
+        "data": [facts(redis, release) for release in newest[:limit]],
+        "has_more": len(newest) > limit,
         "open": None if opened is None else opened.id,
         "frozen": book.is_frozen(),
     }

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,13 +60,14 @@ class Child:
     """A process of training's. Ctrl-C is passed on once and awaited, so that it can say how to go on."""
 
     def __init__(self, settings: Settings, module: str, *arguments: str, capture: bool = False) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, f"--parent={os.getpid()}", *arguments],
-            env={**QUIET_THREADS, **os.environ, **environment(settings)},
-            stdout=subprocess.PIPE if capture else None,
-            text=True,
-            start_new_session=True,  # the terminal would interrupt it a second time
-        )
+        with _interruptible_later():
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, f"--parent={os.getpid()}", *arguments],
+                env={**QUIET_THREADS, **os.environ, **environment(settings)},
+                stdout=subprocess.PIPE if capture else None,
+                text=True,
+                start_new_session=True,  # the terminal would interrupt it a second time
+            )
 
     def wait(self) -> int:
         """Its exit code."""
@@ -84,6 +86,17 @@ class Child:
             self._process.wait()
         code = self._process.returncode
         return (128 - code if code < 0 else code), written or ""
+
+
+@contextmanager
+def _interruptible_later() -> Iterator[None]:
+    """A process begun in the block hears of Ctrl-C when it asks to: its imports take seconds, and would say where
+    they were interrupted."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def answer(settings: Settings, module: str, *arguments: str) -> Mapping[str, Any]:

@@ -67,7 +67,12 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def _checkpoints(directory: Path) -> list[Path]:
-    return sorted(directory.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(directory.glob("step-*"), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """After how many steps a checkpoint was written."""
+    return int(path.name.removeprefix("step-"))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Progress and what is wrong with lines go to stderr; stdout holds a JSON object, 
 import argparse
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +34,7 @@ from training.progress_line import ProgressLine
 from training.pushed import PushFailed
 from training.register import base_directory
 from training.reward_models import RewardModel, in_directory, of_version
-from training.run_directory import REJECTED, Plan
+from training.run_directory import REJECTED, Plan, reached
 from training.stages import OVERRIDES, die_with_parent
 
 STOPPED = 130
@@ -178,13 +179,21 @@ class Stopped(Exception):
 
 
 @contextmanager
-def resumable(progress: ProgressLine) -> Iterator[None]:
-    """Training that may be stopped. Raises Stopped."""
+def resumable(progress: ProgressLine, out: Path) -> Iterator[None]:
+    """Training in a directory that may be stopped. Raises Stopped."""
     try:
         yield
     except KeyboardInterrupt:
-        progress.tell(f"stopped {progress.where}; the same command goes on from the last checkpoint")
+        progress.tell(_stopped(progress.where, out))
         raise Stopped from None
+
+
+def _stopped(where: str | None, out: Path) -> str:
+    """How a run stands: by its steps `where` it has told any, else by what it would have gone on from."""
+    if where is None:
+        step = reached(out)
+        where = f"while loading, after step {step}" if step else "before the first step"
+    return f"stopped {where}; the same command goes on from the last checkpoint"
 
 
 def parser(module: str, description: str | None) -> argparse.ArgumentParser:
@@ -215,11 +224,13 @@ def run(root: argparse.ArgumentParser, commands: Mapping[str, Command]) -> int:
     if arguments.parent is not None:
         die_with_parent(arguments.parent)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a parent may have had it wait for the imports
         return commands[arguments.command](arguments)
     except Stopped:
         return STOPPED
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        begun = "out" in arguments and reached(arguments.out) > 0
+        print(_stopped(None, arguments.out) if begun else "stopped", file=sys.stderr)
         return STOPPED
     except BrokenPipeError:  # whoever read the scores has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

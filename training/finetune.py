@@ -24,7 +24,7 @@ def sft(arguments: argparse.Namespace) -> int:
     with ProgressLine() as progress:
         lines = Lines(arguments.file, progress)
         data = demonstrations(arguments, here, base, config, lines)
-        with resumable(progress):
+        with resumable(progress, arguments.out):
             report = offline_policy.sft_on(
                 data,
                 config=config,
@@ -61,7 +61,7 @@ def ppo(arguments: argparse.Namespace) -> int:
     with ProgressLine() as progress:
         lines = Lines(arguments.file, progress)
         data = practice(arguments, here, model, config, lines)
-        with resumable(progress):
+        with resumable(progress, arguments.out):
             report = offline_policy.ppo_on(
                 data,
                 model=model,

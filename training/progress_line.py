@@ -1,4 +1,4 @@
-"""How far a command is, on stderr: one line that changes on a terminal, elsewhere a line now and then."""
+"""How far a command is, on stderr: one line that changes on a terminal, elsewhere one for each step or now and then."""
 
 import os
 import sys
@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Self
 
 EVERY_S = 0.2
-PLAIN_LINE_EVERY_S = 20.0
+PLAIN_LINE_EVERY_S = 20.0  # while no step is done
+PLAIN_STEP_EVERY_S = 1.0  # what follows a log sees each step when it is done, unless there are many in a second
 USUAL_COLUMNS = 80
 #: Of a stage that tells much, such as PPO, the line has room for these.
 SHOWN = ("objective/score", "objective/kl", "objective/entropy", "completion/length")
@@ -19,9 +20,10 @@ class ProgressLine:
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._shown, self._phase, self._width = 0.0, "", 0
+        self._told = ("", 0)  # the stage and its step that a line was written of last
         self._stage, self._start = "", (0.0, 0)  # (time, step) where this process began it: a run may go on midway
         self._metrics: dict[str, float] = {}  # of the last step: they stay to be seen until the next
-        self.where = "before the first step"
+        self.where: str | None = None  # a run stands, once it has told of a step that is done
 
     def __call__(self, stage: str, step: int, total: int, metrics: dict[str, float]) -> None:
         now = time.monotonic()
@@ -29,15 +31,28 @@ class ProgressLine:
             # The first step is told when it is done, and what came before it is no measure of its time.
             self._stage, self._start, self._metrics = stage, (now, step), {}
         self._metrics = metrics or self._metrics
-        self.where = f"after step {step} of {total} ({stage})"
-        self.show(described(stage, step, total, self._metrics, elapsed_s=now - self._start[0], first=self._start[1]))
+        if step:
+            self.where = f"after step {step} of {total} ({stage})"
+        text = described(stage, step, total, self._metrics, elapsed_s=now - self._start[0], first=self._start[1])
+        done = (stage, step) != self._told
+        if self._line(text, 0.0 if done and step == total else self._pause(done)):
+            self._told = (stage, step)
 
     def show(self, text: str) -> None:
         """What is done now; the first word is its phase."""
+        self._line(text, self._pause())
+
+    def _pause(self, done: bool = False) -> float:
+        """Seconds between two lines of a phase; shorter when a step is done that none has told of."""
+        if self._terminal:
+            return EVERY_S
+        return min(PLAIN_STEP_EVERY_S, PLAIN_LINE_EVERY_S) if done else PLAIN_LINE_EVERY_S
+
+    def _line(self, text: str, pause: float) -> bool:
+        """Whether it was written: the last one of its phase was so long ago."""
         now, phase = time.monotonic(), text.split()[0]
-        pause = EVERY_S if self._terminal else PLAIN_LINE_EVERY_S
         if phase == self._phase and now - self._shown < pause:
-            return
+            return False
         self._phase, self._shown = phase, now
         if self._terminal:
             room = _columns() - 1
@@ -47,6 +62,7 @@ class ProgressLine:
         else:
             sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
+        return True
 
     def tell(self, text: str) -> None:
         """Something that stays to be read."""

@@ -31,7 +31,7 @@ def train(arguments: argparse.Namespace) -> int:
         lines = Lines(arguments.file, progress)
         data = lessons(arguments, here, base, config, lines)
         progress.show("preparing: the base model runs over everything once")
-        with resumable(progress):
+        with resumable(progress, arguments.out):
             report = offline.train_on(
                 data,
                 source=command.source(arguments),

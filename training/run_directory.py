@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from feedback.fit import Fit
 from feedback.manifest import fsync_directory
 from feedback.records import Record
-from training.checkpoints import PARTIAL
+from training.checkpoints import PARTIAL, latest_checkpoint, step_of
 from training.config import Stage
 from training.workspace import CHECKPOINTS, write_durably
 
@@ -138,6 +138,12 @@ def begun(out: Path, plan: Plan) -> Iterator[None]:
         elif differences := kept.differences(plan):
             raise CannotTrain(f"{out} was begun with {'; '.join(differences)}: remove it, or give another --out")
         yield
+
+
+def reached(out: Path) -> int:
+    """The step that the run in a directory goes on after; 0 where it has left no checkpoint."""
+    path = latest_checkpoint(out / CHECKPOINTS)
+    return 0 if path is None else step_of(path)
 
 
 def place(path: Path, record: Record) -> None:

@@ -81,6 +81,14 @@ def test_from_files_to_a_policy_interrupted_once(ratchet: Ratchet, env: dict[str
     assert stopped.exit_code == 0, stopped.output
     assert reached <= len(json.loads(stopped.stdout)["curves"]["score"]) <= PPO["iterations"]
 
+    again = subprocess.Popen(command(*ppo), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    children = Path(f"/proc/{again.pid}/task/{again.pid}/children")
+    wait_for(children.read_text, seconds=SECONDS, what="the child, which has all its imports before it")
+    os.kill(int(children.read_text()), signal.SIGINT)
+    _, told = again.communicate(timeout=SECONDS)
+    assert again.returncode == 130, told
+    assert told == f"stopped while loading, after step {reached}; the same command goes on from the last checkpoint\n"
+
     other = ratchet(*ppo, "--seed", 1)
     assert (other.returncode, other.stdout) == (2, "")
     assert (

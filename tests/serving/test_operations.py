@@ -72,6 +72,24 @@ async def test_rounds_are_opened_once_listed_and_frozen(live: Any) -> None:
     assert (len(listing["data"]), listing["frozen"]) == (1, True)
 
 
+async def test_rounds_are_paged_from_the_newest(live: Any) -> None:
+    for _ in range(3):
+        id, _ = live.gateway.rounds.request(trigger="operator", actor="ann")
+        live.gateway.rounds.finish(id, live.gateway.rounds.claim(id, owner="w", lease_s=60), "failed", reason="a test")
+
+    async def page(**asked: Any) -> tuple[list[int], bool]:
+        found = (await live.http.get("/v1/rounds", params=asked)).json()
+        return [round["id"] for round in found["data"]], found["has_more"]
+
+    assert [await page(), await page(limit=3), await page(limit=2)] == [
+        ([3, 2, 1], False), ([3, 2, 1], False), ([3, 2], True),
+    ]  # fmt: skip
+    assert [await page(limit=2, before=2), await page(before=9), await page(before=1)] == [
+        ([1], False), ([3, 2, 1], False), ([], False),
+    ]  # fmt: skip
+    assert (await live.http.get("/v1/rounds", params={"before": 0})).json()["error"]["param"] == "before"
+
+
 async def test_an_open_round_is_cancelled_once_by_name_and_with_a_reason(live: Any) -> None:
     assert (await live.http.post("/v1/rounds/1/cancel")).json()["error"]["code"] == "round_not_found"
     await live.http.post("/v1/rounds")

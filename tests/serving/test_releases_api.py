@@ -12,7 +12,7 @@ from feedback.decisions import Decision
 from feedback.evidence import Balance
 from feedback.guardrails import Guardrail
 from feedback.release_time import time_key
-from feedback.releases import Release, ReleaseBook
+from feedback.releases import LAST, Release, ReleaseBook
 from feedback.self_test import KEY, SelfTest, self_test_of
 from feedback.statistics import Interval
 from serving import release_orders, releases
@@ -98,6 +98,21 @@ async def test_a_release_begins_with_the_steps_that_were_asked_for(live: Any) ->
     assert card["voters"] == {"voted": None, "may_vote": 0}
     assert (card["votes"], card["outcome"], card["guardrails"], card["engine"]) == (None, None, [], None)
     assert live.gateway.registry.states()[1] == "canary"
+
+
+async def test_releases_are_paged_from_the_newest_over_numbers_that_never_began(live: Any, book: ReleaseBook) -> None:
+    ids = []
+    for candidate in (1, 2, 3):
+        ids.append((await start(live, candidate))["id"])
+        live.gateway.registry.redis.incr(LAST)
+
+    async def page(**asked: Any) -> tuple[list[int], bool, int]:
+        found = (await live.http.get("/v1/releases", params=asked)).json()
+        return [release["id"] for release in found["data"]], found["has_more"], found["open"]
+
+    assert ids == [1, 3, 5]
+    assert await page(limit=2) == ([5, 3], True, 5)
+    assert await page(limit=2, before=3) == ([1], False, 5)
 
 
 async def test_what_is_not_asked_for_is_as_the_installation_has_it(live: Any) -> None:

@@ -131,6 +131,26 @@ def test_on_the_ledger_up_to_where_it_was_begun(
         assert (found["watermark"], found["data"], found["stage"]) == (begun.watermark, begun.data, name)
 
 
+@pytest.mark.parametrize("during", ["prompts_of_file", "opposed", "train_ppo"])
+def test_stopped_while_it_loads_a_run_stands_where_it_was_left(
+    during: str, command: Command, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"training.offline_policy.{during}", stop)
+    out, asked = tmp_path / "ppo", file_of(tmp_path / "p.jsonl", planted(20))
+    ppo = ["ppo", "--prompts", asked, "--reward", finished / "rm", "--out", out]
+    assert command(*ppo) == 130
+    first = "stopped" if during == "prompts_of_file" else "stopped before the first step; the same command goes on"
+    assert capsys.readouterr().err.splitlines()[-1].startswith(first)
+    (out / "checkpoints" / "step-00000003").mkdir(parents=True)
+    assert command(*ppo) == 130
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == "stopped while loading, after step 3; the same command goes on from the last checkpoint"
+
+
 def test_nothing_goes_on_with_what_was_erased(
     people: People, installed: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

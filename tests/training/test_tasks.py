@@ -5,11 +5,13 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from feedback.judgements import Feedback, Rating
-from feedback.next_round import NextRound, next_round
+from feedback.next_round import BATCH, NextRound, next_round
+from feedback.raters import Raters
 from feedback.records import CHECKS
 from feedback.rounds import RoundBook
 from feedback.settings import Settings
@@ -26,10 +28,11 @@ class Clockwork:
     def settings(self, **fields: float) -> Settings:
         return Settings(home=self.home, redis_url=self.url, **{"min_rankings": 3, **fields})  # type: ignore[arg-type]
 
-    def judge(self, *ids: str, split: str = "train", created: float = 0.0, lane: str | None = None) -> None:
+    def judge(self, *ids: str, on: str = "", metric: str | None = None, **facts: Any) -> None:
         for id in ids:
-            said = {"judgement": Rating(completion_id=id, value=1), "split": split, "created": created, "lane": lane}
-            self.ledger.append_feedback(Feedback.model_validate({"id": id, "rater": "r", **said}))
+            judgement = Rating(completion_id=on or id, value=1, metric=metric)
+            said = {"id": id, "judgement": judgement, "rater": "r", "split": "train", "created": 0.0}
+            self.ledger.append_feedback(Feedback.model_validate(said | facts))
 
     def tick(self, **fields: float) -> int | None:
         return round_in_need(self.settings(**fields), self.redis)
@@ -75,6 +78,25 @@ def test_what_the_next_round_waits_for_is_told_whatever_runs(clockwork: Clockwor
     assert clockwork.ahead() == NextRound(judgements=1, needed=3)
     clockwork.book.request(trigger="operator", actor="test")
     assert clockwork.ahead().judgements == 1, "the open one has not looked yet"
+
+
+def test_only_what_a_round_would_learn_from_is_counted(clockwork: Clockwork) -> None:
+    clockwork.judge("a", "b", "taken back")
+    clockwork.judge("revised", on="d")
+    clockwork.judge("d")
+    clockwork.judge("of another metric", metric="tone")
+    clockwork.judge("aside", rater="s")
+    assert clockwork.ahead(min_rankings=9).judgements == 5
+    clockwork.ledger.retract("taken back")
+    Raters(clockwork.redis).quarantine("s", actor="test", reason="test")
+    assert clockwork.ahead() == NextRound(judgements=3, needed=3)
+    clockwork.ledger.retract("a")
+    assert clockwork.ahead().judgements == 2 and clockwork.tick() is None
+    clockwork.judge(*map(str, range(2 * BATCH)))
+    for id in range(2 * BATCH):
+        clockwork.ledger.retract(str(id))
+    clockwork.judge("c")
+    assert clockwork.tick() == 1, "however many were taken back before it"
 
 
 def test_evaluation_raters_open_no_round(clockwork: Clockwork) -> None:

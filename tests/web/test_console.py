@@ -113,6 +113,21 @@ async def test_a_round_is_started_once(console: Any, served: Live) -> None:
     assert [(each.trigger, each.actor) for each in served.gateway.rounds.list()] == [("operator", "root")]
 
 
+async def test_rounds_older_than_the_newest_fifty_are_one_button_away(console: Any, served: Live) -> None:
+    for _ in range(51):
+        id, _ = served.gateway.rounds.request(trigger="count", actor="beat")
+        token = served.gateway.rounds.claim(id, owner="w", lease_s=60)
+        assert token is not None
+        served.gateway.rounds.finish(id, token, "failed", reason="a test")
+    await console.goto("/console/rounds")
+    rows = console.get_by_role("region", name="Rounds").get_by_role("rowheader")
+    await expect(rows).to_have_count(50)
+    await console.get_by_role("button", name="Show more").click()
+    await expect(rows).to_have_count(51)
+    await expect(rows.last).to_have_text("round 1")
+    await expect(console.get_by_role("button", name="Show more")).to_have_count(0)
+
+
 async def test_an_old_tab_is_told_when_the_server_is_away_and_recovers(console: Any, served: Live) -> None:
     id, _ = under_way(served.gateway.rounds)
     await console.goto(f"/console/rounds/{id}")

@@ -113,6 +113,8 @@ export interface ReleaseInFull extends Release {
 
 export interface ReleaseList {
   data: Release[];
+  /** There are older ones. */
+  has_more: boolean;
   open: number | null;
   frozen: boolean;
 }
@@ -159,8 +161,9 @@ export interface Told {
 }
 
 export const releases = {
-  list: (signal?: AbortSignal, limit = 50) =>
-    get<ReleaseList>("/v1/releases", { query: { limit }, ...(signal && { signal }) }),
+  /** The newest, or those before one. */
+  list: (signal?: AbortSignal, before?: number, limit = 50) =>
+    get<ReleaseList>("/v1/releases", { query: { limit, before }, ...(signal && { signal }) }),
   get: (id: string, signal?: AbortSignal) => get<ReleaseInFull>(`/v1/releases/${encodeURIComponent(id)}`, signal && { signal }),
   evidence: (id: number, signal?: AbortSignal) =>
     get<ReleaseEvidence>(`/v1/releases/${id}/evidence`, signal && { signal }),

@@ -39,6 +39,8 @@ export interface Round {
 
 export interface RoundList {
   data: Round[];
+  /** There are older ones. */
+  has_more: boolean;
   /** While true no round starts by itself. */
   frozen: boolean;
 }
@@ -54,8 +56,9 @@ export interface CoursePoint {
 export const isOpen = ({ state }: { state: RoundState }): boolean => state === "queued" || state === "running";
 
 export const rounds = {
-  list: (signal?: AbortSignal, limit = 50) =>
-    get<RoundList>("/v1/rounds", { query: { limit }, ...(signal && { signal }) }),
+  /** The newest, or those before one. */
+  list: (signal?: AbortSignal, before?: number, limit = 50) =>
+    get<RoundList>("/v1/rounds", { query: { limit, before }, ...(signal && { signal }) }),
   get: (id: number, signal?: AbortSignal) => get<Round>(`/v1/rounds/${id}`, signal && { signal }),
   /** The figures of each step as they came, oldest first; of a long stage not all. */
   course: (id: number, signal?: AbortSignal) =>

@@ -187,7 +187,9 @@ test("how far off the next round is stands where none is open", async () => {
   const next_round = { judgements: 16, needed: 48, scheduled };
   await arrive("/console/overview", "admin", { "GET /v1/status": () => json({ ...FACTS, next_round, reasons: {} }) });
   const said = (await screen.findByText(/^16 of 48 new judgements\./)).textContent;
-  expect(said).toBe("16 of 48 new judgements. The next round begins by itself at 48, or in 1 hour.");
+  expect(said).toBe(
+    "16 of 48 new judgements. The next round begins by itself at 48, or in 1 hour. It learns from what was said before, too.",
+  );
 });
 
 test("while learning is frozen no round is said to begin by itself", async () => {

@@ -4,7 +4,9 @@ import { releases, type Estimated, type Release, type ReleaseList as Listed } fr
 import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import { Loaded } from "../parts/Loaded";
+import { Paged } from "../parts/Paged";
 import { Table, type Column } from "../parts/Table";
+import { useOlder } from "../parts/useOlder";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
 import { PolicyLink } from "../policies/PolicyLink";
@@ -17,7 +19,7 @@ import { percent, ranged } from "../parts/words";
 const EVERY_MS = 5_000;
 
 export function ReleaseList() {
-  const polled = usePolled(releases.list, EVERY_MS);
+  const polled = usePolled((signal) => releases.list(signal), EVERY_MS);
   const known = usePolled(policies.list, EVERY_MS * 6);
   const refresh = () => void Promise.all([polled.refresh(), known.refresh()]);
   return (
@@ -30,18 +32,21 @@ export function ReleaseList() {
               <StartRelease policies={known.value} open={openOf(listed)} onDone={refresh} />
             </div>
           )}
-          <Table
-            label="Releases, newest first"
-            columns={COLUMNS}
-            rows={listed.data}
-            id={({ id }) => id}
-            empty="Nothing was ever released: whatever serves was put there directly."
-          />
+          <All listed={listed} />
         </>
       )}
     </Loaded>
   );
 }
+
+const All = ({ listed }: { listed: Listed }) => (
+  <Paged
+    pages={useOlder(listed, (before, signal) => releases.list(signal, before))}
+    empty="Nothing was ever released: whatever serves was put there directly."
+  >
+    {(shown) => <Table label="Releases, newest first" columns={COLUMNS} rows={shown} id={({ id }) => id} empty="" />}
+  </Paged>
+);
 
 const openOf = ({ data, open }: Listed): Release | null => data.find(({ id }) => id === open) ?? null;
 

@@ -74,6 +74,19 @@ async function confirm(name: string, reason = ""): Promise<void> {
   fireEvent.click(screen.getByText(name, { selector: "footer button" }));
 }
 
+test("older releases than the newest page are shown when they are asked for", async () => {
+  const page = (has_more: boolean, ...ids: number[]) =>
+    json({ data: ids.map((id) => ({ ...CANARY, id, open: false })), open: null, frozen: false, has_more });
+  list(null, {
+    "GET /v1/releases": () => page(true, 9, 8),
+    "GET /v1/releases?limit=50&before=8": () => page(false, 7),
+  });
+  fireEvent.click(await screen.findByText("Show more"));
+  await screen.findByRole("link", { name: "7" });
+  expect(screen.getAllByRole("rowheader").map(({ textContent }) => textContent)).toEqual(["9", "8", "7"]);
+  expect(screen.queryByText("Show more")).toBeNull();
+});
+
 test("a release shows its steps, votes, evidence, guardrails and history", async () => {
   one(CANARY);
   const steps = await screen.findAllByRole("listitem");

@@ -16,6 +16,7 @@ afterEach(() => vi.unstubAllGlobals());
 
 async function cancel(): Promise<void> {
   fireEvent.click(await screen.findByText("Cancel the round"));
+  screen.getByText(/the next round learns from it, too, but starts by itself only after as many new judgements/);
   fireEvent.change(screen.getByLabelText(/^Reason/), { target: { value: "a test" } });
   fireEvent.click(screen.getByText("Cancel the round", { selector: "footer button" }));
 }

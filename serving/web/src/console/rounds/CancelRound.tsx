@@ -13,9 +13,9 @@ export const CancelRound = ({ round: { id }, onDone }: { round: Round; onDone: (
     onDone={onDone}
   >
     <p>
-      Its worker stops within seconds, and nothing is published: what it has trained is lost. What was said counts again
-      for the next round, which starts by itself only after new judgements, or by your hand. If it has published by then,
-      nothing is done.
+      Its worker stops within seconds, and nothing is published: what it has trained is lost. What was said is not: the
+      next round learns from it, too, but starts by itself only after as many new judgements, or by your hand. If it has
+      published by then, nothing is done.
     </p>
   </Act>
 );

@@ -95,7 +95,7 @@ function Ahead({ next: { judgements, needed, scheduled }, frozen }: { next: Next
           , or <When time={scheduled} />
         </>
       )}
-      .
+      . It learns from what was said before, too.
     </p>
   );
 }
