@@ -174,6 +174,7 @@ def _start(directory: Path, dtype: torch.dtype, max_tokens: int) -> Any:
             skip_tokenizer_init=True,
             distributed_executor_backend="uni",
             disable_log_stats=True,
+            use_tqdm_on_load=False,
             seed=0,
         )
 
