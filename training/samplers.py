@@ -18,8 +18,8 @@ from training.vllm_sampler import VLLMSampler, started
 log = logging.getLogger(__name__)
 
 # Weights times tokens. With a busy core of two the trainer did 1.3e10 a second and vLLM 2.4e10, after 12 s of starting
-# and with 1.8 s for each push; with AMX, quiet, 3.8e10 and 4.8e10, 7 s and 0.5 s (tests/bench/sampling.py). A second engine beside the one that serves also takes 2 GB, so
-# what it saves must be more than seconds.
+# and with 1.8 s for each push; with AMX, quiet, 3.8e10 and 4.8e10, 7 s and 0.5 s (tests/bench/sampling.py). A second
+# engine beside the one that serves also takes 2 GB, so what it saves must be more than seconds.
 WORTH_AN_ENGINE = 2e12
 
 
