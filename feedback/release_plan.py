@@ -112,7 +112,7 @@ def load_plan(home: Path) -> Plan:
     if not path.exists():
         return Plan()
     try:
-        return Plan.model_validate_json(path.read_text())
+        return Plan.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise BadPlan(f"{path}: {_complaint(error)}") from error
 

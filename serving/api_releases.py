@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, SkipValidation, StrictBool
 from feedback.records import Record
 from feedback.release_plan import Plan, Step
 from feedback.releases import Mode, State
+from feedback.settings import ReleaseMode
 from serving.api_schema import Schema, example
 
 Text = Annotated[str, Field(max_length=1024)]
@@ -213,11 +214,36 @@ class ReleaseWithHistory(ShownRelease):
     })  # fmt: skip
 
 
+class UsualRelease(BaseModel):
+    """What becomes of a version that passes its gate, in words, and a release as it would begin now without wishes."""
+
+    setting: ReleaseMode = Field(description="`RATCHET_RELEASE_MODE`; `mode` is another one only where this is direct")
+    says: str
+    mode: Mode
+    plan: Plan | None = Field(description="null where it cannot be read")
+    steps: list[ShownStep]
+    broken: str | None = Field(description="why the plan cannot be read, so that no release can begin by it")
+
+
+_USUAL: Schema = {
+    "setting": "assisted", "mode": "assisted", "plan": {"steps": [{"set_weight": 10.0}, {"analysis": True}]},
+    "says": "A version that passes its gate is released by itself, and once its steps are taken an operator promotes "
+    "it. An open release makes way for it.",
+    "steps": [
+        {"says": "10% of conversations", "state": "to come"}, {"says": "wait for the votes", "state": "to come"},
+    ],
+    "broken": None,
+}  # fmt: skip
+
+
 class ReleaseList(BaseModel):
     object: Literal["list"]
     data: list[ShownRelease]
     open: int | None
     frozen: bool
     has_more: bool = Field(description="there are older ones: go on with the last one's id as `before`")
+    usual: UsualRelease
 
-    model_config = example({"object": "list", "data": [], "has_more": False, "open": None, "frozen": False})
+    model_config = example({
+        "object": "list", "data": [], "has_more": False, "open": None, "frozen": False, "usual": _USUAL,
+    })  # fmt: skip

@@ -20,7 +20,9 @@ from serving.pool import hosting
 
 FREE_BYTES = 2 * 1024**3
 STARTED = "started.json"
-RECORDED = ("host", "port", "redis_url", "redis_port", "engine_url", "engine_port", "engine_mode", "base_model")
+RECORDED = (
+    "host", "port", "redis_url", "redis_port", "engine_url", "engine_port", "engine_mode", "base_model", "release_mode",
+)  # fmt: skip
 OPTIONS = ("home", "host", "port", "workers", "redis_url", "redis_port", "engine_url", "engine_port", "single_user")
 
 

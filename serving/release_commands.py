@@ -23,6 +23,7 @@ from serving.release_facts import card, facts, line
 from serving.release_facts import self_test as self_test_facts
 from serving.release_orders import Order, changed, default_mode, found, give, to_replace
 from serving.release_steps import in_words, steps_of
+from serving.release_usual import in_lines, usual
 from serving.release_view import awaited, in_full, listing, tested, votes_of
 from serving.release_view import history as history_table
 
@@ -75,9 +76,14 @@ def status(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a release: its steps, votes and guardrails. With --watch exit code 0 if it was promoted, 3 if it was not."""
-    _, registry = _at(home)
+    """Show a release: its steps, votes and guardrails; where none is open, what becomes of the next version, too.
+
+    With --watch exit code 0 if it was promoted, 3 if it was not.
+    """
+    settings, registry = _at(home)
     book = ReleaseBook(registry)
+    if id is None and not watch and not as_json and book.open() is None:
+        typer.echo(in_lines(usual(settings, frozen=book.is_frozen())))
     release = _latest(book) if id is None else found(book, id)
     if watch:
         _watch(book, release, as_json=as_json)

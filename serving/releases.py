@@ -24,6 +24,7 @@ from serving.gateway import Before, Gateway, GatewayDep, Limit, OperatorDep, rea
 from serving.operations import freeze_of, version_of
 from serving.release_facts import facts, figure, line, self_test
 from serving.release_orders import Order, UnknownRelease, changed, default_mode, found, give, to_replace
+from serving.release_usual import usual
 
 router = APIRouter()
 log = logging.getLogger("serving.releases")
@@ -40,13 +41,14 @@ async def start_release(request: Request, gateway: GatewayDep, caller: OperatorD
 @router.get("/v1/releases", **docs.RELEASES)
 def list_releases(gateway: GatewayDep, _: OperatorDep, limit: Limit = 20, before: Before = None) -> dict[str, Any]:
     book, redis = gateway.releases, gateway.registry.redis
-    opened, newest = book.open(), book.latest(limit + 1, before)
+    opened, newest, frozen = book.open(), book.latest(limit + 1, before), book.is_frozen()
     return {
         "object": "list",
         "data": [facts(redis, release) for release in newest[:limit]],
         "has_more": len(newest) > limit,
         "open": None if opened is None else opened.id,
-        "frozen": book.is_frozen(),
+        "frozen": frozen,
+        "usual": usual(gateway.settings, frozen=frozen),
     }
 
 

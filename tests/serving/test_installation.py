@@ -68,12 +68,13 @@ def test_full_disk_is_named(tmp_path: Path) -> None:
 
 
 def test_later_commands_know_how_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installation.record_start(settings_of(tmp_path, port=9123, redis_url="redis://elsewhere/0"))
+    told = settings_of(tmp_path, port=9123, redis_url="redis://elsewhere/0", release_mode="assisted")
+    installation.record_start(told)
     assert (tmp_path / "started.json").stat().st_mode & 0o777 == 0o600
     assert settings_as_started(tmp_path).port == 9123
     monkeypatch.setenv("RATCHET_PORT", "9124")
     settings = settings_as_started(tmp_path)
-    assert (settings.port, settings.redis_url) == (9124, "redis://elsewhere/0")
+    assert (settings.port, settings.redis_url, settings.release_mode) == (9124, "redis://elsewhere/0", "assisted")
 
 
 def test_a_crash_while_it_is_recorded_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

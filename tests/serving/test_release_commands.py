@@ -377,6 +377,32 @@ def test_a_score_is_higher_or_lower_never_lower_by_less_than_nothing(
     assert shown["score"] == told
 
 
+def test_where_none_is_open_status_says_what_becomes_of_the_next_version(
+    book: ReleaseBook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct = "A version that passes its gate serves at once, without a release."
+    asked = release("status")
+    assert asked.exit_code == 1, "there has been none"
+    assert asked.stdout.splitlines() == [
+        direct,
+        "A release that begins now, if nothing else is asked: manual; 10% of conversations, wait for the votes",
+    ]
+    begun = done(release("start", "1"))
+    assert begun.strip().endswith("manual: 10% of conversations, wait for the votes"), "as it was foretold"
+    assert direct not in done(release("status"))
+    done(release("abort"))
+    assert done(release("status")).startswith(direct)
+    assert direct not in done(release("status", "1"))
+    assert json.loads(done(release("status", "--json")))["state"] == "aborted"
+    monkeypatch.setenv("RATCHET_RELEASE_MODE", "assisted")
+    (tmp_path / "release.json").write_text('{"alpha": 2}')
+    says, why = done(release("status")).splitlines()[:2]
+    assert says == (
+        "A version that passes its gate waits for an operator: by itself no release begins while the plan is broken."
+    )
+    assert why.startswith(f"No release can begin by the installation's plan: {tmp_path}/release.json: alpha: ")
+
+
 def test_what_is_over_says_why(book: ReleaseBook) -> None:
     assert "there has been no release yet" in refused(release("status"))
     done(release("start", "1"))

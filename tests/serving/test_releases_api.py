@@ -135,6 +135,47 @@ async def test_an_operators_release_waits_for_them_unless_releases_are_automatic
 
 
 @pytest.mark.parametrize(
+    ("setting", "mode", "becomes"),
+    [
+        ("direct", "manual", "serves at once, without a release."),
+        ("manual", "manual", "waits for an operator, who starts its release or promotes it."),
+        ("assisted", "assisted", "once its steps are taken an operator promotes it. An open release makes way for it."),
+        ("automatic", "automatic", "serves once its steps are taken. An open release makes way for it."),
+    ],
+)
+async def test_the_list_says_what_becomes_of_a_version_that_passes_its_gate(
+    start: Any, setting: Any, mode: str, becomes: str
+) -> None:
+    live = await start(release_mode=setting)
+    (live.gateway.settings.home / "release.json").write_text('{"steps": [{"set_weight": 5}, {"pause": "30m"}]}')
+
+    async def usual() -> dict[str, Any]:
+        return dict((await live.http.get("/v1/releases")).json()["usual"])
+
+    known = await usual()
+    assert (known["setting"], known["mode"], known["broken"]) == (setting, mode, None)
+    assert known["says"].startswith("A version that passes its gate ") and known["says"].endswith(becomes)
+    begun = (await live.http.post("/v1/releases", json={"candidate": 1})).json()
+    assert (known["mode"], known["plan"]) == (begun["mode"], begun["plan"])
+    assert known["steps"] == [{"says": step["says"], "state": "to come"} for step in begun["steps"]]
+    live.gateway.releases.freeze(True, actor="a", reason="so")
+    assert ("while releases are frozen" in (await usual())["says"]) == (setting != "manual")
+
+
+@pytest.mark.parametrize("broken", [b'{"alpha": 2}', b"\xff", b"", None])
+async def test_a_broken_plan_is_told_beside_the_list_with_why(start: Any, broken: bytes | None) -> None:
+    live = await start(release_mode="automatic")
+    plan = live.gateway.settings.home / "release.json"
+    plan.mkdir() if broken is None else plan.write_bytes(broken)
+    answer = await live.http.get("/v1/releases")
+    assert answer.status_code == 200, answer.text
+    known = answer.json()["usual"]
+    assert (known["plan"], known["steps"], known["mode"]) == (None, [], "automatic")
+    assert "release.json" in known["broken"]
+    assert "waits for an operator: by itself no release begins" in known["says"]
+
+
+@pytest.mark.parametrize(
     ("body", "param"),
     [
         ({}, "candidate"),

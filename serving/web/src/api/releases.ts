@@ -111,12 +111,26 @@ export interface ReleaseInFull extends Release {
   history: ReleaseLine[];
 }
 
+/** What becomes of a version that passes its gate, and a release as it would begin now without wishes. */
+export interface UsualRelease {
+  /** `mode` is another one only where this is direct. */
+  setting: Mode | "direct";
+  /** What becomes of it, in sentences. */
+  says: string;
+  mode: Mode;
+  plan: Plan | null;
+  steps: Release["steps"];
+  /** Why the plan cannot be read, so that no release can begin by it. */
+  broken: string | null;
+}
+
 export interface ReleaseList {
   data: Release[];
   /** There are older ones. */
   has_more: boolean;
   open: number | null;
   frozen: boolean;
+  usual: UsualRelease;
 }
 
 /** The e-process after a counted vote; log_e decides at the threshold. */

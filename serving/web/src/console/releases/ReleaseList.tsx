@@ -14,6 +14,7 @@ import { Awaited } from "./Awaited";
 import { Progress } from "./Evidence";
 import { ReleaseBadge } from "./ReleaseBadge";
 import { StartRelease } from "./StartRelease";
+import { Usual } from "./Usual";
 import { percent, ranged } from "../parts/words";
 
 const EVERY_MS = 5_000;
@@ -27,6 +28,7 @@ export function ReleaseList() {
       {(listed) => (
         <>
           <Standing listed={listed} />
+          <Usual usual={listed.usual} />
           {known.value && (
             <div className="c-row">
               <StartRelease policies={known.value} open={openOf(listed)} onDone={refresh} />

@@ -1,6 +1,6 @@
-/** A release as the API shows it, for tests. */
+/** A release, and what is usual, as the API shows them, for tests. */
 
-import type { Release } from "../../api/releases";
+import type { Release, UsualRelease } from "../../api/releases";
 
 export const CANARY: Release = {
   object: "release",
@@ -73,4 +73,16 @@ export const CANARY: Release = {
       units: { candidate: 200, stable: 1800 },
     },
   ],
+};
+
+export const USUAL: UsualRelease = {
+  setting: "direct",
+  says: "A version that passes its gate serves at once, without a release.",
+  mode: "manual",
+  plan: { ...CANARY.plan, steps: [{ set_weight: 10 }, { analysis: true }] },
+  steps: [
+    { says: "10% of conversations", state: "to come" },
+    { says: "wait for the votes", state: "to come" },
+  ],
+  broken: null,
 };

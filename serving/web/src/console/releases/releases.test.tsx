@@ -1,10 +1,10 @@
 import { act, fireEvent, render, screen, waitFor, within } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Session } from "../../api/client";
-import type { Release } from "../../api/releases";
+import type { Release, UsualRelease } from "../../api/releases";
 import { failure, gateway, json, Later, type Asked, type Route } from "../../rating/gateway_double";
 import { Releases } from "../views/Releases";
-import { CANARY } from "./release_double";
+import { CANARY, USUAL } from "./release_double";
 
 const ROOT: Session = {
   object: "session",
@@ -54,8 +54,8 @@ function one(release: Release, routes: Record<string, Route> = {}): Asked[] {
   return asked;
 }
 
-function list(open: Release | null, routes: Record<string, Route> = {}): Asked[] {
-  const listed = { data: open === null ? [] : [open], open: open?.id ?? null, frozen: true };
+function list(open: Release | null, routes: Record<string, Route> = {}, usual: UsualRelease = USUAL): Asked[] {
+  const listed = { data: open === null ? [] : [open], open: open?.id ?? null, frozen: true, usual };
   const asked = gateway({
     "GET /v1/releases": () => json(listed),
     "GET /v1/policies": () => json(POLICIES),
@@ -76,7 +76,7 @@ async function confirm(name: string, reason = ""): Promise<void> {
 
 test("older releases than the newest page are shown when they are asked for", async () => {
   const page = (has_more: boolean, ...ids: number[]) =>
-    json({ data: ids.map((id) => ({ ...CANARY, id, open: false })), open: null, frozen: false, has_more });
+    json({ data: ids.map((id) => ({ ...CANARY, id, open: false })), open: null, frozen: false, has_more, usual: USUAL });
   list(null, {
     "GET /v1/releases": () => page(true, 9, 8),
     "GET /v1/releases?limit=50&before=8": () => page(false, 7),
@@ -85,6 +85,28 @@ test("older releases than the newest page are shown when they are asked for", as
   await screen.findByRole("link", { name: "7" });
   expect(screen.getAllByRole("rowheader").map(({ textContent }) => textContent)).toEqual(["9", "8", "7"]);
   expect(screen.queryByText("Show more")).toBeNull();
+});
+
+const usually = async () => within(await screen.findByRole("region", { name: "What becomes of a new version" }));
+
+test.each([
+  ["manual", "it proposes, and an operator promotes"],
+  ["assisted", "it proposes, and an operator promotes"],
+  ["automatic", "it promotes by itself"],
+] as const)("the list says what becomes of a version that passes its gate, and how a release goes: %s", async (mode, told) => {
+  list(null, {}, { ...USUAL, mode, says: `It is as ${mode} has it.` });
+  const block = await usually();
+  expect(block.getByText(`It is as ${mode} has it.`)).toBeTruthy();
+  expect(block.getByText(/^A release that begins now/).textContent).toMatch(
+    new RegExp(`: 10% of conversations, wait for the votes; then ${told}\\.$`),
+  );
+});
+
+test("a plan that cannot be read is told with why, and promises no steps", async () => {
+  list(CANARY, {}, { ...USUAL, plan: null, steps: [], broken: "release.json: alpha: too large" });
+  const block = await usually();
+  expect(block.getByText("No release can begin by the installation’s plan: release.json: alpha: too large")).toBeTruthy();
+  expect(block.queryByText(/A release that begins now/)).toBeNull();
 });
 
 test("a release shows its steps, votes, evidence, guardrails and history", async () => {

@@ -22,6 +22,9 @@ export const ENDS: Partial<Record<Mode, string>> = {
   automatic: "it promotes by itself",
 };
 
+/** How it ends, whoever begins it. */
+export const endOf = (mode: Mode): string => ENDS[mode === "manual" ? "assisted" : mode]!;
+
 /** Whether its plan itself waits, where nobody said pause. */
 export const waitsForOperator = ({ paused, is }: Pick<Release, "paused" | "is">): boolean =>
   paused && is.startsWith("waiting");
