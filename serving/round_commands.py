@@ -89,7 +89,9 @@ def cancel(
     _, redis = installation(home)
     _require(RoundBook(redis), id)
     cancel_round(redis, id, actor=actor(), reason=reason)
-    typer.echo(f"round {id} is cancelled; the next one learns from what was said, too, and awaits new judgements")
+    typer.echo(
+        f"round {id} is cancelled; the next one learns from what was said, too; by itself it awaits new judgements"
+    )
 
 
 def freeze(reason: Reason = "frozen by hand", home: Home = None) -> None:

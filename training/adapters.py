@@ -1,7 +1,7 @@
 """LoRA adapters in the top layers of a model (Hu et al. 2021), one for each role, by way of PEFT."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -62,14 +62,15 @@ class Adapters:
         config.inference_mode = True
         config.save_pretrained(str(directory))
 
-    def merged(self, role: str, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-        """The weights of base + adapter as new ones under the base's own names, in `dtype`."""
+    def merged(self, role: str, dtype: torch.dtype, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
+        """The weights of base + adapter as new ones under the base's own names, in `dtype`; those `wanted` by name."""
         layers = dict(self._model.named_modules())
         tied = self._model.config.tie_word_embeddings
         for name, weight in self._model.state_dict().items():
-            if "lora_" in name or (tied and name == "lm_head.weight"):
+            own = name.replace(".base_layer.", ".")
+            if "lora_" in name or (tied and name == "lm_head.weight") or not wanted(own):
                 continue
             module, dot, leaf = name.partition(".base_layer.")
             if dot and leaf == "weight":
                 weight = weight.float() + layers[module].get_delta_weight(role).float()
-            yield name.replace(".base_layer.", "."), weight.detach().to(dtype).cpu().contiguous()
+            yield own, weight.detach().to(dtype).cpu().contiguous()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -22,10 +22,10 @@ CHUNK_WEIGHTS = 2**21  # of all heads of some rows: 4 MiB in bf16, which stay in
 LONGEST = 512  # queries or keys; beyond, what flash attention skips weighs more
 
 
-def attend_densely(config: PreTrainedConfig) -> None:
-    """A model of this config attends by `attention`, if it attends by torch's now."""
-    if config._attn_implementation == "sdpa":
-        config._attn_implementation = DENSE
+def attend_densely(model: PreTrainedModel) -> None:
+    """The model attends by `attention`, if it attends by torch's now and would gain from it."""
+    if model.config._attn_implementation == "sdpa" and model.dtype == torch.bfloat16 and model.device.type == "cpu":
+        model.config._attn_implementation = DENSE
 
 
 def attention(
@@ -41,11 +41,21 @@ def attention(
     return _Attention.apply(query, key, value, attention_mask, module, kwargs), None
 
 
-def _has_own_gradient(query: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0, **_: Any) -> bool:
+def _has_own_gradient(
+    query: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
+    **_: Any,
+) -> bool:
     slow = value.device.type == "cpu" and value.dtype == torch.bfloat16 and torch.is_grad_enabled()
     short = max(query.shape[2], value.shape[2]) <= LONGEST
-    plain = dropout == 0 and (query.shape[2] == value.shape[2] if mask is None else mask.dtype == torch.bool)
-    return slow and short and plain
+    causal = query.shape[2] == value.shape[2] and is_causal is not False
+    plain = dropout == 0 and position_bias is None
+    return slow and short and plain and (causal if mask is None else mask.dtype == torch.bool)
 
 
 class _Attention(Function):
@@ -73,10 +83,15 @@ class _Attention(Function):
 def _gradients(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor, gradient: Tensor, scale: float
 ) -> tuple[Tensor, ...]:
-    """Of query, key and value, by the gradient (B, H, Q, E) of what came out. A group's heads are one product."""
+    """Of query, key and value, by the gradient (B, H, Q, E) of what came out. A group's heads are one product.
+
+    Keys are counted from their mean, which changes no weight: in bf16, what all keys share may be so large that the
+    differences between scores would be lost.
+    """
     groups, keys = key.shape[0] * key.shape[1], key.shape[2]
     q, g = (x.reshape(groups, -1, x.shape[-1]) for x in (query, gradient))  # (B * G, H / G * Q, E)
     k, v = (x.reshape(groups, keys, -1) for x in (key, value))  # (B * G, L, E)
+    k = k - k.mean(1, keepdim=True)
     scores = _scaled(q, k.mT, scale)
     scores.view(*query.shape[:3], keys).masked_fill_(~mask, torch.finfo(scores.dtype).min)
     with torch.enable_grad():

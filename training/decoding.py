@@ -26,21 +26,26 @@ TOKENS_AT_ONCE = 2**16  # of prompts and completions, whose keys and values are 
 
 
 class Roomy(DynamicLayer):
-    """Keys and values (B, H, T, E) with places for the next tokens, so that not each token has all of them copied."""
+    """Keys and values (B, H, T, E) with places for the next tokens: to grow by one, all of them need not be copied."""
 
     _places: tuple[Tensor, ...] = ()  # of both, some of them taken
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """As attention calls it: takes the new tokens' (B, H, S, E), gives those of all so far."""
-        before, rows = self.get_seq_length(), len(key_states)
+        before = self.get_seq_length()
         after = before + key_states.shape[-2]
-        if any(len(places) == rows and places.shape[-2] >= after for places in self._places):
+        if any(places.shape[-2] >= after for places in self._places):
             for places, new in zip(self._places, (key_states, value_states), strict=True):
                 places[..., before:after, :] = new
         else:  # at first, when they are all taken, and after rows were dropped
             self._places = tuple(F.pad(held, (0, 0, 0, ROOM)) for held in super().update(key_states, value_states))
         self.keys, self.values = (places[..., :after, :] for places in self._places)
         return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Only these rows go on."""
+        super().batch_select_indices(indices)
+        self._places = ()
 
 
 class Growing:
@@ -128,7 +133,7 @@ def decoder(trunk: Trunk, prompts: Sequence[Sequence[int]], role: Role | None, m
 def _same_kernels(config: PreTrainedConfig, longest: int) -> bool:
     """Whether every token up to the `longest`-th takes the same kernels, and each sees all before it by a mask of bits.
 
-    Only sdpa takes such a mask; positions of some kinds depend on how long the sequence is.
+    Only torch's attention takes such a mask; positions of some kinds depend on how long the sequence is.
     """
     facts = str(config.to_dict())
     changing = any(f"'rope_type': '{kind}'" in facts for kind in ("dynamic", "longrope"))

@@ -52,7 +52,7 @@ class Trunk(RoleWeights):
         """
         if not isinstance(getattr(getattr(model, "model", None), "layers", None), nn.ModuleList):
             raise UnsupportedModel(f"{type(model).__name__} has no list of layers where it is looked for")
-        attend_densely(model.config)
+        attend_densely(model)
         self.adapter = adapter
         self.model = model.eval().requires_grad_(False)  # eval: dropout off, in every stage
         depth = len(model.model.layers)

@@ -1,6 +1,6 @@
 """The roles of one trunk, and the weights that each trains: in memory, as copies, on disk and merged into the base."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -113,12 +113,20 @@ class RoleWeights:
         """The top layers of the base with `adapter` in them, as own layers; `role` is lent its place for it."""
         self._put(self._adapters.parameters(role), role, adapter)
         names = self.parameters(role).keys()
-        return {name: weight for name, weight in self._adapters.merged(role, torch.float32) if name in names}
+        return dict(self._adapters.merged(role, torch.float32, names.__contains__))
 
-    def merged(self, role: Role = "policy", dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
-        """The weights of base + adapter as new ones under the base's own names, in `dtype` (default: `base_dtype`)."""
+    def merged(
+        self,
+        role: Role = "policy",
+        dtype: torch.dtype | None = None,
+        wanted: Callable[[str], bool] = lambda name: True,
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The weights of base + adapter as new ones under the base's own names, in `dtype` (default: `base_dtype`).
+
+        Those alone that are `wanted` by name.
+        """
         own = self._layers_of(role)
         assert own is None or role == "reward", "the value's adapter stands on the reward model's layers"
         layers = {} if own is None else own.parameters(role)
-        for name, weight in self._adapters.merged(role, dtype or self.base_dtype):
+        for name, weight in self._adapters.merged(role, dtype or self.base_dtype, wanted):
             yield name, layers[name].detach().to(weight).contiguous() if name in layers else weight

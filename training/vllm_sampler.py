@@ -80,10 +80,9 @@ class VLLMSampler:
         Whole layers, since the engine lays some matrices together. All else it has from the base.
         """
         self._digest = 0
-        for name, tensor in self._trunk.merged("policy", self._trunk.model.dtype):
-            if self._trunk.adapts(name):
-                self._digest = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, self._digest)
-                yield name, tensor
+        for name, tensor in self._trunk.merged("policy", self._trunk.model.dtype, self._trunk.adapts):
+            self._digest = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, self._digest)
+            yield name, tensor
 
     def _load(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})

@@ -67,15 +67,28 @@ def test_it_is_what_torch_finds_in_fp64(
         assert (own - right).norm() <= 2 * (other - right).norm() + 0.004 * right.norm() + 1e-6
 
 
+def test_what_all_keys_share_hides_no_difference_between_scores() -> None:
+    """A bias of queries and keys makes all scores some 270, for which bf16 has eight bits: a third of the gradient."""
+    inputs, gradient = problem(4, 40, 40, 0)
+    for x in inputs[:2]:
+        x[..., 0] += 30
+    _, ours = gradients(attention, inputs, gradient, attention_mask=None)
+    _, exact = gradients(sdpa_attention_forward, [x.double() for x in inputs], gradient, attention_mask=None)
+    off = [((own - right).norm() / right.norm()).item() for own, right in zip(ours, exact, strict=True)]
+    assert max(off) < 0.05
+
+
 ADDED = torch.zeros(2, 1, 5, 5, dtype=torch.bfloat16)
 UNLIKE: list[dict[str, Any]] = [
-    {"dtype": torch.float32}, {"with_gradient": False}, {"dropout": 0.1}, {"longest": 4}, {"attention_mask": ADDED}
+    {"dtype": torch.float32}, {"with_gradient": False}, {"dropout": 0.1}, {"longest": 4}, {"attention_mask": ADDED},
+    {"is_causal": False}, {"position_bias": ADDED},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("unlike", [{}, *UNLIKE], ids=lambda unlike: next(iter(unlike), "as usual"))
 def test_elsewhere_it_is_left_to_torch(unlike: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """In fp32, without gradients, with dropout, for long rows, and where a mask adds to the scores."""
+    """In fp32, without gradients, with dropout, for long rows, and where something is added to the scores or all tokens
+    are seen."""
     told = {
         "dtype": torch.bfloat16,
         "with_gradient": True,
@@ -86,8 +99,9 @@ def test_elsewhere_it_is_left_to_torch(unlike: dict[str, Any], monkeypatch: pyte
     monkeypatch.setattr(attention_gradient, "LONGEST", told.pop("longest"))
     query, key, value = (x.to(told["dtype"]) for x in problem(2, 5, 5, 0)[0])
     with torch.set_grad_enabled(told["with_gradient"]):
+        rest = {name: told.get(name) for name in ("is_causal", "position_bias")}
         mask, dropout = told.get("attention_mask"), told.get("dropout", 0.0)
-        output, _ = attention(MODULE, query.requires_grad_(), key, value, mask, dropout=dropout)
+        output, _ = attention(MODULE, query.requires_grad_(), key, value, mask, dropout=dropout, **rest)
     ours = output.grad_fn is not None and output.grad_fn.name() == "_AttentionBackward"
     assert ours == (not unlike)
 
