@@ -4,9 +4,8 @@ import { releases, type Estimated, type Release, type ReleaseList as Listed } fr
 import { Link } from "../../app/Link";
 import { consolePath } from "../../app/route";
 import { Loaded } from "../parts/Loaded";
-import { Paged } from "../parts/Paged";
-import { Table, type Column } from "../parts/Table";
-import { useOlder } from "../parts/useOlder";
+import { NumberedTable } from "../parts/NumberedTable";
+import type { Column } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
 import { PolicyLink } from "../policies/PolicyLink";
@@ -34,21 +33,18 @@ export function ReleaseList() {
               <StartRelease policies={known.value} open={openOf(listed)} onDone={refresh} />
             </div>
           )}
-          <All listed={listed} />
+          <NumberedTable
+            newest={listed}
+            list={releases.list}
+            label="Releases, newest first"
+            columns={COLUMNS}
+            empty="Nothing was ever released: whatever serves was put there directly."
+          />
         </>
       )}
     </Loaded>
   );
 }
-
-const All = ({ listed }: { listed: Listed }) => (
-  <Paged
-    pages={useOlder(listed, (before, signal) => releases.list(signal, before))}
-    empty="Nothing was ever released: whatever serves was put there directly."
-  >
-    {(shown) => <Table label="Releases, newest first" columns={COLUMNS} rows={shown} id={({ id }) => id} empty="" />}
-  </Paged>
-);
 
 const openOf = ({ data, open }: Listed): Release | null => data.find(({ id }) => id === open) ?? null;
 

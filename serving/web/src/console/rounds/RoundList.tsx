@@ -1,13 +1,12 @@
 import { useRef } from "react";
-import { isOpen, rounds, type Round, type RoundList as Listed } from "../../api/rounds";
+import { isOpen, rounds, type Round } from "../../api/rounds";
 import { Link } from "../../app/Link";
 import { consolePath, go } from "../../app/route";
 import { Act } from "../parts/Act";
 import { Badge } from "../parts/Badge";
 import { Loaded } from "../parts/Loaded";
-import { Paged } from "../parts/Paged";
-import { Table, type Column } from "../parts/Table";
-import { useOlder } from "../parts/useOlder";
+import { NumberedTable } from "../parts/NumberedTable";
+import type { Column } from "../parts/Table";
 import { usePolled } from "../parts/usePolled";
 import { When } from "../parts/When";
 import { STAGE_NAMES, stepsOf, took, TONES } from "./words";
@@ -33,21 +32,18 @@ export function RoundList() {
             <StartRound open={listed.data.find(isOpen)} frozen={listed.frozen} />
             {listed.frozen && <Badge tone="bad">learning is frozen: no round starts by itself</Badge>}
           </div>
-          <All listed={listed} />
+          <NumberedTable
+            newest={listed}
+            list={rounds.list}
+            label="Rounds"
+            columns={COLUMNS}
+            empty="No round has been run yet."
+          />
         </section>
       )}
     </Loaded>
   );
 }
-
-const All = ({ listed }: { listed: Listed }) => (
-  <Paged
-    pages={useOlder(listed, (before, signal) => rounds.list(signal, before))}
-    empty="No round has been run yet."
-  >
-    {(shown) => <Table label="Rounds" columns={COLUMNS} rows={shown} id={({ id }) => id} empty="" />}
-  </Paged>
-);
 
 /** Leads to the round. One at a time: which one is open is said in place of the button. */
 export function StartRound({ open, frozen }: { open: Round | undefined; frozen: boolean }) {
