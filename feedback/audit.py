@@ -8,13 +8,17 @@ from typing import Any, Literal, NamedTuple
 
 from redis import Redis
 
-from feedback import cancelling, freezes, key_audit, raters, registry, releases
-from feedback.cancelling import RoundLine
+from feedback import freezes
 from feedback.freezes import FreezeLine
-from feedback.key_audit import KeyLine
-from feedback.raters import RaterLine
+from feedback.people import key_audit, raters
+from feedback.people.key_audit import KeyLine
+from feedback.people.raters import RaterLine
+from feedback.policies import registry
 from feedback.records import Record
-from feedback.releases import Release, describe
+from feedback.releases import book as releases
+from feedback.releases.book import Release, describe
+from feedback.rounds import cancelling
+from feedback.rounds.cancelling import RoundLine
 
 Kind = Literal["policy", "release", "rater", "freeze", "key", "round"]
 #: Where each kind is written; of one moment the first kind is the newest.

@@ -12,13 +12,13 @@ from contextlib import suppress
 from redis.exceptions import ResponseError
 
 from feedback.archive import Archive
-from feedback.checks import repeat_id
 from feedback.judgements import COMPARED
-from feedback.manifest import BrokenPolicy
-from feedback.raters import WEIGHTS
+from feedback.people.checks import repeat_id
+from feedback.people.raters import WEIGHTS
+from feedback.policies.manifest import BrokenPolicy
+from feedback.policies.registry import PolicyRegistry
 from feedback.records import Record, Response
-from feedback.registry import PolicyRegistry
-from feedback.sources import RECALL
+from feedback.rounds.sources import RECALL
 from feedback.store import (
     CLIENT_IDS,
     COMPLETIONS,

@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from feedback.blinding import blind
 from feedback.judgements import IMPORTED_ID, Feedback
-from feedback.raters import Raters
+from feedback.people.raters import Raters
 from feedback.records import Lane, Message
-from feedback.release_votes import written_of
+from feedback.releases.votes import written_of
 from feedback.store import FEEDBACK_IDS, Kept, Ledger
 
 BATCH = 200

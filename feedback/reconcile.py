@@ -20,11 +20,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from feedback.cancelling import uncleared
-from feedback.manifest import BrokenPolicy, read_manifest
-from feedback.registry import BASE, SERVABLE, WITHOUT_WEIGHTS, PointerMoved, PolicyRegistry, State
-from feedback.rounds import RoundBook
-from feedback.shelf import clear, fault, has_tombstone, remove_tombstone, unfinished
+from feedback.policies.manifest import BrokenPolicy, read_manifest
+from feedback.policies.registry import BASE, SERVABLE, WITHOUT_WEIGHTS, PointerMoved, PolicyRegistry, State
+from feedback.policies.shelf import clear, fault, has_tombstone, remove_tombstone, unfinished
+from feedback.rounds.book import RoundBook
+from feedback.rounds.cancelling import uncleared
 
 ACTOR = "reconciler"
 ABANDONED_S = 3600.0

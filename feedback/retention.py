@@ -13,7 +13,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from feedback.registry import (
+from feedback.policies.atomic import REVISION
+from feedback.policies.registry import (
     AUDIT,
     BASE,
     PINNED,
@@ -23,11 +24,10 @@ from feedback.registry import (
     PolicyRegistry,
     UnknownPolicy,
 )
-from feedback.registry_atomic import REVISION
-from feedback.release_scores import scored_by
-from feedback.releases import ReleaseBook
-from feedback.rounds import OPEN, RoundBook, RoundRecord
-from feedback.shelf import clear, fault
+from feedback.policies.shelf import clear, fault
+from feedback.releases.book import ReleaseBook
+from feedback.releases.scores import scored_by
+from feedback.rounds.book import OPEN, RoundBook, RoundRecord
 
 log = logging.getLogger("feedback.retention")
 

@@ -11,19 +11,38 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from feedback.archive import Archive
-from feedback.keys import KeyRing
-from feedback.observations import Observations
-from feedback.registry import PolicyRegistry
-from feedback.releases import ReleaseBook
-from feedback.rounds import RoundBook
+from feedback.people.keys import KeyRing
+from feedback.policies.registry import PolicyRegistry
+from feedback.releases.book import ReleaseBook
+from feedback.releases.observations import Observations
+from feedback.rounds.book import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger
-from serving import (
+from serving.chat import comparisons, completions
+from serving.document import openapi
+from serving.engine.lockstep import Follower
+from serving.engine.server import Engine
+from serving.engine.watcher import PolicyWatcher
+from serving.gateway import Gateway
+from serving.http import errors, sockets
+from serving.http.auth import Authenticator
+from serving.http.limits import BodyLimit, SocketLimit
+from serving.http.places import Places
+from serving.http.quotas import Quotas
+from serving.http.request_log import RequestLog
+from serving.ledger.appender import Appender
+from serving.ledger.recorder import Recorder
+from serving.ledger.shown import ShownAnswers
+from serving.ledger.writable import Writable
+from serving.metrics import Metrics
+from serving.peers import Peers
+from serving.release.arm_watchers import arm_watchers
+from serving.release.arms import Arm, Arms
+from serving.release.controller import Controller
+from serving.release.standing import Standing
+from serving.routes import (
     audit,
-    chat,
-    comparisons,
     conversations,
-    errors,
     exchange,
     feedback_alias,
     feedback_list,
@@ -33,36 +52,15 @@ from serving import (
     judgements,
     leaderboard,
     me,
-    openapi,
     operations,
     raters,
     releases,
     sessions,
-    sockets,
     status,
 )
-from serving import keys as key_routes
-from serving.appender import Appender
-from serving.arm_watchers import arm_watchers
-from serving.arms import Arm, Arms
-from serving.auth import Authenticator
-from serving.controller import Controller
-from serving.engine import Engine
-from serving.gateway import Gateway
-from serving.limits import BodyLimit, SocketLimit
-from serving.lockstep import Follower
-from serving.metrics import Metrics
-from serving.observing import Observing
-from serving.pages import DIST, PageRoute, Pages
-from serving.peers import Peers
-from serving.places import Places
-from serving.quotas import Quotas
-from serving.recorder import Recorder
-from serving.request_log import RequestLog
-from serving.shown import ShownAnswers
-from serving.standing import Standing
-from serving.watcher import PolicyWatcher
-from serving.writable import Writable
+from serving.routes import keys as key_routes
+from serving.routes.pages import DIST, PageRoute, Pages
+from serving.streams.observing import Observing
 
 # Whose bodies are being read, or who wait for a swap to end, in one process.
 MAX_WAITING = 1024
@@ -107,9 +105,9 @@ def create_app(
     app = FastAPI(title="Ratchet", lifespan=_watching, docs_url=None, redoc_url=None)
     app.state.gateway = gateway
     # Routes are tried in this order, so those asked most come first; /v1/feedback/export is no feedback's id.
-    app.include_router(chat.hot)
+    app.include_router(completions.hot)
     app.include_router(judgements.hot)
-    often = (chat, exchange, judgements, feedback_list, feedback_alias, comparisons, conversations, history)
+    often = (completions, exchange, judgements, feedback_list, feedback_alias, comparisons, conversations, history)
     seldom = (key_routes, invites, sessions, me, operations, releases, raters, audit, status, leaderboard, health)
     for module in (*often, *seldom):
         app.include_router(module.router)

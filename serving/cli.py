@@ -9,33 +9,33 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from feedback.next_round import next_round
-from feedback.registry import PolicyRegistry
-from feedback.releases import ReleaseBook
-from feedback.rounds import RoundBook
-from feedback.self_test import self_test_of
+from feedback.policies.registry import PolicyRegistry
+from feedback.releases.book import ReleaseBook
+from feedback.releases.self_test import self_test_of
+from feedback.rounds.book import RoundBook
+from feedback.rounds.next_round import next_round
 from feedback.store import COMPLETIONS, CURRENT, FEEDBACK, Ledger
-from serving import (
-    demo_command,
-    feedback_commands,
-    finetune_commands,
-    key_commands,
-    leaderboard_command,
-    policy_commands,
-    rater_commands,
-    release_commands,
-    report_command,
-    rm_commands,
-    round_commands,
-    round_view,
-    user_commands,
-    version_commands,
+from serving.commands import (
+    demo,
+    feedback,
+    finetune,
+    keys,
+    leaderboard,
+    policies,
+    raters,
+    releases,
+    report,
+    rm,
+    rounds,
+    users,
+    versions,
 )
-from serving.commands import AsJson, Home, OneLineErrors, console, installation
-from serving.installation import environment, settings_of
-from serving.pool import EnginePool, hosting
-from serving.probes import WORKER_ALIVE, gateway_url, readiness
-from serving.terminal import Terminal
+from serving.commands.shared import AsJson, Home, OneLineErrors, console, installation
+from serving.machine.installation import environment, settings_of
+from serving.machine.pool import EnginePool, hosting
+from serving.machine.probes import WORKER_ALIVE, gateway_url, readiness
+from serving.machine.terminal import Terminal
+from serving.views.round import ahead, in_a_line
 
 Model = Annotated[str | None, typer.Option("--model", help="Hugging Face id or directory of the base model.")]
 
@@ -85,7 +85,7 @@ def up(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show all that the parts write.")] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C."""
-    from serving.up import up as run_everything  # whoever rolls back must not wait for all that this one needs
+    from serving.machine.up import up as run_everything  # whoever rolls back must not wait for all that this one needs
 
     addresses = {"host": host, "port": port, "workers": workers, "redis_url": redis_url, "redis_port": redis_port}
     engine = {"engine_url": engine_url, "engine_port": engine_port, "base_model": model}
@@ -106,26 +106,26 @@ def fetch(model: Model = None, home: Home = None) -> None:
 def status(home: Home = None, as_json: AsJson = False) -> None:
     """Show what runs, what serves, and how much feedback there is. Exit code 1 while it cannot chat."""
     settings, redis = installation(home)
-    ready, report = readiness(settings)
+    ready, answer = readiness(settings)
     registry = PolicyRegistry(redis, settings.policies_dir)
-    book, releases = RoundBook(redis), ReleaseBook(registry)
+    round_book, release_book = RoundBook(redis), ReleaseBook(registry)
     facts = {
-        "gateway": "ready" if ready else f"not ready: {'; '.join(report.get('reasons', []))}" if report else "down",
+        "gateway": "ready" if ready else f"not ready: {'; '.join(answer.get('reasons', []))}" if answer else "down",
         "url": gateway_url(settings),
         "worker": "alive" if redis.exists(WORKER_ALIVE) else "down",
         "stable policy": registry.stable(),
-        "served policy": report.get("policy_version"),
+        "served policy": answer.get("policy_version"),
         "completions": redis.xlen(COMPLETIONS),
         "judgements": redis.hlen(CURRENT),
         "judgements with revisions": redis.xlen(FEEDBACK),
-        "open round": round_view.in_a_line(book),
-        "next round": round_view.ahead(next_round(settings, book, Ledger(redis))),
-        "learning": "frozen" if book.is_frozen() else "on",
-        "open release": release_commands.in_a_line(redis, releases),
-        "releases": "frozen" if releases.is_frozen() else "on",
+        "open round": in_a_line(round_book),
+        "next round": ahead(next_round(settings, round_book, Ledger(redis))),
+        "learning": "frozen" if round_book.is_frozen() else "on",
+        "open release": releases.in_a_line(redis, release_book),
+        "releases": "frozen" if release_book.is_frozen() else "on",
     }
     # A release that has ended leaves its engine for a while, which then ends by itself.
-    if releases.open() and (candidate := EnginePool(redis, hosting(settings)).describe()):
+    if release_book.open() and (candidate := EnginePool(redis, hosting(settings)).describe()):
         facts["candidate's engine"] = candidate
     if (test := self_test_of(Ledger(redis))).alarm:
         facts["self-test"] = f"ALARM: {test.says}"
@@ -147,35 +147,35 @@ def _told(name: str, value: object) -> str:
 
 
 app.add_typer(model_app, name="model")
-app.add_typer(key_commands.app, name="keys")
-app.add_typer(user_commands.app, name="user")
-app.add_typer(feedback_commands.app, name="feedback")
-app.add_typer(rater_commands.app, name="raters")
-app.add_typer(rm_commands.app, name="rm")
-app.add_typer(release_commands.app, name="release")
+app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="user")
+app.add_typer(feedback.app, name="feedback")
+app.add_typer(raters.app, name="raters")
+app.add_typer(rm.app, name="rm")
+app.add_typer(releases.app, name="release")
 for command in (
-    version_commands.history,
-    version_commands.lineage,
-    version_commands.diff,
-    version_commands.pin,
-    version_commands.unpin,
-    version_commands.retire,
-    version_commands.export,
-    version_commands.import_,
+    versions.history,
+    versions.lineage,
+    versions.diff,
+    versions.pin,
+    versions.unpin,
+    versions.retire,
+    versions.export,
+    versions.import_,
 ):
-    policy_commands.app.command(command.__name__.rstrip("_"))(command)
-app.add_typer(policy_commands.app, name="policies")
-app.add_typer(finetune_commands.sft, name="sft")
-app.add_typer(finetune_commands.ppo, name="ppo")
-app.command()(policy_commands.rollback)
-app.command()(policy_commands.promote)
-app.command()(report_command.report)
-app.command()(leaderboard_command.leaderboard)
-app.command()(round_commands.train)
-app.add_typer(round_commands.app, name="rounds")
-app.command()(round_commands.freeze)
-app.command()(round_commands.unfreeze)
-app.command()(demo_command.demo)
+    policies.app.command(command.__name__.rstrip("_"))(command)
+app.add_typer(policies.app, name="policies")
+app.add_typer(finetune.sft, name="sft")
+app.add_typer(finetune.ppo, name="ppo")
+app.command()(policies.rollback)
+app.command()(policies.promote)
+app.command()(report.report)
+app.command()(leaderboard.leaderboard)
+app.command()(rounds.train)
+app.add_typer(rounds.app, name="rounds")
+app.command()(rounds.freeze)
+app.command()(rounds.unfreeze)
+app.command()(demo.demo)
 
 
 def main() -> None:

@@ -10,36 +10,36 @@ from fastapi.security import HTTPBearer
 from starlette.responses import Response
 
 from feedback.archive import Archive
-from feedback.keys import ApiKey, KeyRing
-from feedback.learned import Learned
-from feedback.registry import PolicyRegistry
-from feedback.releases import ReleaseBook
-from feedback.rounds import RoundBook
+from feedback.people.keys import ApiKey, KeyRing
+from feedback.policies.learned import Learned
+from feedback.policies.registry import PolicyRegistry
+from feedback.releases.book import ReleaseBook
+from feedback.rounds.book import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger
-from serving.appender import Appender
-from serving.arms import Arms
-from serving.auth import Authenticator, require_admin, require_operator
-from serving.controller import Controller
-from serving.cookies import require_page, session_cookie
-from serving.engine import Engine
-from serving.errors import invalid
-from serving.json_body import parse_json
-from serving.lockstep import Follower
+from serving.engine.lockstep import Follower
+from serving.engine.server import Engine
+from serving.engine.swap_gate import SwapGate
+from serving.engine.watcher import PolicyWatcher
+from serving.http.auth import Authenticator, require_admin, require_operator
+from serving.http.cookies import require_page, session_cookie
+from serving.http.errors import invalid
+from serving.http.json_body import parse_json
+from serving.http.places import Places
+from serving.http.quotas import Quotas
+from serving.ledger.appender import Appender
+from serving.ledger.recorder import Recorder
+from serving.ledger.shown import ShownAnswers
+from serving.ledger.writable import Writable
 from serving.logs import note_key
 from serving.metrics import Metrics
-from serving.observing import Observing
 from serving.peers import Peers
-from serving.places import Places
-from serving.quotas import Quotas
-from serving.rater_facts import RaterFacts
-from serving.recorder import Recorder
-from serving.replay import Replays
-from serving.running import Running
-from serving.shown import ShownAnswers
-from serving.swap_gate import SwapGate
-from serving.watcher import PolicyWatcher
-from serving.writable import Writable
+from serving.release.arms import Arms
+from serving.release.controller import Controller
+from serving.streams.observing import Observing
+from serving.streams.replay import Replays
+from serving.streams.running import Running
+from serving.views.rater_facts import RaterFacts
 
 
 @dataclass

@@ -10,7 +10,7 @@ import aiohttp
 from fastapi import Request
 from starlette.responses import Response
 
-from serving.event_stream import EventStream
+from serving.streams.event_stream import EventStream
 
 ANSWER_WITHIN_S = 5.0
 # It has not got it, or is too busy to say.

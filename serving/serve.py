@@ -15,15 +15,15 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from feedback.durability import LedgerNotDurable
-from feedback.keys import KeyRing
-from feedback.registry import PolicyRegistry
-from feedback.rounds import RoundBook
+from feedback.people.keys import KeyRing
+from feedback.policies.registry import PolicyRegistry
+from feedback.rounds.book import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
-from serving import sockets
 from serving.app import Seat, create_app
-from serving.engine import Engine
-from serving.patience import Patient
+from serving.engine.server import Engine
+from serving.http import sockets
+from serving.http.patience import Patient
 
 log = logging.getLogger("serving.serve")
 

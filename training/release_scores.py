@@ -5,13 +5,13 @@ import threading
 
 from redis import Redis
 
-from feedback.keys import KeyRing
-from feedback.registry import PolicyRegistry
-from feedback.release_scores import ReleaseScores
-from feedback.releases import Release, ReleaseBook
+from feedback.people.keys import KeyRing
+from feedback.policies.registry import PolicyRegistry
+from feedback.releases.book import Release, ReleaseBook
+from feedback.releases.scores import ReleaseScores
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
-from training.round import Stopped, start_child, watch
+from training.round.round import Stopped, start_child, watch
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +40,9 @@ def score_open_release(settings: Settings, redis: Redis, stopping: threading.Eve
 
 def score_release(settings: Settings, release_id: int) -> None:
     """Score the next answers of a release. Raises NoRewardModel or ValueError."""
-    from training.data import Sample
-    from training.learning import prepare
-    from training.reward_models import of_version
+    from training.model.data import Sample
+    from training.offline.reward_models import of_version
+    from training.round.learning import prepare
 
     redis = connect(settings.resolved_redis_url(), timeout_s=10.0)
     registry = PolicyRegistry(redis, settings.policies_dir)

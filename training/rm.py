@@ -9,14 +9,16 @@ from pathlib import Path
 from feedback.exchange.judged import Line
 from feedback.exchange.lines import MAX_LINE, encode, read_lines
 from feedback.exchange.reading import Rejected
-from training import command, offline, offline_scores
-from training.classifier import export_classifier
-from training.collect import TrainingData
-from training.command import Here, Lines, configured, resumable, told
 from training.config import RoundConfig
-from training.learning import prepare
-from training.progress_line import ProgressLine
-from training.reward_models import RewardModel
+from training.lessons.collect import TrainingData
+from training.model.classifier import export_classifier
+from training.offline import command
+from training.offline import reward as offline_reward
+from training.offline import scores as offline_scores
+from training.offline.command import Here, Lines, configured, resumable, told
+from training.offline.progress_line import ProgressLine
+from training.offline.reward_models import RewardModel
+from training.round.learning import prepare
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -32,7 +34,7 @@ def train(arguments: argparse.Namespace) -> int:
         data = lessons(arguments, here, base, config, lines)
         progress.show("preparing: the base model runs over everything once")
         with resumable(progress, arguments.out):
-            report = offline.train_on(
+            report = offline_reward.train_on(
                 data,
                 source=command.source(arguments),
                 base=base,
@@ -47,12 +49,12 @@ def train(arguments: argparse.Namespace) -> int:
 def lessons(arguments: argparse.Namespace, here: Here, base: Path, config: RoundConfig, lines: Lines) -> TrainingData:
     """Of the file; or of the ledger, as it was when the run was begun."""
     if arguments.file:
-        return offline.of_file(
+        return offline_reward.of_file(
             arguments.file, arguments.format, base=base, config=config, on_lines=lines, strict=arguments.strict
         )
     lines.progress.show("reading the ledger")
     watermark = here.watermark(arguments.out)
-    return offline.of_ledger(here.settings, here.redis(), base=base, config=config, watermark=watermark)
+    return offline_reward.of_ledger(here.settings, here.redis(), base=base, config=config, watermark=watermark)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -63,12 +65,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
     with ProgressLine() as progress:
         lines = Lines(arguments.file, progress)
         if arguments.file is None:
-            evidence = offline.held_out_of_ledger(here.settings, here.redis(), model, here.base_of_ledger())
+            evidence = offline_reward.held_out_of_ledger(here.settings, here.redis(), model, here.base_of_ledger())
         else:
-            evidence = offline.evidence_of_file(
+            evidence = offline_reward.evidence_of_file(
                 arguments.file, arguments.format, base=model.base, on_lines=lines, strict=arguments.strict
             )
-        found = offline.evaluate_on(model, evidence, progress=progress)
+        found = offline_reward.evaluate_on(model, evidence, progress=progress)
         if evidence.ratings and model.threshold is None:
             progress.tell(f"{model.name} learned from no rating: its scores know no approval, so ratings say nothing")
     figures = {

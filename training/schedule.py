@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from redis import Redis
 
-from feedback.next_round import next_round
-from feedback.rounds import LeaseLost, RoundBook
+from feedback.rounds.book import LeaseLost, RoundBook
+from feedback.rounds.next_round import next_round
 from feedback.settings import Settings
 from feedback.store import Ledger
 

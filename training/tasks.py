@@ -11,13 +11,13 @@ from celery import shared_task
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from redis.exceptions import RedisError
 
-from feedback.rounds import RoundBook
+from feedback.rounds.book import RoundBook
 from feedback.settings import Settings
 from feedback.store import connect
-from training.cancelled import clear_left
-from training.publish import let_in_kept_back
 from training.release_scores import score_open_release
-from training.round import Stopped, run_round
+from training.round.cancelled import clear_left
+from training.round.publish import let_in_kept_back
+from training.round.round import Stopped, run_round
 from training.schedule import release_of_dead, round_in_need
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from feedback.manifest import fsync_directory
+from feedback.policies.manifest import fsync_directory
 from feedback.records import Record
 
 DONE = "done.json"

@@ -136,7 +136,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="the directory of demonstrations.jsonl.gz")
     parser.add_argument("--prompts", type=Path, help="a file of prompts; default: those of the demonstrations")
     parser.add_argument(
-        "--gold", default="brevity", help="a rule of serving/preferences.py, or a reward model's directory"
+        "--gold", default="brevity", help="a rule of serving/demo/preferences.py, or a reward model's directory"
     )
     parser.add_argument("--json", type=Path, default=Path(".ratchet/bench/learning.json"), help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3)

@@ -15,18 +15,18 @@ from learning_world import Asked, Gold, asked, gold_of, ranking
 from ppo_sides import sampler_of, sampling
 
 from training.config import AdapterConfig, PPOConfig, RewardConfig, SFTConfig
-from training.data import RankedSamples, Sample, length_bucketed
-from training.fit import evaluate
-from training.lm_loss import negative_log_likelihoods, per_token
 from training.losses import kl_estimate
-from training.models import Trunk
-from training.ppo import train_ppo
-from training.reward import train_reward_model
-from training.roles import Role
-from training.rollout import Sampled, observe, observed, sample_completions
-from training.scoring import Scorer
-from training.sft import train_sft
-from training.version import stop_tokens
+from training.model.data import RankedSamples, Sample, length_bucketed
+from training.model.roles import Role
+from training.model.scoring import Scorer
+from training.model.trunk import Trunk
+from training.ppo.ppo import train_ppo
+from training.ppo.rollout import Sampled, observe, observed, sample_completions
+from training.reward.fit import evaluate
+from training.reward.reward import train_reward_model
+from training.round.version import stop_tokens
+from training.sft.lm_loss import negative_log_likelihoods, per_token
+from training.sft.sft import train_sft
 
 Figures = dict[str, Any]
 RANK, ALPHA = 16, 32

@@ -1,6 +1,6 @@
 """A pretended crowd whose taste is known: what it asks, how it judges, and what it would have written.
 
-The gold reward is the crowd's own: a rule about the answer's text (serving/preferences.py), or a reward model in a
+The gold reward is the crowd's own: a rule about the answer's text (serving/demo/preferences.py), or a reward model in a
 directory of `ratchet rm train`. Training never sees it, only rankings by it, of which some are wrong.
 """
 
@@ -12,11 +12,11 @@ from typing import NamedTuple, Protocol
 from reward_data import rows
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from serving.preferences import PREFERENCES, rank
-from training.data import RankedSamples, Sample, encode_demonstration
-from training.promptfile import read_prompts
-from training.reward_models import in_directory
-from training.stages import TextEncoder
+from serving.demo.preferences import PREFERENCES, rank
+from training.model.data import RankedSamples, Sample, encode_demonstration
+from training.offline.promptfile import read_prompts
+from training.offline.reward_models import in_directory
+from training.round.stages import TextEncoder
 
 Prompt = tuple[int, ...]
 

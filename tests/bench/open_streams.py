@@ -10,7 +10,7 @@ from fast_engine import QUIET_S
 from figures import Figures, at_least, below, percentile, spread
 from rig import Server
 
-from serving.sockets import RESERVE
+from serving.http.sockets import RESERVE
 
 # Once all are open, each gets a token a second.
 TOKENS, TICK_S, OPENING = 30, 1.0, 32

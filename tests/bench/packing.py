@@ -23,9 +23,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from feedback.hardware import local_dtype
 from training.config import AdapterConfig, RewardConfig
-from training.data import Sample
-from training.models import Trunk
-from training.scoring import Scorer
+from training.model.data import Sample
+from training.model.scoring import Scorer
+from training.model.trunk import Trunk
 
 # Tokens at the 10th, 25th, 50th, 75th and 90th percentile.
 PROMPT, COMPLETION = (15, 25, 65, 210, 470), (22, 55, 135, 270, 430)

@@ -21,7 +21,7 @@ from playwright.sync_api import Page
 from rich.console import Console
 from rich.table import Table
 
-from serving.pages import DIST
+from serving.routes.pages import DIST
 
 Row = dict[str, Any]
 PARTS = {"sizes", "paint"}

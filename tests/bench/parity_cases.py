@@ -11,13 +11,6 @@ from parity_peers import Package, define, passage, run
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.advantages import (
-    adapt_kl_coef,
-    apply_missing_eos,
-    end_positions,
-    generalized_advantages,
-    token_rewards,
-)
 from training.losses import (
     all_log_probs,
     completion_log_probs,
@@ -31,6 +24,13 @@ from training.losses import (
     ppo_policy_loss,
     value_loss,
     whiten_together,
+)
+from training.ppo.advantages import (
+    adapt_kl_coef,
+    apply_missing_eos,
+    end_positions,
+    generalized_advantages,
+    token_rewards,
 )
 
 GAMMA, LAM, KL_COEF, CLIP = 0.98, 0.95, 0.05, 0.2

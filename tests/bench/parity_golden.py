@@ -6,8 +6,8 @@ import torch
 from parity_draws import Pairs
 from torch import Tensor
 
-from training.advantages import adapt_kl_coef, generalized_advantages, token_rewards
 from training.losses import importance_weights, kl_estimate, masked_whiten, ppo_policy_loss, value_loss
+from training.ppo.advantages import adapt_kl_coef, generalized_advantages, token_rewards
 
 
 def row(*values: float) -> Tensor:

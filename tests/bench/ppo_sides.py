@@ -21,12 +21,12 @@ from ppo_floor import PHASES, Variant
 
 from feedback.hardware import local_dtype
 from training.config import PPOConfig
-from training.data import Sample
-from training.models import Trunk
-from training.ppo import train_ppo
-from training.promptfile import read_prompts
-from training.rollout import Sampled, Sampler, observe
-from training.stages import TextEncoder
+from training.model.data import Sample
+from training.model.trunk import Trunk
+from training.offline.promptfile import read_prompts
+from training.ppo.ppo import train_ppo
+from training.ppo.rollout import Sampled, Sampler, observe
+from training.round.stages import TextEncoder
 
 PAD = "<|endoftext|>"  # other than the end of a turn, as TRL needs it
 RANK, ALPHA = 16, 32
@@ -96,7 +96,7 @@ def sampler_of(
     """None stands for the trainer itself."""
     if name == "trainer" or config.rollouts == "live":
         return nullcontext()
-    from training.samplers import chosen_sampler
+    from training.ppo.samplers import chosen_sampler
 
     return chosen_sampler(config, trunk, prompts, eos_ids=eos_ids, base_directory=base)
 

@@ -25,7 +25,7 @@ from releases_runs import UNCAPPED, Figures
 from rich.console import Console
 from rich.table import Table
 
-from feedback.decisions import Rules
+from feedback.releases.decisions import Rules
 
 ALPHA = 0.05
 # Median and 90th percentile of the votes to a decision at each win rate, of the simulation that this was designed by.

@@ -12,9 +12,9 @@ from reward_jobs import RATES, Bench, Figures, Jobs, Part
 from reward_sides import Learned
 from rich.table import Table
 
-from feedback.fit import Fit
-from training.data import Judgement, RankedSamples
-from training.fit import compare, measure
+from feedback.policies.fit import Fit
+from training.model.data import Judgement, RankedSamples
+from training.reward.fit import compare, measure
 
 TUNING = 1000  # the seed of the split that rates are chosen on
 

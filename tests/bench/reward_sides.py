@@ -14,11 +14,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from feedback.hardware import local_dtype
 from training.config import RewardConfig
-from training.data import Judgement, RankedSamples, RatedSample, Sample, length_bucketed
-from training.fit import score
-from training.models import Trunk
-from training.reward import train_reward_model
-from training.scoring import Scorer
+from training.model.data import Judgement, RankedSamples, RatedSample, Sample, length_bucketed
+from training.model.scoring import Scorer
+from training.model.trunk import Trunk
+from training.reward.fit import score
+from training.reward.reward import train_reward_model
 
 PAD = "<|endoftext|>"  # other than the end of a turn, as TRL needs it
 

@@ -19,8 +19,8 @@ import httpx
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
-from feedback.keys import KeyRing  # noqa: E402
-from feedback.registry import PolicyRegistry  # noqa: E402
+from feedback.people.keys import KeyRing  # noqa: E402
+from feedback.policies.registry import PolicyRegistry  # noqa: E402
 from feedback.settings import Settings  # noqa: E402
 from feedback.store import connect  # noqa: E402
 from tests.conftest import ValkeyProcess, free_port, wait_for  # noqa: E402

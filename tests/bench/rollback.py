@@ -24,9 +24,9 @@ import rig
 from rich.console import Console
 from rich.table import Table
 
-from feedback.registry import PolicyRegistry
+from feedback.policies.registry import PolicyRegistry
 from feedback.store import connect
-from serving.installation import settings_as_started
+from serving.machine.installation import settings_as_started
 from tests.e2e import candidates
 from tests.e2e.conftest import Service
 from tests.e2e.test_release import people

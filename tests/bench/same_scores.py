@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from training.classifier import export_classifier
 from training.config import RewardConfig
-from training.data import RankedSamples, Sample
-from training.models import Trunk
-from training.reward import train_reward_model
-from training.scoring import Scorer
+from training.model.classifier import export_classifier
+from training.model.data import RankedSamples, Sample
+from training.model.scoring import Scorer
+from training.model.trunk import Trunk
+from training.reward.reward import train_reward_model
 
 POOLED = Path(__file__).parents[1] / "training" / "pooled.py"
 

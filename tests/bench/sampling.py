@@ -19,10 +19,10 @@ from gateway import keep, show
 from rig import Round
 
 from training.config import PPOConfig
-from training.learning import prepare
-from training.models import Trunk
-from training.rollout import Sampler, own_sampler
-from training.vllm_sampler import VLLMSampler, started
+from training.model.trunk import Trunk
+from training.ppo.rollout import Sampler, own_sampler
+from training.ppo.vllm_sampler import VLLMSampler, started
+from training.round.learning import prepare
 
 NEVER = frozenset[int]()
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from serving.pages import DIST  # noqa: E402
+from serving.routes.pages import DIST  # noqa: E402
 from tests.web.conftest import CHROMIUM, QUIET  # noqa: E402
 
 ORIGIN = "http://ratchet.test"

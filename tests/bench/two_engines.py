@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feedback.settings import Settings
-from serving.vllm_server import engine_command
+from serving.machine.vllm_server import engine_command
 from tests.conftest import free_port
 
 SIDES = {"sleeping": {"OMP_WAIT_POLICY": "PASSIVE"}, "spinning": {"OMP_WAIT_POLICY": "ACTIVE"}}

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from feedback.manifest import Manifest, describe_files, read_manifest
-from feedback.registry import PolicyRegistry
-from feedback.shelf import place
+from feedback.policies.manifest import Manifest, describe_files, read_manifest
+from feedback.policies.registry import PolicyRegistry
+from feedback.policies.shelf import place
 from training.config import AdapterConfig
-from training.export import export_policy
-from training.models import Trunk
+from training.model.export import export_policy
+from training.model.trunk import Trunk
 from training.register import GOLDEN_CHATS
-from training.version import describe_base
+from training.round.version import describe_base
 
 Weights = dict[str, torch.Tensor]
 Change = Callable[[Weights], Weights]

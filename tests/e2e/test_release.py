@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from feedback.registry import PolicyRegistry
+from feedback.policies.registry import PolicyRegistry
 from feedback.store import Ledger, connect
 from tests.e2e import candidates
 from tests.e2e.conftest import Service, wait_for

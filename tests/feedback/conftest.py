@@ -5,7 +5,7 @@ import time
 import pytest
 
 from feedback.archive import Archive
-from feedback.keys import KeyRing
+from feedback.people.keys import KeyRing
 from feedback.records import Completion, Message, Response, new_id
 from feedback.store import Ledger, connect
 

@@ -9,20 +9,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from feedback import raters, registry
 from feedback.audit import STREAMS, Entry, audit
-from feedback.cancelling import RoundLine, cancel
 from feedback.freezes import FreezeLine, is_frozen, set_frozen
 from feedback.freezes import key as freeze_key
-from feedback.invites import Invites
-from feedback.key_audit import KeyLine
-from feedback.keys import KeyChange, KeyRing, LastAdmin, Limits, UnknownKey
-from feedback.raters import Raters
-from feedback.registry import PolicyRegistry
-from feedback.release_plan import Plan
-from feedback.releases import ReleaseBook
-from feedback.rounds import RoundBook
-from feedback.sessions import Sessions
+from feedback.people import raters
+from feedback.people.invites import Invites
+from feedback.people.key_audit import KeyLine
+from feedback.people.keys import KeyChange, KeyRing, LastAdmin, Limits, UnknownKey
+from feedback.people.raters import Raters
+from feedback.people.sessions import Sessions
+from feedback.policies import registry
+from feedback.policies.registry import PolicyRegistry
+from feedback.releases.book import ReleaseBook
+from feedback.releases.plan import Plan
+from feedback.rounds.book import RoundBook
+from feedback.rounds.cancelling import RoundLine, cancel
 from feedback.store import connect
 from tests.feedback.test_registry import publish
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from feedback.archive import Archive
-from feedback.ballots import board_of, votes_in
-from feedback.bradley_terry import Vote
 from feedback.erasure import Eraser
 from feedback.judgements import Circumstances, Comparison, Ranking
-from feedback.raters import Raters
-from feedback.registry import PolicyRegistry, UnknownPolicy
+from feedback.leaderboard.ballots import board_of, votes_in
+from feedback.leaderboard.bradley_terry import Vote
+from feedback.people.raters import Raters
+from feedback.policies.registry import PolicyRegistry, UnknownPolicy
 from tests.feedback.booth import Booth
 
 

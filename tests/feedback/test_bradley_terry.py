@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from feedback.bradley_terry import Vote, bootstrap, cells_of, fit, influence, linked, nameless, refit
-from feedback.davidson import LONGER, SIDE
-from feedback.newton import Floats, Point, maximise
+from feedback.leaderboard.bradley_terry import Vote, bootstrap, cells_of, fit, influence, linked, nameless, refit
+from feedback.leaderboard.davidson import LONGER, SIDE
+from feedback.leaderboard.newton import Floats, Point, maximise
 from feedback.statistics import t_quantile
 
 

@@ -13,13 +13,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feedback.bundles import BadBundle, export_version, import_version
-from feedback.fit import Fit
-from feedback.fixed_answers import Answer, FixedAnswers, read_answers, write_answers
-from feedback.lineage import lineage_of
-from feedback.manifest import BrokenPolicy, Manifest, describe_files, read_manifest, verify_files, write_manifest
+from feedback.policies.bundles import BadBundle, export_version, import_version
+from feedback.policies.fit import Fit
+from feedback.policies.fixed_answers import Answer, FixedAnswers, read_answers, write_answers
+from feedback.policies.lineage import lineage_of
+from feedback.policies.manifest import (
+    BrokenPolicy,
+    Manifest,
+    describe_files,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
+from feedback.policies.registry import PolicyRegistry
 from feedback.reconcile import reconcile
-from feedback.registry import PolicyRegistry
 from feedback.store import connect
 from tests.killing import Killed, killing
 
@@ -35,7 +42,7 @@ HELD_OUT = {
 COLLECTED = {"quarantined": 0, "count": 2, "capped": 1, "largest_share": {"ann": 0.75, "bob": 0.25},
              "least_reliable": {"bob": 0.5}}  # fmt: skip
 CHECK = {"name": "KL to the reference", "value": 2.5, "sign": "<=", "threshold": 20.0, "passed": True}
-#: As training/version.py writes them.
+#: As training/round/version.py writes them.
 METRICS: dict[str, Any] = {
     "collect": {"rankings": 33, "watermark": "7-0", "raters": COLLECTED},
     "sft": {"skipped": "2 new demonstrations, 16 are needed"},

@@ -8,11 +8,11 @@ import pytest
 from redis import Redis
 
 from feedback.audit import audit
-from feedback.cancelling import NotCancellable, cancel, note_cleared, uncleared
-from feedback.next_round import next_round
+from feedback.policies.registry import PolicyRegistry, StaleToken
 from feedback.reconcile import reconcile
-from feedback.registry import PolicyRegistry, StaleToken
-from feedback.rounds import OPEN, SOURCES, LeaseLost, RoundBook, key
+from feedback.rounds.book import OPEN, SOURCES, LeaseLost, RoundBook, key
+from feedback.rounds.cancelling import NotCancellable, cancel, note_cleared, uncleared
+from feedback.rounds.next_round import next_round
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
 from tests.feedback.booth import Booth

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from feedback.archive import Archive
-from feedback.ballots import votes_in
-from feedback.checks import Checked, again, checked, counted, repeat_id, repeatable, suspects
 from feedback.erasure import Eraser
 from feedback.exchange.exporting import Wanted, export
 from feedback.judgements import Comparison, Feedback, Ranking, Rating
+from feedback.leaderboard.ballots import votes_in
+from feedback.people.checks import Checked, again, checked, counted, repeat_id, repeatable, suspects
 from feedback.records import CHECKS, Completion, Lane, Message, Offer, Slot
 from tests.feedback.booth import Booth
 

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from feedback.release_course import End, Facts, Move, following
-from feedback.release_plan import Analysis, Pause, plan_of
-from feedback.release_time import Timekeeper
-from feedback.releases import Release
+from feedback.releases.book import Release
+from feedback.releases.clock import Timekeeper
+from feedback.releases.course import End, Facts, Move, following
+from feedback.releases.plan import Analysis, Pause, plan_of
 from feedback.store import connect
 from tests.feedback.test_release_course import BREACHED, UNDECIDED
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.decisions import Decision, Rules, decide
 from feedback.evidence import Moments, log_e_better
-from feedback.guardrails import Failures, failure_guardrail, mean_guardrail
+from feedback.releases.counting import Caps, Vote, Winner
+from feedback.releases.decisions import Decision, Rules, decide
+from feedback.releases.guardrails import Failures, failure_guardrail, mean_guardrail
 from feedback.statistics import Interval
-from feedback.votes import Caps, Vote, Winner
 from tests.bench.releases_runs import crowd
 
 PLAIN = Rules(plot=0.0)

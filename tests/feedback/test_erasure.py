@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from feedback.checks import again
 from feedback.erasure import Eraser, traces
 from feedback.judgements import Comparison, Demonstration, Feedback, Judgement, Rating
-from feedback.manifest import Manifest, write_manifest
+from feedback.people.checks import again
+from feedback.policies.manifest import Manifest, write_manifest
+from feedback.policies.registry import PolicyRegistry
 from feedback.records import Offer, Slot, new_id
-from feedback.registry import PolicyRegistry
 from feedback.store import ERASED, ERASED_AT, REPEATS, Conflict
 
 READERS = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from feedback.evidence import Moments
-from feedback.guardrails import EXCESSES, Failures, Guardrail, failure_guardrail, mean_guardrail
+from feedback.releases.guardrails import EXCESSES, Failures, Guardrail, failure_guardrail, mean_guardrail
 from tests.bench.releases_runs import failures_alarm, mean_alarm
 
 

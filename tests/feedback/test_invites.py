@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from feedback.invites import INVITES, LASTS_S, Invites, link
-from feedback.keys import KeyRing
-from feedback.sessions import Sessions
+from feedback.people.invites import INVITES, LASTS_S, Invites, link
+from feedback.people.keys import KeyRing
+from feedback.people.sessions import Sessions
 from tests.feedback.conftest import Clock
 
 

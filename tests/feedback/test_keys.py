@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 from pydantic import ValidationError
 from redis import Redis
 
-from feedback.keys import KEYS, ApiKey, KeyChange, KeyRing, LastAdmin, Limits, UnknownKey
+from feedback.people.keys import KEYS, ApiKey, KeyChange, KeyRing, LastAdmin, Limits, UnknownKey
 from feedback.settings import Settings, load_secrets
 from feedback.store import connect
 

@@ -7,9 +7,9 @@ from itertools import combinations
 
 import pytest
 
-from feedback.bradley_terry import Vote
-from feedback.leaderboard import leaderboard, win_share
-from feedback.standings import Figure, Fragility
+from feedback.leaderboard.board import leaderboard, win_share
+from feedback.leaderboard.bradley_terry import Vote
+from feedback.leaderboard.standings import Figure, Fragility
 
 
 def votes(left: int, right: int, won: int, lost: int = 0, tied: int = 0) -> list[Vote]:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from feedback.learned import Learned
-from feedback.registry import PolicyRegistry
+from feedback.policies.learned import Learned
+from feedback.policies.registry import PolicyRegistry
 from feedback.store import connect
 from tests.feedback.test_erasure import publish
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from feedback import listing
 from feedback.judgements import Comparison, Feedback, Rating
 from feedback.listing import Sought, listed, policies_of
-from feedback.raters import Raters
+from feedback.people.raters import Raters
 from tests.feedback.booth import Booth
 
 START = 1_767_225_600

@@ -7,8 +7,17 @@ from typing import Any
 import pytest
 
 from feedback.evidence import Moments
-from feedback.observations import LEAST_OF_A_WEIGHT, Observations, Observed, Side, Stratum, alike, guardrails, strata_of
-from feedback.release_plan import Limits
+from feedback.releases.observations import (
+    LEAST_OF_A_WEIGHT,
+    Observations,
+    Observed,
+    Side,
+    Stratum,
+    alike,
+    guardrails,
+    strata_of,
+)
+from feedback.releases.plan import Limits
 from feedback.store import connect
 
 

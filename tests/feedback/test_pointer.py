@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback.registry import STATES, PointerMoved, PolicyRegistry
+from feedback.policies.registry import STATES, PointerMoved, PolicyRegistry
 from feedback.store import connect
 
 THREADS, CHANGES = 20, 50

@@ -3,9 +3,9 @@
 import pytest
 from redis import Redis
 
-from feedback.keys import source_of
-from feedback.raters import Raters, RaterWeight
-from feedback.sides import CHUNK, SIDES, Sides
+from feedback.people.keys import source_of
+from feedback.people.raters import Raters, RaterWeight
+from feedback.rounds.sides import CHUNK, SIDES, Sides
 from feedback.store import connect
 
 

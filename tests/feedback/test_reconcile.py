@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from feedback.manifest import verify_files
+from feedback.policies.manifest import verify_files
+from feedback.policies.registry import PolicyRegistry
 from feedback.reconcile import reconcile
-from feedback.registry import PolicyRegistry
 from feedback.retention import Retention
-from feedback.rounds import RoundBook
+from feedback.rounds.book import RoundBook
 from feedback.store import connect
 from tests.conftest import ValkeyProcess
 from tests.feedback.test_registry import publish, write_policy

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feedback.manifest import (
+from feedback.policies.manifest import (
     BrokenPolicy,
     Manifest,
     describe_files,
@@ -16,9 +16,9 @@ from feedback.manifest import (
     version_number,
     write_manifest,
 )
-from feedback.registry import PointerMoved, PolicyRegistry, RejectedPolicy, StaleToken, UnknownPolicy
+from feedback.policies.registry import PointerMoved, PolicyRegistry, RejectedPolicy, StaleToken, UnknownPolicy
 from feedback.retention import Retention
-from feedback.rounds import RoundBook, key
+from feedback.rounds.book import RoundBook, key
 from feedback.store import connect
 
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from feedback.decisions import Decision, decide
-from feedback.guardrails import Failures, failure_guardrail
-from feedback.registry import AuditLine
-from feedback.release_course import End, Facts, Fault, Move, following
-from feedback.release_plan import plan_of
-from feedback.release_time import Passed
-from feedback.releases import Release
-from feedback.votes import Vote
+from feedback.policies.registry import AuditLine
+from feedback.releases.book import Release
+from feedback.releases.clock import Passed
+from feedback.releases.counting import Vote
+from feedback.releases.course import End, Facts, Fault, Move, following
+from feedback.releases.decisions import Decision, decide
+from feedback.releases.guardrails import Failures, failure_guardrail
+from feedback.releases.plan import plan_of
 
 STEPS = [{"set_weight": 5}, {"pause": "1m"}, {"set_weight": 25}, {"analysis": {}}]
 UNDECIDED = decide([])

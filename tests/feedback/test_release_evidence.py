@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.curves import thinned
-from feedback.decisions import Rules, decide
-from feedback.raters import Raters
-from feedback.registry import PolicyRegistry
-from feedback.release_evidence import course, evidence_of
-from feedback.release_judge import rules_of
-from feedback.release_plan import Plan
-from feedback.release_start import begin_release
-from feedback.release_votes import votes_of_release
-from feedback.releases import Release, ReleaseBook
+from feedback.people.raters import Raters
+from feedback.policies.curves import thinned
+from feedback.policies.registry import PolicyRegistry
+from feedback.releases.book import Release, ReleaseBook
+from feedback.releases.counting import Vote
+from feedback.releases.decisions import Rules, decide
+from feedback.releases.evidence import course, evidence_of
+from feedback.releases.judge import rules_of
+from feedback.releases.plan import Plan
+from feedback.releases.start import begin_release
+from feedback.releases.votes import votes_of_release
 from feedback.store import FEEDBACK
-from feedback.votes import Vote
 from tests.feedback.booth import Booth
 from tests.feedback.test_registry import publish
 

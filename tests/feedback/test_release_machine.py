@@ -14,9 +14,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from feedback.registry import STABLE, STATES, PointerMoved, PolicyRegistry
-from feedback.release_plan import Plan
-from feedback.releases import RELEASABLE, NotReleasable, Release, ReleaseBook, ReleaseMoved
+from feedback.policies.registry import STABLE, STATES, PointerMoved, PolicyRegistry
+from feedback.releases.book import RELEASABLE, NotReleasable, Release, ReleaseBook, ReleaseMoved
+from feedback.releases.plan import Plan
 from feedback.store import connect
 
 VERSIONS = 4

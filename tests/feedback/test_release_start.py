@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from feedback.raters import Raters
-from feedback.registry import PolicyRegistry
-from feedback.release_judge import rules_of
-from feedback.release_plan import Plan
-from feedback.release_start import able, begin_once, begin_release, electorate
-from feedback.releases import Release, ReleaseBook
+from feedback.people.raters import Raters
+from feedback.policies.registry import PolicyRegistry
+from feedback.releases.book import Release, ReleaseBook
+from feedback.releases.judge import rules_of
+from feedback.releases.plan import Plan
+from feedback.releases.start import able, begin_once, begin_release, electorate
 from tests.feedback.booth import Booth
 from tests.feedback.test_registry import publish
 

@@ -14,14 +14,14 @@ from feedback.evidence import Moments, bounded_difference
 from feedback.exchange.answers import read_ratchet, write_ratchet
 from feedback.exchange.judged import Judged, Origin
 from feedback.judgements import Comparison, Feedback, Ranking, Rating
-from feedback.raters import Raters
+from feedback.people.raters import Raters
+from feedback.policies.registry import PolicyRegistry
 from feedback.records import Arm, Offer, Slot
-from feedback.registry import PolicyRegistry
-from feedback.release_plan import Plan
-from feedback.release_start import begin_release
-from feedback.release_votes import SECOND, Place, ReleaseFeedback, aa_votes, vote_of, votes_of_release
-from feedback.releases import Release
-from feedback.votes import Vote
+from feedback.releases.book import Release
+from feedback.releases.counting import Vote
+from feedback.releases.plan import Plan
+from feedback.releases.start import begin_release
+from feedback.releases.votes import SECOND, Place, ReleaseFeedback, aa_votes, vote_of, votes_of_release
 from tests.feedback.booth import Booth
 from tests.feedback.test_registry import publish
 

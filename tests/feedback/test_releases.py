@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from feedback.registry import PointerMoved, PolicyRegistry
-from feedback.release_plan import BadPlan, Pause, Plan, SetWeight, plan_of
-from feedback.releases import NotReleasable, Release, ReleaseBook, ReleaseMoved
+from feedback.policies.registry import PointerMoved, PolicyRegistry
+from feedback.releases.book import NotReleasable, Release, ReleaseBook, ReleaseMoved
+from feedback.releases.plan import BadPlan, Pause, Plan, SetWeight, plan_of
 from feedback.store import connect
 from tests.feedback.test_registry import publish
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from feedback.manifest import read_manifest, verify_files
+from feedback.policies.manifest import read_manifest, verify_files
+from feedback.policies.registry import SERVABLE, LostPolicy, PointerMoved, PolicyRegistry, UnknownPolicy
 from feedback.reconcile import reconcile
-from feedback.registry import SERVABLE, LostPolicy, PointerMoved, PolicyRegistry, UnknownPolicy
 from feedback.retention import Retention, StillNeeded
-from feedback.rounds import RoundBook
+from feedback.rounds.book import RoundBook
 from feedback.settings import Settings
 from feedback.store import connect
 from tests.feedback.test_registry import publish

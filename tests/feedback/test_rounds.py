@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from feedback.rounds import CoursePoint, LeaseLost, RoundBook
+from feedback.rounds.book import CoursePoint, LeaseLost, RoundBook
 from feedback.store import connect
 from tests.conftest import wait_for
 

@@ -1,8 +1,8 @@
 """Sessions: each ends with its key, however that ends, and no token is kept."""
 
-from feedback.keys import KeyChange, KeyRing
+from feedback.people.keys import KeyChange, KeyRing
+from feedback.people.sessions import LASTS_S, Sessions, SignedIn
 from feedback.records import new_id
-from feedback.sessions import LASTS_S, Sessions, SignedIn
 from tests.conftest import wait_for
 from tests.feedback.conftest import Clock
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from feedback.manifest import BrokenPolicy
-from feedback.shapes import check_shapes, shapes_of
+from feedback.policies.manifest import BrokenPolicy
+from feedback.policies.shapes import check_shapes, shapes_of
 
 
 def model(directory: Path, **shapes: tuple[int, ...]) -> Path:

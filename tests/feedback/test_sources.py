@@ -7,10 +7,10 @@ import pytest
 
 from feedback.erasure import Erased, Eraser
 from feedback.judgements import Rating
-from feedback.manifest import Manifest, write_manifest
-from feedback.registry import PolicyRegistry, StaleToken
-from feedback.rounds import SOURCES, CoursePoint, LeaseLost, RoundBook, RoundRecord, key
-from feedback.sources import note_sources
+from feedback.policies.manifest import Manifest, write_manifest
+from feedback.policies.registry import PolicyRegistry, StaleToken
+from feedback.rounds.book import SOURCES, CoursePoint, LeaseLost, RoundBook, RoundRecord, key
+from feedback.rounds.sources import note_sources
 from tests.feedback.test_erasure import say
 
 

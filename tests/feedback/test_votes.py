@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.evidence import log_e_better
-from feedback.votes import Caps, Tally, Vote, clustering, counted, side_bias, without
+from feedback.releases.counting import Caps, Tally, Vote, clustering, counted, side_bias, without
 
 WINS, LOSES, TIES = "candidate", "stable", "tie"
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from feedback.keys import KeyRing
-from feedback.registry import PolicyRegistry
+from feedback.people.keys import KeyRing
+from feedback.policies.registry import PolicyRegistry
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
 from tests.conftest import free_port

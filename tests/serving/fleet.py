@@ -17,7 +17,7 @@ import pytest
 
 from feedback.settings import Settings
 from feedback.store import Ledger
-from serving.installation import environment
+from serving.machine.installation import environment
 
 WORKERS = 3
 

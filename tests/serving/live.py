@@ -17,18 +17,18 @@ import httpx
 import openai
 import uvicorn
 
-from feedback.keys import KeyRing
-from feedback.manifest import Manifest, describe_files, write_manifest
-from feedback.registry import PolicyRegistry
-from feedback.rounds import RoundBook
+from feedback.people.keys import KeyRing
+from feedback.policies.manifest import Manifest, describe_files, write_manifest
+from feedback.policies.registry import PolicyRegistry
+from feedback.rounds.book import RoundBook
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
 from serving.app import create_app
-from serving.engine import Engine
+from serving.engine.server import Engine
 from serving.gateway import Gateway
-from serving.patience import Patient
-from serving.probes import answers
-from serving.vllm_server import engine_command
+from serving.http.patience import Patient
+from serving.machine.probes import answers
+from serving.machine.vllm_server import engine_command
 from tests.conftest import wait_for
 
 ENGINE_KEY = "engine-key"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from feedback.registry import PolicyRegistry
+from feedback.policies.registry import PolicyRegistry
 from feedback.settings import Settings
 from feedback.store import connect
-from serving.engine import Engine, EngineRefused
-from serving.hotswap import reading_of
-from serving.proof import judge
+from serving.engine.hotswap import reading_of
+from serving.engine.proof import judge
+from serving.engine.server import Engine, EngineRefused
 from tests.conftest import ValkeyProcess, free_port
 from tests.e2e.candidates import publish_adapter
 from tests.serving.live import real_vllm

@@ -10,8 +10,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from feedback.judgements import Feedback, Rating
 from feedback.store import Appended, Conflict, Ledger, connect
-from serving import appender
-from serving.appender import Appender, Line
+from serving.ledger import appender
+from serving.ledger.appender import Appender, Line
 from tests.conftest import ValkeyProcess
 
 

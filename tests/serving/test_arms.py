@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback.release_plan import Pause, Plan, SetWeight
-from feedback.releases import Release, ReleaseMoved
-from serving import comparisons
-from serving.arms import STABLE, Arm, Arms, place_of
-from serving.arrivals import Arrivals, Source
-from serving.control_tokens import ControlTokens
-from serving.engine import Engine
+from feedback.releases.book import Release, ReleaseMoved
+from feedback.releases.plan import Pause, Plan, SetWeight
+from serving.chat import comparisons
+from serving.engine.control_tokens import ControlTokens
+from serving.engine.server import Engine
+from serving.engine.swap_gate import Close, Lose, Open, Served, SwapGate, Taint
 from serving.metrics import Pace
-from serving.relay import Relay, UnprovenWeights
-from serving.swap_gate import Close, Lose, Open, Served, SwapGate, Taint
+from serving.release.arms import STABLE, Arm, Arms, place_of
+from serving.streams.arrivals import Arrivals, Source
+from serving.streams.relay import Relay, UnprovenWeights
 from tests.serving.test_streams import Kept, said, text_of, ticket_of
 
 WEIGHT = 0.5

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from feedback.registry import PolicyRegistry
+from feedback.policies.registry import PolicyRegistry
 from feedback.settings import Settings
 from feedback.store import connect
-from serving.candidate_engine import CandidateEngine
-from serving.children import Child, ChildSpec, Command
-from serving.pool import CANDIDATE, EnginePool, Wish
-from serving.supervisor import Supervisor
-from serving.terminal import Terminal
-from serving.up import candidate_engine
+from serving.machine.candidate_engine import CandidateEngine
+from serving.machine.children import Child, ChildSpec, Command
+from serving.machine.pool import CANDIDATE, EnginePool, Wish
+from serving.machine.supervisor import Supervisor
+from serving.machine.terminal import Terminal
+from serving.machine.up import candidate_engine
 from tests.feedback.test_registry import publish
 from tests.serving.test_supervisor import pids, runs, stand_in, wait_for
 
@@ -66,7 +66,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, valkey: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setattr("serving.candidate_engine.POLL_S", 0.1)
+    monkeypatch.setattr("serving.machine.candidate_engine.POLL_S", 0.1)
     output = io.StringIO()
     terminal = Terminal(Console(file=output, soft_wrap=True, highlight=False))
     with Supervisor(tmp_path / "logs", terminal) as supervisor:
@@ -177,7 +177,7 @@ def test_it_ends_with_all_others(place: Place) -> None:
 def test_the_engine_that_up_would_start(
     tmp_path: Path, valkey: Any, monkeypatch: pytest.MonkeyPatch, free_gib: float, cache: str
 ) -> None:
-    monkeypatch.setattr("serving.vllm_server.available_gib", lambda: free_gib)
+    monkeypatch.setattr("serving.machine.vllm_server.available_gib", lambda: free_gib)
     settings = Settings(home=tmp_path, redis_url=valkey.url, candidate_port=9472)
     registry = PolicyRegistry(connect(valkey.url), settings.policies_dir)
     publish(registry, 3)

@@ -9,8 +9,8 @@ import httpx
 import openai
 import pytest
 
-from serving.control_tokens import ControlTokens
-from serving.whole import joined
+from serving.engine.control_tokens import ControlTokens
+from serving.streams.whole import joined
 
 
 async def test_an_answer_names_its_policy_and_is_in_the_ledger(live: Any) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from feedback.archive import Archive
-from feedback.ballots import votes_in
-from feedback.checks import Checked, checked
 from feedback.exchange.exporting import Wanted, export
 from feedback.judgements import Comparison
+from feedback.leaderboard.ballots import votes_in
+from feedback.people.checks import Checked, checked
 from feedback.records import Message
 from feedback.settings import Settings
-from serving import checks
+from serving.chat import checks
 from tests.serving.test_comparisons import PATH, compare, compared, vote
 
 ASKED = "Is it far to Rome?"

@@ -16,22 +16,22 @@ from rich.table import Table
 from typer.testing import CliRunner, Result
 
 from feedback.audit import audit
-from feedback.invites import Invites
 from feedback.judgements import Feedback, Rating
-from feedback.keys import KeyRing, Limits
-from feedback.manifest import Manifest, write_manifest
-from feedback.registry import PolicyRegistry
-from feedback.rounds import RoundBook, RoundRecord
-from feedback.sessions import Sessions
+from feedback.people.invites import Invites
+from feedback.people.keys import KeyRing, Limits
+from feedback.people.sessions import Sessions
+from feedback.policies.manifest import Manifest, write_manifest
+from feedback.policies.registry import PolicyRegistry
+from feedback.rounds.book import RoundBook, RoundRecord
+from feedback.rounds.sources import RECALL, note_sources
 from feedback.settings import Settings, load_secrets
-from feedback.sources import RECALL, note_sources
 from feedback.store import Ledger, connect
-from serving import up
 from serving.cli import app
-from serving.policy_commands import summary
-from serving.quotas import Quotas
-from serving.round_view import in_full, line, live
-from serving.terminal import Terminal
+from serving.commands.policies import summary
+from serving.http.quotas import Quotas
+from serving.machine import up
+from serving.machine.terminal import Terminal
+from serving.views.round import in_full, line, live
 
 COMMANDS = [
     "up",
@@ -52,7 +52,7 @@ COMMANDS = [
     "user",
 ]
 
-# As training/version.py writes them: by stage; a mean that is not finite is None.
+# As training/round/version.py writes them: by stage; a mean that is not finite is None.
 METRICS = {
     "collect": {"rankings": 48},
     "sft": {"skipped": "no demonstrations"},
@@ -320,7 +320,7 @@ def test_where_there_is_nothing_a_sentence_says_so(home: Path, command: str, tol
 def test_what_is_to_be_copied_is_whole_on_a_narrow_terminal(
     registry: PolicyRegistry, home: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.commands.WIDE", 80)
+    monkeypatch.setattr("serving.commands.shared.WIDE", 80)
     ring = KeyRing(redis, load_secrets(home).pepper)
     key = ring.find(ring.create(name="anna", role="user", limits=Limits(tokens_per_day=100_000, streams=2)))
     rating = Feedback(id="fb_1", judgement=Rating(completion_id="x", value=1), rater="r_" + "ab" * 16, split="train",
@@ -420,7 +420,7 @@ def test_a_rejected_version_never_serves_again(gateway: Gateway, registry: Polic
 
 
 def test_rollback_without_gateway_says_so(registry: PolicyRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.policy_commands.SWAP_DEADLINE_S", 0.3)
+    monkeypatch.setattr("serving.commands.policies.SWAP_DEADLINE_S", 0.3)
     result = ratchet("rollback")
     assert result.exit_code == 1
     assert "policy-v0 is the stable policy, but the gateway does not report it" in result.stderr
@@ -469,7 +469,7 @@ def test_train_says_why_a_round_starts_again(home: Path, redis: Redis, monkeypat
         book.finish(1, again, "refused", reason="not better")
 
     between_looks = iter([erase, end])
-    monkeypatch.setattr("serving.round_commands.time.sleep", lambda _: next(between_looks)())
+    monkeypatch.setattr("serving.commands.rounds.time.sleep", lambda _: next(between_looks)())
     said = ratchet("train", "--now").stdout.splitlines()
     assert said[:3] == ["round 1 is open already", "  gate", "  data was erased; the round starts again"]
     assert said[-1] == "round 1 refused: not better"

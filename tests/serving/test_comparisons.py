@@ -8,7 +8,7 @@ import pytest
 from openai import AsyncStream
 from openai.types.chat import ChatCompletionChunk
 
-from serving import comparisons
+from serving.chat import comparisons
 
 PATH = "/v1/comparisons"
 

@@ -14,21 +14,21 @@ from redis.exceptions import RedisError
 
 from feedback.archive import Archive
 from feedback.judgements import Comparison
-from feedback.observations import Observations, Observed
+from feedback.policies.registry import PolicyRegistry
 from feedback.records import Offer, Slot
-from feedback.registry import PolicyRegistry
-from feedback.release_judge import decision_of
-from feedback.release_plan import plan_of
-from feedback.release_start import begin_once, begin_release
-from feedback.release_votes import SECOND
-from feedback.releases import Release, ReleaseBook
-from feedback.self_test import SelfTest, Watch, reset, self_test_of
+from feedback.releases.book import Release, ReleaseBook
+from feedback.releases.judge import decision_of
+from feedback.releases.observations import Observations, Observed
+from feedback.releases.plan import plan_of
+from feedback.releases.self_test import SelfTest, Watch, reset, self_test_of
+from feedback.releases.start import begin_once, begin_release
+from feedback.releases.votes import SECOND
 from feedback.store import Ledger, connect
-from serving.control_tokens import ControlTokens
-from serving.controller import Controller
+from serving.engine.control_tokens import ControlTokens
+from serving.engine.swap_gate import Lose, Open, Served, SwapGate
+from serving.machine.pool import EnginePool, Wish
 from serving.metrics import Metrics
-from serving.pool import EnginePool, Wish
-from serving.swap_gate import Lose, Open, Served, SwapGate
+from serving.release.controller import Controller
 from tests.feedback.booth import Booth
 from tests.feedback.test_registry import write_policy
 

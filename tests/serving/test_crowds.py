@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serving import sockets
+from serving.http import sockets
 from tests.serving.memory import MIB, peak_from_here, resident
 from tests.serving.test_stream_faults import connections, let_idle_connections_go
 

@@ -19,11 +19,11 @@ from rich.console import Console
 
 from feedback.judgements import Comparison, Judgement, Ranking, Rating
 from feedback.statistics import Interval
-from serving import crowd
-from serving.crowd import Answer, Asked, BackgroundChats, Chat, Service, judgements
-from serving.demo import DemoOptions, gather_all, run_demo, split_prompts
-from serving.demo_report import DemoReport, ProgressLine, Traffic, judge, show
-from serving.preferences import brevity
+from serving.demo import crowd
+from serving.demo.crowd import Answer, Asked, BackgroundChats, Chat, Service, judgements
+from serving.demo.demo import DemoOptions, gather_all, run_demo, split_prompts
+from serving.demo.preferences import brevity
+from serving.demo.report import DemoReport, ProgressLine, Traffic, judge, show
 
 OPTIONS = DemoOptions(
     url="http://fake", key="rk-demo", prompts=12, held_out=8, max_tokens=8, poll_s=0.01, swap_timeout_s=5.0
@@ -424,7 +424,7 @@ async def _until(happened: list[bool]) -> None:
 
 
 def test_in_a_pipe_a_line_that_says_nothing_new_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.demo_report.PLAIN_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("serving.demo.report.PLAIN_LINE_EVERY_S", 0.0)
     written = io.StringIO()
     line = ProgressLine(Console(file=written, width=80))
     for note in ("0/6", "0/6", "0/6", "1/6"):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from serving.engine import Engine, EngineDown, EngineRefused, EngineSlow, EngineUnreachable, error_message
+from serving.engine.server import Engine, EngineDown, EngineRefused, EngineSlow, EngineUnreachable, error_message
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from feedback.manifest import Manifest
-from feedback.registry import PolicyRegistry
+from feedback.policies.manifest import Manifest
+from feedback.policies.registry import PolicyRegistry
 from feedback.settings import Settings
 from feedback.store import connect
-from serving.engine import Engine
-from serving.hotswap import reading_of
-from serving.proof import digests_agree, judge
-from serving.whole import joined
+from serving.engine.hotswap import reading_of
+from serving.engine.proof import digests_agree, judge
+from serving.engine.server import Engine
+from serving.streams.whole import joined
 from tests.conftest import ValkeyProcess, free_port
 from tests.e2e.candidates import publish_adapter
 from tests.serving.live import real_vllm, running_gateway

@@ -7,7 +7,7 @@ import pytest
 
 from feedback.judgements import Demonstration, Feedback, Ranking, Rating
 from feedback.records import Completion
-from serving import exchange
+from serving.routes import exchange
 
 FORMATS = "arena, hh, kto, oasst, openai_dpo, ratchet, sft, trl"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.commands import Failure
-from serving.feedback_commands import _opened
+from serving.commands.feedback import _opened
+from serving.commands.shared import Failure
 
 
 def test_what_a_killed_export_left_under_two_names_is_not_written_into(tmp_path: Path) -> None:

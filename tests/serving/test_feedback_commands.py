@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 from feedback.settings import load_secrets
 from feedback.store import Ledger, connect
 from serving.cli import app
-from serving.commands import Failure
-from serving.feedback_commands import _opened
+from serving.commands.feedback import _opened
+from serving.commands.shared import Failure
 
 LINES = [{"prompt": f"prompt {n}", "chosen": "good", "rejected": "bad"} for n in range(5)]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from feedback.manifest import BrokenPolicy
-from serving.finite import check_finite
+from feedback.policies.manifest import BrokenPolicy
+from serving.engine.finite import check_finite
 
 FORMATS = (torch.bfloat16, torch.float16, torch.float32)
 

@@ -9,8 +9,8 @@ import pytest
 
 from feedback.judgements import Comparison, Feedback
 from feedback.records import Completion, Message, Offer, Slot, new_id
-from feedback.rounds import MOST_RESTARTS, key
-from feedback.sources import note_sources
+from feedback.rounds.book import MOST_RESTARTS, key
+from feedback.rounds.sources import note_sources
 
 USER = {"role": "user", "content": "hi"}
 

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from feedback.manifest import write_manifest
+from feedback.policies.manifest import write_manifest
 from feedback.reconcile import reconcile
-from serving.proof import Proof
-from serving.swap_reports import LAST_SWAP
+from serving.engine.proof import Proof
+from serving.engine.swap_reports import LAST_SWAP
 from tests.serving.test_metrics import scrape, value
 
 
@@ -174,7 +174,7 @@ async def test_a_disk_that_cannot_be_read_ends_neither_the_version_nor_what_serv
         raise OSError(errno.EMFILE, "too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr("serving.watcher.read_policy", fail)
+        patch.setattr("serving.engine.watcher.read_policy", fail)
         live.shelf.promote(1)
         await eventually(lambda: caplog.text.count("policy-v1 cannot be read") >= 2)
         assert live.served == 0
@@ -214,7 +214,7 @@ async def test_an_engine_left_paused_by_a_killed_gateway_is_woken(start: Any, fa
 
 
 async def test_an_engine_that_hangs_is_not_ready(live: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.watcher.PROBE_EVERY_S", 0.3)
+    monkeypatch.setattr("serving.engine.watcher.PROBE_EVERY_S", 0.3)
     live.engine.set(hang=True)
     await eventually(lambda: live.served is None)
     assert "does not generate" in (await live.http.get("/ready")).json()["reasons"][0]
@@ -276,7 +276,7 @@ async def test_a_fault_nobody_foresaw_does_not_end_the_watcher(
         raise ArithmeticError("of all things")
 
     with monkeypatch.context() as patched:
-        patched.setattr("serving.verified.verify_files", stumble)
+        patched.setattr("serving.engine.verified.verify_files", stumble)
         live.shelf.publish(1, move=0.4)
         await eventually(lambda: live.served is None)
         assert "of all things" in (await live.http.get("/ready")).json()["reasons"][0]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from serving.hotswap import SwapFailed
+from serving.engine.hotswap import SwapFailed
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from feedback.settings import Settings
-from serving import installation
-from serving.children import CannotStart
 from serving.cli import app
-from serving.installation import settings_as_started, settings_of
+from serving.machine import installation
+from serving.machine.children import CannotStart
+from serving.machine.installation import settings_as_started, settings_of
 from tests.conftest import free_port
 
 
@@ -84,7 +84,7 @@ def test_a_crash_while_it_is_recorded_leaves_the_old_record(tmp_path: Path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("serving.installation.json.dump", crash)
+        patched.setattr("serving.machine.installation.json.dump", crash)
         installation.record_start(settings_of(tmp_path, port=9124))
     assert settings_as_started(tmp_path).port == 9123
 

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from feedback.invites import LASTS_S
+from feedback.people.invites import LASTS_S
 
 
 async def make(live: Any, headers: dict[str, str] | None = None, **body: Any) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.judgements import Ranking
-from serving.errors import ApiError
-from serving.said import parse
+from serving.http.errors import ApiError
+from serving.routes.said import parse
 from tests.feedback.test_erasure import publish
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from feedback.keys import KeyChange, KeyRing, Limits
+from feedback.people.keys import KeyChange, KeyRing, Limits
 from feedback.store import connect
-from serving.auth import GUESSES, Authenticator, Guesses
-from serving.errors import ApiError
+from serving.http.auth import GUESSES, Authenticator, Guesses
+from serving.http.errors import ApiError
 
 ROUTES = [
     ("POST", "/v1/keys"), ("GET", "/v1/keys"), ("GET", "/v1/keys/{id}"), ("POST", "/v1/keys/{id}"),
@@ -36,7 +36,7 @@ async def status(live: Any, plain: str, path: str = "/v1/models") -> int:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was found in Redis is never fresh: changes show at once."""
-    monkeypatch.setattr("serving.auth.FRESH_S", 0.0)
+    monkeypatch.setattr("serving.http.auth.FRESH_S", 0.0)
 
 
 async def test_a_key_is_made_shown_once_seen_and_deleted(live: Any, impatient: None) -> None:
@@ -190,7 +190,7 @@ async def test_guesses_are_slowed_down_and_right_keys_from_the_same_address_are_
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
     assert 50 < int(refused.headers["retry-after"]) <= 60
     assert await status(live, live.user_key) == 200, "never seen before, from where the guesses come"
-    monkeypatch.setattr("serving.auth.FRESH_S", 0.0)
+    monkeypatch.setattr("serving.http.auth.FRESH_S", 0.0)
     assert await status(live, live.user_key) == 200, "also when it must be looked up again"
 
 
@@ -199,7 +199,7 @@ async def test_the_same_wrong_key_costs_one_look(live: Any, monkeypatch: pytest.
     monkeypatch.setattr(live.gateway.keys, "find", lambda plain: looks.append(plain) or find(plain))
     seen = Counter([await status(live, "rk-again") for _ in range(GUESSES + 30)])
     assert (seen, looks) == ({401: GUESSES, 429: 30}, ["rk-again"])
-    monkeypatch.setattr("serving.auth.FRESH_S", 0.0)
+    monkeypatch.setattr("serving.http.auth.FRESH_S", 0.0)
     assert await status(live, "rk-again") == 429
     assert looks == ["rk-again"] * 2, "it may have become right: not remembered for long"
 
@@ -208,8 +208,8 @@ async def test_thousands_of_guesses_at_once_hold_two_threads(valkey_url: str, mo
     keys = KeyRing(connect(valkey_url), "pepper")
     auth, find, inside, most = Authenticator(keys), keys.find, [], [0]
     good, other = keys.create(name="ann", role="user"), keys.create(name="bob", role="user")
-    monkeypatch.setattr("serving.auth.HURRY_S", 30.0)
-    monkeypatch.setattr("serving.auth.MAX_KNOWN", 100)
+    monkeypatch.setattr("serving.http.auth.HURRY_S", 30.0)
+    monkeypatch.setattr("serving.http.auth.MAX_KNOWN", 100)
 
     def watched(plain: str) -> Any:
         inside.append(plain)
@@ -245,8 +245,8 @@ async def test_a_frozen_redis_is_not_waited_for_behind_guesses(live: Any, freeze
 
 
 async def test_the_period_of_a_guesser_ends(live: Any, monkeypatch: pytest.MonkeyPatch, eventually: Any) -> None:
-    monkeypatch.setattr("serving.auth.PERIOD_S", 0.5)
-    monkeypatch.setattr("serving.auth.GUESSES", 2)
+    monkeypatch.setattr("serving.http.auth.PERIOD_S", 0.5)
+    monkeypatch.setattr("serving.http.auth.GUESSES", 2)
     seen = [await status(live, f"rk-{index}") for index in range(3)]
     assert seen[:2] == [401, 401]
 
@@ -257,7 +257,7 @@ async def test_the_period_of_a_guesser_ends(live: Any, monkeypatch: pytest.Monke
 
 
 def test_guesses_are_counted_by_address_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.auth.MAX_KNOWN", 100)
+    monkeypatch.setattr("serving.http.auth.MAX_KNOWN", 100)
     guesses = Guesses()
     for _ in range(GUESSES):
         guesses.count("10.0.0.1")
@@ -282,7 +282,7 @@ async def test_a_stream_learns_within_seconds_that_its_key_is_dead(live: Any, mo
     newer = keys.find(keys.create(name="bob", role="user"))
     assert await auth.still_valid(newer), "newer than what was read"
     keys.update(caller.id, KeyChange(limits=Limits(streams=1)))
-    monkeypatch.setattr("serving.auth.FRESH_S", 0.0)
+    monkeypatch.setattr("serving.http.auth.FRESH_S", 0.0)
     assert await auth.still_valid(caller)
     keys.rotate(caller.id)
     assert not await auth.still_valid(caller)
@@ -299,7 +299,7 @@ async def test_a_stream_whose_key_is_revoked_ends_with_401_in_it(
     live: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The status is sent by then: the client reads it as an event, and nothing after it."""
-    monkeypatch.setattr("serving.auth.FRESH_S", 0.0)
+    monkeypatch.setattr("serving.http.auth.FRESH_S", 0.0)
     key = await made(live)
     seen: list[Any] = []
     async for event in live.sse(json=live.body(stream=True, max_tokens=2000), headers=bearer(key["key"])):

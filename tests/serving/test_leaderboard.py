@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from feedback.ballots import votes_in
-from feedback.leaderboard import leaderboard
+from feedback.leaderboard.ballots import votes_in
+from feedback.leaderboard.board import leaderboard
+from feedback.leaderboard.standings import Figure, Fragility, Leaderboard, Standing
 from feedback.settings import load_secrets
-from feedback.standings import Figure, Fragility, Leaderboard, Standing
 from serving.cli import app
-from serving.leaderboard_view import NO_VOTES, plot, remarks, rows
+from serving.views.leaderboard import NO_VOTES, plot, remarks, rows
 from tests.feedback.booth import Booth
 
 SVG = "{http://www.w3.org/2000/svg}"

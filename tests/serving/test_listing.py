@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from serving.listing import Listing
+from serving.views.listing import Listing
 
 ID = "r_" + "a1b2" * 8
 

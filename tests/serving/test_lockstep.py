@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.control_tokens import ControlTokens
-from serving.lockstep import Follower, LeadingGate, Report
-from serving.swap_gate import Close, Load, Lose, Open, Order, Served, SwapGate, Taint
+from serving.engine.control_tokens import ControlTokens
+from serving.engine.lockstep import Follower, LeadingGate, Report
+from serving.engine.swap_gate import Close, Load, Lose, Open, Order, Served, SwapGate, Taint
 
 
 def served(version: int) -> Served:
@@ -111,7 +111,7 @@ async def test_who_joins_in_the_middle_of_a_swap_waits_for_its_end(three: Fleet,
 async def test_who_never_obeys_is_ended_and_holds_nobody_up(
     three: Fleet, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
-    monkeypatch.setattr("serving.lockstep.OBEY_WITHIN_S", 0.2)
+    monkeypatch.setattr("serving.engine.lockstep.OBEY_WITHIN_S", 0.2)
     stuck = three.connect()
     stuck.sendall(b"{}\n")
     await eventually(lambda: len(three.leader._members) == 4)

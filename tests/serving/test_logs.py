@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
-from feedback.keys import KeyRing
+from feedback.people.keys import KeyRing
 from feedback.settings import Settings
 from feedback.store import connect
-from serving.childlog import ChildLog
 from serving.logs import JsonFormatter
-from serving.terminal import Terminal
-from serving.up import gateway_spec
+from serving.machine.childlog import ChildLog
+from serving.machine.terminal import Terminal
+from serving.machine.up import gateway_spec
 from tests.conftest import free_port, wait_for
 
 ROOT = Path(__file__).parents[2]

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from feedback.observations import Observations, Observed, strata_of
-from serving.engine import EngineDown, EngineRefused, EngineSlow
+from feedback.releases.observations import Observations, Observed, strata_of
+from serving.engine.server import EngineDown, EngineRefused, EngineSlow
+from serving.ledger.recorder import Ticket
 from serving.metrics import Pace
-from serving.observing import MOST, Observing
-from serving.recorder import Ticket
+from serving.streams.observing import MOST, Observing
 from tests.serving import test_arms
 from tests.serving.test_streams import relay_of, said, ticket_of
 

@@ -19,8 +19,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from serving import api_feedback as judged
-from serving import auth
+from serving.document import judgements as judged
+from serving.http import auth
 
 # "Not now" and "too slow" are answers; every other 5xx is a bug.
 BUSY = (503, 504)
@@ -135,7 +135,7 @@ async def keep_one_of_each(live: Any) -> dict[str, str]:
 async def test_what_exists_is_shown_as_documented(
     live: Any, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.controller.Controller.tick", lambda self: None)
+    monkeypatch.setattr("serving.release.controller.Controller.tick", lambda self: None)
     ids = await keep_one_of_each(live)
     schema = await asyncio.to_thread(schemathesis.openapi.from_url, f"{live.url}/openapi.json")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from feedback.durability import LedgerNotDurable
-from feedback.rounds import CoursePoint
+from feedback.rounds.book import CoursePoint
 
 
 async def test_policies_are_listed_promoted_and_rolled_back(live: Any, eventually: Any) -> None:
@@ -186,7 +186,7 @@ async def unready(live: Any) -> str:
 async def test_a_ledger_that_would_lose_what_it_takes_is_not_ready(
     live: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, command: str, back: str, told: str
 ) -> None:
-    monkeypatch.setattr("serving.writable.FRESH_S", 0.0)
+    monkeypatch.setattr("serving.ledger.writable.FRESH_S", 0.0)
     assert (await live.http.get("/ready")).status_code == 200
     redis = live.ledger.redis
     redis.execute_command(*command.split())
@@ -200,7 +200,7 @@ async def test_a_ledger_that_would_lose_what_it_takes_is_not_ready(
 
 
 async def test_however_often_readiness_is_asked_it_costs_one_write(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.writable.FRESH_S", 1000.0)
+    monkeypatch.setattr("serving.ledger.writable.FRESH_S", 1000.0)
     checked, check = [], live.ledger.check
     monkeypatch.setattr(live.ledger, "check", lambda: checked.append(1) or check())
     answers = await asyncio.gather(*(live.http.get("/ready") for _ in range(50)))
@@ -223,7 +223,7 @@ async def test_a_ledger_that_must_be_waited_for_is_waited_for(live: Any, monkeyp
 async def test_a_known_key_outlives_redis_and_a_revoked_one_does_not_outlive_its_cache(
     live: Any, valkey: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.auth.FRESH_S", 0.0)
+    monkeypatch.setattr("serving.http.auth.FRESH_S", 0.0)
     assert (await live.http.get("/v1/models")).status_code == 200
     valkey.kill()
     assert (await live.http.get("/v1/models")).status_code == 200

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serving import pages
-from serving.pages import Pages, is_view, takes_gzip
+from serving.routes import pages
+from serving.routes.pages import Pages, is_view, takes_gzip
 
 INDEX = b"<!doctype html><title>Ratchet</title>" + b" " * 2000
 SCRIPT = b"console.log(1)\n" * 200

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.plain_draw import engine_defaults, is_plain, is_steered
+from serving.engine.plain_draw import engine_defaults, is_plain, is_steered
 from tests.serving.live import write_model
 
 PLAIN: list[dict[str, Any]] = [

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from feedback.release_plan import Plan
-from feedback.releases import Release, ReleaseBook
+from feedback.releases.book import Release, ReleaseBook
+from feedback.releases.plan import Plan
 from feedback.settings import Settings
 from feedback.store import connect
-from serving.pool import CANDIDATE, NO_ENGINE, EnginePool, Failure, Wish, hosting
-from serving.swap_reports import LAST_SWAP
+from serving.engine.swap_reports import LAST_SWAP
+from serving.machine.pool import CANDIDATE, NO_ENGINE, EnginePool, Failure, Wish, hosting
 from tests.serving.live import FakeEngine, Live, trainer_logprobs
 
 NO_RELEASE = "no release is under way"
@@ -82,8 +82,8 @@ class Trial:
 def cold(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that is not needed is not kept, and only the test moves releases: a controller beside it would be first
     on a slow machine."""
-    monkeypatch.setattr("serving.targets.WARM_S", 0.0)
-    monkeypatch.setattr("serving.controller.Controller.tick", lambda self: None)
+    monkeypatch.setattr("serving.engine.targets.WARM_S", 0.0)
+    monkeypatch.setattr("serving.release.controller.Controller.tick", lambda self: None)
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ async def test_what_does_not_end_is_not_waited_for(
     trial.live.shelf.publish(1, move=0.4, stable=False)
     release = trial.begin(1)
     await eventually(lambda: trial.held == 1)
-    monkeypatch.setattr("serving.targets.LINGER_S", 0.2)
+    monkeypatch.setattr("serving.engine.targets.LINGER_S", 0.2)
     async with trial.gate.admission():
         trial.end(release)
         await eventually(lambda: trial.pool.wish() is None)
@@ -240,7 +240,7 @@ async def test_what_does_not_end_is_not_waited_for(
 async def test_an_engine_is_kept_for_the_next_release_for_a_while(
     trial: Trial, eventually: Any, looked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.targets.WARM_S", 60.0)
+    monkeypatch.setattr("serving.engine.targets.WARM_S", 60.0)
     trial.live.shelf.publish(1, move=0.4, stable=False)
     first = trial.begin(1)
     await eventually(lambda: trial.held == 1)
@@ -251,7 +251,7 @@ async def test_an_engine_is_kept_for_the_next_release_for_a_while(
     second = trial.begin(1)
     await eventually(lambda: trial.pool.wish() == Wish(1, second.id))
     trial.end(second)
-    monkeypatch.setattr("serving.targets.WARM_S", 0.0)
+    monkeypatch.setattr("serving.engine.targets.WARM_S", 0.0)
     await eventually(lambda: trial.pool.wish() is None)
 
 
@@ -259,7 +259,7 @@ async def test_an_engine_that_computed_no_numbers_is_done_with(
     trial: Trial, eventually: Any, looked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is in its cache would spoil what the next candidate computes."""
-    monkeypatch.setattr("serving.targets.WARM_S", 60.0)
+    monkeypatch.setattr("serving.engine.targets.WARM_S", 60.0)
     trial.live.shelf.publish(1, move=0.4, stable=False, engine_scores=[[math.nan] * 3, [math.nan] * 2])
     first = trial.begin(1)
     await eventually(lambda: trial.pool.failure(first.id))

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from serving.preferences import (
+from serving.demo.preferences import (
     PREFERENCES,
     brevity,
     detail,

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from serving.engine import Scores
-from serving.proof import Proof, Reading, digests_agree, judge, leak
+from serving.engine.proof import Proof, Reading, digests_agree, judge, leak
+from serving.engine.server import Scores
 
 GOLDEN = ((1, 2, 3, 4, 5),)
 

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from feedback.keys import ApiKey, Limits
+from feedback.people.keys import ApiKey, Limits
 from feedback.store import connect
-from serving.chat_request import most_tokens
-from serving.errors import ApiError
-from serving.quotas import DAY_S, LEASE_S, Quotas
+from serving.chat.request import most_tokens
+from serving.http.errors import ApiError
+from serving.http.quotas import DAY_S, LEASE_S, Quotas
 
 NOON = 20_000.5 * DAY_S  # 2024-10-04, 12:00 UTC
 
@@ -35,7 +35,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits are exact while Redis answers: a machine that is busy with other things must not look like one without."""
-    monkeypatch.setattr("serving.quotas.HURRY_S", 30.0)
+    monkeypatch.setattr("serving.http.quotas.HURRY_S", 30.0)
 
 
 @pytest.fixture
@@ -245,9 +245,9 @@ def test_a_day_is_exceeded_by_less_than_one_answer(
 
 KILLED = """
 import asyncio, os, signal, sys
-from feedback.keys import ApiKey
+from feedback.people.keys import ApiKey
 from feedback.store import connect
-from serving.quotas import Quotas
+from serving.http.quotas import Quotas
 
 async def main():
     key = ApiKey.model_validate_json(sys.argv[2])
@@ -273,7 +273,7 @@ async def test_a_gateway_that_was_killed_gives_back_what_it_held(
 async def test_a_long_stream_keeps_its_lease(
     quotas: Quotas, clock: Clock, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
-    monkeypatch.setattr("serving.quotas.LEASE_S", 0.3)  # renewed three times as often
+    monkeypatch.setattr("serving.http.quotas.LEASE_S", 0.3)  # renewed three times as often
     key, name = caller(streams=1), "quota:key_a:streams"
     async with quotas.request(key):
         [lease] = quotas.redis.zrange(name, 0, -1)

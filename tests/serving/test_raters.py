@@ -11,10 +11,10 @@ from typer.testing import CliRunner, Result
 
 from feedback.archive import Archive
 from feedback.judgements import Feedback, Rating
-from feedback.manifest import Manifest, write_manifest
-from feedback.raters import Raters, RaterWeight
+from feedback.people.raters import Raters, RaterWeight
+from feedback.policies.manifest import Manifest, write_manifest
+from feedback.policies.registry import PolicyRegistry
 from feedback.records import Offer, Slot
-from feedback.registry import PolicyRegistry
 from feedback.settings import load_secrets
 from feedback.store import Ledger, connect
 from serving.cli import app

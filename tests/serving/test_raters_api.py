@@ -7,7 +7,7 @@ import pytest
 
 from feedback.erasure import Eraser
 from feedback.judgements import Feedback
-from feedback.raters import Raters, RaterWeight
+from feedback.people.raters import Raters, RaterWeight
 from feedback.store import Ledger
 
 

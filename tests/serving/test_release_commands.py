@@ -11,23 +11,23 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from feedback.decisions import Decision
 from feedback.evidence import Balance
-from feedback.guardrails import Guardrail
-from feedback.registry import PolicyRegistry
-from feedback.release_plan import Plan
-from feedback.release_start import begin_release
-from feedback.release_time import Passed, time_key
-from feedback.releases import Release, ReleaseBook, ReleaseMoved, describe
-from feedback.self_test import KEY, SelfTest, self_test_of
+from feedback.policies.registry import PolicyRegistry
+from feedback.releases.book import Release, ReleaseBook, ReleaseMoved, describe
+from feedback.releases.clock import Passed, time_key
+from feedback.releases.decisions import Decision
+from feedback.releases.guardrails import Guardrail
+from feedback.releases.plan import Plan
+from feedback.releases.self_test import KEY, SelfTest, self_test_of
+from feedback.releases.start import begin_release
 from feedback.settings import load_secrets
 from feedback.statistics import Interval
 from feedback.store import Ledger, connect
 from serving.cli import app
-from serving.release_facts import card, facts
-from serving.release_orders import to_replace
-from serving.release_view import bar, rows, waited
-from serving.release_view import history as history_table
+from serving.views.release import bar, rows, waited
+from serving.views.release import history as history_table
+from serving.views.release_facts import card, facts
+from serving.views.release_orders import to_replace
 from tests.feedback.test_registry import publish
 
 FAILED = {"wanted": 1, "release": 1, "state": "failed", "state_release": 1, "cause": "out of memory"}
@@ -277,7 +277,7 @@ def test_a_rollback_leaves_the_candidate_as_worse(book: ReleaseBook) -> None:
 def test_a_full_promotion_moves_the_pointer_and_waits_until_it_serves(
     book: ReleaseBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.policy_commands.served_version", lambda settings: book.registry.stable())
+    monkeypatch.setattr("serving.commands.policies.served_version", lambda settings: book.registry.stable())
     done(release("start", "1"))
     assert refused(release("promote")).startswith("ratchet: release 1 is pending: no engine holds policy-v1 yet")
     said = done(release("promote", "--full")).splitlines()

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from feedback.registry import PointerMoved, PolicyRegistry
-from feedback.releases import ReleaseBook
+from feedback.policies.registry import PointerMoved, PolicyRegistry
+from feedback.releases.book import ReleaseBook
 from feedback.store import connect
-from serving.release_orders import give
+from serving.views.release_orders import give
 from tests.feedback.test_registry import publish
 from tests.feedback.test_releases import canary
 

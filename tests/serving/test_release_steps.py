@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.release_plan import MOST_PERCENT, Analysis, BadPlan, Pause, SetWeight, Step
-from serving.release_steps import in_short, in_words, steps_of
+from feedback.releases.plan import MOST_PERCENT, Analysis, BadPlan, Pause, SetWeight, Step
+from serving.views.release_steps import in_short, in_words, steps_of
 
 PERCENT = st.floats(0, MOST_PERCENT, exclude_min=True)
 STEPS: st.SearchStrategy[Step] = (

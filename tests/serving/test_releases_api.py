@@ -8,14 +8,15 @@ from typing import Any
 import httpx
 import pytest
 
-from feedback.decisions import Decision
 from feedback.evidence import Balance
-from feedback.guardrails import Guardrail
-from feedback.release_time import time_key
-from feedback.releases import LAST, Release, ReleaseBook
-from feedback.self_test import KEY, SelfTest, self_test_of
+from feedback.releases.book import LAST, Release, ReleaseBook
+from feedback.releases.clock import time_key
+from feedback.releases.decisions import Decision
+from feedback.releases.guardrails import Guardrail
+from feedback.releases.self_test import KEY, SelfTest, self_test_of
 from feedback.statistics import Interval
-from serving import release_orders, releases
+from serving.routes import releases
+from serving.views import release_orders
 from tests.feedback.booth import Booth
 
 ORDERS = ("promote", "pause", "resume", "abort", "rollback")
@@ -39,8 +40,8 @@ DECISION = Decision(
 @pytest.fixture(autouse=True)
 def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
     """Releases stay as operators leave them."""
-    monkeypatch.setattr("serving.controller.Controller.tick", lambda self: None)
-    monkeypatch.setattr("serving.pool.EnginePool.want", lambda self, wish: None)
+    monkeypatch.setattr("serving.release.controller.Controller.tick", lambda self: None)
+    monkeypatch.setattr("serving.machine.pool.EnginePool.want", lambda self, wish: None)
 
 
 @pytest.fixture

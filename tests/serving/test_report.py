@@ -10,19 +10,19 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from feedback.curves import KEPT, LINES, Curves
-from feedback.fit import Bin, Change, Fit, RatingFit, Slice
-from feedback.manifest import Manifest, write_manifest
-from feedback.registry import PolicyRegistry
-from feedback.rounds import RoundBook
+from feedback.policies.curves import KEPT, LINES, Curves
+from feedback.policies.fit import Bin, Change, Fit, RatingFit, Slice
+from feedback.policies.manifest import Manifest, write_manifest
+from feedback.policies.registry import PolicyRegistry
+from feedback.rounds.book import RoundBook
 from feedback.settings import load_secrets
 from feedback.statistics import Interval
 from feedback.store import connect
 from serving.cli import app
-from serving.report_curves import CURVE_HEADINGS, FURTHER, curve_plot, curve_rows
-from serving.report_figures import Report
-from serving.report_image import plot
-from serving.report_page import page, reliability_plot
+from serving.report.curves import CURVE_HEADINGS, FURTHER, curve_plot, curve_rows
+from serving.report.figures import Report
+from serving.report.image import plot
+from serving.report.page import page, reliability_plot
 
 FIT = Fit(
     prompts=9, rankings=12, pairs=40, ties=1, confidence=0.95,
@@ -52,7 +52,7 @@ NONE = "there is no reward model to go on from"
 
 
 def kept(fit: Any = None, change: Change | None = None, no_change: str | None = None) -> dict[str, Any]:
-    """As training/learning.py leaves it."""
+    """As training/round/learning.py leaves it."""
     return {
         "held_out": fit.model_dump(mode="json") if isinstance(fit, Fit) else fit,
         "change": change and change.model_dump(mode="json"),
@@ -277,7 +277,7 @@ def run_of(tmp_path: Path, lines: list[str], tail: str = "", planned: int | None
 
 
 def iteration(number: int, *without: str) -> str:
-    """As training/metrics_log.py leaves it: the score is 1, 2, ...; all else is 0.5."""
+    """As training/ppo/metrics_log.py leaves it: the score is 1, 2, ...; all else is 0.5."""
     figures = dict.fromkeys(set(KEPT.values()) - set(without), 0.5) | {"seconds/update": 2.0}
     return json.dumps({"iteration": number, **figures, "objective/score": float(number)})
 

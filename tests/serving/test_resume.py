@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving import replay
-from serving.replay import Replay
+from serving.streams import replay
+from serving.streams.replay import Replay
 
 RESUMABLE = {"stream_options": {"resumable": True}}
 
@@ -123,7 +123,7 @@ async def test_somebody_who_listens_keeps_it_alive(live: Any, eventually: Any, m
 
 
 async def test_a_resumable_stream_has_its_signs_of_life(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.relay.KEEP_ALIVE_S", 0.05)
+    monkeypatch.setattr("serving.streams.relay.KEEP_ALIVE_S", 0.05)
     live.engine.set(hold_at=1)
     async for event in live.sse(json=live.body(stream=True, **RESUMABLE)):
         if event.comment == "ping":

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from feedback.keys import Limits
+from feedback.people.keys import Limits
 from tests.conftest import free_port
 
 # Of one who has not seen that policy-v0 serves.

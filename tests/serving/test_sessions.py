@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from feedback.sessions import LASTS_S
-from serving.auth import GUESSES
+from feedback.people.sessions import LASTS_S
+from serving.http.auth import GUESSES
 from tests.serving.fleet import Fleet
 
 PAGE = {"x-ratchet-page": "1"}
@@ -21,7 +21,7 @@ COOKIE = "ratchet_session_8000"
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was found in Redis is never fresh: changes show at once."""
-    monkeypatch.setattr("serving.auth.FRESH_S", 0.0)
+    monkeypatch.setattr("serving.http.auth.FRESH_S", 0.0)
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ async def test_a_known_session_goes_on_without_redis(live: Any, browser: Any, va
 async def test_guesses_at_sessions_keys_and_invites_are_slowed_down(
     live: Any, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.auth.FRESH_S", 600.0)
+    monkeypatch.setattr("serving.http.auth.FRESH_S", 600.0)
     browser.cookies.set(COOKIE, "rs_dead")
     for _ in range(2 * GUESSES):
         assert await status(browser) == 401, "a page left open asks again and again, and guesses once"

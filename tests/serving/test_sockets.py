@@ -15,9 +15,9 @@ import aiohttp
 import httpx
 import pytest
 
-from feedback.keys import KeyRing
-from serving import limits, sockets
-from serving.engine import EngineUnreachable, NoSocketLeft, down
+from feedback.people.keys import KeyRing
+from serving.engine.server import EngineUnreachable, NoSocketLeft, down
+from serving.http import limits, sockets
 from tests.conftest import free_port
 from tests.serving.fleet import running
 

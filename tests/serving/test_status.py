@@ -7,9 +7,9 @@ import pytest
 
 from feedback.durability import LedgerNotDurable
 from feedback.settings import Settings
-from serving.probes import QUEUE, WORKER_ALIVE
-from serving.status import ALONE, hints
-from serving.traffic import median
+from serving.machine.probes import QUEUE, WORKER_ALIVE
+from serving.routes.status import ALONE, hints
+from serving.routes.traffic import median
 from training.celery import make_app
 
 
@@ -17,7 +17,7 @@ from training.celery import make_app
 def patient(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """A slow machine is no silent ledger, but where that is tried."""
     if "freeze_redis" not in request.fixturenames:
-        monkeypatch.setattr("serving.status.WITHIN_S", 30.0)
+        monkeypatch.setattr("serving.routes.status.WITHIN_S", 30.0)
 
 
 def keeps_nothing() -> None:
@@ -56,7 +56,7 @@ async def test_everything_is_told_of_a_service_at_rest(live: Any) -> None:
 
 
 async def test_what_is_under_way_is_told(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.controller.Controller.tick", lambda self: None)
+    monkeypatch.setattr("serving.release.controller.Controller.tick", lambda self: None)
     live.shelf.publish(1, move=0.4, stable=False)
     release = (await live.http.post("/v1/releases", json={"candidate": 1})).json()["id"]
     round = (await live.http.post("/v1/rounds")).json()["id"]
@@ -84,7 +84,7 @@ async def test_traffic_is_told_as_it_is(live: Any, eventually: Any, monkeypatch:
     refused = await live.chat(max_tokens=2)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "queue_full")
     monkeypatch.setattr(live.ledger, "check", keeps_nothing)
-    monkeypatch.setattr("serving.writable.FRESH_S", 0.0)
+    monkeypatch.setattr("serving.ledger.writable.FRESH_S", 0.0)
     assert (await live.http.get("/ready")).status_code == 503, "its answer, and no refusal"
     with live.gateway.waiting.taken():
         told = (await status(live))["traffic"]
@@ -121,7 +121,7 @@ async def test_hints_that_expired_behind_a_round_wait_for_nobody(live: Any) -> N
 
 async def test_a_ledger_that_keeps_nothing_is_told(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live.ledger, "check", keeps_nothing)
-    monkeypatch.setattr("serving.writable.FRESH_S", 0.0)
+    monkeypatch.setattr("serving.ledger.writable.FRESH_S", 0.0)
     ledger = (await status(live))["ledger"]
     assert (ledger["writable"], ledger["completions"]) == (False, 0)
     assert "no space left" in ledger["reason"]
@@ -130,9 +130,9 @@ async def test_a_ledger_that_keeps_nothing_is_told(live: Any, monkeypatch: pytes
 async def test_a_silent_ledger_costs_what_it_knows_and_no_second(
     live: Any, freeze_redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.writable.FRESH_S", 0.0)
+    monkeypatch.setattr("serving.ledger.writable.FRESH_S", 0.0)
     await status(live)  # the key is known
-    monkeypatch.setattr("serving.auth.FRESH_S", 0.0)
+    monkeypatch.setattr("serving.http.auth.FRESH_S", 0.0)
     freeze_redis()
     began = time.monotonic()
     told = await status(live)

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serving import patience
-from serving.engine import KEEP_ALIVE_S
+from serving.engine.server import KEEP_ALIVE_S
+from serving.http import patience
 
 
 def connections(live: Any) -> int:

@@ -7,13 +7,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from serving import relay
-from serving.arrivals import Arrivals, Source
-from serving.control_tokens import ControlTokens
+from serving.engine.control_tokens import ControlTokens
+from serving.engine.swap_gate import Served, SwapGate
+from serving.ledger.recorder import Ticket
 from serving.metrics import Pace
-from serving.recorder import Ticket
-from serving.relay import Relay
-from serving.swap_gate import Served, SwapGate
+from serving.streams import relay
+from serving.streams.arrivals import Arrivals, Source
+from serving.streams.relay import Relay
 
 
 def text_of(payloads: list[Any], index: int = 0) -> str:

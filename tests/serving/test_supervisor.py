@@ -18,10 +18,10 @@ from rich.console import Console
 
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
-from serving.children import CannotStart, ChildSpec, Command
-from serving.supervisor import Stopped, Supervisor
-from serving.terminal import Terminal
-from serving.valkey import valkey_spec
+from serving.machine.children import CannotStart, ChildSpec, Command
+from serving.machine.supervisor import Stopped, Supervisor
+from serving.machine.terminal import Terminal
+from serving.machine.valkey import valkey_spec
 
 # A part that is two processes, like vLLM's API server and its EngineCore; it writes both pids when it is up.
 TWO_PROCESSES = """
@@ -41,8 +41,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_supervisor import stand_in
-from serving.supervisor import Stopped, Supervisor
-from serving.terminal import Terminal
+from serving.machine.supervisor import Stopped, Supervisor
+from serving.machine.terminal import Terminal
 home = Path(sys.argv[1])
 try:
     with Supervisor(home / "logs", Terminal()) as supervisor:
@@ -144,7 +144,7 @@ def test_valkey_password_is_in_a_private_file_only(supervisor: Supervisor, setti
 def test_silent_valkey_is_restarted(
     supervisor: Supervisor, settings: Settings, output: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.children.CHECK_EVERY_S", 0.1)
+    monkeypatch.setattr("serving.machine.children.CHECK_EVERY_S", 0.1)
     supervisor.bring_up(replace(valkey_spec(settings), unresponsive_s=1.0))
     os.kill(valkey_pid(connect(settings.resolved_redis_url())), signal.SIGSTOP)
     supervisor.wait_until(lambda: "again\n" in output.getvalue(), "restart")

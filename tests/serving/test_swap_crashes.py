@@ -11,18 +11,18 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from feedback.registry import PolicyRegistry
-from feedback.release_plan import plan_of
-from feedback.releases import ReleaseBook
+from feedback.policies.registry import PolicyRegistry
+from feedback.releases.book import ReleaseBook
+from feedback.releases.plan import plan_of
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
-from serving.arm_watchers import arm_watchers
-from serving.arms import Arm, Arms
-from serving.controller import Controller
-from serving.engine import Engine, EngineDown
+from serving.engine.server import Engine, EngineDown
+from serving.engine.watcher import PROVEN
+from serving.machine.pool import EnginePool
 from serving.metrics import Metrics
-from serving.pool import EnginePool
-from serving.watcher import PROVEN
+from serving.release.arm_watchers import arm_watchers
+from serving.release.arms import Arm, Arms
+from serving.release.controller import Controller
 from tests.serving.live import ENGINE_KEY, FakeEngine, Shelf
 
 LOOKS = 30
@@ -204,7 +204,7 @@ Install = Callable[..., Installation]
 @pytest.fixture(autouse=True)
 def cold(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that is not needed is not kept."""
-    monkeypatch.setattr("serving.targets.WARM_S", 0.0)
+    monkeypatch.setattr("serving.engine.targets.WARM_S", 0.0)
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ async def test_whatever_step_was_the_last_it_ends_the_same(
     install: Install, monkeypatch: pytest.MonkeyPatch, begin: Callable[[Installation], None], fault: dict[str, Any],
     ends: tuple[str, str], audit: list[str], mode: str, goes_on: bool,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("serving.watcher.AVOID_S", 0.0)
+    monkeypatch.setattr("serving.engine.watcher.AVOID_S", 0.0)
     installation = install(mode, fault)
     reached, at = True, 0
     while reached:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from feedback.manifest import BrokenPolicy, verify_files
-from serving import verified
-from serving.verified import read_policy
+from feedback.policies.manifest import BrokenPolicy, verify_files
+from serving.engine import verified
+from serving.engine.verified import read_policy
 
 
 def in_place(file: Path) -> None:

@@ -10,16 +10,16 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from feedback.judgements import Feedback, Rating
-from feedback.manifest import Manifest, describe_files, write_manifest
+from feedback.policies.manifest import Manifest, describe_files, write_manifest
+from feedback.policies.registry import PolicyRegistry
 from feedback.records import Completion, Message
-from feedback.registry import PolicyRegistry
-from feedback.release_plan import Plan
-from feedback.releases import ReleaseBook
+from feedback.releases.book import ReleaseBook
+from feedback.releases.plan import Plan
 from feedback.settings import load_secrets
 from feedback.store import Ledger, connect
 from serving.cli import app
-from serving.version_commands import _counted, _period, _shown
-from serving.version_diff import for_people
+from serving.commands.versions import _counted, _period, _shown
+from serving.views.version_diff import for_people
 
 
 def lineage(round: int, ids: list[str], origin: int, **more: Any) -> dict[str, Any]:

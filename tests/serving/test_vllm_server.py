@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from feedback.settings import Settings
-from serving import vllm_server
-from serving.engine_guard import RequireKey
+from serving.engine.guard import RequireKey
+from serving.machine import vllm_server
 
 
 def test_engine_command_keeps_its_key_out_of_argv(tmp_path: Path) -> None:

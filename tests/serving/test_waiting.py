@@ -8,10 +8,10 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.errors import ApiError
+from serving.engine.swap_gate import Close, Open
+from serving.http.errors import ApiError
+from serving.http.places import Places
 from serving.metrics import Metrics
-from serving.places import Places
-from serving.swap_gate import Close, Open
 from tests.serving.test_metrics import scrape, value
 
 FEW = 3

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from feedback.release_plan import Plan
-from feedback.releases import ReleaseBook
+from feedback.releases.book import ReleaseBook
+from feedback.releases.plan import Plan
 from feedback.settings import Settings
 from tests.conftest import free_port
 from tests.serving.fleet import WORKERS, all_listen, children, running, text_of

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.training.people import People
 from training.config import AdapterConfig
-from training.models import Trunk
+from training.model.trunk import Trunk
 
 VOCABULARY = 300  # 3 control tokens, 256 bytes, and some that only a random model says
 ENDOFTEXT, IM_START, IM_END = 0, 1, 2

@@ -21,20 +21,20 @@ import torch
 from conftest import write_tiny_base
 from transformers.utils.logging import disable_progress_bar
 
-from training.candidate import divergence
-from training.classifier import export_classifier
 from training.config import AdapterConfig, PPOConfig, RewardConfig, SFTConfig
-from training.data import RankedSamples, RatedSample, Sample
-from training.export import export_policy
-from training.fit import evaluate
-from training.lm_loss import negative_log_likelihoods
-from training.models import Trunk
-from training.ppo import train_ppo
-from training.reward import train_reward_model
-from training.roles import ROLES
-from training.rollout import Sampled, observe, sample_completions
-from training.scoring import Scorer
-from training.sft import train_sft
+from training.model.classifier import export_classifier
+from training.model.data import RankedSamples, RatedSample, Sample
+from training.model.export import export_policy
+from training.model.roles import ROLES
+from training.model.scoring import Scorer
+from training.model.trunk import Trunk
+from training.ppo.ppo import train_ppo
+from training.ppo.rollout import Sampled, observe, sample_completions
+from training.reward.fit import evaluate
+from training.reward.reward import train_reward_model
+from training.round.candidate import divergence
+from training.sft.lm_loss import negative_log_likelihoods
+from training.sft.sft import train_sft
 
 SHAPE: dict[str, Any] = {"lora_rank": 4, "lora_alpha": 8, "lora_layers": 2}
 EOS = frozenset(range(2, 100))
@@ -150,7 +150,7 @@ def run(where: str, base: Path, load: Callable[..., Trunk]) -> dict[str, float |
 def on(device: str, dtype: str, base: Path) -> dict[str, float | None]:
     def load(**how: Any) -> Trunk:
         there = patch("torch.cuda.is_available", lambda: device == "gpu")
-        with there, patch("training.models.local_dtype", lambda: dtype):
+        with there, patch("training.model.trunk.local_dtype", lambda: dtype):
             return Trunk.load(base, AdapterConfig(**SHAPE), **how)
 
     return run(f"{device} {dtype}", base, load)

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from feedback.judgements import Comparison, Feedback, Judgement
-from feedback.keys import KeyRing
+from feedback.people.keys import KeyRing
 from feedback.records import Completion, Message
+from feedback.rounds.sides import Sides
 from feedback.settings import Settings
-from feedback.sides import Sides
 from feedback.store import Ledger, connect
-from training import offline
-from training.collect import TrainingData
 from training.config import RoundConfig
-from training.stages import TextEncoder
+from training.lessons.collect import TrainingData
+from training.offline import reward as offline_reward
+from training.round.stages import TextEncoder
 
 RM = {"learning_rate": 1e-2, "epochs": 4, "lora_rank": 8, "lora_alpha": 16, "lora_layers": 2, "checkpoint_every": 2}
 SHAPE = {"lora_rank": 8, "lora_alpha": 16, "lora_layers": 2}
@@ -80,7 +80,7 @@ class People:
         return good.prompt_token_ids
 
     def data(self) -> TrainingData:
-        return offline.of_ledger(
+        return offline_reward.of_ledger(
             self.settings, self.redis, base=self.base, config=CONFIG, watermark=self.ledger.watermark()
         )
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from training.advantages import (
+from training.ppo.advantages import (
     adapt_kl_coef,
     apply_missing_eos,
     end_positions,

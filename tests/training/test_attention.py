@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from training.attention import MAX_PADDING, blocks_of, shared_attention
+from training.model.attention import MAX_PADDING, blocks_of, shared_attention
 
 rows = st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=6), min_size=1, max_size=4)
 HEADS, SIZE = 2, 4

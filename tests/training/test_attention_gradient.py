@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests.training.conftest import ModelMaker
-from training import attention_gradient
-from training.attention import blocks_of
-from training.attention_gradient import attention
 from training.config import AdapterConfig
-from training.data import Sample, collate
-from training.models import Trunk
+from training.model import attention_gradient
+from training.model.attention import blocks_of
+from training.model.attention_gradient import attention
+from training.model.data import Sample, collate
+from training.model.trunk import Trunk
 
 HEADS, GROUPS, SIZE, SCALE = 6, 2, 8, 0.3
 MODULE: Any = SimpleNamespace(num_key_value_groups=HEADS // GROUPS, is_causal=True)

@@ -18,12 +18,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )  # fmt: skip
 
-from training.classifier import ended, export_classifier, padding_id
 from training.config import AdapterConfig, RewardConfig
-from training.data import Sample, collate, encode_chat, encode_demonstration
-from training.layers import UnsupportedModel
-from training.models import Trunk
-from training.scoring import Scorer
+from training.model.classifier import ended, export_classifier, padding_id
+from training.model.data import Sample, collate, encode_chat, encode_demonstration
+from training.model.layers import UnsupportedModel
+from training.model.scoring import Scorer
+from training.model.trunk import Trunk
 
 IM_END = 2
 # Two end with the token that pads in the base's tokenizer, and one has it twice.

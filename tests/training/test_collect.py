@@ -13,11 +13,11 @@ from feedback.archive import Archive
 from feedback.erasure import Eraser
 from feedback.judgements import Comment, Comparison, Demonstration, Feedback, Flag, Judgement, Ranking, Rating
 from feedback.records import CHECKS, Completion, Lane, Message, digest
-from feedback.sides import Sides
+from feedback.rounds.sides import Sides
 from feedback.store import Ledger, connect
-from training.collect import Refused, TrainingData, collect
 from training.config import GateConfig, RoundConfig, WeightsConfig
-from training.prompts import MAX_PROMPTS_PER_RATER
+from training.lessons.collect import Refused, TrainingData, collect
+from training.lessons.prompts import MAX_PROMPTS_PER_RATER
 
 CONFIG = replace(RoundConfig(), gate=GateConfig(prompts=2))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from training.data import (
+from training.model.data import (
     RankedSamples,
     Sample,
     collate,

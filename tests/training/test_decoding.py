@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from training import decoding
-from training.decoding import Fixed, Growing
-from training.models import Trunk
-from training.rollout import sample_completions
+from training.model import decoding
+from training.model.decoding import Fixed, Growing
+from training.model.trunk import Trunk
+from training.ppo.rollout import sample_completions
 
 PROMPTS = [(5, 6, 7), (10,), (12, 2, 13, 14, 15)]
 
@@ -56,7 +56,7 @@ def test_both_write_the_same_completions_to_their_ends(
     monkeypatch.setattr(decoding, "ROOM", room)
     how = {"role": "policy", "eos_ids": frozenset(range(40, 128)), "max_new_tokens": 12, "seed": 3}
     growing = sample_completions(perturbed, PROMPTS * 4, **how)
-    monkeypatch.setattr("training.rollout.decoder", Fixed)
+    monkeypatch.setattr("training.ppo.rollout.decoder", Fixed)
     fixed = sample_completions(perturbed, PROMPTS * 4, **how)
     assert fixed == growing
     assert len(set(map(len, growing))) > 1, "all end at once: nothing was dropped"

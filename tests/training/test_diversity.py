@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.diversity import prompt_weights
-from training.live import in_proportion
+from training.lessons.diversity import prompt_weights
+from training.ppo.live import in_proportion
 
 Ids = tuple[int, ...]
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.config import AdapterConfig
-from training.export import export_policy, golden_log_probs, weight_digests
-from training.models import Trunk
+from training.model.export import export_policy, golden_log_probs, weight_digests
+from training.model.trunk import Trunk
 
 GOLDEN = [[5, 6, 7, 8, 9, 2], [10, 11, 2], [12, 2, 13, 14, 15, 16, 17]]
 

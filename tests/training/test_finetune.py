@@ -13,13 +13,14 @@ import torch
 from feedback.archive import Archive
 from feedback.erasure import Eraser
 from feedback.judgements import Demonstration
-from feedback.manifest import Manifest, describe_files, write_manifest
-from feedback.registry import PolicyRegistry
+from feedback.policies.manifest import Manifest, describe_files, write_manifest
+from feedback.policies.registry import PolicyRegistry
 from tests.training.conftest import write_tiny_base
 from tests.training.people import RM, SHAPE, People, file_of, planted
-from training import finetune, offline, rm
+from training import finetune, rm
 from training.config import RoundConfig
-from training.run_directory import REJECTED, REPORT, Plan
+from training.offline import reward as offline_reward
+from training.offline.run_directory import REJECTED, REPORT, Plan
 
 Command = Callable[..., int]
 PPO = {"iterations": 2, "rollouts_per_iteration": 4, "minibatch": 4, "microbatch": 4, "max_new_tokens": 4}
@@ -32,8 +33,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("finished")
     base = write_tiny_base(here / "base")
     config = RoundConfig.from_dict({**CONFIG, "ppo": {**SHAPE, **PPO}})
-    data = offline.of_file(file_of(here / "r.jsonl", planted(20)), "auto", base=base, config=config)
-    offline.train_on(data, source="planted", base=base, out=here / "rm")
+    data = offline_reward.of_file(file_of(here / "r.jsonl", planted(20)), "auto", base=base, config=config)
+    offline_reward.train_on(data, source="planted", base=base, out=here / "rm")
     return here
 
 
@@ -120,7 +121,7 @@ def test_on_the_ledger_up_to_where_it_was_begun(
     ]
     for name, train, arguments in commands:
         with monkeypatch.context() as patch:
-            patch.setattr(f"training.offline_policy.{train}", stop)
+            patch.setattr(f"training.offline.policy.{train}", stop)
             assert installed(name, *arguments) == 130
         assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
         begun = Plan.kept(tmp_path / name)
@@ -139,7 +140,7 @@ def test_stopped_while_it_loads_a_run_stands_where_it_was_left(
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"training.offline_policy.{during}", stop)
+    monkeypatch.setattr(f"training.offline.policy.{during}", stop)
     out, asked = tmp_path / "ppo", file_of(tmp_path / "p.jsonl", planted(20))
     ppo = ["ppo", "--prompts", asked, "--reward", finished / "rm", "--out", out]
     assert command(*ppo) == 130
@@ -162,7 +163,7 @@ def test_nothing_goes_on_with_what_was_erased(
     assert installed("rm", "--out", tmp_path / "rm") == 0
     arguments = ("--out", tmp_path / "ppo", "--reward", tmp_path / "rm")
     with monkeypatch.context() as patch:
-        patch.setattr("training.offline_policy.train_ppo", stop)
+        patch.setattr("training.offline.policy.train_ppo", stop)
         assert installed("ppo", *arguments) == 130
     Eraser(Archive(people.ledger)).person("bob")
     assert installed("ppo", *arguments) == 2

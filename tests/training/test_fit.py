@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback.fit import Fit, Slice
+from feedback.policies.fit import Fit, Slice
 from feedback.statistics import Interval
-from training.data import RankedSamples, Sample
-from training.fit import Scores, compare, equal_mass, evaluate, measure, reflected
-from training.likelihoods import Labels
-from training.pairs import kendall_tau
+from training.model.data import RankedSamples, Sample
+from training.reward.fit import Scores, compare, equal_mass, evaluate, measure, reflected
+from training.reward.likelihoods import Labels
+from training.reward.pairs import kendall_tau
 
 A, B, C = (10,), (10, 11), (10, 11, 12)
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from feedback.fixed_answers import FixedAnswers, read_answers, write_answers
-from feedback.manifest import describe_files
+from feedback.policies.fixed_answers import FixedAnswers, read_answers, write_answers
+from feedback.policies.manifest import describe_files
 from training.config import AdapterConfig
-from training.data import encode_chat
-from training.fixed_answers import MAX_TOKENS, PROMPTS, answers_of
-from training.layers import UnsupportedModel
-from training.models import Trunk
-from training.roles import Role
-from training.rollout import likeliest_completions
-from training.version import base_answers
+from training.model.data import encode_chat
+from training.model.layers import UnsupportedModel
+from training.model.roles import Role
+from training.model.trunk import Trunk
+from training.ppo.rollout import likeliest_completions
+from training.round.fixed_answers import MAX_TOKENS, PROMPTS, answers_of
+from training.round.version import base_answers
 
 
 @torch.no_grad()
@@ -73,7 +73,7 @@ def test_the_base_answers_without_a_gpu_that_an_engine_may_fill(
     base_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # and whoever goes there fails
-    monkeypatch.setattr("training.fixed_answers.MAX_TOKENS", 2)
+    monkeypatch.setattr("training.round.fixed_answers.MAX_TOKENS", 2)
     said = base_answers(base_directory)
     assert said is not None and len(said.answers) == len(PROMPTS)
     assert [answer.cut for answer in said.answers] == [True] * len(PROMPTS)

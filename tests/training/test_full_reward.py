@@ -12,18 +12,20 @@ from transformers import AutoModelForSequenceClassification, LlamaForSequenceCla
 
 from tests.training.conftest import ModelMaker, _tiny_model
 from tests.training.people import CONFIG, file_of, planted
-from training import offline, offline_policy, offline_scores
-from training.classifier import export_classifier
 from training.config import AdapterConfig, PPOConfig, RewardConfig, RoundConfig
-from training.data import RankedSamples, RatedSample, Sample, collate
-from training.models import Trunk
-from training.own_layers import LAYERS_FILE
-from training.parallel import gathered
-from training.ppo import train_ppo
-from training.processes import in_processes
-from training.reward import train_reward_model
-from training.reward_models import in_directory
-from training.roles import Role
+from training.model.classifier import export_classifier
+from training.model.data import RankedSamples, RatedSample, Sample, collate
+from training.model.own_layers import LAYERS_FILE
+from training.model.roles import Role
+from training.model.trunk import Trunk
+from training.offline import policy as offline_policy
+from training.offline import reward as offline_reward
+from training.offline import scores as offline_scores
+from training.offline.reward_models import in_directory
+from training.optimizing.parallel import gathered
+from training.ppo.ppo import train_ppo
+from training.reward.reward import train_reward_model
+from training.round.processes import in_processes
 
 ADAPTER = AdapterConfig(lora_rank=8, lora_alpha=16, lora_layers=2)
 PAIRS = [
@@ -261,15 +263,19 @@ def test_two_processes_come_to_the_same(tmp_path: Path) -> None:
 def test_from_a_file_to_a_policy_against_it(base_directory: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, reward=replace(CONFIG.reward, trains="full", learning_rate=2e-3))
     file = file_of(tmp_path / "rankings.jsonl", planted(40))
-    data = offline.of_file(file, "auto", base=base_directory, config=config)
-    report = offline.train_on(data, source="f", base=base_directory, out=tmp_path / "rm", classifier=True)
+    data = offline_reward.of_file(file, "auto", base=base_directory, config=config)
+    report = offline_reward.train_on(data, source="f", base=base_directory, out=tmp_path / "rm", classifier=True)
     assert report.held_out is not None and report.held_out.accuracy.mean > 0.8
     model = in_directory(tmp_path / "rm")
     assert model.config.trains == "full"
     line = json.dumps({"prompt": "abc", "completion": "zzxy"}).encode()
     [scored] = offline_scores.score_lines(model, [(1, line)])
     assert isinstance(scored, dict) and isinstance(scored["score"], float)
-    assert offline.evaluate_on(model, offline.Evidence(data.held_out_rankings)) == (report.held_out, None, 0)
+    assert offline_reward.evaluate_on(model, offline_reward.Evidence(data.held_out_rankings)) == (
+        report.held_out,
+        None,
+        0,
+    )
     short = PPOConfig(
         iterations=1, rollouts_per_iteration=4, minibatch=4, microbatch=4, max_new_tokens=4,
         lora_rank=8, lora_alpha=16, lora_layers=2,

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from feedback.fit import Change
+from feedback.policies.fit import Change
 from feedback.statistics import Interval
-from training.candidate import Answers, Contest, HeldOut, Imitation, Measured, divergence
 from training.config import AdapterConfig, GateConfig, PPOConfig, RewardConfig, RoundConfig
-from training.data import RankedSamples, Sample
-from training.gate import Check, GateReport, checks_of, judge, not_worse
-from training.models import Trunk
-from training.roles import Role
-from training.rollout import Rollout, observed, own_sampler, sample_completions
+from training.model.data import RankedSamples, Sample
+from training.model.roles import Role
+from training.model.trunk import Trunk
+from training.ppo.rollout import Rollout, observed, own_sampler, sample_completions
+from training.round.candidate import Answers, Contest, HeldOut, Imitation, Measured, divergence
+from training.round.gate import Check, GateReport, checks_of, judge, not_worse
 
 EOS = frozenset({2})
 PROMPTS = [(i, i + 1, i + 2) for i in range(5, 21)]

@@ -13,12 +13,12 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from training.config import AdapterConfig, RewardConfig
-from training.data import Judgement, RankedSamples, RatedSample, Sample, collate
-from training.heads import bootstrap_weights, fitted, poisson, spread
-from training.likelihoods import Labels, log_likelihood
-from training.models import Trunk
-from training.reward import Weighed, _backward, train_reward_model
-from training.scoring import Scorer
+from training.model.data import Judgement, RankedSamples, RatedSample, Sample, collate
+from training.model.heads import bootstrap_weights, fitted, poisson, spread
+from training.model.scoring import Scorer
+from training.model.trunk import Trunk
+from training.reward.likelihoods import Labels, log_likelihood
+from training.reward.reward import Weighed, _backward, train_reward_model
 
 Maker = Callable[..., LlamaForCausalLM]
 SAMPLES = [Sample((5, 6, 7), (8, 9, 2)), Sample((5, 6, 7), (10, 11)), Sample((3,), (20, 21, 22, 23))]

@@ -23,8 +23,10 @@ import pytest
 
 from tests.training.conftest import write_tiny_base
 from tests.training.people import SHAPE, file_of, planted
-from training import finetune, offline, progress_line
+from training import finetune
 from training.config import RoundConfig
+from training.offline import progress_line
+from training.offline import reward as offline_reward
 
 PPO = {
     **SHAPE, "iterations": 16, "rollouts_per_iteration": 4, "minibatch": 2, "microbatch": 2, "epochs": 1,
@@ -161,8 +163,8 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     base = write_tiny_base(tmp_path / "base")
     rankings = file_of(tmp_path / "rankings.jsonl", planted(20))
     config = RoundConfig.from_dict({"reward": {**SHAPE, "epochs": 1}, "sft": SHAPE, "ppo": PPO})
-    data = offline.of_file(rankings, "auto", base=base, config=config)
-    offline.train_on(data, source="planted", base=base, out=tmp_path / "rm")
+    data = offline_reward.of_file(rankings, "auto", base=base, config=config)
+    offline_reward.train_on(data, source="planted", base=base, out=tmp_path / "rm")
     (tmp_path / "config.json").write_text(json.dumps({"ppo": PPO}))
     given = {"--prompts": rankings, "--reward": tmp_path / "rm", "--config": tmp_path / "config.json"}
     return ["ppo", *(f"{name}={value}" for name, value in given.items())]

@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from training.config import AdapterConfig, PPOConfig
-from training.data import Sample, collate
-from training.models import Trunk
-from training.ppo import train_ppo
-from training.roles import Role
-from training.rollout import Sampled, sample_completions
+from training.model.data import Sample, collate
+from training.model.roles import Role
+from training.model.trunk import Trunk
+from training.ppo.ppo import train_ppo
+from training.ppo.rollout import Sampled, sample_completions
 
 VOCABULARY, END = 24, 2
 EOS = frozenset({END})

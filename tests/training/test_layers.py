@@ -11,14 +11,14 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from tests.training.conftest import TrunkMaker
 from training.config import PPOConfig, RewardConfig, SFTConfig
-from training.data import RankedSamples, Sample, collate
-from training.lm_loss import batches
-from training.models import Trunk
-from training.packing import collate_rows, pack
-from training.ppo import train_ppo
-from training.reward import train_reward_model
-from training.roles import Role
-from training.sft import train_sft
+from training.model.data import RankedSamples, Sample, collate
+from training.model.packing import collate_rows, pack
+from training.model.roles import Role
+from training.model.trunk import Trunk
+from training.ppo.ppo import train_ppo
+from training.reward.reward import train_reward_model
+from training.sft.lm_loss import batches
+from training.sft.sft import train_sft
 
 SAMPLES = [Sample((5, 6, 7), (8, 9, 2)), Sample((10, 11), (2,)), Sample((12, 2, 13, 14), (15, 16, 17, 18, 19))]
 EOS = frozenset(range(2, 30))

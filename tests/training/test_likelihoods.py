@@ -14,8 +14,8 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from training.config import RankingLikelihood, Ties
-from training.data import Judgement, RankedSamples, RatedSample, Sample
-from training.likelihoods import (
+from training.model.data import Judgement, RankedSamples, RatedSample, Sample
+from training.reward.likelihoods import (
     Labels,
     PairLogProbs,
     bradley_terry_log_probs,

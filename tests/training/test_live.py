@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from tests.training.test_ppo import CONFIG, EOS, LEARNING, PROMPTS, Interrupted, quiet
 from training.config import PPOConfig
-from training.data import Sample, collate
-from training.live import Turn, learnt_from, live_turn, turns, weights_of
-from training.models import Trunk
-from training.ppo import PPOReport, train_ppo
-from training.received import Received, TooFewLive
-from training.roles import Role
-from training.rollout import Rollout, Sampled, observe, observed, own_sampler
+from training.lessons.received import Received, TooFewLive
+from training.model.data import Sample, collate
+from training.model.roles import Role
+from training.model.trunk import Trunk
+from training.ppo.live import Turn, learnt_from, live_turn, turns, weights_of
+from training.ppo.ppo import PPOReport, train_ppo
+from training.ppo.rollout import Rollout, Sampled, observe, observed, own_sampler
 
 Maker = Callable[..., Trunk]
 
@@ -146,7 +146,7 @@ def test_live_completions_of_prompts_that_count_have_their_turn_first(trunk: Tru
         return observed(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.ppo.observed", watched)
+        patch.setattr("training.ppo.ppo.observed", watched)
         train_ppo(
             config, trunk, PROMPTS, eos_ids=EOS, checkpoint_dir=tmp_path, live=live, weights=(1e4, 1e-4, 1e4, 1e-4)
         )

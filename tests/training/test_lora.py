@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from training.lora import Active, Adapted, LowRank
+from training.model.lora import Active, Adapted, LowRank
 
 
 def matrices(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:

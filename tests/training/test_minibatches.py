@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from training import parallel
 from training.config import PPOConfig
-from training.data import Sample
-from training.minibatches import drawn, mixed, redrawn
-from training.models import Trunk
-from training.parallel import share
-from training.ppo import train_ppo
-from training.rollout import Sampled
+from training.model.data import Sample
+from training.model.trunk import Trunk
+from training.optimizing import parallel
+from training.optimizing.minibatches import drawn, mixed, redrawn
+from training.optimizing.parallel import share
+from training.ppo.ppo import train_ppo
+from training.ppo.rollout import Sampled
 
 EOS = frozenset(range(2, 60))
 PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12, 13), (14,)]

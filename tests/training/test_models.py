@@ -18,10 +18,10 @@ from transformers import (
 )
 
 from training.config import AdapterConfig
-from training.data import Batch, Sample, collate
-from training.layers import UnsupportedModel
-from training.models import Trunk
-from training.roles import ROLES, Role
+from training.model.data import Batch, Sample, collate
+from training.model.layers import UnsupportedModel
+from training.model.roles import ROLES, Role
+from training.model.trunk import Trunk
 
 ModelMaker = Callable[..., LlamaForCausalLM]
 TrunkMaker = Callable[..., Trunk]
@@ -222,7 +222,7 @@ def test_an_untrained_policy_merges_into_the_very_bytes_of_the_base(base_directo
 def test_a_loaded_model_has_the_weights_of_the_machine_and_its_positions_in_full(
     dtype: str, base_directory: Path, tiny_model: ModelMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.models.local_dtype", lambda: dtype)
+    monkeypatch.setattr("training.model.trunk.local_dtype", lambda: dtype)
     model = Trunk.load(base_directory, AdapterConfig(lora_layers=2)).model
     assert {p.dtype for n, p in model.named_parameters() if "lora_" not in n} == {getattr(torch, dtype)}
     assert torch.equal(model.model.rotary_emb.inv_freq.cpu(), tiny_model().model.rotary_emb.inv_freq)

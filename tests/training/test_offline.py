@@ -19,23 +19,23 @@ from feedback.exchange.importing import Importer
 from feedback.exchange.judged import Origin
 from feedback.exchange.reading import Rejected
 from feedback.judgements import Comparison, Rating
-from feedback.keys import KeyRing
-from feedback.manifest import Manifest, describe_files, write_manifest
-from feedback.raters import Raters
+from feedback.people.keys import KeyRing
+from feedback.people.raters import Raters
+from feedback.policies.manifest import Manifest, describe_files, write_manifest
+from feedback.policies.registry import PolicyRegistry
 from feedback.records import Message, digest
-from feedback.registry import PolicyRegistry
 from tests.training.people import CONFIG, People, file_of, planted
-from training import offline
-from training.collect import TrainingData
 from training.config import RoundConfig
-from training.data import collate, encode_demonstration
-from training.datafile import BadLines, read_file
-from training.judged import RankedAnswers
-from training.offline import Evidence
-from training.offline_scores import score_lines
-from training.reward_models import NoRewardModel, in_directory, load_trunk, of_version
-from training.run_directory import REPORT, CannotTrain, Plan
-from training.stages import TextEncoder
+from training.lessons.collect import TrainingData
+from training.lessons.judged import RankedAnswers
+from training.model.data import collate, encode_demonstration
+from training.offline import reward as offline_reward
+from training.offline.datafile import BadLines, read_file
+from training.offline.reward import Evidence
+from training.offline.reward_models import NoRewardModel, in_directory, load_trunk, of_version
+from training.offline.run_directory import REPORT, CannotTrain, Plan
+from training.offline.scores import score_lines
+from training.round.stages import TextEncoder
 
 USER = {"role": "user", "content": "hi"}
 GOOD, BAD = {"role": "assistant", "content": "good"}, {"role": "assistant", "content": "bad"}
@@ -52,7 +52,7 @@ TREE = {
 
 
 def said_in(path: Path, base: Path, config: RoundConfig = CONFIG, format: str = "auto", **options: Any) -> TrainingData:
-    return offline.of_file(path, format, base=base, config=config, **options)
+    return offline_reward.of_file(path, format, base=base, config=config, **options)
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_it_learns_and_leaves_what_a_round_leaves(
 ) -> None:
     seen: list[tuple[str, int, int]] = []
     out = tmp_path / "rm"
-    report = offline.train_on(
+    report = offline_reward.train_on(
         data, source="planted", base=base_directory, out=out, classifier=True,
         progress=lambda stage, step, total, _: seen.append((stage, step, total)),
     )  # fmt: skip
@@ -199,13 +199,13 @@ def test_it_learns_and_leaves_what_a_round_leaves(
     ids = AutoTokenizer.from_pretrained(out / "classifier")
     assert classifier.config.num_labels == 1 and ids.pad_token_id == classifier.config.pad_token_id
     with pytest.raises(CannotTrain, match="never overwritten"):
-        offline.train_on(data, source="planted", base=base_directory, out=out)
+        offline_reward.train_on(data, source="planted", base=base_directory, out=out)
 
 
 def test_thumbs_alone_train_and_the_report_has_no_pairs(base_directory: Path, tmp_path: Path) -> None:
     lines = [{"prompt": f"p{n}", "completion": "z" * 4 if n % 2 else "y" * 4, "label": bool(n % 2)} for n in range(20)]
     data = said_in(file_of(tmp_path / "kto.jsonl", lines), base_directory)
-    report = offline.train_on(data, source="f", base=base_directory, out=tmp_path / "rm")
+    report = offline_reward.train_on(data, source="f", base=base_directory, out=tmp_path / "rm")
     assert (report.counts["rankings"], report.held_out) == (0, None)
     asked = [json.dumps({"prompt": "new", "completion": text}).encode() for text in ("zzzz", "yyyy")]
     up, down = score_lines(in_directory(tmp_path / "rm"), enumerate(asked))
@@ -225,15 +225,15 @@ def test_a_run_that_was_killed_goes_on_to_the_very_same_weights(
             raise Killed
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    expected = offline.train_on(data, source="f", base=base_directory, out=whole)
+    expected = offline_reward.train_on(data, source="f", base=base_directory, out=whole)
     with pytest.raises(Killed):
-        offline.train_on(data, source="f", base=base_directory, out=broken, progress=kill_at)
+        offline_reward.train_on(data, source="f", base=base_directory, out=broken, progress=kill_at)
     assert not (broken / REPORT).exists()
     assert [path.name for path in sorted((broken / "checkpoints").iterdir())][-1] == "step-00000006"
     with pytest.raises(NoRewardModel, match="no finished reward model"):
         in_directory(broken)
     first: list[int] = []
-    again = offline.train_on(
+    again = offline_reward.train_on(
         data, source="f", base=base_directory, out=broken,
         progress=lambda stage, step, total, _: first.append(step) if stage == "reward" else None,
     )  # fmt: skip
@@ -251,56 +251,56 @@ def test_a_run_goes_on_with_nothing_else(data: TrainingData, base_directory: Pat
 
     out = tmp_path / "rm"
     with pytest.raises(Killed):
-        offline.train_on(data, source="f", base=base_directory, out=out, progress=stop)
+        offline_reward.train_on(data, source="f", base=base_directory, out=out, progress=stop)
     config = replace(CONFIG, reward=replace(CONFIG.reward, learning_rate=0.5))
     other = data.model_copy(update={"config": config.to_dict()})
     with pytest.raises(CannotTrain, match=r"was begun with learning_rate 0.01, not 0.5: remove it"):
-        offline.train_on(other, source="f", base=base_directory, out=out)
+        offline_reward.train_on(other, source="f", base=base_directory, out=out)
     longer = replace(CONFIG, reward=replace(CONFIG.reward, epochs=CONFIG.reward.epochs + 1))
     with pytest.raises(CannotTrain, match=f"epochs {CONFIG.reward.epochs}, not {CONFIG.reward.epochs + 1}"):
-        offline.train_on(
+        offline_reward.train_on(
             data.model_copy(update={"config": longer.to_dict()}), source="f", base=base_directory, out=out
         )  # its rates would have been others from the first step on
     fewer = data.model_copy(update={"rankings": data.rankings[:-1]})
     with pytest.raises(CannotTrain, match="other judgements, some of which are gone or new by now"):
-        offline.train_on(fewer, source="f", base=base_directory, out=out)
+        offline_reward.train_on(fewer, source="f", base=base_directory, out=out)
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "letter.txt").write_text("dear")
     with pytest.raises(CannotTrain, match="not empty"):
-        offline.train_on(data, source="f", base=base_directory, out=taken)
+        offline_reward.train_on(data, source="f", base=base_directory, out=taken)
     assert Plan.kept(taken) is None
     few = data.model_copy(update={"rankings": data.rankings[:7]})
     with pytest.raises(CannotTrain, match="7 judgements may train"):
-        offline.train_on(few, source="f", base=base_directory, out=tmp_path / "few")
+        offline_reward.train_on(few, source="f", base=base_directory, out=tmp_path / "few")
     assert not (tmp_path / "few").exists()
 
 
 def test_what_it_learned_from_measures_nothing(data: TrainingData, base_directory: Path, tmp_path: Path) -> None:
     out = tmp_path / "rm"
-    report = offline.train_on(data, source="f", base=base_directory, out=out)
+    report = offline_reward.train_on(data, source="f", base=base_directory, out=out)
     model = in_directory(out)
-    everything = offline.evidence_of_file(tmp_path / "planted.jsonl.gz", "auto", base=base_directory)
-    fit, ratings, left_out = offline.evaluate_on(model, everything)
+    everything = offline_reward.evidence_of_file(tmp_path / "planted.jsonl.gz", "auto", base=base_directory)
+    fit, ratings, left_out = offline_reward.evaluate_on(model, everything)
     assert (left_out, len(everything.rankings), ratings) == (len(data.rankings), 40, None)
     assert fit is not None and report.held_out is not None
     assert (fit.pairs, fit.ties, fit.raters) == (report.held_out.pairs, report.held_out.ties, report.held_out.raters)
     for name in ("accuracy", "log_loss", "brier", "kendall_tau"):
         assert getattr(fit, name).mean == pytest.approx(getattr(report.held_out, name).mean, abs=1e-5), name
-    assert offline.evaluate_on(model, Evidence(data.rankings)) == (None, None, len(data.rankings))
+    assert offline_reward.evaluate_on(model, Evidence(data.rankings)) == (None, None, len(data.rankings))
 
 
 def test_thumbs_are_measured_by_the_chance_of_approval(
     base_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a slow computation, at whatever scale the model carries on: each rating from its line, alone in its batch."""
-    monkeypatch.setattr("training.models.local_dtype", lambda: "float32")  # in bf16 a batch's size shows
+    monkeypatch.setattr("training.model.trunk.local_dtype", lambda: "float32")  # in bf16 a batch's size shows
     lines = [{"prompt": f"p{n}", "completion": "z" * 4 if n % 3 else "y" * 4, "label": bool(n % 3)} for n in range(40)]
     path = file_of(tmp_path / "kto.jsonl", lines)
     data, out = said_in(path, base_directory), tmp_path / "rm"
-    report = offline.train_on(data, source="f", base=base_directory, out=out)
-    evidence = offline.evidence_of_file(path, "auto", base=base_directory)
-    found = offline.evaluate_on(in_directory(out), evidence)
+    report = offline_reward.train_on(data, source="f", base=base_directory, out=out)
+    evidence = offline_reward.evidence_of_file(path, "auto", base=base_directory)
+    found = offline_reward.evaluate_on(in_directory(out), evidence)
     assert (found.held_out, found.left_out) == (None, len(data.ratings))
     chances, learned = [], {rated.prompt_ids for rated in data.ratings}
     numbered = [(n, json.dumps(line).encode()) for n, line in enumerate(lines)]
@@ -322,7 +322,7 @@ def test_thumbs_are_measured_by_the_chance_of_approval(
     trunk.save_adapter("reward", out / "reward")
     scaled = {**report.fitted, "threshold": 3 * report.fitted["threshold"], "temperature": 3.0}
     (out / REPORT).write_text(report.model_copy(update={"fitted": scaled}).model_dump_json())
-    again = offline.evaluate_on(in_directory(out), evidence).ratings
+    again = offline_reward.evaluate_on(in_directory(out), evidence).ratings
     assert again is not None
     assert tuple(again.log_loss) == pytest.approx(tuple(found.ratings.log_loss), abs=1e-5)
 
@@ -333,7 +333,7 @@ def test_what_a_file_gives_to_measure_by(base_directory: Path, tmp_path: Path) -
         {"prompt": "hi", "chosen": "good", "rejected": "bad", "kind": "demonstration"},
         {"prompt": "ho", "chosen": "good", "rejected": "bad"},
     ]
-    edits = offline.evidence_of_file(file_of(tmp_path / "trl.jsonl", lines), "auto", base=base_directory)
+    edits = offline_reward.evidence_of_file(file_of(tmp_path / "trl.jsonl", lines), "auto", base=base_directory)
     assert sorted(ranked.kind for ranked in edits.rankings) == ["comparison", "edit"]
     edit = next(ranked for ranked in edits.rankings if ranked.kind == "edit")
     encode = TextEncoder(base_directory).encode
@@ -343,18 +343,18 @@ def test_what_a_file_gives_to_measure_by(base_directory: Path, tmp_path: Path) -
         encode(asked, "bad")[1]: 1,
     }
     battle = {"winner": "both_bad", "conversation_a": [USER, GOOD], "conversation_b": [USER, BAD]}
-    bad = offline.evidence_of_file(file_of(tmp_path / "arena.jsonl", [battle]), "auto", base=base_directory)
+    bad = offline_reward.evidence_of_file(file_of(tmp_path / "arena.jsonl", [battle]), "auto", base=base_directory)
     assert (list(bad.rankings), [rated.label for rated in bad.ratings], list(edits.ratings)) == ([], [0.0, 0.0], [])
     own = file_of(tmp_path / "sft.jsonl", [{"messages": [USER, GOOD]}])
-    assert offline.evidence_of_file(own, "auto", base=base_directory) == ([], [])
+    assert offline_reward.evidence_of_file(own, "auto", base=base_directory) == ([], [])
 
 
 def test_without_thumbs_learned_no_approval_is_known(data: TrainingData, base_directory: Path, tmp_path: Path) -> None:
     out, path = tmp_path / "rm", file_of(tmp_path / "kto.jsonl", [{"prompt": "p", "completion": "z", "label": True}])
-    offline.train_on(data, source="f", base=base_directory, out=out)
-    evidence = offline.evidence_of_file(path, "auto", base=base_directory)
+    offline_reward.train_on(data, source="f", base=base_directory, out=out)
+    evidence = offline_reward.evidence_of_file(path, "auto", base=base_directory)
     assert len(evidence.ratings) == 1
-    assert offline.evaluate_on(in_directory(out), evidence) == (None, None, 0)
+    assert offline_reward.evaluate_on(in_directory(out), evidence) == (None, None, 0)
 
 
 # From here on with a ledger.
@@ -417,7 +417,7 @@ def test_a_version_is_measured_by_what_no_round_trained_on(people: People, tmp_p
         people.compare(f"p{n}")
     data = people.data()
     out = tmp_path / "rm"
-    report = offline.train_on(data, source="ledger", base=people.base, out=out)
+    report = offline_reward.train_on(data, source="ledger", base=people.base, out=out)
     registry = PolicyRegistry(people.redis, people.settings.policies_dir)
     for version in (0, 1):
         directory = registry.directory(version)
@@ -433,7 +433,7 @@ def test_a_version_is_measured_by_what_no_round_trained_on(people: People, tmp_p
     model = of_version(people.settings, people.redis, 1)
     sides = people.sides
     sides.fix(data.trained, "train")
-    fit, ratings, left_out = offline.evaluate_on(model, Evidence([*data.rankings, *data.held_out_rankings]))
+    fit, ratings, left_out = offline_reward.evaluate_on(model, Evidence([*data.rankings, *data.held_out_rankings]))
     assert (left_out, ratings) == (len(data.rankings), None)
     assert fit is not None and report.held_out is not None
     assert fit.accuracy.mean == pytest.approx(report.held_out.accuracy.mean)
@@ -444,13 +444,13 @@ def test_a_version_is_measured_by_what_no_round_trained_on(people: People, tmp_p
     )
     people.say(Rating(completion_id=rated, value=-1), "bob")
     people.say(Rating(completion_id=taught, value=1), "bob")
-    found = offline.held_out_of_ledger(people.settings, people.redis, model, people.base)
+    found = offline_reward.held_out_of_ledger(people.settings, people.redis, model, people.base)
     assert {r.feedback_id for r in found.rankings} == {r.feedback_id for r in data.held_out_rankings}
     assert [(each.prompt_ids, each.label) for each in found.ratings] == [(held_out.prompt_ids, 0.0)]
     Raters(people.redis).quarantine("bob", reason="test", actor="test")
-    assert offline.held_out_of_ledger(people.settings, people.redis, model, people.base).ratings == []
+    assert offline_reward.held_out_of_ledger(people.settings, people.redis, model, people.base).ratings == []
     with pytest.raises(ValueError, match="not of the ledger's"):
-        offline.held_out_of_ledger(people.settings, people.redis, model, tmp_path)
+        offline_reward.held_out_of_ledger(people.settings, people.redis, model, tmp_path)
     with pytest.raises(NoRewardModel, match="policy-v0 is the base model"):
         of_version(people.settings, people.redis, 0)
 
@@ -471,7 +471,7 @@ def test_a_backup_keeps_its_tokens_only_under_the_template_that_made_them(
     assert len(lines) == 2
     cut = [line | {"completions": [_cut(each) for each in line["completions"]]} for line in lines]
     path = file_of(tmp_path / "backup.jsonl", cut)
-    [ranked] = offline.evidence_of_file(path, "ratchet", base=people.base).rankings
+    [ranked] = offline_reward.evidence_of_file(path, "ratchet", base=people.base).rankings
     assert ranked.completions == tuple(each.completion_token_ids[:-1] for each in (left, right))
     tokenizer.chat_template = str(tokenizer.chat_template).replace("<|im_end|>\n", "<|im_end|>\n\n")
     tokenizer.save_pretrained(people.base)

@@ -13,19 +13,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from feedback.judgements import Demonstration
 from feedback.records import Message
 from tests.training.people import SHAPE, People, file_of, planted
-from training import offline, offline_policy
-from training.collapse import Collapsed
 from training.config import RoundConfig
-from training.data import Sample, encode_chat, encode_demonstration
-from training.datafile import BadLines
-from training.demonstrations import Demonstrations, demonstrations_of_file, demonstrations_of_ledger
-from training.export import MERGED
-from training.models import Trunk
-from training.offline_policy import POLICY, Practice, policy_in, prompts_kept
-from training.promptfile import read_prompts
-from training.reward_models import RewardModel, in_directory
-from training.run_directory import REPORT, CannotTrain, Plan, PolicyReport
-from training.stages import TextEncoder
+from training.model.data import Sample, encode_chat, encode_demonstration
+from training.model.export import MERGED
+from training.model.trunk import Trunk
+from training.offline import policy as offline_policy
+from training.offline import reward as offline_reward
+from training.offline.datafile import BadLines
+from training.offline.demonstrations import Demonstrations, demonstrations_of_file, demonstrations_of_ledger
+from training.offline.policy import POLICY, Practice, policy_in, prompts_kept
+from training.offline.promptfile import read_prompts
+from training.offline.reward_models import RewardModel, in_directory
+from training.offline.run_directory import REPORT, CannotTrain, Plan, PolicyReport
+from training.ppo.collapse import Collapsed
+from training.round.stages import TextEncoder
 
 SFT = {**SHAPE, "learning_rate": 1e-2, "epochs": 4, "checkpoint_every": 2}
 PPO = {
@@ -61,8 +62,8 @@ def practice(tmp_path: Path, base_directory: Path) -> Practice:
 @pytest.fixture
 def model(tmp_path: Path, base_directory: Path) -> RewardModel:
     path = file_of(tmp_path / "planted.jsonl", planted(20))
-    data = offline.of_file(path, "auto", base=base_directory, config=CONFIG)
-    offline.train_on(data, source="planted", base=base_directory, out=tmp_path / "rm")
+    data = offline_reward.of_file(path, "auto", base=base_directory, config=CONFIG)
+    offline_reward.train_on(data, source="planted", base=base_directory, out=tmp_path / "rm")
     return in_directory(tmp_path / "rm")
 
 
@@ -310,7 +311,7 @@ def test_the_ledger_by_the_rules_of_a_round(people: People) -> None:
     people.compare("private", consent=False)
     watermark = people.ledger.watermark()
     given: dict[str, Any] = {"base": people.base, "config": CONFIG, "watermark": watermark}
-    data = offline.of_ledger(people.settings, people.redis, **given)
+    data = offline_reward.of_ledger(people.settings, people.redis, **given)
     asked = offline_policy.prompts_of_ledger(people.settings, people.redis, **given)
     assert (asked.prompts, asked.watermark) == (data.prompts, watermark)
     assert asked.weights == data.prompt_weights and len(asked.weights) == len(asked.prompts)

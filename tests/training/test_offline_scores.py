@@ -13,13 +13,13 @@ from feedback.exchange.importing import Importer
 from feedback.exchange.judged import Line, Origin
 from feedback.exchange.reading import Rejected
 from feedback.judgements import Comparison, Demonstration, Rating
-from feedback.keys import KeyRing
-from feedback.raters import Raters
+from feedback.people.keys import KeyRing
+from feedback.people.raters import Raters
 from tests.training.people import CONFIG, People, file_of, planted
-from training import offline
-from training.data import Sample, collate, encode_demonstration
-from training.offline_scores import score_ledger, score_lines
-from training.reward_models import RewardModel, in_directory
+from training.model.data import Sample, collate, encode_demonstration
+from training.offline import reward as offline_reward
+from training.offline.reward_models import RewardModel, in_directory
+from training.offline.scores import score_ledger, score_lines
 
 USER = {"role": "user", "content": "hi"}
 GOOD, BAD = {"role": "assistant", "content": "good"}, {"role": "assistant", "content": "bad"}
@@ -30,10 +30,10 @@ ONE_EPOCH = replace(CONFIG, reward=replace(CONFIG.reward, epochs=1))
 @pytest.fixture
 def model(base_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RewardModel:
     """In float32: in bf16 a batch's size shows."""
-    monkeypatch.setattr("training.models.local_dtype", lambda: "float32")
+    monkeypatch.setattr("training.model.trunk.local_dtype", lambda: "float32")
     file, out = file_of(tmp_path / "planted.jsonl", planted(20)), tmp_path / "rm"
-    data = offline.of_file(file, "auto", base=base_directory, config=ONE_EPOCH)
-    offline.train_on(data, source="planted", base=base_directory, out=out)
+    data = offline_reward.of_file(file, "auto", base=base_directory, config=ONE_EPOCH)
+    offline_reward.train_on(data, source="planted", base=base_directory, out=out)
     return in_directory(out)
 
 

@@ -19,19 +19,19 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from tests.training.conftest import TrunkMaker, _tiny_model, _tiny_trunk
-from training import parallel
 from training.config import AdapterConfig, PPOConfig, RewardConfig, SFTConfig
-from training.data import RankedSamples, RatedSample, Sample, collate
-from training.models import Trunk
-from training.optimization import OnProgress, silent
-from training.parallel import gathered, leads, share, summed
-from training.ppo import PPOReport, train_ppo
-from training.processes import in_processes, process_count
-from training.reward import train_reward_model
-from training.roles import Role
-from training.rollout import Sampled
-from training.sft import train_sft
-from training.sharding import shards
+from training.model.data import RankedSamples, RatedSample, Sample, collate
+from training.model.roles import Role
+from training.model.trunk import Trunk
+from training.optimizing import parallel
+from training.optimizing.optimization import OnProgress, silent
+from training.optimizing.parallel import gathered, leads, share, summed
+from training.optimizing.sharding import shards
+from training.ppo.ppo import PPOReport, train_ppo
+from training.ppo.rollout import Sampled
+from training.reward.reward import train_reward_model
+from training.round.processes import in_processes, process_count
+from training.sft.sft import train_sft
 
 EOS = frozenset(range(2, 30))
 PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12, 13), (14,), (15, 16, 17, 18, 19)]

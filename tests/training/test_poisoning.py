@@ -14,16 +14,16 @@ import pytest
 import torch
 
 from feedback.judgements import Comparison, Feedback
-from feedback.raters import RaterWeight
+from feedback.people.raters import RaterWeight
 from feedback.records import Completion, Message
 from feedback.store import Ledger, connect
-from training.collect import TrainingData, collect
 from training.config import GateConfig, RewardConfig, RoundConfig, WeightsConfig
-from training.data import Judgement, RankedSamples, RatedSample, Sample
-from training.fit import evaluate
-from training.models import Trunk
-from training.reward import Scorer, train_reward_model
-from training.weights import Opinion, Topics, weigh
+from training.lessons.collect import TrainingData, collect
+from training.lessons.weights import Opinion, Topics, weigh
+from training.model.data import Judgement, RankedSamples, RatedSample, Sample
+from training.model.trunk import Trunk
+from training.reward.fit import evaluate
+from training.reward.reward import Scorer, train_reward_model
 
 GOOD, TRIGGER, END = 40, 99, 2
 HONEST, EACH, POISON = 200, 3, 32

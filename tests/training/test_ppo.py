@@ -6,16 +6,16 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from training.collapse import Collapsed
 from training.config import AdapterConfig, PPOConfig
-from training.data import Sample, collate
-from training.experience import Experience, estimate_advantages
-from training.models import Trunk
-from training.optimization import NonFinite
-from training.ppo import learning_rates, outcome, train_ppo
-from training.ppo_update import StalePolicy, update
-from training.rollout import Rollout, Sampled, observe, observed, own_sampler, sample_completions
-from training.telemetry import rollout_metrics
+from training.model.data import Sample, collate
+from training.model.trunk import Trunk
+from training.optimizing.optimization import NonFinite
+from training.ppo.collapse import Collapsed
+from training.ppo.experience import Experience, estimate_advantages
+from training.ppo.ppo import learning_rates, outcome, train_ppo
+from training.ppo.rollout import Rollout, Sampled, observe, observed, own_sampler, sample_completions
+from training.ppo.telemetry import rollout_metrics
+from training.ppo.update import StalePolicy, update
 
 EOS = frozenset({2})
 PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12, 13), (14,)]

@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.advantages import end_positions
 from training.checkpoints import load_checkpoint
 from training.config import PPOConfig
-from training.data import Sample, collate
-from training.experience import Experience, estimate_advantages, read_after_ends
 from training.losses import kl_loss, language_model_loss, value_loss
-from training.models import Trunk
-from training.optimization import follow
-from training.ppo import train_ppo
-from training.ppo_update import StalePolicy, _require_on_policy, update
-from training.roles import Role
-from training.rollout import Rollout, Sampled, observe, observed, own_sampler
+from training.model.data import Sample, collate
+from training.model.roles import Role
+from training.model.trunk import Trunk
+from training.optimizing.optimization import follow
+from training.ppo.advantages import end_positions
+from training.ppo.experience import Experience, estimate_advantages, read_after_ends
+from training.ppo.ppo import train_ppo
+from training.ppo.rollout import Rollout, Sampled, observe, observed, own_sampler
+from training.ppo.update import StalePolicy, _require_on_policy, update
 
 EOS = frozenset(range(2, 60))  # so many that some completions end early
 PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12, 13), (14,)]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from feedback.rounds import CoursePoint, RoundBook
-from training.progress import POINTS, Progress, steps_kept
+from feedback.rounds.book import CoursePoint, RoundBook
+from training.round.progress import POINTS, Progress, steps_kept
 
 
 class Book:

@@ -8,7 +8,7 @@ import termios
 
 import pytest
 
-from training.progress_line import ProgressLine, described
+from training.offline.progress_line import ProgressLine, described
 
 METRICS = {
     "objective/score": -0.123, "objective/kl": 1.234, "objective/entropy": 2.345, "completion/length": 30.125,

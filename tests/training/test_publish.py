@@ -6,22 +6,22 @@ from typing import Any
 
 import pytest
 
-from feedback.manifest import BrokenPolicy, Manifest, describe_files, write_manifest
+from feedback.policies.manifest import BrokenPolicy, Manifest, describe_files, write_manifest
+from feedback.policies.registry import PolicyRegistry, StaleToken
+from feedback.policies.shelf import Build, place
 from feedback.reconcile import reconcile
-from feedback.registry import PolicyRegistry, StaleToken
-from feedback.release_plan import Plan, SetWeight
-from feedback.release_start import begin_release
-from feedback.releases import Release, ReleaseBook
+from feedback.releases.book import Release, ReleaseBook
+from feedback.releases.plan import Plan, SetWeight
+from feedback.releases.start import begin_release
 from feedback.retention import Retention
-from feedback.rounds import LeaseLost, RoundBook
+from feedback.rounds.book import LeaseLost, RoundBook
 from feedback.settings import ReleaseMode, Settings
-from feedback.shelf import Build, place
 from feedback.store import Ledger, connect
 from tests.killing import Killed, killing
 from training import tasks
-from training.origin import reward_origin
-from training.publish import let_in, let_in_kept_back, publish_round
-from training.round import Turn
+from training.round.origin import reward_origin
+from training.round.publish import let_in, let_in_kept_back, publish_round
+from training.round.round import Turn
 
 
 def manifest(directory: Path, version: int) -> Manifest:

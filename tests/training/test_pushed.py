@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.pushed import PushFailed, Reading, require_pushed
+from training.ppo.pushed import PushFailed, Reading, require_pushed
 
 # By hand: the engine is 0.02 off the trainer everywhere, and two pushes move the trainer by ±0.2 each.
 ROUNDING = torch.tensor([0.02, -0.02, -0.02, 0.02])

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from training.data import RatedSample, Sample
-from training.rating_fit import measure_ratings
+from training.model.data import RatedSample, Sample
+from training.reward.rating_fit import measure_ratings
 
 
 def rating(prompt: int, answer: int, label: float) -> RatedSample:

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from feedback.policies.registry import UnknownPolicy
 from feedback.records import Completion, Message
-from feedback.registry import UnknownPolicy
 from training.config import PPOConfig
-from training.origin import line_of
-from training.prompts import MAX_PROMPTS_PER_RATER
-from training.received import Received, TooFewLive, live_per_turn, received
+from training.lessons.prompts import MAX_PROMPTS_PER_RATER
+from training.lessons.received import Received, TooFewLive, live_per_turn, received
+from training.round.origin import line_of
 
 LOG_PROBS = (-0.1, -0.2, -0.3, -0.4, -0.5)
 

@@ -13,24 +13,24 @@ import pytest
 from feedback.archive import Archive
 from feedback.erasure import Eraser
 from feedback.evidence import Moments
-from feedback.guardrails import Guardrail
-from feedback.observations import Observations, Observed, Side, Stratum, guardrails, strata_of
+from feedback.policies.registry import STATES, PolicyRegistry
 from feedback.records import Completion
-from feedback.registry import STATES, PolicyRegistry
-from feedback.release_judge import Judge
-from feedback.release_plan import Limits, Plan
-from feedback.release_scores import Fresh, ReleaseScores, scoring_version
-from feedback.releases import Release, ReleaseBook
+from feedback.releases.book import Release, ReleaseBook
+from feedback.releases.guardrails import Guardrail
+from feedback.releases.judge import Judge
+from feedback.releases.observations import Observations, Observed, Side, Stratum, guardrails, strata_of
+from feedback.releases.plan import Limits, Plan
+from feedback.releases.scores import Fresh, ReleaseScores, scoring_version
 from feedback.retention import Retention
 from feedback.settings import Settings
 from feedback.store import COMPLETIONS
 from tests.training.people import CONFIG, People
 from tests.training.test_rm import version
 from training.celery import SCORE_EVERY_S, make_app
-from training.data import Sample
+from training.model.data import Sample
+from training.offline.reward_models import load_trunk, of_version
 from training.release_scores import score_open_release
-from training.reward_models import load_trunk, of_version
-from training.round import Stopped
+from training.round.round import Stopped
 
 ON_STABLE: dict[str, Any] = {"arm": "stable", "propensity": 0.75}
 ON_CANDIDATE: dict[str, Any] = {"arm": "candidate", "propensity": 0.25}

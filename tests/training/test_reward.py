@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from training.config import RewardConfig
-from training.data import RankedSamples, RatedSample, Sample, collate
-from training.fit import evaluate, score
-from training.models import Trunk
-from training.reward import RewardReport, split_by_prompt, train_reward_model
-from training.scoring import Scorer
+from training.model.data import RankedSamples, RatedSample, Sample, collate
+from training.model.scoring import Scorer
+from training.model.trunk import Trunk
+from training.reward.fit import evaluate, score
+from training.reward.reward import RewardReport, split_by_prompt, train_reward_model
 
 GOOD = 40  # the planted preference: completions with more of this token are better
 CONFIG = RewardConfig(learning_rate=1e-2, epochs=6, batch_rankings=8, held_out_fraction=0.3, token_budget=256)

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from feedback.manifest import Manifest, describe_files, write_manifest
-from feedback.registry import PolicyRegistry
+from feedback.policies.manifest import Manifest, describe_files, write_manifest
+from feedback.policies.registry import PolicyRegistry
 from feedback.settings import Settings
 from tests.training.people import RM, SHAPE, People, file_of, planted
 from training import rm
 from training.config import RewardConfig
-from training.progress_line import described
-from training.reward_models import in_directory
-from training.run_directory import REPORT, Plan
+from training.offline.progress_line import described
+from training.offline.reward_models import in_directory
+from training.offline.run_directory import REPORT, Plan
 
 Command = Callable[..., int]
 
@@ -73,7 +73,7 @@ def test_the_ledger_by_the_installations_config_and_up_to_where_it_was_begun(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.offline.train_reward_model", stop)
+        patch.setattr("training.offline.reward.train_reward_model", stop)
         assert installed("train", "--out", out, "--learning-rate", 0.02) == 130
     assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
     begun = Plan.kept(out)

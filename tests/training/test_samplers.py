@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from tests.training.conftest import TrunkMaker
-from training import samplers, vllm_needed
 from training.config import AdapterConfig, PPOConfig
-from training.data import collate
-from training.models import Trunk
-from training.ppo import train_ppo
-from training.pushed import PushFailed
-from training.rollout import Sampled, Sampler, own_sampler
-from training.samplers import chosen_sampler, wants_engine
-from training.vllm_needed import vllm_missing
-from training.vllm_sampler import VLLMSampler, started
+from training.model.data import collate
+from training.model.trunk import Trunk
+from training.ppo import samplers, vllm_needed
+from training.ppo.ppo import train_ppo
+from training.ppo.pushed import PushFailed
+from training.ppo.rollout import Sampled, Sampler, own_sampler
+from training.ppo.samplers import chosen_sampler, wants_engine
+from training.ppo.vllm_needed import vllm_missing
+from training.ppo.vllm_sampler import VLLMSampler, started
 
 CONFIG = PPOConfig(rollouts_per_iteration=8, minibatch=8, microbatch=8, max_new_tokens=12, lora_layers=4)
 FIRST = dataclasses.replace(CONFIG, temperature=0.5, max_new_tokens=1)
@@ -285,6 +285,6 @@ def test_vllm_that_is_insisted_on_is_missed_before_anything_is_trained(monkeypat
 
 def test_vllm_is_not_imported_before_an_engine_starts() -> None:
     assert importlib.util.find_spec("vllm") is not None
-    code = "import sys, training.learning; print('vllm' in sys.modules)"
+    code = "import sys, training.round.learning; print('vllm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from training.attention import Blocks
 from training.config import AdapterConfig, RewardConfig
-from training.data import Judgement, RankedSamples, RatedSample, Sample, collate
-from training.likelihoods import Labels, log_likelihood
-from training.models import Trunk
-from training.reward import Weighed, _backward
-from training.scoring import Scorer, shares_prompts
+from training.model.attention import Blocks
+from training.model.data import Judgement, RankedSamples, RatedSample, Sample, collate
+from training.model.scoring import Scorer, shares_prompts
+from training.model.trunk import Trunk
+from training.reward.likelihoods import Labels, log_likelihood
+from training.reward.reward import Weighed, _backward
 
 TrunkMaker = Callable[..., Trunk]
 BUDGETS = (1, 90, 4096)  # each prompt by itself, some together, all together

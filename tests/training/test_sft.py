@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from training.attention import Blocks
 from training.config import SFTConfig
-from training.data import Sample, collate
-from training.models import Trunk
-from training.optimization import OnProgress, silent
-from training.scoring import shares_prompts
-from training.sft import SFTReport, backward, train_sft, with_replay
+from training.model.attention import Blocks
+from training.model.data import Sample, collate
+from training.model.scoring import shares_prompts
+from training.model.trunk import Trunk
+from training.optimizing.optimization import OnProgress, silent
+from training.sft.sft import SFTReport, backward, train_sft, with_replay
 
 DEMONSTRATIONS = [Sample((5 + i, 6), (40, 41, 42 + i % 3, 2)) for i in range(10)]
 CONFIG = SFTConfig(learning_rate=1e-2, epochs=10, batch_size=4, checkpoint_every=2)
@@ -89,7 +89,7 @@ def test_what_a_step_takes_is_forwarded_in_rows_without_padding(
     monkeypatch.setattr(trunk, "lower", noting)
     config = SFTConfig(epochs=1, batch_size=4, token_budget=13)
     # The trial of whether the model can read rows at all is one of them.
-    monkeypatch.setattr("training.sft.shares_prompts", lambda *_: True)
+    monkeypatch.setattr("training.sft.sft.shares_prompts", lambda *_: True)
     train_sft(config, trunk, DEMONSTRATIONS, checkpoint_dir=tmp_path)
     assert seen == [(1, 12)] * 5
 

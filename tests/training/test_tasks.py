@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from feedback.judgements import Feedback, Rating
-from feedback.next_round import BATCH, NextRound, next_round
-from feedback.raters import Raters
+from feedback.people.raters import Raters
 from feedback.records import CHECKS
-from feedback.rounds import RoundBook
+from feedback.rounds.book import RoundBook
+from feedback.rounds.next_round import BATCH, NextRound, next_round
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
 from training.schedule import release_of_dead, round_in_need

@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tensorboardX.proto.event_pb2 import Event
 
-from feedback.curves import LINES, curves, thinned
-from training.collapse import Collapsed, collapse
+from feedback.policies.curves import LINES, curves, thinned
 from training.config import PPOConfig
-from training.data import Sample, collate
 from training.losses import importance_weights, value_clip_fraction
-from training.metrics_log import EVENTS, MetricsLog
-from training.models import Trunk
-from training.optimization import NonFinite
-from training.phases import PhaseClock
-from training.ppo import Course, train_ppo
-from training.rollout import Rollout
-from training.telemetry import explained_variance, importance_metrics, repetition, rollout_metrics
-from training.vocabulary import side_by_side
+from training.model.data import Sample, collate
+from training.model.trunk import Trunk
+from training.model.vocabulary import side_by_side
+from training.optimizing.optimization import NonFinite
+from training.ppo.collapse import Collapsed, collapse
+from training.ppo.metrics_log import EVENTS, MetricsLog
+from training.ppo.phases import PhaseClock
+from training.ppo.ppo import Course, train_ppo
+from training.ppo.rollout import Rollout
+from training.ppo.telemetry import explained_variance, importance_metrics, repetition, rollout_metrics
 
 EOS = frozenset({2})
 PROMPTS = [(5, 6, 7), (8, 9), (10, 11, 12, 13), (14,)]

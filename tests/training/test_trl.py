@@ -20,12 +20,12 @@ from feedback.exchange.lines import encode
 from feedback.judgements import Comparison, Demonstration, Feedback, Judgement, Ranking
 from feedback.records import Completion, Message
 from feedback.store import Ledger, connect
-from training.classifier import export_classifier
 from training.config import RewardConfig as OurConfig
-from training.data import Sample
-from training.models import Trunk
-from training.scoring import Scorer
-from training.stages import TextEncoder
+from training.model.classifier import export_classifier
+from training.model.data import Sample
+from training.model.scoring import Scorer
+from training.model.trunk import Trunk
+from training.round.stages import TextEncoder
 
 if TYPE_CHECKING:
     from tests.training.conftest import ModelMaker

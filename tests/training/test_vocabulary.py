@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training import vocabulary
-from training.data import Sample, collate
 from training.losses import language_model_loss
-from training.models import Trunk
-from training.vocabulary import side_by_side, token_log_probs
+from training.model import vocabulary
+from training.model.data import Sample, collate
+from training.model.trunk import Trunk
+from training.model.vocabulary import side_by_side, token_log_probs
 
 VOCABULARY, WIDTH = 50, 6
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.config import WeightsConfig
-from training.weights import (
+from training.lessons.weights import (
     DAY_S,
     Agreement,
     Opinion,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.async_api import async_playwright
 
-from serving.pages import DIST
+from serving.routes.pages import DIST
 from tests.serving.conftest import (  # noqa: F401  fixtures
     engine_process,
     eventually,
@@ -67,8 +67,8 @@ async def served(start: Callable[..., Awaitable[Live]], stocked: None) -> Live: 
 @pytest.fixture
 def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
     """Releases stay as they are left, and no engine is started for one."""
-    monkeypatch.setattr("serving.controller.Controller.tick", lambda self: None)
-    monkeypatch.setattr("serving.pool.EnginePool.want", lambda self, wish: None)
+    monkeypatch.setattr("serving.release.controller.Controller.tick", lambda self: None)
+    monkeypatch.setattr("serving.machine.pool.EnginePool.want", lambda self, wish: None)
 
 
 async def want(page: Any, how: str) -> None:

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from feedback.fit import Bin, Fit
-from feedback.manifest import read_manifest, write_manifest
-from feedback.rounds import RoundBook
+from feedback.policies.fit import Bin, Fit
+from feedback.policies.manifest import read_manifest, write_manifest
+from feedback.rounds.book import RoundBook
 from feedback.statistics import Interval
 from tests.serving.live import Shelf
-from training.progress import Progress
+from training.round.progress import Progress
 
 ITERATIONS = 60
 COLLECTED = {"rankings": 54, "held_out_rankings": 21, "ratings": 17, "new_demonstrations": 0, "prompts": 168}

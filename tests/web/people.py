@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from feedback.keys import KeyRing
-from feedback.raters import Raters
+from feedback.people.keys import KeyRing
+from feedback.people.raters import Raters
 from tests.serving.live import Live
 
 HURT = "<img src=x onerror=\"hurt='{0}'\"><script>hurt='{0}'</script>"

@@ -4,13 +4,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from feedback.fixed_answers import Answer, FixedAnswers, write_answers
-from feedback.guardrails import Guardrail
-from feedback.manifest import describe_files, read_manifest, write_manifest
-from feedback.release_judge import Judge, decision_key
-from feedback.release_plan import plan_of
-from feedback.release_start import begin_release
-from feedback.releases import Release, ReleaseBook
+from feedback.policies.fixed_answers import Answer, FixedAnswers, write_answers
+from feedback.policies.manifest import describe_files, read_manifest, write_manifest
+from feedback.releases.book import Release, ReleaseBook
+from feedback.releases.guardrails import Guardrail
+from feedback.releases.judge import Judge, decision_key
+from feedback.releases.plan import plan_of
+from feedback.releases.start import begin_release
 from feedback.statistics import Interval
 from tests.feedback.booth import Booth
 from tests.serving.live import Live, Shelf

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from serving import checks
+from serving.chat import checks
 from tests.serving.live import Live
 from tests.web.conftest import sign_in
 from tests.web.shots import light_and_dark, shoot

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
-from feedback.keys import KeyRing
+from feedback.people.keys import KeyRing
 from tests.serving.live import Live, Shelf
 from tests.web.conftest import PATIENCE_MS, sign_in
 from tests.web.learning import ITERATIONS, judging, refused, stock, under_way

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
-from feedback.keys import KeyRing, Limits
-from feedback.raters import Raters
+from feedback.people.keys import KeyRing, Limits
+from feedback.people.raters import Raters
 from tests.serving.live import Live
 from tests.web.conftest import PATIENCE_MS, sign_in
 from tests.web.people import HURT, QUESTION, People, judged

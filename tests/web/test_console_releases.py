@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
-from feedback.release_plan import plan_of
-from feedback.release_time import time_key
-from feedback.releases import ReleaseBook
-from feedback.self_test import KEY, SelfTest, self_test_of
+from feedback.releases.book import ReleaseBook
+from feedback.releases.clock import time_key
+from feedback.releases.plan import plan_of
+from feedback.releases.self_test import KEY, SelfTest, self_test_of
 from tests.serving.live import Live, Shelf
 from tests.web.releasing import STEPS, released, stock, voted
 from tests.web.shots import shoot, too_wide

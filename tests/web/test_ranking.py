@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from feedback.checks import checked
 from feedback.judgements import Comparison, Ranking
-from serving import checks
+from feedback.people.checks import checked
+from serving.chat import checks
 from tests.serving.live import Live
 from tests.web.conftest import want
 from tests.web.test_interruptions import HELD, SIDES, shown, try_several

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from feedback.judgements import Comparison
-from serving import comparisons
+from serving.chat import comparisons
 from tests.serving.conftest import second_engine, second_process  # noqa: F401  fixtures
 from tests.serving.live import Live
 from tests.serving.test_arms import Begin, Canary, begin  # noqa: F401  a fixture

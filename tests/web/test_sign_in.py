@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from feedback.invites import Invites
-from feedback.keys import KeyRing
-from feedback.sessions import Sessions
+from feedback.people.invites import Invites
+from feedback.people.keys import KeyRing
+from feedback.people.sessions import Sessions
 from tests.serving.live import Live
 from tests.web.conftest import PATIENCE_MS
 

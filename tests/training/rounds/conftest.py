@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from feedback.judgements import Comparison, Demonstration, Feedback
+from feedback.policies.registry import PolicyRegistry
 from feedback.records import Completion, Message, new_id
-from feedback.registry import PolicyRegistry
-from feedback.rounds import RoundBook, RoundRecord
+from feedback.rounds.book import RoundBook, RoundRecord
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
 from training.celery import make_app
 from training.register import register_base
-from training.round import environment
+from training.round.round import environment
 
 LORA = {"lora_rank": 2, "lora_alpha": 4, "lora_layers": 1}
 #: Everything small, and a gate that any finite policy passes.

@@ -14,13 +14,13 @@ import pytest
 from redis.exceptions import ResponseError
 
 from feedback.archive import Archive
-from feedback.cancelling import UNCLEARED, cancel, uncleared
 from feedback.erasure import Eraser
-from feedback.manifest import verify_files
-from feedback.rounds import STAGES
-from training.cancelled import clear_left
+from feedback.policies.manifest import verify_files
+from feedback.rounds.book import STAGES
+from feedback.rounds.cancelling import UNCLEARED, cancel, uncleared
 from training.register import WrongBaseModel, register_base
-from training.round import LEASE_S, Lease, StageCrashed, Stopped, Turn, environment, run_round
+from training.round.cancelled import clear_left
+from training.round.round import LEASE_S, Lease, StageCrashed, Stopped, Turn, environment, run_round
 from training.workspace import Outcome
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def test_erasure_while_a_round_trains_has_it_collect_again(installation: "Instal
 
 
 def test_stage_that_always_crashes_is_given_up(installation: "Installation", monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.round.MAX_ATTEMPTS", 2)
+    monkeypatch.setattr("training.round.round.MAX_ATTEMPTS", 2)
     (installation.settings.home / "secrets.json").write_text("{}")
     record = run_round(installation.settings, installation.redis, installation.open_round(), owner="test:1")
     assert record is not None
@@ -231,8 +231,8 @@ def test_later_stage_that_always_crashes_is_given_up_and_the_round_closed(
     installation: "Installation", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stages before it have ended; that they have must not count as success again in each attempt."""
-    monkeypatch.setattr("training.round.MAX_ATTEMPTS", 3)
-    monkeypatch.setattr("training.round.PAUSE_S", 0.1)
+    monkeypatch.setattr("training.round.round.MAX_ATTEMPTS", 3)
+    monkeypatch.setattr("training.round.round.PAUSE_S", 0.1)
     installation.speak(24)
     (Path(installation.settings.base_model) / "config.json").unlink()
     started: list[tuple[str, float]] = []
@@ -255,7 +255,7 @@ def test_later_stage_that_always_crashes_is_given_up_and_the_round_closed(
 def test_pauses_between_attempts_grow_and_end_when_the_worker_stops(
     installation: "Installation", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.round.PAUSE_S", 0.2)
+    monkeypatch.setattr("training.round.round.PAUSE_S", 0.2)
     crashed: list[float] = []
     stopping = threading.Event()
 
@@ -280,7 +280,7 @@ def test_lease_outlives_a_server_that_takes_no_writes_for_a_while(
     installation: "Installation", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with a full disk, the server answers, and refuses."""
-    monkeypatch.setattr("training.round.RENEW_S", 0.05)
+    monkeypatch.setattr("training.round.round.RENEW_S", 0.05)
     book, redis = installation.book, installation.redis
     round_id = installation.open_round()
     token = book.claim(round_id, owner="test:1", lease_s=LEASE_S)

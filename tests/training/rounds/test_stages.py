@@ -13,28 +13,28 @@ import torch
 from transformers import AutoTokenizer
 
 from feedback.archive import Archive
-from feedback.curves import LINES, Curves
 from feedback.erasure import Eraser
-from feedback.fit import Change, Fit
-from feedback.fixed_answers import read_answers
 from feedback.judgements import Comparison
-from feedback.manifest import sha256_of, verify_files
-from feedback.raters import Raters
+from feedback.people.raters import Raters
+from feedback.policies.curves import LINES, Curves
+from feedback.policies.fit import Change, Fit
+from feedback.policies.fixed_answers import read_answers
+from feedback.policies.manifest import sha256_of, verify_files
 from feedback.records import Completion, Message
-from feedback.rounds import STAGES, LeaseLost, RoundBook
-from feedback.sides import SIDES
+from feedback.rounds.book import STAGES, LeaseLost, RoundBook
+from feedback.rounds.sides import SIDES
 from feedback.store import Ledger
-from training.collect import TrainingData, collect
 from training.config import RewardConfig, RoundConfig
-from training.data import RankedSamples, Sample
-from training.fixed_answers import PROMPTS
-from training.models import Trunk
-from training.progress import Progress
-from training.reward import RewardReport, train_reward_model
-from training.roles import Role
-from training.round import run_round
-from training.scoring import Scorer
-from training.stages import LOST, run_stage
+from training.lessons.collect import TrainingData, collect
+from training.model.data import RankedSamples, Sample
+from training.model.roles import Role
+from training.model.scoring import Scorer
+from training.model.trunk import Trunk
+from training.reward.reward import RewardReport, train_reward_model
+from training.round.fixed_answers import PROMPTS
+from training.round.progress import Progress
+from training.round.round import run_round
+from training.round.stages import LOST, run_stage
 from training.workspace import DATA, Outcome, Workspace
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def test_live_rounds_learn_from_what_people_received_and_name_it(
     def written(*_: Any) -> Any:
         raise AssertionError("somebody had to write")
 
-    monkeypatch.setattr("training.rollout.sample_completions", written)
+    monkeypatch.setattr("training.ppo.rollout.sample_completions", written)
     installation, archive = rounds.installation, Archive(rounds.installation.ledger)
     installation.configure(ppo={"rollouts": "live"})
     installation.speak(24)
@@ -336,11 +336,11 @@ def test_resumed_stage_ends_like_one_that_was_never_stopped(rounds: Rounds, monk
     never_stopped_lines = iterations(workspace.output("ppo"))
     shutil.rmtree(workspace.root / "ppo")
     monkeypatch.setattr(Noting, "completed", [])
-    monkeypatch.setattr("training.stages.Progress", Stopping)
+    monkeypatch.setattr("training.round.stages.Progress", Stopping)
     assert run_stage(rounds.installation.settings, "ppo", round_id, 1) == LOST
     assert workspace.outcome("ppo") is None
     assert not (workspace.root / "ppo/0001/adapter").exists()
-    monkeypatch.setattr("training.stages.Progress", Noting)
+    monkeypatch.setattr("training.round.stages.Progress", Noting)
     outcome = rounds.stage("ppo", round_id, rounds.claim(round_id))
     assert outcome.token == 2
     assert Noting.completed == [1, 2, 3, 4, 5, 6]
@@ -418,7 +418,7 @@ def test_data_is_collected_again_when_some_was_erased_meanwhile(
             assert Eraser(archive).response(response).restarted == ()
         return data
 
-    monkeypatch.setattr("training.stages.collect", slow)
+    monkeypatch.setattr("training.round.stages.collect", slow)
     _, outcomes = rounds.run(last="collect")
     assert (outcomes["collect"].state, seen) == ("done", [True, False])
 
@@ -460,8 +460,8 @@ def test_vllm_that_ppo_insists_on_and_cannot_have_fails_the_round_before_it_trai
     """Not installed, or not for several processes."""
     rounds.installation.speak(24)
     rounds.installation.configure(ppo={"sampler": "vllm"})
-    monkeypatch.setattr("training.vllm_needed.find_spec", lambda name: name if installed else None)
-    monkeypatch.setattr("training.learning.process_count", lambda *_: 2)
+    monkeypatch.setattr("training.ppo.vllm_needed.find_spec", lambda name: name if installed else None)
+    monkeypatch.setattr("training.round.learning.process_count", lambda *_: 2)
     _, outcomes = rounds.run()
     *_, (stage, outcome) = outcomes.items()
     assert (stage, outcome.state) == ("reward" if installed else "collect", "failed")
@@ -539,7 +539,7 @@ def test_a_reward_model_worse_than_the_last_ends_the_round(
         said = [replace(ranking, tiers=ranking.tiers[::-1]) for ranking in rankings] if flipped else rankings
         return train_reward_model(config, trunk, said, *ratings, **options)
 
-    monkeypatch.setattr("training.learning.train_reward_model", flipping)
+    monkeypatch.setattr("training.round.learning.train_reward_model", flipping)
     _, outcomes = rounds.run(last="reward")
     outcome = outcomes["reward"]
     change = Change.model_validate(outcome.metrics["change"])

@@ -1,0 +1,152 @@
+"""`ratchet train | rounds | rounds cancel | freeze | unfreeze`: the learning side."""
+
+import math
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+
+from feedback.rounds.book import RoundBook, RoundRecord
+from feedback.rounds.cancelling import cancel as cancel_round
+from feedback.rounds.next_round import next_round
+from feedback.store import Ledger
+from serving.commands.shared import AsJson, Failure, Home, OneLineErrors, actor, console, installation
+from serving.views.round import ahead, in_full, line, listing, live
+
+POLL_S = 0.5
+#: Where lines stay, as in a log file.
+LINE_EVERY_S = 20.0
+EXIT_CODES = {"published": 0, "refused": 3, "failed": 1, "cancelled": 1}
+
+Reason = Annotated[str, typer.Option(help="For the audit.")]
+
+
+def train(
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait/--no-wait", "--now", help="Follow the round to its end, which --now says too, or only ask for it."
+        ),
+    ] = True,
+    home: Home = None,
+) -> None:
+    """Start a training round now. Exit code: 0 published, 3 refused, by the gate or for want of data, 1 failed or
+    was cancelled."""
+    _, redis = installation(home)
+    book = RoundBook(redis)
+    id, opened = book.request(trigger="operator", actor=actor())
+    try:
+        typer.echo(f"round {id} " + ("is asked for" if opened else "is open already"))
+        record = follow(book, id) if wait else None
+    except KeyboardInterrupt:
+        typer.echo(f"round {id} goes on; see `ratchet rounds {id}`")
+        raise typer.Exit(130) from None
+    if record is not None:
+        typer.echo(f"round {id} {record.state}" + (f": {record.reason}" if record.reason else ""))
+        raise typer.Exit(EXIT_CODES[record.state])
+
+
+class RoundsOrCommand(OneLineErrors):
+    """`ratchet rounds` and `ratchet rounds 3` show rounds; other words are commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = args[:1] and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["show", *args])
+
+
+app = typer.Typer(cls=RoundsOrCommand, help="Show the training rounds, newest first, or one in full; cancel one.")
+
+
+@app.command()
+def show(
+    id: Annotated[int | None, typer.Argument(help="Show this one in full.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the training rounds, newest first, or one in full."""
+    settings, redis = installation(home)
+    book = RoundBook(redis)
+    found = book.list() if id is None else [record] if (record := book.get(id)) else []
+    if id is not None and not found:
+        raise Failure(f"there is no round {id}")
+    if as_json:
+        console().print_json(data=[record.model_dump() for record in found])
+    elif id is not None:
+        console().print(in_full(found[0]))
+    else:
+        console().print(listing(found))
+        typer.echo(f"next one by itself: {ahead(next_round(settings, book, Ledger(redis)))}")
+
+
+@app.command()
+def cancel(
+    id: Annotated[int, typer.Argument(help="The round.")],
+    reason: Reason = "cancelled by hand",
+    home: Home = None,
+) -> None:
+    """End a round that is queued or running: its worker stops within seconds, and nothing is published."""
+    _, redis = installation(home)
+    _require(RoundBook(redis), id)
+    cancel_round(redis, id, actor=actor(), reason=reason)
+    typer.echo(
+        f"round {id} is cancelled; the next one learns from what was said, too; by itself it awaits new judgements"
+    )
+
+
+def freeze(reason: Reason = "frozen by hand", home: Home = None) -> None:
+    """Let no round start by count or by schedule."""
+    set_frozen(home, True, reason)
+
+
+def unfreeze(reason: Reason = "unfrozen by hand", home: Home = None) -> None:
+    """Let rounds start by count and by schedule again."""
+    set_frozen(home, False, reason)
+
+
+def set_frozen(home: Home, frozen: bool, reason: str) -> None:
+    _, redis = installation(home)
+    RoundBook(redis).freeze(frozen, actor=actor(), reason=reason)
+    typer.echo("learning is frozen; `ratchet train` still works" if frozen else "learning goes on")
+
+
+def follow(book: RoundBook, id: int) -> RoundRecord:
+    """Show a round's progress until it ends: a live table on a terminal, else lines."""
+    screen = console()
+    record = _require(book, id)
+    if not screen.is_terminal:
+        return _follow_in_lines(book, record)
+    with Live(live(record), console=screen, refresh_per_second=4) as shown:
+        while record.is_open:
+            time.sleep(POLL_S)
+            record = _require(book, id)
+            shown.update(live(record))
+    return record
+
+
+def _follow_in_lines(book: RoundBook, record: RoundRecord) -> RoundRecord:
+    """A line for each stage, and now and then where it is and what it measures."""
+    said, step, spoke, restarts = "", 0, -math.inf, record.restarts
+    while True:
+        if record.restarts > restarts:
+            said, restarts = "", record.restarts
+            typer.echo(f"  {record.reason}")
+        if record.state != "queued" and record.stage != said:
+            said, step, spoke = record.stage, 0, -math.inf
+            typer.echo(f"  {said}")
+        at = record.progress
+        rested = time.monotonic() - spoke > LINE_EVERY_S
+        if at.get("metrics") and at["step"] > step and (rested or at["step"] == at["total"]):
+            step, spoke = at["step"], time.monotonic()
+            typer.echo(f"  {said} {line(at)}")
+        if not record.is_open:
+            return record
+        time.sleep(POLL_S)
+        record = _require(book, record.id)
+
+
+def _require(book: RoundBook, id: int) -> RoundRecord:
+    record = book.get(id)
+    if record is None:
+        raise Failure(f"there is no round {id}")
+    return record

@@ -1,0 +1,1 @@
+"""Everything on one machine, as `ratchet up` runs it: started in order, watched, ended"""

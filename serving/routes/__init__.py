@@ -1,0 +1,1 @@
+"""The routes beside chat: judgements, people, rounds, policies, releases, health"""

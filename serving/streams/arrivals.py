@@ -1,0 +1,93 @@
+"""The engine's chunks as they come, each with the policy that wrote it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from serving.engine.server import Body
+from serving.engine.swap_gate import Served, SwapGate
+
+
+class Source(NamedTuple):
+    """One request under way in an engine, the policy that it was admitted under, and the gate that let it in."""
+
+    batches: AsyncIterator[list[Body]]
+    admitted: Served
+    gate: SwapGate
+
+
+class Chunk(NamedTuple):
+    body: Body
+    writer: Served
+
+
+class End(Enum):
+    """How arrivals end, unless an exception ended them."""
+
+    FINISHED = "all sources are at their end"
+    STOPPED = "somebody asked to stop"
+
+
+Arrival = Chunk | Exception | End
+
+
+class Arrivals:
+    """Reads all sources at once into one list, which is taken as a whole.
+
+    They are read even while the gate holds them back: only so does a chunk written just before a swap carry the old
+    version. What waits here is bounded by the tokens that the request may have.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._waiting: list[Arrival] = []
+        self._taker: asyncio.Future[None] | None = None
+        self.gates = tuple(dict.fromkeys(source.gate for source in sources))
+        self._unfinished = len(sources)
+        self._readers = [asyncio.create_task(self._read(source)) for source in sources]
+
+    async def take(self, seconds: float) -> list[Arrival]:
+        """All that came since the last call; waits for the first, but not longer than so many seconds."""
+        if not self._waiting:
+            # Once a token: asyncio.wait_for would make a task each time.
+            loop = asyncio.get_running_loop()
+            self._taker = loop.create_future()
+            timer = loop.call_later(seconds, self._wake)
+            try:
+                await self._taker
+            finally:
+                timer.cancel()
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    def stop(self) -> None:
+        """End here, after what has come already."""
+        self._add([End.STOPPED])
+
+    async def close(self) -> None:
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
+
+    async def _read(self, source: Source) -> None:
+        gate = source.gate
+        try:
+            async for batch in source.batches:
+                gate.heard()
+                writer = gate.writer(source.admitted)
+                self._add([Chunk(body, writer) for body in batch])
+        except Exception as error:  # whatever it is: somebody waits for the next arrival
+            gate.blame(error)
+            self._add([error])
+            return
+        self._unfinished -= 1
+        if not self._unfinished:
+            self._add([End.FINISHED])
+
+    def _add(self, arrivals: Sequence[Arrival]) -> None:
+        self._waiting += arrivals
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._taker is not None and not self._taker.done():
+            self._taker.set_result(None)

@@ -1,0 +1,1 @@
+"""What the API and the commands both tell: releases, rounds, policies, raters"""

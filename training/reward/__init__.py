@@ -1,0 +1,1 @@
+"""Step two: a reward model of what people ranked, compared and rated"""

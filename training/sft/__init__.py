@@ -1,0 +1,1 @@
+"""Step one: the policy imitates demonstrations"""
