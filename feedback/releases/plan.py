@@ -107,12 +107,14 @@ def plan_of(given: Any) -> Plan:
 
 
 def load_plan(home: Path) -> Plan:
-    """The installation's plan, `home/release.json`, or the default one. Raises BadPlan or OSError."""
+    """The installation's plan, `home/release.json`, or the default one. Raises BadPlan."""
     path = home / PLAN_FILE
-    if not path.exists():
-        return Plan()
     try:
         return Plan.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Plan()
+    except OSError as error:
+        raise BadPlan(f"{path}: {error.strerror}") from error
     except ValidationError as error:
         raise BadPlan(f"{path}: {_complaint(error)}") from error
 

@@ -57,9 +57,10 @@ def options(**given: Any) -> list[str]:
 
 
 class Child:
-    """A process of training's. Ctrl-C is passed on once and awaited, so that it can say how to go on."""
+    """A process of training's. Ctrl-C, or SIGTERM, is passed on once and awaited, so that it can say how to go on."""
 
     def __init__(self, settings: Settings, module: str, *arguments: str, capture: bool = False) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         with _interruptible_later():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, f"--parent={os.getpid()}", *arguments],

@@ -20,7 +20,7 @@ def usual(settings: Settings, *, frozen: bool) -> dict[str, Any]:
     """As a release would begin now without wishes; where no plan can be read, why."""
     try:
         plan, broken = load_plan(settings.home), None
-    except (BadPlan, OSError) as error:
+    except BadPlan as error:
         plan, broken = None, str(error)
     return {
         "setting": settings.release_mode,

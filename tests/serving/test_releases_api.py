@@ -125,6 +125,11 @@ async def test_what_is_not_asked_for_is_as_the_installation_has_it(live: Any) ->
     broken = refusal(await live.http.post("/v1/releases", json={"candidate": 2}))
     assert broken["code"] == "bad_plan"
     assert "release.json: alpha:" in broken["message"]
+    (live.gateway.settings.home / "release.json").unlink()
+    (live.gateway.settings.home / "release.json").mkdir()
+    unreadable = refusal(await live.http.post("/v1/releases", json={"candidate": 2}))
+    assert unreadable["code"] == "bad_plan"
+    assert unreadable["message"].endswith("release.json: Is a directory")
 
 
 async def test_an_operators_release_waits_for_them_unless_releases_are_automatic(live: Any, start: Any) -> None:

@@ -208,7 +208,7 @@ def test_killed_or_interrupted_the_same_command_goes_on_to_the_same_weights(
     assert reached > 0 and not (broken / "report.json").exists()
 
     interrupted = begin()
-    interrupted.send_signal(signal.SIGINT)
+    interrupted.send_signal(signal.SIGTERM)
     _, told = interrupted.communicate(timeout=SECONDS)
     assert interrupted.returncode == 130, told
     assert "stopped after step" in told and "the same command goes on from the last checkpoint" in told

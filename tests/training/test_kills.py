@@ -101,7 +101,7 @@ class Told:
 def attempt(arguments: Sequence[str], out: Path, ear: Connection) -> None:
     """The command, in a process of its own."""
     told = Told(out, ear)
-    progress_line.PLAIN_LINE_EVERY_S = 0.0
+    progress_line.PLAIN_LINE_EVERY_S = progress_line.PLAIN_STEP_EVERY_S = 0.0
     with open(os.devnull, "w") as nowhere:
         sys.argv, sys.stderr, sys.stdout = ["finetune", *arguments], told, nowhere  # type: ignore[assignment]
         sys.addaudithook(told.hear)

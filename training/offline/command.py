@@ -225,6 +225,7 @@ def run(root: argparse.ArgumentParser, commands: Mapping[str, Command]) -> int:
         die_with_parent(arguments.parent)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a parent may have had it wait for the imports
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         return commands[arguments.command](arguments)
     except Stopped:
         return STOPPED

@@ -46,7 +46,7 @@ class ProgressLine:
         """Seconds between two lines of a phase; shorter when a step is done that none has told of."""
         if self._terminal:
             return EVERY_S
-        return min(PLAIN_STEP_EVERY_S, PLAIN_LINE_EVERY_S) if done else PLAIN_LINE_EVERY_S
+        return PLAIN_STEP_EVERY_S if done else PLAIN_LINE_EVERY_S
 
     def _line(self, text: str, pause: float) -> bool:
         """Whether it was written: the last one of its phase was so long ago."""

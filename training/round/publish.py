@@ -121,6 +121,6 @@ def _begun(
     try:
         plan = load_plan(settings.home)
         release = begin_once(ledger, registry, version, plan, mode=mode, actor=ACTOR, reason=reason)
-    except (BadPlan, OSError, NotReleasable, ReleaseMoved, PointerMoved) as error:
+    except (BadPlan, NotReleasable, ReleaseMoved, PointerMoved) as error:
         return f"policy-v{version} waits for its release: {error}"
     return None if release is None else f"policy-v{version}: release {release.id} has begun"
