@@ -10,7 +10,7 @@ from feedback.blinding import blind
 from feedback.judgements import IMPORTED_ID, Feedback
 from feedback.people.raters import Raters
 from feedback.records import Lane, Message
-from feedback.releases.votes import written_of
+from feedback.releases.ballots import written_of
 from feedback.store import FEEDBACK_IDS, Kept, Ledger
 
 BATCH = 200

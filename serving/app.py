@@ -30,6 +30,7 @@ from serving.http.limits import BodyLimit, SocketLimit
 from serving.http.places import Places
 from serving.http.quotas import Quotas
 from serving.http.request_log import RequestLog
+from serving.judging import alias, export, judgements, listed
 from serving.ledger.appender import Appender
 from serving.ledger.recorder import Recorder
 from serving.ledger.shown import ShownAnswers
@@ -43,27 +44,30 @@ from serving.release.standing import Standing
 from serving.routes import (
     audit,
     conversations,
-    exchange,
-    feedback_alias,
-    feedback_list,
     health,
     history,
     invites,
-    judgements,
+    keys,
     leaderboard,
     me,
-    operations,
+    policies,
     raters,
     releases,
+    rounds,
     sessions,
     status,
 )
-from serving.routes import keys as key_routes
 from serving.routes.pages import DIST, PageRoute, Pages
 from serving.streams.observing import Observing
 
 # Whose bodies are being read, or who wait for a swap to end, in one process.
 MAX_WAITING = 1024
+
+
+OFTEN = (completions, export, judgements, listed, alias, comparisons, conversations, history)
+SELDOM = (keys, invites, sessions, me, policies, rounds, releases, raters, audit, status, leaderboard, health)
+# Routes are tried in this order, so those asked most come first; /v1/feedback/export is no feedback's id.
+ROUTERS = (completions.hot, judgements.hot, *(module.router for module in (*OFTEN, *SELDOM)))
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,8 @@ def create_app(
     # Its pages at /docs and /redoc would load scripts from elsewhere.
     app = FastAPI(title="Ratchet", lifespan=_watching, docs_url=None, redoc_url=None)
     app.state.gateway = gateway
-    # Routes are tried in this order, so those asked most come first; /v1/feedback/export is no feedback's id.
-    app.include_router(completions.hot)
-    app.include_router(judgements.hot)
-    often = (completions, exchange, judgements, feedback_list, feedback_alias, comparisons, conversations, history)
-    seldom = (key_routes, invites, sessions, me, operations, releases, raters, audit, status, leaderboard, health)
-    for module in (*often, *seldom):
-        app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.router.routes.append(PageRoute(Pages(DIST)))
     errors.install(app)
     openapi.install(app, gateway.cookie)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from feedback.policies.registry import PolicyRegistry
 from feedback.releases.book import ReleaseBook
+from feedback.releases.pool import EnginePool, hosting
 from feedback.releases.self_test import self_test_of
 from feedback.rounds.book import RoundBook
 from feedback.rounds.next_round import next_round
@@ -32,7 +33,6 @@ from serving.commands import (
 )
 from serving.commands.shared import AsJson, Home, OneLineErrors, console, installation
 from serving.machine.installation import environment, settings_of
-from serving.machine.pool import EnginePool, hosting
 from serving.machine.probes import WORKER_ALIVE, gateway_url, readiness
 from serving.machine.terminal import Terminal
 from serving.views.round import ahead, in_a_line

@@ -1,4 +1,4 @@
-"""What the gateway counts, for Prometheus. The state that needs no counting is read when it is asked for: health.py."""
+"""What the gateway counts, for Prometheus. What needs no counting is read when it is asked for: routes/health.py."""
 
 import os
 from bisect import bisect_left

@@ -46,6 +46,7 @@ def test_the_page_is_in_the_wheel_with_all_that_it_loads(sources: Path) -> None:
     assert {f"{DIST}/{name}" for name in ["index.html", *loaded]} <= names
     built = {str(file.relative_to(ROOT)) for file in (ROOT / DIST / "assets").iterdir()}
     assert {name for name in names if name.startswith(f"{DIST}/assets/")} == built
+    assert "serving/demo/prompts.txt" in names
 
 
 def test_a_gateway_without_its_page_is_no_wheel(sources: Path) -> None:

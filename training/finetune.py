@@ -12,7 +12,7 @@ from training.offline.demonstrations import Demonstrations, demonstrations_of_fi
 from training.offline.policy import Practice, policy_in
 from training.offline.progress_line import ProgressLine
 from training.offline.reward_models import RewardModel
-from training.round.learning import prepare
+from training.round.torch_stages import prepare
 
 
 def sft(arguments: argparse.Namespace) -> int:

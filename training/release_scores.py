@@ -40,9 +40,9 @@ def score_open_release(settings: Settings, redis: Redis, stopping: threading.Eve
 
 def score_release(settings: Settings, release_id: int) -> None:
     """Score the next answers of a release. Raises NoRewardModel or ValueError."""
-    from training.model.data import Sample
+    from training.model.samples import Sample
     from training.offline.reward_models import of_version
-    from training.round.learning import prepare
+    from training.round.torch_stages import prepare
 
     redis = connect(settings.resolved_redis_url(), timeout_s=10.0)
     registry = PolicyRegistry(redis, settings.policies_dir)

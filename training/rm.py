@@ -18,7 +18,7 @@ from training.offline import scores as offline_scores
 from training.offline.command import Here, Lines, configured, resumable, told
 from training.offline.progress_line import ProgressLine
 from training.offline.reward_models import RewardModel
-from training.round.learning import prepare
+from training.round.torch_stages import prepare
 
 
 def train(arguments: argparse.Namespace) -> int:

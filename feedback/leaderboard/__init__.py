@@ -1,1 +1,1 @@
-"""Which policy versions people prefer, and how sure that is"""
+"""Which policy versions people prefer, and how sure that is."""

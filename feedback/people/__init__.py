@@ -1,1 +1,1 @@
-"""Who uses the service and who rates: keys, sessions, raters and how they are checked"""
+"""Who uses the service and who rates: keys, sessions, raters and how they are checked."""

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from feedback.archive import Archive
-from feedback.evidence import flagged, log_e, log_e_below, log_e_better
+from feedback.e_values import flagged, log_e, log_e_below, log_e_better
 from feedback.judgements import COMPARED, Comparison, Feedback, Judgement, Ranking
 from feedback.records import CHECKS, Offer, Record, digest
 

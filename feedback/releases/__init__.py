@@ -1,1 +1,1 @@
-"""A candidate let in step by step: its plan, the votes and measurements, the decision"""
+"""A candidate let in step by step: its plan, orders, votes and measurements, and the decision."""

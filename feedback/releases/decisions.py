@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from feedback.evidence import Balance, log_e, log_e_better, still_needed, win_rate
+from feedback.e_values import Balance, log_e, log_e_better, still_needed, win_rate
 from feedback.records import Record
-from feedback.releases.counting import Caps, Tally, Vote, clustering, counted, plus, side_bias, without
 from feedback.releases.guardrails import Guardrail
+from feedback.releases.votes import Caps, Tally, Vote, clustering, counted, plus, side_bias, without
 from feedback.statistics import Interval
 
 Outcome = Literal["promote", "roll back", "inconclusive", "undecided"]

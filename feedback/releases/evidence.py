@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from feedback.evidence import log_e_better
-from feedback.policies.curves import thinned
+from feedback.e_values import log_e_better
+from feedback.policies.ppo_curves import thinned
 from feedback.records import Record
+from feedback.releases.ballots import votes_of_release
 from feedback.releases.book import Release
-from feedback.releases.counting import Vote
 from feedback.releases.decisions import Count, Rules, counting
 from feedback.releases.judge import rules_of
-from feedback.releases.votes import votes_of_release
+from feedback.releases.votes import Vote
 from feedback.statistics import Interval
 from feedback.store import Ledger
 

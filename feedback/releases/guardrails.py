@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from feedback.evidence import Moments, log_e_above, mean_difference, win_rate
+from feedback.e_values import Moments, log_e_above, mean_difference, win_rate
 from feedback.records import Record
 from feedback.statistics import Interval
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from feedback.people.raters import QUARANTINED
+from feedback.releases.ballots import ReleaseFeedback
 from feedback.releases.book import Release
 from feedback.releases.decisions import Decision, Rules, decide
 from feedback.releases.observations import Stratum, guardrails, strata_of
 from feedback.releases.start import voters
-from feedback.releases.votes import ReleaseFeedback
 from feedback.store import FEEDBACK_IDS, Ledger
 
 #: Not more often: every vote would be counted again with every vote.
@@ -60,7 +60,9 @@ def decision_key(release: int) -> str:
     return f"release:{release}:decision"
 
 
-def decision_of(redis: Any, release: int) -> Decision | None:
-    """The newest one on a release; None before anybody looked."""
-    raw = redis.get(decision_key(release))
+def decision_of(redis: Any, release: Release) -> Decision | None:
+    """The one it ended by, or what the votes say so far; None before anybody has counted."""
+    if release.decision is not None:
+        return release.decision
+    raw = redis.get(decision_key(release.id))
     return Decision.model_validate_json(raw) if raw else None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 
-from feedback.evidence import Moments
+from feedback.e_values import Moments
 from feedback.records import Arm
 from feedback.releases.guardrails import Failures, Guardrail, failure_guardrail, mean_guardrail
 from feedback.releases.plan import Limits

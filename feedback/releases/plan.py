@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from feedback.records import Record
-from feedback.releases.counting import Caps
 from feedback.releases.decisions import Rules
+from feedback.releases.votes import Caps
 
 PLAN_FILE = "release.json"
 #: Stable keeps at least the rest: what is compared needs both sides, and somebody must catch a fall.

@@ -2,9 +2,9 @@
 
 import math
 
-from feedback.evidence import log_e
+from feedback.e_values import log_e
 from feedback.records import Record
-from feedback.releases.votes import StableAgainstItself
+from feedback.releases.ballots import StableAgainstItself
 from feedback.store import Ledger
 
 KEY = "releases:aa"

@@ -1,231 +1,118 @@
-"""What people say while a candidate is released, as votes on it; and stable against itself, as a test of the votes."""
+"""Which votes count. Who decides that before it sees how a vote went cannot make chance look like evidence."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from heapq import nlargest
+from typing import Literal, NamedTuple
 
-from pydantic import BaseModel
+from feedback.e_values import Balance, balance, log_e_better
 
-from feedback.archive import Archive
-from feedback.evidence import Moments, bounded_difference
-from feedback.judgements import Comparison, Feedback, Ranking, rates
-from feedback.people.raters import Raters
-from feedback.records import Arm
-from feedback.releases.book import Release
-from feedback.releases.counting import Vote, Winner
-from feedback.statistics import Interval
-from feedback.store import Ledger, take
+MOST_TURNS = 8  # of a search that two or three turns end
 
-DAY_S = 86400
-#: Of two slots that the same policy fills, the one that plays the candidate.
-SECOND = "policy@stable/2"
-CHUNK = 1000
-#: By so much the clocks of a gateway and of Redis may differ.
-SLACK_S = 60.0
+Winner = Literal["candidate", "stable", "tie"]
 
 
-class Written(BaseModel):
-    """What a vote needs to know of a completion."""
+@dataclass(frozen=True)
+class Vote:
+    """One blind comparison of candidate and stable, judged. Two bad answers are a tie. `time` decides nothing."""
 
-    response_id: str
-    choice: int
-    conversation_id: str
-    policy_version: int | None
-    version_changed_at: int | None = None
-    release: int | None = None
-    arm: Arm | None = None
-    propensity: float | None = None
+    rater: str
+    winner: Winner
+    candidate_left: bool
+    day: int = 0
+    time: float = field(default=0.0, compare=False)
 
-
-class Place(NamedTuple):
-    """Where an answer stood among those laid side by side with it, and whose it is."""
-
-    offer: str
-    slot: int
-    arm: Arm
+    @property
+    def left_won(self) -> bool:
+        return (self.winner == "candidate") == self.candidate_left
 
 
-class Standing:
-    """What people say since a cursor, up to another, of what is `wanted`.
+@dataclass(frozen=True)
+class Caps:
+    """Of a rater count `per_day` votes a day, in the order they come, ties too.
 
-    Each look reads what is new, and forgets what was erased.
+    How the votes went is no matter: who is cut short for always voting for one side leaves those who are in doubt, and
+    what they say is not what all say.
     """
 
-    def __init__(self, ledger: Ledger, since: str, wanted: Callable[[Feedback], bool], until: str = "+") -> None:
-        self.ledger, self.wanted, self.until, self._cursor = ledger, wanted, until, since
-        self._last: dict[str, Feedback] = {}
-        self._written: dict[str, Written] = {}
-
-    def items(self) -> list[Feedback]:
-        """What counts of each slot, in order of arrival, unless its rater was set aside."""
-        for cursor, said in self.ledger.said(self._cursor, self.until):
-            self._cursor = cursor
-            if isinstance(said, str) or self.wanted(said):
-                self._take(said)
-        gone = self.ledger.gone(item.id for item in self._last.values())
-        self._last = {slot: item for slot, item in self._last.items() if item.id not in gone}
-        aside = Raters(self.ledger.redis).quarantined()
-        return [item for item in self._last.values() if item.rater not in aside]
-
-    def _take(self, said: Feedback | str) -> None:
-        """Of what was judged blind the first word counts, and stays: its answer told who wrote what. Else the last."""
-        before = self._last.get(said if isinstance(said, str) else said.slot)
-        if before is None or before.lane is None:
-            take(self._last, said)
-
-    def written(self, items: Iterable[Feedback]) -> Mapping[str, Written]:
-        """The answers that they judge, as far as the ledger has them and one policy wrote them."""
-        asked = dict.fromkeys(id for item in items for id in item.judgement.targets)
-        self._written |= written_of(self.ledger, [id for id in asked if id not in self._written])
-        self._written = {id: self._written[id] for id in asked if id in self._written}
-        return {id: answer for id, answer in self._written.items() if answer.version_changed_at is None}
+    per_day: int = 50
 
 
-def written_of(ledger: Ledger, ids: Sequence[str]) -> dict[str, Written]:
-    """Those among some completions that the ledger has."""
-    found: dict[str, Written] = {}
-    for chunk in _chunks(ids):
-        for id, text in zip(chunk, ledger.redis.mget([f"completion:{id}" for id in chunk]), strict=True):
-            if text is not None:
-                found[id] = Written.model_validate_json(text)
-    return found
+class Tally(NamedTuple):
+    """Decisive votes, by who won."""
+
+    wins: int = 0
+    losses: int = 0
 
 
-class ReleaseFeedback:
-    """What people say of one release: votes, and thumbs."""
-
-    def __init__(self, ledger: Ledger, release: Release) -> None:
-        self.release = release
-        self._standing = Standing(ledger, release.since, self._counts, _until(release))
-
-    def read(self) -> tuple[list[Vote], Interval | None]:
-        """Its votes in order of arrival, and by how much more of the candidate's answers are liked."""
-        items = self._standing.items()
-        written = self._standing.written(items)
-        arms = {id: arm for id, answer in written.items() if (arm := self._arm(answer)) is not None}
-        places = {id: Place(written[id].response_id, written[id].choice, arm) for id, arm in arms.items()}
-        laid = [item for item in items if item.lane == "release" and item.release == self.release.id]
-        return voted(laid, places), _thumbs(self._of_conversations(items, written, arms), self.release.plan.alpha)
-
-    def _counts(self, item: Feedback) -> bool:
-        if self.release.whose == "evaluation" and item.split != "eval":
-            return False
-        return rates(item.judgement) if item.lane is None else item.lane == "release"
-
-    def _arm(self, answer: Written) -> Arm | None:
-        sides: dict[int | None, Arm] = {self.release.candidate: "candidate", self.release.stable: "stable"}
-        return sides.get(answer.policy_version)
-
-    def _of_conversations(
-        self, items: Iterable[Feedback], written: Mapping[str, Written], arms: Mapping[str, Arm]
-    ) -> Iterator[tuple[tuple[str, str], Arm, float]]:
-        """((rater, conversation), arm, approval) of every answer to a conversation that chance put on the arm."""
-        for item in items:
-            if item.lane is None and rates(item.judgement):
-                id = item.judgement.completion_id
-                if id in arms and self._put(written[id], arms[id]):
-                    yield (item.rater, written[id].conversation_id), arms[id], item.judgement.label
-
-    def _put(self, answer: Written, arm: Arm) -> bool:
-        """What is laid side by side, blind, has an arm too, but no chance that put its conversation there."""
-        return answer.release == self.release.id and answer.arm == arm and answer.propensity is not None
+def counted(votes: Iterable[Vote], caps: Caps) -> Iterator[tuple[Vote, bool]]:
+    """Each vote, in the order of arrival, and whether it counts."""
+    said: Counter[tuple[str, int]] = Counter()
+    for vote in votes:
+        yield vote, said[vote.rater, vote.day] < caps.per_day
+        said[vote.rater, vote.day] += 1
 
 
-def _until(release: Release) -> str:
-    """Whatever came later is none of its votes. A cursor is a time of Redis's, in milliseconds."""
-    return "+" if release.ended is None else str(int((release.ended + SLACK_S) * 1000))
+def plus(tally: Tally, vote: Vote) -> Tally:
+    """With one decisive vote more."""
+    won = vote.winner == "candidate"
+    return Tally(tally.wins + won, tally.losses + (not won))
 
 
-def votes_of_release(ledger: Ledger, release: Release) -> list[Vote]:
-    """Its votes in order of arrival; whoever asks again and again keeps a ReleaseFeedback."""
-    return ReleaseFeedback(ledger, release).read()[0]
+def without(tallies: Mapping[str, Tally], plotters: int) -> Tally:
+    """What is left of all votes without those up to `plotters` raters whose loss costs the candidate most evidence.
 
-
-class StableAgainstItself:
-    """Votes on two answers of one policy since a cursor: neither may win. The second plays the candidate."""
-
-    def __init__(self, ledger: Ledger, since: str) -> None:
-        self._archive = Archive(ledger)
-        self._standing = Standing(ledger, since, lambda item: item.lane == "aa")
-        self._slots: dict[str, dict[str, Place]] = {}
-
-    def votes(self) -> list[Vote]:
-        """In order of arrival."""
-        items = self._standing.items()
-        written = self._standing.written(items)
-        versions: defaultdict[str, set[int | None]] = defaultdict(set)
-        for answer in written.values():
-            versions[answer.response_id].add(answer.policy_version)
-        one = [offer for offer, found in versions.items() if len(found) == 1]
-        return voted(items, {id: place for offer in one for id, place in self._places(offer).items()})
-
-    def _places(self, offer_id: str) -> dict[str, Place]:
-        if offer_id not in self._slots:
-            offer = self._archive.offer(offer_id)
-            self._slots[offer_id] = {
-                slot.completion_id: Place(offer_id, index, "candidate" if slot.arm == SECOND else "stable")
-                for index, slot in enumerate(offer.slots if offer else ())
-            }
-        return self._slots[offer_id]
-
-
-def aa_votes(ledger: Ledger, since: str) -> list[Vote]:
-    """Stable against itself, in order of arrival."""
-    return StableAgainstItself(ledger, since).votes()
-
-
-def voted(items: Iterable[Feedback], places: Mapping[str, Place]) -> list[Vote]:
-    """One for each rater and offer, in order of arrival; of several judgements of one offer the first counts.
-
-    Also if it is no vote, as of two answers by one policy: from then on it is told who wrote all of them.
+    Whoever was bought, the honest have at least the evidence of these, so what these show holds whatever a plot of so
+    many does. The evidence is convex in the votes: where its slope asks to leave out just those who are left out, no
+    other choice leaves less, and the search ends. Once in some hundred times it does not, and the least seen may not be
+    quite the least.
     """
-    first: dict[tuple[str, str], Vote | None] = {}
-    for item in items:
-        targets = item.judgement.targets
-        judged = [places[id] for id in targets if id in places]
-        vote = vote_of(item, judged) if len(judged) == len(targets) else None
-        first.setdefault((item.rater, targets[0].partition(":")[0]), vote)
-    return [vote for vote in first.values() if vote is not None]
+    left = least = total = _sum(tallies.values())
+    for _ in range(MOST_TURNS if plotters else 0):
+        win, loss = _slope(left)
+        costs = {rater: win * tally.wins + loss * tally.losses for rater, tally in tallies.items()}
+        gone = _sum(tallies[rater] for rater in nlargest(plotters, costs, costs.__getitem__) if costs[rater] > 0)
+        before, left = left, Tally(total.wins - gone.wins, total.losses - gone.losses)
+        least = min(least, left, key=lambda tally: log_e_better(*tally))
+        if left == before:
+            break
+    return least
 
 
-def vote_of(item: Feedback, places: list[Place]) -> Vote | None:
-    """Whose answers have the better mean tier; `places` are those of the judgement's targets.
+def clustering(tallies: Iterable[Tally], raters: int = 0) -> float:
+    """How many votes say as much as one of a rater who comes once: 1 where raters are alike or were heard alike.
 
-    Symmetric if the two were the same, also where one has an answer more: chance draws which. What a partial ranking
-    leaves out shares the last tier. None unless answers of both, of one offer, were judged.
+    The variance of the lead over that of independent votes, by the raters' own leads (as in Liang & Zeger 1986): tastes
+    differ, so it matters who was heard. Where `raters` may vote it is only by how much more or less than others; where
+    nobody knows, those heard are a few of very many.
     """
-    judgement = item.judgement
-    if not isinstance(judgement, Comparison | Ranking) or len({place.offer for place in places}) > 1:
-        return None
-    tiers: dict[Arm, list[int]] = {"candidate": [], "stable": []}
-    first: dict[Arm, int] = {}
-    for place, tier in zip(places, judgement.tiers, strict=True):
-        tiers[place.arm].append(tier)
-        first[place.arm] = min(place.slot, first.get(place.arm, place.slot))
-    if not all(tiers.values()):
-        return None
-    ours = sum(tiers["candidate"]) * len(tiers["stable"])
-    theirs = sum(tiers["stable"]) * len(tiers["candidate"])
-    winner: Winner = "tie" if ours == theirs else "candidate" if ours < theirs else "stable"
-    left = first["candidate"] < first["stable"]
-    return Vote(item.rater, winner, candidate_left=left, day=int(item.created // DAY_S), time=item.created)
+    each = [(wins + losses, ((wins - losses) / (wins + losses)) ** 2) for wins, losses in tallies]
+    votes = sum(said for said, _ in each)
+    if not votes:
+        return 1.0
+    share = votes / max(raters, len(each)) if raters else 0.0
+    unheard = max(raters - len(each), 0) * share**2 * sum(lean for _, lean in each) / len(each)
+    spread = sum(lean * (said - share) ** 2 + (1 - lean) * said for said, lean in each)
+    return max(1.0, (spread + unheard) / votes)
 
 
-def _thumbs(said: Iterable[tuple[tuple[str, str], Arm, float]], alpha: float) -> Interval | None:
-    """Difference of the mean approval, candidate's less stable's; one conversation on one arm is one unit.
-
-    At all times together with confidence 1 - alpha. None before both arms have one.
-    """
-    units: dict[Arm, defaultdict[tuple[str, str], list[float]]] = {
-        "candidate": defaultdict(list), "stable": defaultdict(list),
-    }  # fmt: skip
-    for conversation, arm, approval in said:
-        units[arm][conversation].append(approval)
-    moments = {arm: Moments.of(*(sum(all_) / len(all_) for all_ in found.values())) for arm, found in units.items()}
-    if not all(each.units for each in moments.values()):
-        return None
-    return bounded_difference(moments["candidate"], moments["stable"], alpha)
+def _slope(tally: Tally) -> tuple[float, float]:
+    """What a win more adds to the evidence, and a loss more: central differences."""
+    wins, losses = tally
+    fewer_wins, fewer_losses = max(wins - 1, 0), max(losses - 1, 0)
+    win = (log_e_better(wins + 1, losses) - log_e_better(fewer_wins, losses)) / (wins + 1 - fewer_wins)
+    loss = (log_e_better(wins, losses + 1) - log_e_better(wins, fewer_losses)) / (losses + 1 - fewer_losses)
+    return win, loss
 
 
-def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+def _sum(tallies: Iterable[Tally]) -> Tally:
+    each = list(tallies)
+    return Tally(sum(tally.wins for tally in each), sum(tally.losses for tally in each))
+
+
+def side_bias(votes: Iterable[Vote], alpha: float = 0.05) -> Balance:
+    """How often left wins over all; whether one rater chooses by side is told by `checks`, also outside of releases."""
+    decisive = [vote for vote in votes if vote.winner != "tie"]
+    left = sum(vote.left_won for vote in decisive)
+    return balance(left, len(decisive) - left, alpha)

@@ -1,1 +1,1 @@
-"""Training rounds: the truth about each, and when the next one is due"""
+"""Training rounds: the truth about each, and when the next one is due."""

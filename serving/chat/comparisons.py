@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response
 
 from feedback.judgements import COMPARED, Feedback, compares
 from feedback.records import Completion, Lane, Offer, Slot, new_id
+from feedback.releases.ballots import SECOND
 from feedback.releases.book import Release
-from feedback.releases.votes import SECOND
 from serving.chat.answers import Admitted, Plan, Question, Way, answer
 from serving.chat.checks import gold_way, is_gold, repeated, wants_repeat
 from serving.chat.request import (
@@ -26,7 +26,7 @@ from serving.chat.request import (
     upstream_body,
     wants_resuming,
 )
-from serving.document import described as docs
+from serving.document import by_route as docs
 from serving.engine.server import SERVED_NAME, Body
 from serving.engine.swap_gate import Served
 from serving.gateway import CallerDep, Gateway, GatewayDep, User, read_json

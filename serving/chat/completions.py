@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 from serving.chat.answers import Admitted, Plan, Question, Way, answer
 from serving.chat.comparisons import blind_way, interleaved
 from serving.chat.request import Asked, check, check_model, ticket_for, upstream_body, wants_resuming
-from serving.document import described as docs
+from serving.document import by_route as docs
 from serving.engine.server import SERVED_NAME
 from serving.engine.swap_gate import Served
 from serving.gateway import CallerDep, Direct, GatewayDep, User, read_json

@@ -1,1 +1,1 @@
-"""What `ratchet` does: a file for each group of commands"""
+"""What `ratchet` does: a file for each group of commands."""

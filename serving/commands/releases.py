@@ -11,6 +11,7 @@ from rich.live import Live
 
 from feedback.policies.registry import PolicyRegistry
 from feedback.releases.book import Mode, Release, ReleaseBook, describe
+from feedback.releases.orders import Order, changed, default_mode, found, give, to_replace
 from feedback.releases.plan import BadPlan, Plan, load_plan
 from feedback.releases.self_test import reset as reset_self_test
 from feedback.releases.self_test import self_test_of
@@ -23,7 +24,6 @@ from serving.views.release import awaited, in_full, listing, tested, votes_of
 from serving.views.release import history as history_table
 from serving.views.release_facts import card, facts, line
 from serving.views.release_facts import self_test as self_test_facts
-from serving.views.release_orders import Order, changed, default_mode, found, give, to_replace
 from serving.views.release_steps import in_words, steps_of
 from serving.views.release_usual import in_lines, usual
 

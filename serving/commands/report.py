@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from feedback.policies.curves import LINES, Curves, curves
-from feedback.policies.fit import Change, Fit
+from feedback.policies.ppo_curves import LINES, Curves, curves
 from feedback.policies.registry import PolicyRegistry
+from feedback.policies.reward_fit import Change, Fit
 from feedback.rounds.book import RoundBook
 from serving.commands.shared import AsJson, Failure, Home, console, installation, version_number
 from serving.report.curves import CURVE_HEADINGS, curve_rows

@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from feedback import defaults
-from feedback.policies.fit import Fit, RatingFit
+from feedback.policies.reward_fit import Fit, RatingFit
 from serving.commands.report import table, tell
 from serving.commands.shared import AsJson, Failure, Home, OneLineErrors, console
 from serving.commands.training_child import (

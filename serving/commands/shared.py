@@ -15,6 +15,7 @@ from feedback.policies import manifest
 from feedback.policies.manifest import BrokenPolicy
 from feedback.policies.registry import PointerMoved, UnknownPolicy
 from feedback.releases.book import NotReleasable, ReleaseMoved
+from feedback.releases.orders import UnknownRelease
 from feedback.releases.plan import BadPlan
 from feedback.retention import StillNeeded
 from feedback.rounds.cancelling import NotCancellable
@@ -22,7 +23,6 @@ from feedback.settings import Settings
 from feedback.store import connect
 from serving.machine.children import CannotStart
 from serving.machine.installation import settings_as_started
-from serving.views.release_orders import UnknownRelease
 
 WIDE = 200
 

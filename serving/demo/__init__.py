@@ -1,1 +1,1 @@
-"""The pretended crowd of `ratchet demo`: what it likes, asks and finds"""
+"""The pretended crowd of `ratchet demo`: what it likes, asks and finds."""

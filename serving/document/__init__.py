@@ -1,1 +1,1 @@
-"""The document at /openapi.json: what each route takes and gives, with examples"""
+"""The document at /openapi.json: what routes take and give; and what orders and sign-ins are checked by."""

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from fastapi import Query
 from pydantic import BaseModel, Field
 
-from feedback.policies.curves import Curves
-from feedback.policies.fit import Fit
+from feedback.policies.ppo_curves import Curves
+from feedback.policies.reward_fit import Fit
 from feedback.rounds.book import CoursePoint
 from serving.document.openapi import documented
 from serving.document.operations import Policy

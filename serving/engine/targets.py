@@ -10,9 +10,9 @@ from feedback.policies.manifest import BrokenPolicy
 from feedback.policies.registry import PolicyRegistry
 from feedback.records import Arm
 from feedback.releases.book import ReleaseBook
+from feedback.releases.pool import NO_ENGINE, EnginePool, Wish
 from serving.engine.hotswap import SwapFailed
 from serving.engine.swap_gate import SwapGate
-from serving.machine.pool import NO_ENGINE, EnginePool, Wish
 
 # What the candidate's engine still writes when its release has ended may take so long.
 LINGER_S = 60.0

@@ -18,12 +18,12 @@ from feedback.people.keys import LastAdmin, UnknownKey
 from feedback.policies.manifest import BrokenPolicy
 from feedback.policies.registry import LostPolicy, PointerMoved, RejectedPolicy, UnknownPolicy
 from feedback.releases.book import NotReleasable, ReleaseMoved
+from feedback.releases.orders import UnknownRelease
 from feedback.releases.plan import BadPlan
 from feedback.rounds.cancelling import NotCancellable
 from feedback.store import Conflict, Superseded
 from serving.logs import request_id
 from serving.views.release_facts import card
-from serving.views.release_orders import UnknownRelease
 
 # Clients of the OpenAI SDK repeat a 409 by default; ours cannot succeed by repetition.
 NO_RETRY = {"x-should-retry": "false"}

@@ -1,1 +1,1 @@
-"""What the gateway writes into the ledger: answers before they end, judgements before they are acknowledged"""
+"""What the gateway writes into the ledger: answers before they end, judgements before they are acknowledged."""

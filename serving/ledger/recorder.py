@@ -28,7 +28,7 @@ class Ticket:
     """One accepted request for `choices` answers.
 
     `blind` hides who writes until there is a vote; `keep` is whether the ledger may have it at all, and `plain` whether
-    it is drawn from the policy as it is; `steered` is `is_steered` of plain_draw.py. `arms` are the sides of its
+    it is drawn from the policy as it is; `steered` is `is_steered` of engine/plain_draw.py. `arms` are the sides of its
     choices while a release is under way; under `release` chance put them there, all of them with `propensity` if there
     is one. The choice `decoy` answers another question.
     """

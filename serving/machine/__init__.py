@@ -1,1 +1,1 @@
-"""Everything on one machine, as `ratchet up` runs it: started in order, watched, ended"""
+"""The parts of Ratchet on one machine, as `ratchet up` runs them: where, started in order, watched, ended."""

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
+from feedback.releases.pool import EnginePool, State, Wish
 from serving.machine.children import CannotStart, Child
-from serving.machine.pool import EnginePool, State, Wish
 from serving.machine.terminal import Terminal
 
 POLL_S = 1.0

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from redis import Redis
 
+from feedback.releases.pool import hosting
 from feedback.settings import Settings
 from serving.machine.children import CannotStart
-from serving.machine.pool import hosting
 
 FREE_BYTES = 2 * 1024**3
 STARTED = "started.json"

@@ -11,12 +11,12 @@ from redis.exceptions import RedisError
 from feedback.hardware import has_gpu
 from feedback.people.keys import KeyRing
 from feedback.policies.manifest import BrokenPolicy, directory_name, read_manifest
+from feedback.releases.pool import EnginePool, hosting
 from feedback.settings import Settings
 from feedback.store import connect
 from serving.machine.candidate_engine import CandidateEngine
 from serving.machine.children import CannotStart, Child, ChildSpec, Command, NotYet
 from serving.machine.installation import check_disk, check_ports, environment, exclusive, record_start
-from serving.machine.pool import EnginePool, hosting
 from serving.machine.probes import WORKER_ALIVE, answers, gateway_url
 from serving.machine.supervisor import Stopped, Supervisor
 from serving.machine.terminal import Terminal

@@ -1,1 +1,1 @@
-"""Two policies side by side: who answers whom, and the steps of the one that is let in"""
+"""A release in the gateway: its two arms, who is answered by which, and the steps that it takes."""

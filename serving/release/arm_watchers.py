@@ -6,13 +6,13 @@ from redis.exceptions import RedisError
 
 from feedback.policies.registry import BASE, PolicyRegistry
 from feedback.releases.book import ReleaseBook
+from feedback.releases.pool import EnginePool, hosting
 from feedback.settings import Settings
 from serving.engine.adapter_swap import AdapterLoader, Adapters
 from serving.engine.hotswap import MergedLoader, PolicyLoader
 from serving.engine.targets import CandidateTarget, StableTarget
 from serving.engine.verified import Policy, read_policy
 from serving.engine.watcher import PolicyWatcher
-from serving.machine.pool import EnginePool, hosting
 from serving.metrics import Metrics
 from serving.release.arms import Arms
 

@@ -16,11 +16,11 @@ from feedback.releases.clock import Timekeeper
 from feedback.releases.course import End, Facts, Fault, Move, following
 from feedback.releases.decisions import Decision
 from feedback.releases.judge import EVERY_S, Judge
+from feedback.releases.pool import EnginePool, hosting
 from feedback.releases.self_test import Watch, self_test_of
 from feedback.settings import Settings
 from feedback.store import Ledger
 from serving.engine.swap_gate import SwapGate
-from serving.machine.pool import EnginePool, hosting
 from serving.metrics import Metrics
 
 log = logging.getLogger("serving.releases")

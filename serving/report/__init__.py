@@ -1,1 +1,1 @@
-"""What `ratchet report` shows: how well a reward model fits, and how PPO went"""
+"""What `ratchet report` shows: how well a reward model fits, and how PPO went."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from feedback.policies.curves import Curves, thinned
+from feedback.policies.ppo_curves import Curves, thinned
 
 FIGURES = {
     "score": "score",

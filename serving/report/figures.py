@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from feedback.policies.curves import Curves
-from feedback.policies.fit import MIN_PROMPTS, Bin, Change, Fit, RatingFit, Slice, best_accuracy
+from feedback.policies.ppo_curves import Curves
+from feedback.policies.reward_fit import MIN_PROMPTS, Bin, Change, Fit, RatingFit, Slice, best_accuracy
 from feedback.statistics import Interval
 
 Row = tuple[str, str, str, str]

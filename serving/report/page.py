@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from feedback.policies.fit import Bin, Fit
+from feedback.policies.reward_fit import Bin, Fit
 from serving.report.curves import CURVE_HEADINGS, curve_plots, curve_rows
 from serving.report.figures import BIN_HEADINGS, HEADINGS, LENGTH_HEADINGS, RATER_HEADINGS, Report, bin_rows, slice_rows
 

@@ -1,1 +1,1 @@
-"""The routes beside chat: judgements, people, rounds, policies, releases, health"""
+"""The other routes: the page and its sessions, stored chats, people, rounds, policies, releases, health."""

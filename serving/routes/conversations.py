@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from feedback.erasure import Eraser
 from feedback.records import Completion, Conversation, Record
-from serving.document import described as docs
+from serving.document import by_route as docs
 from serving.gateway import Gateway, GatewayDep, Limit, read_json
 from serving.http.errors import ApiError, invalid
 from serving.routes.stored import RaterDep, Stored, answer_of, card, completion_not_found, load, page

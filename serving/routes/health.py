@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from feedback.releases.self_test import self_test_of
 from feedback.rounds.book import RoundRecord
-from serving.document import described as docs
+from serving.document import by_route as docs
 from serving.gateway import Gateway, GatewayDep
 from serving.release.arms import Arm
 

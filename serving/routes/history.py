@@ -10,12 +10,12 @@ from feedback.erasure import Eraser
 from feedback.people.keys import ApiKey
 from feedback.records import Message
 from serving.chat.request import check_metadata
-from serving.document import described as docs
+from serving.document import by_route as docs
 from serving.engine.server import SERVED_NAME
 from serving.gateway import CallerDep, Gateway, GatewayDep, Limit, User, read_json
 from serving.http.errors import ApiError, invalid
-from serving.routes.judgements import elsewhere, take
-from serving.routes.said import read
+from serving.judging.judgements import elsewhere, take
+from serving.judging.said import read
 from serving.routes.stored import (
     Order,
     RaterDep,

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from feedback.people.keys import ApiKey, KeyChange, NewKey, UnknownKey
-from serving.document import described as docs
+from serving.document import by_route as docs
 from serving.document.oversight import NewLink
 from serving.gateway import AdminDep, CallerDep, Gateway, GatewayDep, Limit, read_json
 from serving.http.errors import invalid

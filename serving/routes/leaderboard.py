@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from feedback.leaderboard.ballots import board_of
 from feedback.leaderboard.standings import Whose
-from serving.document import described as docs
+from serving.document import by_route as docs
 from serving.gateway import GatewayDep, OperatorDep
 from serving.views.leaderboard import plot
 

@@ -10,9 +10,9 @@ from starlette.responses import StreamingResponse
 
 from feedback.erasure import Eraser, traces
 from serving.chat import comparisons
-from serving.document import described as docs
+from serving.document import by_route as docs
 from serving.gateway import Gateway, GatewayDep
-from serving.routes import judgements
+from serving.judging import judgements
 from serving.routes.stored import RaterDep, Stored, card, chat_completion, load
 
 CHUNK = 500

@@ -9,7 +9,7 @@ from feedback.people.raters import Action, Raters
 from serving.document import oversight as docs
 from serving.gateway import Gateway, GatewayDep, OperatorDep, read_json
 from serving.http.errors import NO_RETRY, ApiError
-from serving.routes.releases import read
+from serving.routes.bodies import read
 
 router = APIRouter()
 

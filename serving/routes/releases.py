@@ -3,32 +3,30 @@
 import logging
 import time
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from feedback.releases.book import Release
 from feedback.releases.decisions import Count
 from feedback.releases.evidence import evidence_of
+from feedback.releases.orders import Order, UnknownRelease, changed, default_mode, found, give, to_replace
 from feedback.releases.plan import BadPlan, Plan, load_plan
 from feedback.releases.self_test import reset, self_test_of
 from feedback.releases.start import begin_release
 from feedback.settings import Settings
-from serving.document import described as docs
+from serving.document import by_route as docs
 from serving.document import oversight
 from serving.document.releases import ReleaseOrder, ReleasePromotion, ReleaseWish
 from serving.gateway import Before, Gateway, GatewayDep, Limit, OperatorDep, read_json
 from serving.http.errors import invalid
-from serving.routes.operations import freeze_of, version_of
+from serving.routes.bodies import freeze_of, read, version_of
 from serving.views.release_facts import facts, figure, line, self_test
-from serving.views.release_orders import Order, UnknownRelease, changed, default_mode, found, give, to_replace
 from serving.views.release_usual import usual
 
 router = APIRouter()
 log = logging.getLogger("serving.releases")
-B = TypeVar("B", bound=BaseModel)
 
 
 @router.post("/v1/releases", status_code=201, **docs.START_RELEASE)
@@ -132,16 +130,6 @@ def with_plan(body: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(plan, dict):
         raise invalid("plan must be an object", "plan")
     return {name: value for name, value in body.items() if name not in beside} | {"plan": plan | beside}
-
-
-def read(model: type[B], body: dict[str, Any]) -> B:
-    """A body that gives an order. Raises ApiError 400 naming the field at fault."""
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise invalid(f"{place}: {first['msg']}", place or None) from error
 
 
 def number_of(id: str) -> int | None:

@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
+from feedback.releases.pool import hosting
 from feedback.releases.self_test import self_test_of
 from feedback.rounds.book import RoundRecord
 from feedback.rounds.next_round import next_round
@@ -21,10 +22,9 @@ from feedback.store import COMPLETIONS, CURRENT
 from serving.document import oversight as docs
 from serving.engine.swap_reports import LAST_SWAP
 from serving.gateway import Gateway, GatewayDep, OperatorDep
-from serving.machine.pool import hosting
 from serving.machine.probes import QUEUE, WORKER_ALIVE
 from serving.release.arms import Arm
-from serving.routes.operations import round_card
+from serving.routes.rounds import round_card
 from serving.routes.traffic import traffic
 from serving.views.release_facts import self_test
 

@@ -1,1 +1,1 @@
-"""An answer on its way: from the engine to the client, stopped, resumed, or put together again"""
+"""An answer on its way: from the engine to the client, stopped, resumed, or put together again."""

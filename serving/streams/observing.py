@@ -14,8 +14,8 @@ from types import TracebackType
 
 from redis.exceptions import RedisError
 
-from feedback.refusals import refuses
 from feedback.releases.observations import Observations, Observed, weight_of
+from feedback.releases.refusals import refuses
 from serving.engine.server import EngineDown, EngineRefused, EngineSlow
 from serving.ledger.recorder import Draft, Ticket
 from serving.metrics import Pace

@@ -1,1 +1,1 @@
-"""What the API and the commands share: how releases, rounds, policies and raters are told, and what may be ordered."""
+"""What the API and the commands both tell: releases, rounds, policies, raters."""

@@ -9,20 +9,15 @@ from feedback.releases.book import Release, Transition, describe
 from feedback.releases.clock import Passed, passed
 from feedback.releases.decisions import Decision
 from feedback.releases.guardrails import Guardrail
-from feedback.releases.judge import decision_of as newest_decision
+from feedback.releases.judge import decision_of
+from feedback.releases.pool import CANDIDATE
 from feedback.releases.self_test import THRESHOLD, SelfTest, self_test_of
 from feedback.statistics import Interval
 from feedback.store import Ledger
-from serving.machine.pool import CANDIDATE
 from serving.views.release_steps import in_words
 
 #: Guardrails whose figures are logarithms of how many times the stable policy's the candidate's are.
 LOGARITHMS = ("first_token", "length")
-
-
-def decision_of(redis: Redis, release: Release) -> Decision | None:
-    """The one it ended by, or what the votes say so far; None before anybody has counted."""
-    return release.decision or newest_decision(redis, release.id)
 
 
 def facts(redis: Redis, release: Release) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from feedback.releases.orders import default_mode
 from feedback.releases.plan import BadPlan, load_plan
 from feedback.settings import ReleaseMode, Settings
-from serving.views.release_orders import default_mode
 from serving.views.release_steps import in_words
 
 BECOMES: dict[ReleaseMode, str] = {

@@ -16,8 +16,8 @@ from ppo_sides import sampler_of, sampling
 
 from training.config import AdapterConfig, PPOConfig, RewardConfig, SFTConfig
 from training.losses import kl_estimate
-from training.model.data import RankedSamples, Sample, length_bucketed
 from training.model.roles import Role
+from training.model.samples import RankedSamples, Sample, length_bucketed
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
 from training.ppo.ppo import train_ppo

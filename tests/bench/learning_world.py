@@ -13,7 +13,7 @@ from reward_data import rows
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from serving.demo.preferences import PREFERENCES, rank
-from training.model.data import RankedSamples, Sample, encode_demonstration
+from training.model.samples import RankedSamples, Sample, encode_demonstration
 from training.offline.promptfile import read_prompts
 from training.offline.reward_models import in_directory
 from training.round.stages import TextEncoder

@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from feedback.hardware import local_dtype
 from training.config import AdapterConfig, RewardConfig
-from training.model.data import Sample
+from training.model.samples import Sample
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
 

@@ -21,7 +21,7 @@ from ppo_floor import PHASES, Variant
 
 from feedback.hardware import local_dtype
 from training.config import PPOConfig
-from training.model.data import Sample
+from training.model.samples import Sample
 from training.model.trunk import Trunk
 from training.offline.promptfile import read_prompts
 from training.ppo.ppo import train_ppo

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from feedback.evidence import Moments, log_e, log_e_better, still_needed
-from feedback.releases.counting import Caps, Vote
+from feedback.e_values import Moments, log_e, log_e_better, still_needed
 from feedback.releases.decisions import Rules, decide
 from feedback.releases.guardrails import Failures, Verdict, failure_guardrail, mean_guardrail
 from feedback.releases.observations import alike
+from feedback.releases.votes import Caps, Vote
 
 Figures = dict[str, Any]
 VOTES_A_DAY = 10  # of a rater, on average

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from training.model.data import RankedSamples, RatedSample, Sample, encode_demonstration
+from training.model.samples import RankedSamples, RatedSample, Sample, encode_demonstration
 
 Row = dict[str, Any]
 

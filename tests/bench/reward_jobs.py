@@ -15,7 +15,7 @@ from reward_sides import Learned
 from transformers import AutoTokenizer
 
 from training.config import RewardConfig
-from training.model.data import Judgement, RankedSamples
+from training.model.samples import Judgement, RankedSamples
 
 FULL, ADAPTERS = (1e-5, 3e-5, 1e-4, 3e-4), (1e-4, 3e-4, 1e-3, 3e-3)
 RATES = {"ours": ADAPTERS, "trl": FULL, "trl autocast": FULL, "trl lora": ADAPTERS}  # TRL's own are pure without a name

@@ -12,8 +12,8 @@ from reward_jobs import RATES, Bench, Figures, Jobs, Part
 from reward_sides import Learned
 from rich.table import Table
 
-from feedback.policies.fit import Fit
-from training.model.data import Judgement, RankedSamples
+from feedback.policies.reward_fit import Fit
+from training.model.samples import Judgement, RankedSamples
 from training.reward.fit import compare, measure
 
 TUNING = 1000  # the seed of the split that rates are chosen on

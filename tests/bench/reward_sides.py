@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from feedback.hardware import local_dtype
 from training.config import RewardConfig
-from training.model.data import Judgement, RankedSamples, RatedSample, Sample, length_bucketed
+from training.model.samples import Judgement, RankedSamples, RatedSample, Sample, length_bucketed
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
 from training.reward.fit import score

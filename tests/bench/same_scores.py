@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from training.config import RewardConfig
 from training.model.classifier import export_classifier
-from training.model.data import RankedSamples, Sample
+from training.model.samples import RankedSamples, Sample
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
 from training.reward.reward import train_reward_model

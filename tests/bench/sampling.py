@@ -22,7 +22,7 @@ from training.config import PPOConfig
 from training.model.trunk import Trunk
 from training.ppo.rollout import Sampler, own_sampler
 from training.ppo.vllm_sampler import VLLMSampler, started
-from training.round.learning import prepare
+from training.round.torch_stages import prepare
 
 NEVER = frozenset[int]()
 

@@ -17,7 +17,7 @@ import torch
 from tests.bench.cells import Cells
 from tests.bench.reward_data import split
 from tests.conftest import wait_for
-from training.model.data import RankedSamples, Sample
+from training.model.samples import RankedSamples, Sample
 
 HERE = Path(__file__).parent
 

@@ -4,8 +4,8 @@ from collections import Counter
 
 import numpy as np
 
-from feedback.releases.counting import Vote
 from feedback.releases.decisions import Rules, decide
+from feedback.releases.votes import Vote
 from tests.bench.releases_runs import UNCAPPED, stops
 
 RUNS, MOST = 200, 300

@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feedback.policies.bundles import BadBundle, export_version, import_version
-from feedback.policies.fit import Fit
 from feedback.policies.fixed_answers import Answer, FixedAnswers, read_answers, write_answers
 from feedback.policies.lineage import lineage_of
 from feedback.policies.manifest import (
@@ -26,6 +25,7 @@ from feedback.policies.manifest import (
     write_manifest,
 )
 from feedback.policies.registry import PolicyRegistry
+from feedback.policies.reward_fit import Fit
 from feedback.reconcile import reconcile
 from feedback.store import connect
 from tests.killing import Killed, killing

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.evidence import Moments, log_e_better
-from feedback.releases.counting import Caps, Vote, Winner
+from feedback.e_values import Moments, log_e_better
 from feedback.releases.decisions import Decision, Rules, decide
 from feedback.releases.guardrails import Failures, failure_guardrail, mean_guardrail
+from feedback.releases.votes import Caps, Vote, Winner
 from feedback.statistics import Interval
 from tests.bench.releases_runs import crowd
 

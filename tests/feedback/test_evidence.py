@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.evidence import (
+from feedback.e_values import (
     Moments,
     balance,
     bounded_difference,

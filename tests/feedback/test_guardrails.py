@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from feedback.evidence import Moments
+from feedback.e_values import Moments
 from feedback.releases.guardrails import EXCESSES, Failures, Guardrail, failure_guardrail, mean_guardrail
 from tests.bench.releases_runs import failures_alarm, mean_alarm
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from feedback.evidence import Moments
+from feedback.e_values import Moments
 from feedback.releases.observations import (
     LEAST_OF_A_WEIGHT,
     Observations,

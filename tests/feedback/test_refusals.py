@@ -1,6 +1,6 @@
 import pytest
 
-from feedback.refusals import refuses
+from feedback.releases.refusals import refuses
 
 
 @pytest.mark.parametrize(

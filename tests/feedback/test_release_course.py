@@ -8,11 +8,11 @@ import pytest
 from feedback.policies.registry import AuditLine
 from feedback.releases.book import Release
 from feedback.releases.clock import Passed
-from feedback.releases.counting import Vote
 from feedback.releases.course import End, Facts, Fault, Move, following
 from feedback.releases.decisions import Decision, decide
 from feedback.releases.guardrails import Failures, failure_guardrail
 from feedback.releases.plan import plan_of
+from feedback.releases.votes import Vote
 
 STEPS = [{"set_weight": 5}, {"pause": "1m"}, {"set_weight": 25}, {"analysis": {}}]
 UNDECIDED = decide([])

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.people.raters import Raters
-from feedback.policies.curves import thinned
+from feedback.policies.ppo_curves import thinned
 from feedback.policies.registry import PolicyRegistry
+from feedback.releases.ballots import votes_of_release
 from feedback.releases.book import Release, ReleaseBook
-from feedback.releases.counting import Vote
 from feedback.releases.decisions import Rules, decide
 from feedback.releases.evidence import course, evidence_of
 from feedback.releases.judge import rules_of
 from feedback.releases.plan import Plan
 from feedback.releases.start import begin_release
-from feedback.releases.votes import votes_of_release
+from feedback.releases.votes import Vote
 from feedback.store import FEEDBACK
 from tests.feedback.booth import Booth
 from tests.feedback.test_registry import publish

@@ -9,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.archive import Archive
+from feedback.e_values import Moments, bounded_difference
 from feedback.erasure import Eraser
-from feedback.evidence import Moments, bounded_difference
 from feedback.exchange.answers import read_ratchet, write_ratchet
 from feedback.exchange.judged import Judged, Origin
 from feedback.judgements import Comparison, Feedback, Ranking, Rating
 from feedback.people.raters import Raters
 from feedback.policies.registry import PolicyRegistry
 from feedback.records import Arm, Offer, Slot
+from feedback.releases.ballots import SECOND, Place, ReleaseFeedback, aa_votes, vote_of, votes_of_release
 from feedback.releases.book import Release
-from feedback.releases.counting import Vote
 from feedback.releases.plan import Plan
 from feedback.releases.start import begin_release
-from feedback.releases.votes import SECOND, Place, ReleaseFeedback, aa_votes, vote_of, votes_of_release
+from feedback.releases.votes import Vote
 from tests.feedback.booth import Booth
 from tests.feedback.test_registry import publish
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.evidence import log_e_better
-from feedback.releases.counting import Caps, Tally, Vote, clustering, counted, side_bias, without
+from feedback.e_values import log_e_better
+from feedback.releases.votes import Caps, Tally, Vote, clustering, counted, side_bias, without
 
 WINS, LOSES, TIES = "candidate", "stable", "tie"
 

@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from feedback.policies.registry import PolicyRegistry
+from feedback.releases.pool import CANDIDATE, EnginePool, Wish
 from feedback.settings import Settings
 from feedback.store import connect
 from serving.machine.candidate_engine import CandidateEngine
 from serving.machine.children import Child, ChildSpec, Command
-from serving.machine.pool import CANDIDATE, EnginePool, Wish
 from serving.machine.supervisor import Supervisor
 from serving.machine.terminal import Terminal
 from serving.machine.up import candidate_engine

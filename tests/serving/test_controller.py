@@ -16,17 +16,17 @@ from feedback.archive import Archive
 from feedback.judgements import Comparison
 from feedback.policies.registry import PolicyRegistry
 from feedback.records import Offer, Slot
+from feedback.releases.ballots import SECOND
 from feedback.releases.book import Release, ReleaseBook
 from feedback.releases.judge import decision_of
 from feedback.releases.observations import Observations, Observed
 from feedback.releases.plan import plan_of
+from feedback.releases.pool import EnginePool, Wish
 from feedback.releases.self_test import SelfTest, Watch, reset, self_test_of
 from feedback.releases.start import begin_once, begin_release
-from feedback.releases.votes import SECOND
 from feedback.store import Ledger, connect
 from serving.engine.control_tokens import ControlTokens
 from serving.engine.swap_gate import Lose, Open, Served, SwapGate
-from serving.machine.pool import EnginePool, Wish
 from serving.metrics import Metrics
 from serving.release.controller import Controller
 from tests.feedback.booth import Booth
@@ -283,7 +283,7 @@ def test_the_decision_is_kept_for_others(installation: Installation) -> None:
     installation.tick()
     installation.vote("candidate", raters=3)
     assert installation.tick().is_open
-    decision = decision_of(installation.ledger.redis, release.id)
+    decision = decision_of(installation.ledger.redis, release)
     assert decision is not None and (decision.outcome, decision.wins) == ("undecided", 3)
     shown = installation.metrics.registry.get_sample_value
     assert (shown("ratchet_release_weight"), shown("ratchet_release_votes")) == (0.1, 3.0)

@@ -7,7 +7,7 @@ import pytest
 
 from feedback.judgements import Demonstration, Feedback, Ranking, Rating
 from feedback.records import Completion
-from serving.routes import exchange
+from serving.judging import export
 
 FORMATS = "arena, hh, kto, oasst, openai_dpo, ratchet, sft, trl"
 
@@ -78,7 +78,7 @@ async def test_every_format_answers(live: Any, format: str, lines: int) -> None:
 async def test_long_export_comes_in_pieces_and_whole(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     record(live)
     whole = (await get(live, format="ratchet")).content
-    monkeypatch.setattr(exchange, "PIECE", 100)
+    monkeypatch.setattr(export, "PIECE", 100)
     assert (await get(live, format="ratchet")).content == whole
 
 

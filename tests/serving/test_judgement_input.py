@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from feedback.judgements import Ranking
 from serving.http.errors import ApiError
-from serving.routes.said import parse
+from serving.judging.said import parse
 
 CANDIDATES = ["chatcmpl-1:0", "chatcmpl-1:1", "chatcmpl-1:2"]
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(CANDIDATES)

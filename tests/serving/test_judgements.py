@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feedback.judgements import Ranking
 from serving.http.errors import ApiError
-from serving.routes.said import parse
+from serving.judging.said import parse
 from tests.feedback.test_erasure import publish
 
 

@@ -10,7 +10,7 @@ from feedback.policies.fixed_answers import FixedAnswers, write_answers
 from feedback.policies.manifest import MANIFEST, describe_files, write_manifest
 from feedback.policies.registry import PolicyRegistry
 from feedback.retention import Retention
-from serving.views.policy import answers
+from serving.views.policy_facts import answers
 from tests.feedback.test_bundles import HELD_OUT
 
 CHECK = {"name": "KL to the reference", "value": 2.5, "sign": "<=", "threshold": 20.0, "passed": True}

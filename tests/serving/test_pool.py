@@ -12,10 +12,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from feedback.releases.book import Release, ReleaseBook
 from feedback.releases.plan import Plan
+from feedback.releases.pool import CANDIDATE, NO_ENGINE, EnginePool, Failure, Wish, hosting
 from feedback.settings import Settings
 from feedback.store import connect
 from serving.engine.swap_reports import LAST_SWAP
-from serving.machine.pool import CANDIDATE, NO_ENGINE, EnginePool, Failure, Wish, hosting
 from tests.serving.live import FakeEngine, Live, trainer_logprobs
 
 NO_RELEASE = "no release is under way"

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from feedback.evidence import Balance
+from feedback.e_values import Balance
 from feedback.policies.registry import PolicyRegistry
 from feedback.releases.book import Release, ReleaseBook, ReleaseMoved, describe
 from feedback.releases.clock import Passed, time_key
 from feedback.releases.decisions import Decision
 from feedback.releases.guardrails import Guardrail
+from feedback.releases.orders import to_replace
 from feedback.releases.plan import Plan
 from feedback.releases.self_test import KEY, SelfTest, self_test_of
 from feedback.releases.start import begin_release
@@ -27,7 +28,6 @@ from serving.cli import app
 from serving.views.release import bar, rows, waited
 from serving.views.release import history as history_table
 from serving.views.release_facts import card, facts
-from serving.views.release_orders import to_replace
 from tests.feedback.test_registry import publish
 
 FAILED = {"wanted": 1, "release": 1, "state": "failed", "state_release": 1, "cause": "out of memory"}

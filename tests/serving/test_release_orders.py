@@ -7,8 +7,8 @@ import pytest
 
 from feedback.policies.registry import PointerMoved, PolicyRegistry
 from feedback.releases.book import ReleaseBook
+from feedback.releases.orders import give
 from feedback.store import connect
-from serving.views.release_orders import give
 from tests.feedback.test_registry import publish
 from tests.feedback.test_releases import canary
 

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from feedback.evidence import Balance
+from feedback.e_values import Balance
+from feedback.releases import orders
 from feedback.releases.book import LAST, Release, ReleaseBook
 from feedback.releases.clock import time_key
 from feedback.releases.decisions import Decision
@@ -16,7 +17,6 @@ from feedback.releases.guardrails import Guardrail
 from feedback.releases.self_test import KEY, SelfTest, self_test_of
 from feedback.statistics import Interval
 from serving.routes import releases
-from serving.views import release_orders
 from tests.feedback.booth import Booth
 
 ORDERS = ("promote", "pause", "resume", "abort", "rollback")
@@ -41,7 +41,7 @@ DECISION = Decision(
 def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
     """Releases stay as operators leave them."""
     monkeypatch.setattr("serving.release.controller.Controller.tick", lambda self: None)
-    monkeypatch.setattr("serving.machine.pool.EnginePool.want", lambda self, wish: None)
+    monkeypatch.setattr("feedback.releases.pool.EnginePool.want", lambda self, wish: None)
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ async def test_of_two_who_start_at_once_one_wins(live: Any, monkeypatch: pytest.
     both = threading.Barrier(2)
 
     def together(*arguments: Any, **named: Any) -> Release | None:
-        seen = release_orders.to_replace(*arguments, **named)
+        seen = orders.to_replace(*arguments, **named)
         both.wait(20)  # neither writes before both have read
         return seen
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from feedback.policies.curves import KEPT, LINES, Curves
-from feedback.policies.fit import Bin, Change, Fit, RatingFit, Slice
 from feedback.policies.manifest import Manifest, write_manifest
+from feedback.policies.ppo_curves import KEPT, LINES, Curves
 from feedback.policies.registry import PolicyRegistry
+from feedback.policies.reward_fit import Bin, Change, Fit, RatingFit, Slice
 from feedback.rounds.book import RoundBook
 from feedback.settings import load_secrets
 from feedback.statistics import Interval
@@ -52,7 +52,7 @@ NONE = "there is no reward model to go on from"
 
 
 def kept(fit: Any = None, change: Change | None = None, no_change: str | None = None) -> dict[str, Any]:
-    """As training/round/learning.py leaves it."""
+    """As training/round/torch_stages.py leaves it."""
     return {
         "held_out": fit.model_dump(mode="json") if isinstance(fit, Fit) else fit,
         "change": change and change.model_dump(mode="json"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from feedback.policies.fit import Fit, RatingFit
+from feedback.policies.reward_fit import Fit, RatingFit
 from tests.conftest import wait_for
 from tests.training.conftest import write_tiny_base
 

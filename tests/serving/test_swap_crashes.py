@@ -14,11 +14,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from feedback.policies.registry import PolicyRegistry
 from feedback.releases.book import ReleaseBook
 from feedback.releases.plan import plan_of
+from feedback.releases.pool import EnginePool
 from feedback.settings import Settings
 from feedback.store import Ledger, connect
 from serving.engine.server import Engine, EngineDown
 from serving.engine.watcher import PROVEN
-from serving.machine.pool import EnginePool
 from serving.metrics import Metrics
 from serving.release.arm_watchers import arm_watchers
 from serving.release.arms import Arm, Arms

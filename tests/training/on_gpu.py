@@ -23,16 +23,16 @@ from transformers.utils.logging import disable_progress_bar
 
 from training.config import AdapterConfig, PPOConfig, RewardConfig, SFTConfig
 from training.model.classifier import export_classifier
-from training.model.data import RankedSamples, RatedSample, Sample
 from training.model.export import export_policy
 from training.model.roles import ROLES
+from training.model.samples import RankedSamples, RatedSample, Sample
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
 from training.ppo.ppo import train_ppo
 from training.ppo.rollout import Sampled, observe, sample_completions
 from training.reward.fit import evaluate
 from training.reward.reward import train_reward_model
-from training.round.candidate import divergence
+from training.round.contest import divergence
 from training.sft.lm_loss import negative_log_likelihoods
 from training.sft.sft import train_sft
 

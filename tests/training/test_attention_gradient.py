@@ -17,7 +17,7 @@ from training.config import AdapterConfig
 from training.model import attention_gradient
 from training.model.attention import blocks_of
 from training.model.attention_gradient import attention
-from training.model.data import Sample, collate
+from training.model.samples import Sample, collate
 from training.model.trunk import Trunk
 
 HEADS, GROUPS, SIZE, SCALE = 6, 2, 8, 0.3

@@ -20,8 +20,8 @@ from transformers import (
 
 from training.config import AdapterConfig, RewardConfig
 from training.model.classifier import ended, export_classifier, padding_id
-from training.model.data import Sample, collate, encode_chat, encode_demonstration
 from training.model.layers import UnsupportedModel
+from training.model.samples import Sample, collate, encode_chat, encode_demonstration
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from training.model.data import (
+from training.model.samples import (
     RankedSamples,
     Sample,
     collate,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback.policies.fit import Fit, Slice
+from feedback.policies.reward_fit import Fit, Slice
 from feedback.statistics import Interval
-from training.model.data import RankedSamples, Sample
+from training.model.samples import RankedSamples, Sample
 from training.reward.fit import Scores, compare, equal_mass, evaluate, measure, reflected
 from training.reward.likelihoods import Labels
 from training.reward.pairs import kendall_tau

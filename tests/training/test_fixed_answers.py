@@ -9,9 +9,9 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 from feedback.policies.fixed_answers import FixedAnswers, read_answers, write_answers
 from feedback.policies.manifest import describe_files
 from training.config import AdapterConfig
-from training.model.data import encode_chat
 from training.model.layers import UnsupportedModel
 from training.model.roles import Role
+from training.model.samples import encode_chat
 from training.model.trunk import Trunk
 from training.ppo.rollout import likeliest_completions
 from training.round.fixed_answers import MAX_TOKENS, PROMPTS, answers_of

@@ -14,9 +14,9 @@ from tests.training.conftest import ModelMaker, _tiny_model
 from tests.training.people import CONFIG, file_of, planted
 from training.config import AdapterConfig, PPOConfig, RewardConfig, RoundConfig
 from training.model.classifier import export_classifier
-from training.model.data import RankedSamples, RatedSample, Sample, collate
 from training.model.own_layers import LAYERS_FILE
 from training.model.roles import Role
+from training.model.samples import RankedSamples, RatedSample, Sample, collate
 from training.model.trunk import Trunk
 from training.offline import policy as offline_policy
 from training.offline import reward as offline_reward

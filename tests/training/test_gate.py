@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from feedback.policies.fit import Change
+from feedback.policies.reward_fit import Change
 from feedback.statistics import Interval
 from training.config import AdapterConfig, GateConfig, PPOConfig, RewardConfig, RoundConfig
-from training.model.data import RankedSamples, Sample
 from training.model.roles import Role
+from training.model.samples import RankedSamples, Sample
 from training.model.trunk import Trunk
 from training.ppo.rollout import Rollout, observed, own_sampler, sample_completions
-from training.round.candidate import Answers, Contest, HeldOut, Imitation, Measured, divergence
+from training.round.contest import Answers, Contest, HeldOut, Imitation, Measured, divergence
 from training.round.gate import Check, GateReport, checks_of, judge, not_worse
 
 EOS = frozenset({2})

@@ -13,8 +13,8 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from training.config import AdapterConfig, RewardConfig
-from training.model.data import Judgement, RankedSamples, RatedSample, Sample, collate
 from training.model.heads import bootstrap_weights, fitted, poisson, spread
+from training.model.samples import Judgement, RankedSamples, RatedSample, Sample, collate
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
 from training.reward.likelihoods import Labels, log_likelihood

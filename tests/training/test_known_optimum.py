@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from training.config import AdapterConfig, PPOConfig
-from training.model.data import Sample, collate
 from training.model.roles import Role
+from training.model.samples import Sample, collate
 from training.model.trunk import Trunk
 from training.ppo.ppo import train_ppo
 from training.ppo.rollout import Sampled, sample_completions

@@ -11,9 +11,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from tests.training.conftest import TrunkMaker
 from training.config import PPOConfig, RewardConfig, SFTConfig
-from training.model.data import RankedSamples, Sample, collate
 from training.model.packing import collate_rows, pack
 from training.model.roles import Role
+from training.model.samples import RankedSamples, Sample, collate
 from training.model.trunk import Trunk
 from training.ppo.ppo import train_ppo
 from training.reward.reward import train_reward_model

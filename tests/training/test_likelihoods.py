@@ -14,7 +14,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from training.config import RankingLikelihood, Ties
-from training.model.data import Judgement, RankedSamples, RatedSample, Sample
+from training.model.samples import Judgement, RankedSamples, RatedSample, Sample
 from training.reward.likelihoods import (
     Labels,
     PairLogProbs,

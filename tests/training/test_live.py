@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tests.training.test_ppo import CONFIG, EOS, LEARNING, PROMPTS, Interrupted, quiet
 from training.config import PPOConfig
 from training.lessons.received import Received, TooFewLive
-from training.model.data import Sample, collate
 from training.model.roles import Role
+from training.model.samples import Sample, collate
 from training.model.trunk import Trunk
 from training.ppo.live import Turn, learnt_from, live_turn, turns, weights_of
 from training.ppo.ppo import PPOReport, train_ppo

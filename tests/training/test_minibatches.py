@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from training.config import PPOConfig
-from training.model.data import Sample
+from training.model.samples import Sample
 from training.model.trunk import Trunk
 from training.optimizing import parallel
-from training.optimizing.minibatches import drawn, mixed, redrawn
 from training.optimizing.parallel import share
+from training.ppo.minibatches import drawn, mixed, redrawn
 from training.ppo.ppo import train_ppo
 from training.ppo.rollout import Sampled
 

@@ -28,7 +28,7 @@ from tests.training.people import CONFIG, People, file_of, planted
 from training.config import RoundConfig
 from training.lessons.collect import TrainingData
 from training.lessons.judged import RankedAnswers
-from training.model.data import collate, encode_demonstration
+from training.model.samples import collate, encode_demonstration
 from training.offline import reward as offline_reward
 from training.offline.datafile import BadLines, read_file
 from training.offline.reward import Evidence

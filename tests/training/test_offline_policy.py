@@ -14,8 +14,8 @@ from feedback.judgements import Demonstration
 from feedback.records import Message
 from tests.training.people import SHAPE, People, file_of, planted
 from training.config import RoundConfig
-from training.model.data import Sample, encode_chat, encode_demonstration
 from training.model.export import MERGED
+from training.model.samples import Sample, encode_chat, encode_demonstration
 from training.model.trunk import Trunk
 from training.offline import policy as offline_policy
 from training.offline import reward as offline_reward

@@ -16,7 +16,7 @@ from feedback.judgements import Comparison, Demonstration, Rating
 from feedback.people.keys import KeyRing
 from feedback.people.raters import Raters
 from tests.training.people import CONFIG, People, file_of, planted
-from training.model.data import Sample, collate, encode_demonstration
+from training.model.samples import Sample, collate, encode_demonstration
 from training.offline import reward as offline_reward
 from training.offline.reward_models import RewardModel, in_directory
 from training.offline.scores import score_ledger, score_lines

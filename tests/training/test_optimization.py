@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.optimizing.optimization import NonFinite, descend, set_rates, share_of_rate
+from training.optimizing.steps import NonFinite, descend, set_rates, share_of_rate
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.model.attention import Blocks
-from training.model.data import Sample
 from training.model.packing import Row, collate_end_to_end, collate_rows, in_order, pack, within_budget
+from training.model.samples import Sample
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=6).map(tuple)
 samples = st.lists(st.builds(Sample, tokens, tokens), max_size=20)

@@ -20,13 +20,13 @@ from torch.distributed.tensor import DTensor
 
 from tests.training.conftest import TrunkMaker, _tiny_model, _tiny_trunk
 from training.config import AdapterConfig, PPOConfig, RewardConfig, SFTConfig
-from training.model.data import RankedSamples, RatedSample, Sample, collate
 from training.model.roles import Role
+from training.model.samples import RankedSamples, RatedSample, Sample, collate
 from training.model.trunk import Trunk
 from training.optimizing import parallel
-from training.optimizing.optimization import OnProgress, silent
 from training.optimizing.parallel import gathered, leads, share, summed
 from training.optimizing.sharding import shards
+from training.optimizing.steps import OnProgress, silent
 from training.ppo.ppo import PPOReport, train_ppo
 from training.ppo.rollout import Sampled
 from training.reward.reward import train_reward_model

@@ -20,7 +20,7 @@ from feedback.store import Ledger, connect
 from training.config import GateConfig, RewardConfig, RoundConfig, WeightsConfig
 from training.lessons.collect import TrainingData, collect
 from training.lessons.weights import Opinion, Topics, weigh
-from training.model.data import Judgement, RankedSamples, RatedSample, Sample
+from training.model.samples import Judgement, RankedSamples, RatedSample, Sample
 from training.model.trunk import Trunk
 from training.reward.fit import evaluate
 from training.reward.reward import Scorer, train_reward_model

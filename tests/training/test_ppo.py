@@ -7,9 +7,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from training.config import AdapterConfig, PPOConfig
-from training.model.data import Sample, collate
+from training.model.samples import Sample, collate
 from training.model.trunk import Trunk
-from training.optimizing.optimization import NonFinite
+from training.optimizing.steps import NonFinite
 from training.ppo.collapse import Collapsed
 from training.ppo.experience import Experience, estimate_advantages
 from training.ppo.ppo import learning_rates, outcome, train_ppo

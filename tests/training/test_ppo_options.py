@@ -13,10 +13,10 @@ from torch import Tensor
 from training.checkpoints import load_checkpoint
 from training.config import PPOConfig
 from training.losses import kl_loss, language_model_loss, value_loss
-from training.model.data import Sample, collate
 from training.model.roles import Role
+from training.model.samples import Sample, collate
 from training.model.trunk import Trunk
-from training.optimizing.optimization import follow
+from training.optimizing.steps import follow
 from training.ppo.advantages import end_positions
 from training.ppo.experience import Experience, estimate_advantages, read_after_ends
 from training.ppo.ppo import train_ppo

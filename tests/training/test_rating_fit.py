@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from training.model.data import RatedSample, Sample
+from training.model.samples import RatedSample, Sample
 from training.reward.rating_fit import measure_ratings
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from feedback.archive import Archive
+from feedback.e_values import Moments
 from feedback.erasure import Eraser
-from feedback.evidence import Moments
 from feedback.policies.registry import STATES, PolicyRegistry
 from feedback.records import Completion
 from feedback.releases.book import Release, ReleaseBook
@@ -27,7 +27,7 @@ from feedback.store import COMPLETIONS
 from tests.training.people import CONFIG, People
 from tests.training.test_rm import version
 from training.celery import SCORE_EVERY_S, make_app
-from training.model.data import Sample
+from training.model.samples import Sample
 from training.offline.reward_models import load_trunk, of_version
 from training.release_scores import score_open_release
 from training.round.round import Stopped

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from training.config import RewardConfig
-from training.model.data import RankedSamples, RatedSample, Sample, collate
+from training.model.samples import RankedSamples, RatedSample, Sample, collate
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
 from training.reward.fit import evaluate, score

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.training.conftest import TrunkMaker
 from training.config import AdapterConfig, PPOConfig
-from training.model.data import collate
+from training.model.samples import collate
 from training.model.trunk import Trunk
 from training.ppo import samplers, vllm_needed
 from training.ppo.ppo import train_ppo
@@ -285,6 +285,6 @@ def test_vllm_that_is_insisted_on_is_missed_before_anything_is_trained(monkeypat
 
 def test_vllm_is_not_imported_before_an_engine_starts() -> None:
     assert importlib.util.find_spec("vllm") is not None
-    code = "import sys, training.round.learning; print('vllm' in sys.modules)"
+    code = "import sys, training.round.torch_stages; print('vllm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from training.config import AdapterConfig, RewardConfig
 from training.model.attention import Blocks
-from training.model.data import Judgement, RankedSamples, RatedSample, Sample, collate
+from training.model.samples import Judgement, RankedSamples, RatedSample, Sample, collate
 from training.model.scoring import Scorer, shares_prompts
 from training.model.trunk import Trunk
 from training.reward.likelihoods import Labels, log_likelihood

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from training.config import SFTConfig
 from training.model.attention import Blocks
-from training.model.data import Sample, collate
+from training.model.samples import Sample, collate
 from training.model.scoring import shares_prompts
 from training.model.trunk import Trunk
-from training.optimizing.optimization import OnProgress, silent
+from training.optimizing.steps import OnProgress, silent
 from training.sft.sft import SFTReport, backward, train_sft, with_replay
 
 DEMONSTRATIONS = [Sample((5 + i, 6), (40, 41, 42 + i % 3, 2)) for i in range(10)]

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tensorboardX.proto.event_pb2 import Event
 
-from feedback.policies.curves import LINES, curves, thinned
+from feedback.policies.ppo_curves import LINES, curves, thinned
 from training.config import PPOConfig
 from training.losses import importance_weights, value_clip_fraction
-from training.model.data import Sample, collate
+from training.model.samples import Sample, collate
 from training.model.trunk import Trunk
 from training.model.vocabulary import side_by_side
-from training.optimizing.optimization import NonFinite
+from training.optimizing.steps import NonFinite
 from training.ppo.collapse import Collapsed, collapse
 from training.ppo.metrics_log import EVENTS, MetricsLog
 from training.ppo.phases import PhaseClock

@@ -22,7 +22,7 @@ from feedback.records import Completion, Message
 from feedback.store import Ledger, connect
 from training.config import RewardConfig as OurConfig
 from training.model.classifier import export_classifier
-from training.model.data import Sample
+from training.model.samples import Sample
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
 from training.round.stages import TextEncoder

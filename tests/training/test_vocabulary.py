@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from training.losses import language_model_loss
 from training.model import vocabulary
-from training.model.data import Sample, collate
+from training.model.samples import Sample, collate
 from training.model.trunk import Trunk
 from training.model.vocabulary import side_by_side, token_log_probs
 

@@ -68,7 +68,7 @@ async def served(start: Callable[..., Awaitable[Live]], stocked: None) -> Live: 
 def undriven(monkeypatch: pytest.MonkeyPatch) -> None:
     """Releases stay as they are left, and no engine is started for one."""
     monkeypatch.setattr("serving.release.controller.Controller.tick", lambda self: None)
-    monkeypatch.setattr("serving.machine.pool.EnginePool.want", lambda self, wish: None)
+    monkeypatch.setattr("feedback.releases.pool.EnginePool.want", lambda self, wish: None)
 
 
 async def want(page: Any, how: str) -> None:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from feedback.policies.fit import Bin, Fit
 from feedback.policies.manifest import read_manifest, write_manifest
+from feedback.policies.reward_fit import Bin, Fit
 from feedback.rounds.book import RoundBook
 from feedback.statistics import Interval
 from tests.serving.live import Shelf

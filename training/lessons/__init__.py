@@ -1,1 +1,1 @@
-"""From what people said to what is trained on: which counts, how much, and on which side of the split"""
+"""From what people said to what is trained on: which counts, how much, on which side of the split."""

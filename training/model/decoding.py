@@ -16,8 +16,8 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 from training.model.attention import sees_all_before
-from training.model.data import left_padded
 from training.model.roles import Role
+from training.model.samples import left_padded
 from training.model.trunk import Trunk
 
 AT_ONCE = {"cpu": 64, "cuda": 512}  # prompts; a step of a GPU takes as long for one row as for hundreds

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from training.model.data import Judgement, RankedSamples
+from training.model.samples import Judgement, RankedSamples
 
 
 def new_head(width: int, count: int, generator: torch.Generator) -> nn.Linear:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from training.model.attention import Blocks, blocks_of, end_to_end
-from training.model.data import Batch, Sample
+from training.model.samples import Batch, Sample
 
 
 @dataclass(frozen=True)

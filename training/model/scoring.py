@@ -9,8 +9,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from training.config import RewardConfig
 from training.model.attention import sees_all_before
-from training.model.data import Sample
 from training.model.packing import Row, collate_rows, pack, within_budget
+from training.model.samples import Sample
 from training.model.trunk import Trunk
 
 CACHED_TOKENS = 250_000  # of lower hidden states; more than that is computed again in each epoch

@@ -22,11 +22,11 @@ from training.config import AdapterConfig
 from training.model.adapters import Adapters
 from training.model.attention import SHARED, Blocks, attending
 from training.model.attention_gradient import attend_densely
-from training.model.data import Batch
 from training.model.heads import new_head
 from training.model.layers import UnsupportedModel, in_both_forms, part_of, position_ids
 from training.model.own_layers import OwnLayers
 from training.model.roles import ROLES, Role, RoleWeights
+from training.model.samples import Batch
 from training.model.vocabulary import Beside, side_by_side, token_log_probs
 
 

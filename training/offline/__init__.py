@@ -1,1 +1,1 @@
-"""Training without the service: what `ratchet rm`, `sft` and `ppo` do on files or on the ledger"""
+"""Training outside of rounds: what `ratchet rm`, `sft` and `ppo` do on files or on the ledger."""

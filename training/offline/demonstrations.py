@@ -9,9 +9,9 @@ from redis import Redis
 from feedback.exchange.lines import digest_of
 from feedback.settings import Settings
 from training.config import RoundConfig
+from training.lessons.as_samples import written_samples
 from training.lessons.judged import WrittenAnswer, written_answer
-from training.lessons.lessons import written_samples
-from training.model.data import Sample
+from training.model.samples import Sample
 from training.offline.datafile import OnLines, read_file, unheard
 from training.offline.reward import of_ledger
 from training.round.stages import TextEncoder

@@ -31,7 +31,7 @@ from training.offline.demonstrations import Demonstrations
 from training.offline.reward import of_ledger
 from training.offline.reward_models import RewardModel
 from training.offline.run_directory import REPORT, WORDS, CannotTrain, Plan, PolicyReport, begun, clear, place
-from training.optimizing.optimization import OnProgress, silent
+from training.optimizing.steps import OnProgress, silent
 from training.ppo.ppo import outcome, train_ppo
 from training.ppo.samplers import chosen_sampler
 from training.ppo.vllm_needed import vllm_missing

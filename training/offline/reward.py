@@ -16,24 +16,24 @@ from transformers import AutoTokenizer
 
 from feedback.exchange.lines import digest_of
 from feedback.people.raters import Raters
-from feedback.policies.fit import Fit, RatingFit
+from feedback.policies.reward_fit import Fit, RatingFit
 from feedback.records import digest
 from feedback.settings import Settings
 from feedback.store import Ledger
 from training.checkpoints import atomic_directory
 from training.config import RoundConfig, shaped_by
 from training.lessons.answers import Answers, Encode, heard
+from training.lessons.as_samples import ranked_samples, rated_samples, written_samples
 from training.lessons.collect import MIN_RANKINGS, Provenance, TrainingData, divided
 from training.lessons.judged import RankedAnswers, RatedAnswer, edited_answers, ranked_answers, rated_answers
-from training.lessons.lessons import ranked_samples, rated_samples, written_samples
 from training.model.classifier import export_classifier, padding_id
-from training.model.data import RankedSamples, RatedSample
+from training.model.samples import RankedSamples, RatedSample
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
 from training.offline.datafile import OnLines, read_file, unheard
 from training.offline.reward_models import RewardModel, load_trunk
 from training.offline.run_directory import REPORT, SPLIT, CannotTrain, Plan, Report, SplitFile, begun, clear, place
-from training.optimizing.optimization import OnProgress, silent
+from training.optimizing.steps import OnProgress, silent
 from training.reward.fit import measure, score
 from training.reward.likelihoods import Labels
 from training.reward.rating_fit import measure_ratings

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from feedback.policies.fit import Fit
 from feedback.policies.manifest import fsync_directory
+from feedback.policies.reward_fit import Fit
 from feedback.records import Record
 from training.checkpoints import PARTIAL, latest_checkpoint, step_of
 from training.config import Stage

@@ -15,7 +15,7 @@ from feedback.people.raters import Raters
 from feedback.records import Completion
 from feedback.store import Ledger
 from training.lessons.answers import Answers, Encode, heard
-from training.model.data import Sample
+from training.model.samples import Sample
 from training.offline.datafile import ids_of
 from training.offline.reward_models import RewardModel
 from training.round.stages import TextEncoder

@@ -1,1 +1,1 @@
-"""What the stages share: minibatches and steps of the optimizer, in one process or in several"""
+"""What the stages share: steps of the optimizer, in one process or in several."""

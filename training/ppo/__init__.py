@@ -1,1 +1,1 @@
-"""Step three: completions, their advantages, and the policy improved by them"""
+"""Step three: completions, their advantages, and the policy improved by them."""

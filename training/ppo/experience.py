@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from training.config import PPOConfig
 from training.losses import importance_weights, kl_estimate, whiten_together
-from training.model.data import Batch
+from training.model.samples import Batch
 from training.model.trunk import Trunk
 from training.ppo.advantages import (
     apply_missing_eos,

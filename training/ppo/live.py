@@ -11,7 +11,7 @@ from itertools import count, islice
 
 from training.config import PPOConfig
 from training.lessons.received import Received, live_per_turn
-from training.model.data import Sample
+from training.model.samples import Sample
 from training.ppo.rollout import Sampled, Sampler
 
 

@@ -13,8 +13,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from feedback.policies.curves import LINES
 from feedback.policies.manifest import fsync_directory
+from feedback.policies.ppo_curves import LINES
 from training.workspace import write_durably
 
 EVENTS = "tensorboard"

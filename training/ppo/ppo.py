@@ -12,10 +12,12 @@ from torch import Tensor
 
 from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import PPOConfig
-from training.model.data import Sample
 from training.model.roles import Role
+from training.model.samples import Sample
 from training.model.trunk import Trunk
-from training.optimizing.optimization import (
+from training.optimizing.parallel import gathered, leads, own
+from training.optimizing.sharding import in_shares
+from training.optimizing.steps import (
     OnProgress,
     require_finite,
     restore,
@@ -24,8 +26,6 @@ from training.optimizing.optimization import (
     silent,
     snapshot,
 )
-from training.optimizing.parallel import gathered, leads, own
-from training.optimizing.sharding import in_shares
 from training.ppo.advantages import adapt_kl_coef
 from training.ppo.collapse import Collapsed, collapse
 from training.ppo.experience import Experience, estimate_advantages, read_after_ends

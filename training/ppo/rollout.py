@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from training.config import PPOConfig
-from training.model.data import Batch, Sample, collate, length_bucketed
 from training.model.decoding import at_once, decoder
 from training.model.roles import Role
+from training.model.samples import Batch, Sample, collate, length_bucketed
 from training.model.trunk import Trunk
-from training.optimizing.minibatches import drawn
 from training.optimizing.parallel import gathered, share
+from training.ppo.minibatches import drawn
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from training.ppo.rollout import Sampler, own_sampler
 from training.ppo.vllm_needed import needs_vllm, vllm_missing
 from training.ppo.vllm_sampler import VLLMSampler, started
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("training.samplers")
 
 # Weights times tokens. With a busy core of two the trainer did 1.3e10 a second and vLLM 2.4e10, after 12 s of starting
 # and with 1.8 s for each push; with AMX, quiet, 3.8e10 and 4.8e10, 7 s and 0.5 s (tests/bench/sampling.py). A second

@@ -15,13 +15,13 @@ from training.losses import (
     value_clip_fraction,
     value_loss,
 )
-from training.model.data import Sample, collate, endless, length_bucketed
 from training.model.roles import Role
+from training.model.samples import Sample, collate, endless, length_bucketed
 from training.model.trunk import Trunk
-from training.optimizing.minibatches import redrawn
-from training.optimizing.optimization import clip_gradients, follow, require_finite
 from training.optimizing.parallel import share, sum_gradients, summed
+from training.optimizing.steps import clip_gradients, follow, require_finite
 from training.ppo.experience import Experience
+from training.ppo.minibatches import redrawn
 
 TRAINED: tuple[Role, ...] = ("policy", "value")
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from feedback.hardware import has_gpu
 from training.config import PPOConfig
-from training.model.data import Sample, collate
 from training.model.roles import Role
+from training.model.samples import Sample, collate
 from training.model.trunk import Trunk
 from training.ppo.pushed import PushFailed, Reading, require_pushed
 from training.ppo.rollout import Sampled

@@ -1,1 +1,1 @@
-"""Step two: a reward model of what people ranked, compared and rated"""
+"""Step two: a reward model of what people ranked, compared and rated."""

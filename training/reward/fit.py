@@ -11,9 +11,9 @@ from typing import Protocol
 
 import torch
 
-from feedback.policies.fit import MIN_PROMPTS, Bin, Change, Fit, Slice
+from feedback.policies.reward_fit import MIN_PROMPTS, Bin, Change, Fit, Slice
 from feedback.statistics import Interval, Statistic, cluster_bootstrap, share
-from training.model.data import RankedSamples, Sample
+from training.model.samples import RankedSamples, Sample
 from training.reward.likelihoods import Labels
 from training.reward.pairs import Ids, Pair, Scores, agreements, covariances, kendall_tau, pairs_of
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from training.config import RankingLikelihood, Ties
-from training.model.data import Judgement, RankedSamples, RatedSample
+from training.model.samples import Judgement, RankedSamples, RatedSample
 
 # Stands for log 0. Unlike -inf it has a gradient: zero, where -inf - -inf would be NaN.
 LOG_ZERO = -1e30

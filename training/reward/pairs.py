@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from training.model.data import RankedSamples
+from training.model.samples import RankedSamples
 
 Ids = tuple[int, ...]
 Scores = Sequence[float]  # of a ranking's completions

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from feedback.policies.fit import RatingFit
+from feedback.policies.reward_fit import RatingFit
 from feedback.statistics import Statistic, cluster_bootstrap, share
-from training.model.data import RatedSample, Sample
+from training.model.samples import RatedSample, Sample
 from training.reward.likelihoods import rating_log_likelihood
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 
-from feedback.policies.fit import Fit
+from feedback.policies.reward_fit import Fit
 from training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import RewardConfig
-from training.model.data import Judgement, RankedSamples, RatedSample, Sample, evenly_cut, shuffled
 from training.model.heads import bootstrap_weights, spread
+from training.model.samples import Judgement, RankedSamples, RatedSample, Sample, evenly_cut, shuffled
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
-from training.optimizing.optimization import OnProgress, descend, restore, set_rates, share_of_rate, silent, snapshot
 from training.optimizing.parallel import evenly, leads, share
 from training.optimizing.sharding import in_shares
+from training.optimizing.steps import OnProgress, descend, restore, set_rates, share_of_rate, silent, snapshot
 from training.reward.fit import evaluate
 from training.reward.likelihoods import Labels, log_likelihood, weighted_loss
 

@@ -1,1 +1,1 @@
-"""One turn of the loop: its stages in child processes, the gate, and the version it publishes"""
+"""One turn of the loop: its stages in child processes, the gate, and the version it publishes."""

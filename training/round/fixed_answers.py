@@ -6,8 +6,8 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from feedback.policies.fixed_answers import Answer, FixedAnswers
-from training.model.data import encode_chat
 from training.model.roles import Role
+from training.model.samples import encode_chat
 from training.model.trunk import Trunk
 from training.ppo.rollout import likeliest_completions
 

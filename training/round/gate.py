@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from feedback.policies.fit import MIN_PROMPTS, Change
+from feedback.policies.reward_fit import MIN_PROMPTS, Change
 from feedback.statistics import Interval
 from training.config import GateConfig, RoundConfig
 from training.model.roles import Role
 from training.model.trunk import Trunk
-from training.optimizing.optimization import OnProgress, silent
-from training.round.candidate import STEPS, Contest, HeldOut, Imitation, Measured, measure
+from training.optimizing.steps import OnProgress, silent
+from training.round.contest import STEPS, Contest, HeldOut, Imitation, Measured, measure
 
 
 @dataclass(frozen=True)

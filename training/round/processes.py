@@ -21,8 +21,8 @@ from transformers.utils import logging
 
 from training.model.roles import ROLES, Role
 from training.model.trunk import Trunk
-from training.optimizing.optimization import OnProgress, silent
 from training.optimizing.parallel import joined
+from training.optimizing.steps import OnProgress, silent
 from training.round.stages import die_with_parent
 
 Report = TypeVar("Report")

@@ -10,10 +10,10 @@ from typing import Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from feedback.policies.curves import thinned
+from feedback.policies.ppo_curves import thinned
 from feedback.rounds.book import CoursePoint, RoundBook
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("training.progress")
 
 EVERY_S = 0.5
 POINTS = 400  # of a stage's course

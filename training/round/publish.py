@@ -19,7 +19,7 @@ from feedback.rounds.book import RoundBook, key
 from feedback.settings import Settings
 from feedback.store import Ledger
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("training.publish")
 
 ACTOR = "training"
 #: What passed its gate while releases were frozen: version, parent, round_id.

@@ -28,7 +28,7 @@ from training.round.cancelled import clear
 from training.round.publish import discard
 from training.workspace import Outcome, Workspace
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("training.round")
 
 LEASE_S = 15.0
 RENEW_S = 4.0

@@ -162,7 +162,7 @@ class TextEncoder:
 
     def encode(self, messages: Sequence[Message], text: str) -> tuple[Ids, Ids]:
         """Prompt and completion ids by the base model's chat template. Raises ValueError where it cannot say them."""
-        from training.model.data import encode_demonstration
+        from training.model.samples import encode_demonstration
 
         with _template_errors():
             sample = encode_demonstration(self._tokenizer, [message.plain for message in messages], text)
@@ -170,7 +170,7 @@ class TextEncoder:
 
     def prompt(self, messages: Sequence[Message]) -> Ids:
         """Ids of a prompt, up to where the answer begins. Raises ValueError as `encode` does."""
-        from training.model.data import encode_chat
+        from training.model.samples import encode_chat
 
         with _template_errors():
             return tuple(encode_chat(self._tokenizer, [message.plain for message in messages], True))
@@ -278,6 +278,6 @@ def _run(job: Job) -> dict[str, Any]:
         return collect_stage(job)
     if (reason := _skips(job)) is not None:
         return {"skipped": reason}
-    from training.round import learning  # imports torch
+    from training.round import torch_stages  # they import torch
 
-    return learning.run(job.stage, job)
+    return torch_stages.run(job.stage, job)

@@ -17,16 +17,16 @@ from feedback.policies.manifest import Manifest, describe_files, sha256_of
 from feedback.rounds.book import STAGES, RoundBook
 from feedback.store import Ledger
 from training.config import AdapterConfig
-from training.model.data import encode_demonstration
 from training.model.export import export_policy, golden_log_probs, weight_digests
 from training.model.own_layers import weights_file
+from training.model.samples import encode_demonstration
 from training.model.trunk import Trunk
 from training.ppo.live import learnt_from, weights_of
 from training.round.fixed_answers import MAX_TOKENS, answers_of
 from training.round.publish import let_in, publish_round
 from training.round.stages import Job
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("training.version")
 
 POLICY, REWARD, REF = "adapter", "reward", "ref"
 

@@ -1,1 +1,1 @@
-"""Step one: the policy imitates demonstrations"""
+"""Step one: the policy imitates demonstrations."""

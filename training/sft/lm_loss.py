@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from feedback.statistics import Interval, cluster_bootstrap, share
-from training.model.data import Batch, Sample, collate
 from training.model.packing import Row, collate_end_to_end, in_order, within_budget
 from training.model.roles import Role
+from training.model.samples import Batch, Sample, collate
 from training.model.scoring import shares_prompts
 from training.model.trunk import Trunk
 

@@ -12,12 +12,12 @@ import torch
 from training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import SFTConfig
 from training.losses import language_model_loss
-from training.model.data import Sample, collate, shuffled
+from training.model.samples import Sample, collate, shuffled
 from training.model.scoring import shares_prompts
 from training.model.trunk import Trunk
-from training.optimizing.optimization import OnProgress, descend, restore, silent, snapshot
 from training.optimizing.parallel import evenly, leads, share
 from training.optimizing.sharding import in_shares
+from training.optimizing.steps import OnProgress, descend, restore, silent, snapshot
 from training.sft.lm_loss import batches, negative_log_likelihoods, per_token
 
 Lesson = TypeVar("Lesson")

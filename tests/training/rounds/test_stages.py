@@ -16,18 +16,18 @@ from feedback.archive import Archive
 from feedback.erasure import Eraser
 from feedback.judgements import Comparison
 from feedback.people.raters import Raters
-from feedback.policies.curves import LINES, Curves
-from feedback.policies.fit import Change, Fit
 from feedback.policies.fixed_answers import read_answers
 from feedback.policies.manifest import sha256_of, verify_files
+from feedback.policies.ppo_curves import LINES, Curves
+from feedback.policies.reward_fit import Change, Fit
 from feedback.records import Completion, Message
 from feedback.rounds.book import STAGES, LeaseLost, RoundBook
 from feedback.rounds.sides import SIDES
 from feedback.store import Ledger
 from training.config import RewardConfig, RoundConfig
 from training.lessons.collect import TrainingData, collect
-from training.model.data import RankedSamples, Sample
 from training.model.roles import Role
+from training.model.samples import RankedSamples, Sample
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
 from training.reward.reward import RewardReport, train_reward_model
@@ -461,7 +461,7 @@ def test_vllm_that_ppo_insists_on_and_cannot_have_fails_the_round_before_it_trai
     rounds.installation.speak(24)
     rounds.installation.configure(ppo={"sampler": "vllm"})
     monkeypatch.setattr("training.ppo.vllm_needed.find_spec", lambda name: name if installed else None)
-    monkeypatch.setattr("training.round.learning.process_count", lambda *_: 2)
+    monkeypatch.setattr("training.round.torch_stages.process_count", lambda *_: 2)
     _, outcomes = rounds.run()
     *_, (stage, outcome) = outcomes.items()
     assert (stage, outcome.state) == ("reward" if installed else "collect", "failed")
@@ -539,7 +539,7 @@ def test_a_reward_model_worse_than_the_last_ends_the_round(
         said = [replace(ranking, tiers=ranking.tiers[::-1]) for ranking in rankings] if flipped else rankings
         return train_reward_model(config, trunk, said, *ratings, **options)
 
-    monkeypatch.setattr("training.round.learning.train_reward_model", flipping)
+    monkeypatch.setattr("training.round.torch_stages.train_reward_model", flipping)
     _, outcomes = rounds.run(last="reward")
     outcome = outcomes["reward"]
     change = Change.model_validate(outcome.metrics["change"])

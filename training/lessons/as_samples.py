@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from training.lessons.judged import RankedAnswers, RatedAnswer, WrittenAnswer
-from training.model.data import RankedSamples, RatedSample, Sample, encode_demonstration
+from training.model.samples import RankedSamples, RatedSample, Sample, encode_demonstration
 
 
 def ranked_samples(rankings: Sequence[RankedAnswers]) -> list[RankedSamples]:

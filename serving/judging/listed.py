@@ -8,10 +8,10 @@ from pydantic import BaseModel, Field
 
 from feedback.listing import Sought, listed
 from feedback.records import Lane
-from serving.document import described as docs
+from serving.document import by_route as docs
 from serving.gateway import CallerDep, GatewayDep
 from serving.http.errors import ApiError, invalid
-from serving.routes.judgements import OPERATORS, told
+from serving.judging.judgements import OPERATORS, told
 
 router = APIRouter()
 

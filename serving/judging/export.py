@@ -13,7 +13,7 @@ from feedback.exchange.exporting import Part, Wanted, export, seconds
 from feedback.exchange.formats import EXPORTED, UnknownFormat
 from feedback.exchange.judged import Line
 from feedback.exchange.lines import encode
-from serving.document import described as docs
+from serving.document import by_route as docs
 from serving.gateway import GatewayDep, OperatorDep
 from serving.http.errors import ApiError, invalid
 

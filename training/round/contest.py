@@ -15,11 +15,11 @@ import torch
 
 from feedback.statistics import Interval, bootstrap_mean
 from training.config import RoundConfig
-from training.model.data import RankedSamples, Sample, collate, length_bucketed
 from training.model.roles import Role
+from training.model.samples import RankedSamples, Sample, collate, length_bucketed
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
-from training.optimizing.optimization import OnProgress, silent
+from training.optimizing.steps import OnProgress, silent
 from training.ppo.advantages import certain_scores
 from training.ppo.rollout import sample_completions
 from training.ppo.telemetry import repetition

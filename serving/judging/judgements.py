@@ -15,15 +15,15 @@ from feedback.listing import Question, policies_of, questions_of
 from feedback.people.keys import ApiKey
 from feedback.people.raters import Raters
 from feedback.records import Offer, new_id, prompt_digest
-from feedback.releases.votes import written_of
+from feedback.releases.ballots import written_of
 from feedback.store import Appended, Kept
 from serving.chat.comparisons import reveal
-from serving.document import described as docs
+from serving.document import by_route as docs
 from serving.gateway import CallerDep, Direct, Gateway, GatewayDep, User, read_json
 from serving.http.errors import ApiError, invalid, unavailable
+from serving.judging.said import Said, read
 from serving.ledger.recorder import STOPPED, Ticket
 from serving.ledger.shown import Shown
-from serving.routes.said import Said, read
 
 ANSWER_WITHIN_S = 2.0
 UNFINISHED = ("abort", "error")

@@ -5,12 +5,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from feedback.policies.curves import Curves
-from feedback.policies.fit import Fit
 from feedback.policies.fixed_answers import Answer, read_answers
 from feedback.policies.lineage import Lineage, lineage_of
 from feedback.policies.manifest import BrokenPolicy
+from feedback.policies.ppo_curves import Curves
 from feedback.policies.registry import PolicyRegistry
+from feedback.policies.reward_fit import Fit
 from feedback.records import Record
 from serving.views.round_metrics import checks
 from serving.views.version_diff import difference

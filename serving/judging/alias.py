@@ -8,12 +8,12 @@ from starlette.concurrency import run_in_threadpool
 
 from feedback.people.keys import ApiKey
 from feedback.records import Id, Record, new_id
-from serving.document import described as docs
+from serving.document import by_route as docs
 from serving.engine.server import Body
 from serving.gateway import CallerDep, Gateway, GatewayDep, read_json
 from serving.http.errors import ApiError, invalid
-from serving.routes.judgements import elsewhere, take
-from serving.routes.said import read, validated
+from serving.judging.judgements import elsewhere, take
+from serving.judging.said import read, validated
 
 WORDS = ("comment", "demonstration")
 # The metric that is a rating of the whole answer: it trains.

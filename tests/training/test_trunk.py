@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from training.config import AdapterConfig
-from training.model.data import Batch, Sample, collate
 from training.model.layers import UnsupportedModel
 from training.model.roles import ROLES, Role
+from training.model.samples import Batch, Sample, collate
 from training.model.trunk import Trunk
 
 ModelMaker = Callable[..., LlamaForCausalLM]

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from feedback.policies.curves import curves
-from feedback.policies.fit import MIN_PROMPTS, Change
+from feedback.policies.ppo_curves import curves
+from feedback.policies.reward_fit import MIN_PROMPTS, Change
 from feedback.records import Record
 from training.config import STAGES as TRAINED
+from training.lessons.as_samples import ranked_samples, rated_samples, written_samples
 from training.lessons.collect import Refused
-from training.lessons.lessons import ranked_samples, rated_samples, written_samples
-from training.model.data import RankedSamples, Sample
+from training.model.samples import RankedSamples, Sample
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
-from training.optimizing.optimization import NonFinite
+from training.optimizing.steps import NonFinite
 from training.ppo.collapse import Collapsed
 from training.ppo.live import live_sampled
 from training.ppo.ppo import train_ppo
@@ -29,7 +29,7 @@ from training.ppo.vllm_needed import vllm_missing
 from training.reward.fit import compare, evaluate, score
 from training.reward.likelihoods import Labels
 from training.reward.reward import train_reward_model
-from training.round.candidate import HeldOut
+from training.round.contest import HeldOut
 from training.round.gate import failed, judge, not_worse, right_enough
 from training.round.inherited import adapter_of, bare_trunk, checkpoints, if_adapted, load_trunk, save_adapter
 from training.round.processes import in_processes, process_count

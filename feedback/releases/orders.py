@@ -3,9 +3,9 @@
 from typing import Any, Literal
 
 from feedback.releases.book import Mode, Release, ReleaseBook, ReleaseMoved, describe
+from feedback.releases.judge import decision_of
 from feedback.releases.plan import Plan, SetWeight, plan_of
 from feedback.settings import Settings
-from serving.views.release_facts import decision_of
 
 Order = Literal["promote", "pause", "resume", "abort", "rollback"]
 #: Orders to stop mean the release at whichever step it is, so a step taken meanwhile does not refuse them.
