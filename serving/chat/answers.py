@@ -200,14 +200,14 @@ async def _source(stack: AsyncExitStack, question: Question) -> Source:
     except EngineDown as error:
         gate.blame(error)
         raise
-    return Source(_placed(batches, question.places), question.served, gate)
+    straight = question.places == tuple(range(len(question.places)))
+    return Source(batches if straight else _placed(batches, question.places), question.served, gate)
 
 
 async def _placed(batches: AsyncIterator[list[Body]], places: tuple[int, ...]) -> AsyncIterator[list[Body]]:
     """Choices under the numbers by which the client knows them."""
-    straight = places == tuple(range(len(places)))
     async for batch in batches:
-        for chunk in () if straight else batch:
+        for chunk in batch:
             for choice in chunk.get("choices", ()):
                 choice["index"] = places[choice["index"]]
         yield batch

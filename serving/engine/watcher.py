@@ -12,7 +12,7 @@ from feedback.policies.manifest import BrokenPolicy
 from feedback.policies.registry import PointerMoved, PolicyRegistry
 from serving.engine.hotswap import Loaded, PolicyLoader, SwapFailed
 from serving.engine.server import Engine, EngineDown, EngineRefused, NoSocketLeft
-from serving.engine.swap_gate import Lose, Open, SwapGate
+from serving.engine.swap_gate import NEVER, Lose, Open, SwapGate
 from serving.engine.swap_reports import SwapReports
 from serving.engine.targets import Target
 from serving.engine.verified import Policy, read_policy
@@ -23,6 +23,8 @@ log = logging.getLogger("serving.hotswap")
 PROVEN = "engine:proven"
 
 HEALTH_S = 5.0
+# An engine that holds what it is to hold is asked about it this often: five times a second took a twentieth of a core.
+ASK_EVERY_S = 1.0
 # An idle engine is asked for a token this often; one that streams proves itself.
 PROBE_EVERY_S = 10.0
 RETRY_S = 2.0
@@ -46,12 +48,15 @@ class PolicyWatcher:
     loader: PolicyLoader
     metrics: Metrics
     poll_s: float = 0.2
+    ask_s: float = ASK_EVERY_S
     retry_s: float = RETRY_S
     reports: SwapReports = field(init=False)
     _aim: int | None = field(default=None, init=False)
     _answered: bool = field(default=False, init=False)  # the engine, since there is something for it to hold
+    _sure_at: float = field(default=NEVER, init=False)  # when the engine last said that all is as it should be
     _last_served: int | None = field(default=None, init=False)
     _proven: set[int] = field(default_factory=set, init=False)
+    _shared: set[int] = field(default_factory=set, init=False)  # of those, what Redis knows
     _crashes: Counter[int] = field(default_factory=Counter, init=False)
     _not_before: dict[int, float] = field(default_factory=dict, init=False)
 
@@ -74,23 +79,25 @@ class PolicyWatcher:
         await self._look()
         if self._aim is None:
             await self._rest()
-        elif await self._engine_lives():
+        elif self._is_sure or await self._engine_lives():
             await self._approach(self._aim)
 
     async def _look(self) -> None:
         """Without Redis the last known answers stand."""
         try:
-            self._aim = await self.target.look()
-            await asyncio.to_thread(self._share_proven)
+            before, self._aim = self._aim, await self.target.look()
+            if self._aim != before or self._proven != self._shared:
+                await asyncio.to_thread(self._share_proven)
         except RedisError as error:
             log.debug("Redis unreachable: %s", error)
 
     def _share_proven(self) -> None:
-        """Also what could not be told when it was proven."""
+        """Also what could not be told when it was proven. Another arm has proven what this one aims at next."""
         known = {int(version) for version in self.registry.redis.smembers(PROVEN)}
         if untold := self._proven - known:
             self.registry.redis.sadd(PROVEN, *untold)
         self._proven |= known
+        self._shared = set(self._proven)
 
     async def _rest(self) -> None:
         """There is nothing to hold."""
@@ -109,6 +116,17 @@ class PolicyWatcher:
         if time.monotonic() >= self._not_before.get(aim, 0.0):
             await self._swap(aim)
 
+    @property
+    def _is_sure(self) -> bool:
+        """A moment ago the engine held what it is to hold, and no request broke off since."""
+        served, since = self.gate.served, time.monotonic() - self._sure_at
+        return (
+            served is not None
+            and served.version == self._aim
+            and self.gate.doubted_at < self._sure_at
+            and since < self.ask_s
+        )
+
     async def _engine_lives(self) -> bool:
         """False also while nobody can tell."""
         try:
@@ -124,6 +142,7 @@ class PolicyWatcher:
 
     async def _engine_answers(self) -> bool:
         """Raises NoSocketLeft."""
+        asked_at = time.monotonic()
         try:
             await self.engine.health(HEALTH_S)
             self._answered = True
@@ -140,6 +159,7 @@ class PolicyWatcher:
         if not holds:
             await self._lose("the engine was restarted, or somebody else loaded weights into it")
             return True
+        self._sure_at = asked_at
         if self.gate.heard_within(PROBE_EVERY_S):
             return True
         if await self.engine.generates(PROBE_EVERY_S) or self.gate.heard_within(PROBE_EVERY_S):

@@ -42,6 +42,8 @@ class Arrivals:
     def __init__(self, sources: Sequence[Source]) -> None:
         self._waiting: list[Arrival] = []
         self._taker: asyncio.Future[None] | None = None
+        self._patient_until = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
         self.gates = tuple(dict.fromkeys(source.gate for source in sources))
         self._unfinished = len(sources)
         self._readers = [asyncio.create_task(self._read(source)) for source in sources]
@@ -49,14 +51,11 @@ class Arrivals:
     async def take(self, seconds: float) -> list[Arrival]:
         """All that came since the last call; waits for the first, but not longer than so many seconds."""
         if not self._waiting:
-            # Once a token: asyncio.wait_for would make a task each time.
             loop = asyncio.get_running_loop()
             self._taker = loop.create_future()
-            timer = loop.call_later(seconds, self._wake)
-            try:
-                await self._taker
-            finally:
-                timer.cancel()
+            self._patient_until = loop.time() + seconds
+            self._alarm = self._alarm or loop.call_at(self._patient_until, self._ring)
+            await self._taker
         taken, self._waiting = self._waiting, []
         return taken
 
@@ -65,6 +64,8 @@ class Arrivals:
         self._add([End.STOPPED])
 
     async def close(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
@@ -87,6 +88,16 @@ class Arrivals:
     def _add(self, arrivals: Sequence[Arrival]) -> None:
         self._waiting += arrivals
         self._wake()
+
+    def _ring(self) -> None:
+        """One alarm for all tokens, set again for what is left of the patience: a timer for each costs more than it."""
+        loop, self._alarm = asyncio.get_running_loop(), None
+        if self._taker is None or self._taker.done():
+            return
+        if loop.time() < self._patient_until:
+            self._alarm = loop.call_at(self._patient_until, self._ring)
+        else:
+            self._wake()
 
     def _wake(self) -> None:
         if self._taker is not None and not self._taker.done():

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import math
+from collections import Counter
 from typing import Any
 
 import httpx
@@ -220,6 +221,36 @@ async def test_an_engine_that_hangs_is_not_ready(live: Any, eventually: Any, mon
     assert "does not generate" in (await live.http.get("/ready")).json()["reasons"][0]
     live.engine.set(hang=False)
     await eventually(lambda: live.served == 0)
+
+
+async def test_an_engine_at_rest_is_asked_now_and_then_and_at_once_when_it_is_doubted(
+    live: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it is asked costs its core time that tokens need."""
+    watcher = live.gateway.watcher
+    asked, looked = Counter[str](), watcher.target.look
+
+    async def health(_: float) -> None:
+        asked["engine"] += 1
+
+    async def look() -> int | None:
+        asked["pointer"] += 1
+        version: int | None = await looked()
+        return version
+
+    monkeypatch.setattr(watcher, "ask_s", 3600.0)
+    monkeypatch.setattr(watcher.engine, "health", health)
+    monkeypatch.setattr(watcher.target, "look", look)
+    await eventually(lambda: asked["pointer"] >= 5)
+    assert asked["engine"] <= 1, "when the test began"
+    live.gateway.gate.doubt()
+    before = asked["engine"]
+    await eventually(lambda: asked["engine"] == before + 1)
+    asked["pointer"] = 0
+    await eventually(lambda: asked["pointer"] >= 5)
+    assert asked["engine"] == before + 1
+    monkeypatch.setattr(watcher, "ask_s", 0.0)
+    await eventually(lambda: asked["engine"] >= before + 4)
 
 
 async def test_swaps_and_serving_survive_redis_being_away(live: Any, valkey: Any, eventually: Any) -> None:

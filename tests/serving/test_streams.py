@@ -67,6 +67,29 @@ async def test_a_silence_is_filled_with_comments_that_sdks_ignore(live: Any, mon
     assert chunks[-1] == "[DONE]"
 
 
+async def test_patience_begins_anew_with_each_token() -> None:
+    """And whoever comes after a silence is as patient as before it."""
+    loop, patience, served = (
+        asyncio.get_running_loop(),
+        0.3,
+        Served(0, "policy", "fp", ControlTokens([]), True, None, 0.0),
+    )
+
+    async def engine() -> AsyncIterator[list[Any]]:
+        await asyncio.sleep(patience / 2)
+        yield [{}]
+        await asyncio.Event().wait()
+
+    arrivals = Arrivals([Source(engine(), served, SwapGate())])
+    while not await arrivals.take(patience):  # on a slow machine the token may be late
+        pass
+    for _ in range(2):
+        since = loop.time()
+        assert await arrivals.take(patience) == []
+        assert loop.time() - since > 0.9 * patience
+    await arrivals.close()
+
+
 async def test_a_silence_before_the_first_word_is_filled_too(
     live: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
