@@ -16,7 +16,7 @@ from feedback import records
 from feedback.people.keys import ApiKey
 from feedback.records import Offer
 from serving.chat.request import most_tokens
-from serving.engine.server import Body, EngineDown, EngineRefused
+from serving.engine.server import Body, EngineDown, EngineRefused, is_clients
 from serving.engine.swap_gate import Served
 from serving.gateway import Gateway
 from serving.http.auth import unauthorized
@@ -28,7 +28,7 @@ from serving.metrics import Pace
 from serving.release.arms import Arm
 from serving.streams.arrivals import Arrivals, Source
 from serving.streams.event_stream import DONE, EventStream, event
-from serving.streams.failures import failure, is_clients
+from serving.streams.failures import failure
 from serving.streams.relay import Relay, UnprovenWeights
 from serving.streams.replay import Replay
 from serving.streams.whole import whole
@@ -197,7 +197,7 @@ async def _source(stack: AsyncExitStack, question: Question) -> Source:
     gate = question.arm.gate
     try:
         batches = await stack.enter_async_context(question.arm.engine.stream(question.body))
-    except EngineDown as error:
+    except (EngineDown, EngineRefused) as error:
         gate.blame(error)
         raise
     straight = question.places == tuple(range(len(question.places)))

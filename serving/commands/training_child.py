@@ -60,7 +60,6 @@ class Child:
     """A process of training's. Ctrl-C, or SIGTERM, is passed on once and awaited, so that it can say how to go on."""
 
     def __init__(self, settings: Settings, module: str, *arguments: str, capture: bool = False) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         with _interruptible_later():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, f"--parent={os.getpid()}", *arguments],
@@ -76,6 +75,7 @@ class Child:
 
     def output(self) -> tuple[int, str]:
         """Its exit code, and what it wrote if that was to be kept."""
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             try:
                 written, _ = self._process.communicate()
@@ -85,15 +85,16 @@ class Child:
         finally:
             self._process.kill()  # a second Ctrl-C
             self._process.wait()
+            signal.signal(signal.SIGTERM, before)
         code = self._process.returncode
         return (128 - code if code < 0 else code), written or ""
 
 
 @contextmanager
 def _interruptible_later() -> Iterator[None]:
-    """A process begun in the block hears of Ctrl-C when it asks to: its imports take seconds, and would say where
-    they were interrupted."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """A process begun in the block hears of Ctrl-C and SIGTERM when it asks to: its imports take seconds, and would
+    say where they were interrupted."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

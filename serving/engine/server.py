@@ -58,6 +58,11 @@ class EngineRefused(RuntimeError):
         self.status, self.body = status, body
 
 
+def is_clients(error: EngineRefused) -> bool:
+    """Whether the request is at fault rather than the engine."""
+    return error.status in (400, 413, 422)
+
+
 class Engine:
     """One vLLM OpenAI server."""
 

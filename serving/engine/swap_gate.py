@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 
 from serving.engine.control_tokens import ControlTokens
-from serving.engine.server import EngineDown, EngineUnreachable, NoSocketLeft
+from serving.engine.server import EngineDown, EngineRefused, EngineUnreachable, NoSocketLeft, is_clients
 from serving.http.errors import unavailable
 
 # New requests wait this long for a swap before they are told to come back.
@@ -159,6 +159,8 @@ class SwapGate:
             case EngineUnreachable():
                 self.obey(Lose(f"the engine is down: {error}"))
             case EngineDown() if not isinstance(error, NoSocketLeft):
+                self.doubt()
+            case EngineRefused() if not is_clients(error):
                 self.doubt()
 
     def heard_within(self, seconds: float) -> bool:

@@ -23,7 +23,8 @@ log = logging.getLogger("serving.hotswap")
 PROVEN = "engine:proven"
 
 HEALTH_S = 5.0
-# An engine that holds what it is to hold is asked about it this often: five times a second took a twentieth of a core.
+# An engine that holds what it is to hold is asked about it this often, since its core could write tokens meanwhile. So
+# long may weights go unnoticed that somebody else has loaded, and its end while nobody chats.
 ASK_EVERY_S = 1.0
 # An idle engine is asked for a token this often; one that streams proves itself.
 PROBE_EVERY_S = 10.0
@@ -56,7 +57,7 @@ class PolicyWatcher:
     _sure_at: float = field(default=NEVER, init=False)  # when the engine last said that all is as it should be
     _last_served: int | None = field(default=None, init=False)
     _proven: set[int] = field(default_factory=set, init=False)
-    _shared: set[int] = field(default_factory=set, init=False)  # of those, what Redis knows
+    _shared: set[int] = field(default_factory=set, init=False)  # of those, what Redis has been told
     _crashes: Counter[int] = field(default_factory=Counter, init=False)
     _not_before: dict[int, float] = field(default_factory=dict, init=False)
 
@@ -89,10 +90,11 @@ class PolicyWatcher:
             if self._aim != before or self._proven != self._shared:
                 await asyncio.to_thread(self._share_proven)
         except RedisError as error:
+            self._shared = set()  # it may come back without what it knew
             log.debug("Redis unreachable: %s", error)
 
     def _share_proven(self) -> None:
-        """Also what could not be told when it was proven. Another arm has proven what this one aims at next."""
+        """Also what could not be told when it was proven; and what another arm has proven."""
         known = {int(version) for version in self.registry.redis.smembers(PROVEN)}
         if untold := self._proven - known:
             self.registry.redis.sadd(PROVEN, *untold)
@@ -213,6 +215,7 @@ class PolicyWatcher:
     async def _refuse(self, version: int, failure: BrokenPolicy | SwapFailed) -> None:
         """Without Redis this waits for the next attempt."""
         try:
+            await asyncio.to_thread(self._share_proven)
             self._aim = await self.target.refuse(version, failure, proven=version in self._proven)
         except (RedisError, PointerMoved) as error:
             log.warning("policy-v%d could not be given up yet: %s", version, error)

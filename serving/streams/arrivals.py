@@ -49,7 +49,8 @@ class Arrivals:
         self._readers = [asyncio.create_task(self._read(source)) for source in sources]
 
     async def take(self, seconds: float) -> list[Arrival]:
-        """All that came since the last call; waits for the first, but not longer than so many seconds."""
+        """All that came since the last call; waits for the first, but not longer than so many seconds, the same in all
+        calls."""
         if not self._waiting:
             loop = asyncio.get_running_loop()
             self._taker = loop.create_future()
@@ -66,6 +67,7 @@ class Arrivals:
     async def close(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
+            self._alarm = None
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)

@@ -10,6 +10,7 @@ from serving.engine.server import (
     EngineUnreachable,
     NoSocketLeft,
     error_message,
+    is_clients,
 )
 from serving.http.errors import RETRY_SOON, ApiError, invalid, unavailable
 from serving.streams.relay import UnprovenWeights
@@ -40,11 +41,6 @@ def failure(error: Exception) -> ApiError:
             return unavailable(str(error), "policy_unproven")
     log.error("an answer broke off", exc_info=error)
     return ApiError(500, "internal error", code="internal_error")
-
-
-def is_clients(error: EngineRefused) -> bool:
-    """Whether the request is at fault rather than the engine."""
-    return error.status in (400, 413, 422)
 
 
 def _refusal(error: EngineRefused) -> ApiError:

@@ -16,10 +16,9 @@ from redis.exceptions import RedisError
 
 from feedback.releases.observations import Observations, Observed, weight_of
 from feedback.releases.refusals import refuses
-from serving.engine.server import EngineDown, EngineRefused, EngineSlow
+from serving.engine.server import EngineDown, EngineRefused, EngineSlow, is_clients
 from serving.ledger.recorder import Draft, Ticket
 from serving.metrics import Pace
-from serving.streams.failures import is_clients
 from serving.streams.relay import Relay, UnprovenWeights
 
 log = logging.getLogger("serving.releases")

@@ -112,19 +112,18 @@ class Relay:
             if arrival is End.STOPPED or self._cut_off:
                 return [*batch, *await self._cut()], End.STOPPED
             if arrival is End.FINISHED and self._unfinished:
-                return batch, self._unfinished_end()
+                return batch, self._blamed(EngineDown("the engine ended an answer before it was finished"))
             if arrival is End.FINISHED and self._owes_usage:
                 return [*batch, self._usage_chunk()], arrival
             if not isinstance(arrival, Chunk):
                 return batch, arrival
             if "error" in arrival.body:
-                return batch, EngineRefused(status_in(arrival.body), arrival.body)
+                return batch, self._blamed(EngineRefused(status_in(arrival.body), arrival.body))
             if chunk := await self._rewrite(*arrival):
                 batch.append(chunk)
         return batch, None
 
-    def _unfinished_end(self) -> EngineDown:
-        error = EngineDown("the engine ended an answer before it was finished")
+    def _blamed(self, error: Exception) -> Exception:
         for gate, _ in self._gates:
             gate.blame(error)
         return error

@@ -192,9 +192,10 @@ def test_killed_or_interrupted_the_same_command_goes_on_to_the_same_weights(
         return max((int(path.name.removeprefix("step-")) for path in broken.glob("checkpoints/step-*")), default=0)
 
     def begin() -> subprocess.Popen[str]:
+        """In the background of a script, where Ctrl-C is ignored."""
         process = subprocess.Popen(
             command("train", *arguments, "--out", broken), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            text=True,
+            text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
         )  # fmt: skip
         before = steps()
         wait_for(lambda: steps() > before or process.poll() is not None, seconds=SECONDS, what="a checkpoint")
@@ -208,7 +209,9 @@ def test_killed_or_interrupted_the_same_command_goes_on_to_the_same_weights(
     assert reached > 0 and not (broken / "report.json").exists()
 
     interrupted = begin()
-    interrupted.send_signal(signal.SIGTERM)
+    child = int(Path(f"/proc/{interrupted.pid}/task/{interrupted.pid}/children").read_text())
+    for pid in (child, interrupted.pid):  # as a service manager does
+        os.kill(pid, signal.SIGTERM)
     _, told = interrupted.communicate(timeout=SECONDS)
     assert interrupted.returncode == 130, told
     assert "stopped after step" in told and "the same command goes on from the last checkpoint" in told

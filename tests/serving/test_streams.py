@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from serving.engine.control_tokens import ControlTokens
+from serving.engine.server import EngineRefused
 from serving.engine.swap_gate import Served, SwapGate
 from serving.ledger.recorder import Ticket
 from serving.metrics import Pace
@@ -268,3 +269,20 @@ async def test_a_stop_after_the_last_word_cuts_nothing() -> None:
     rest = [chunk async for batch in one.batches() for chunk in batch]
     assert [chunk.get("usage", {}).get("total_tokens") for chunk in rest] == [4]
     assert not any("partial" in chunk.get("ratchet", {}) for chunk in rest)
+
+
+@pytest.mark.parametrize(("status", "doubted"), [(400, False), (422, False), (404, True), (500, True)])
+async def test_an_engine_that_fails_within_a_stream_is_doubted_unless_the_request_is_at_fault(
+    status: int, doubted: bool
+) -> None:
+    async def failing() -> AsyncIterator[list[Any]]:
+        async for batch in said(0, "a", finish=False):
+            yield batch
+        yield [{"error": {"message": "no", "code": status}}]
+
+    one = relay_of(ticket_of(1), failing())
+    [gate] = one.arrivals.gates
+    gate.heard()
+    with pytest.raises(EngineRefused):
+        [batch async for batch in one.batches()]
+    assert gate.heard_within(60.0) != doubted

@@ -218,14 +218,22 @@ def trains(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int)
 
 
+def _obey_parent() -> None:
+    """It passes on as SIGINT what is to end us: once, though a service manager sends SIGTERM to us as well, and where
+    Ctrl-C is ignored, too, as it is in the background of a script. It had us wait for the imports."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
 def run(root: argparse.ArgumentParser, commands: Mapping[str, Command]) -> int:
     """The exit code of the command that the arguments name; a fault is one line on stderr."""
     arguments = root.parse_args()
     if arguments.parent is not None:
         die_with_parent(arguments.parent)
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # a parent may have had it wait for the imports
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        if arguments.parent is not None:
+            _obey_parent()
         return commands[arguments.command](arguments)
     except Stopped:
         return STOPPED
