@@ -27,9 +27,8 @@ def leaderboard(
     as_json: AsJson = False,
 ) -> None:
     """Show policy versions by what people prefer, side and length apart, with intervals."""
-    from feedback.leaderboard.ballots import (
-        board_of,  # whoever asks for another command must not wait for what reckons this
-    )
+    # Whoever asks for another command must not wait for what reckons this.
+    from feedback.leaderboard.ballots import board_of
 
     settings, redis = installation(home)
     registry = PolicyRegistry(redis, settings.policies_dir)

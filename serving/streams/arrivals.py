@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from enum import Enum
+from itertools import takewhile
 from typing import NamedTuple
 
-from serving.engine.server import Body
+from serving.engine.server import Body, EngineRefused
 from serving.engine.swap_gate import Served, SwapGate
 
 
@@ -78,7 +79,11 @@ class Arrivals:
             async for batch in source.batches:
                 gate.heard()
                 writer = gate.writer(source.admitted)
-                self._add([Chunk(body, writer) for body in batch])
+                sound = [*takewhile(lambda body: "error" not in body, batch)]
+                self._add([Chunk(body, writer) for body in sound])
+                if len(sound) < len(batch):
+                    failed = batch[len(sound)]
+                    raise EngineRefused(status_in(failed), failed)
         except Exception as error:  # whatever it is: somebody waits for the next arrival
             gate.blame(error)
             self._add([error])
@@ -104,3 +109,9 @@ class Arrivals:
     def _wake(self) -> None:
         if self._taker is not None and not self._taker.done():
             self._taker.set_result(None)
+
+
+def status_in(chunk: Body) -> int:
+    """The HTTP status that an error in the middle of a stream would have had at its beginning."""
+    code = chunk["error"].get("code") if isinstance(chunk["error"], dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else 500

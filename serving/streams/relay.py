@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from serving.engine.server import SERVED_NAME, Body, EngineDown, EngineRefused
+from serving.engine.server import SERVED_NAME, Body, EngineDown
 from serving.engine.swap_gate import Served, SwapGate
 from serving.ledger.recorder import Draft, Recorder, Ticket
 from serving.metrics import Pace
@@ -112,18 +112,17 @@ class Relay:
             if arrival is End.STOPPED or self._cut_off:
                 return [*batch, *await self._cut()], End.STOPPED
             if arrival is End.FINISHED and self._unfinished:
-                return batch, self._blamed(EngineDown("the engine ended an answer before it was finished"))
+                return batch, self._unfinished_end()
             if arrival is End.FINISHED and self._owes_usage:
                 return [*batch, self._usage_chunk()], arrival
             if not isinstance(arrival, Chunk):
                 return batch, arrival
-            if "error" in arrival.body:
-                return batch, self._blamed(EngineRefused(status_in(arrival.body), arrival.body))
             if chunk := await self._rewrite(*arrival):
                 batch.append(chunk)
         return batch, None
 
-    def _blamed(self, error: Exception) -> Exception:
+    def _unfinished_end(self) -> EngineDown:
+        error = EngineDown("the engine ended an answer before it was finished")
         for gate, _ in self._gates:
             gate.blame(error)
         return error
@@ -207,9 +206,3 @@ class Relay:
         if self.ticket.release is not None:
             facts = {"release": self.ticket.release, "arm": self.ticket.arms[0], **facts}
         return {"policy_version": self.served.version, **facts}
-
-
-def status_in(chunk: Body) -> int:
-    """The HTTP status that an error in the middle of a stream would have had at its beginning."""
-    code = chunk["error"].get("code") if isinstance(chunk["error"], dict) else None
-    return code if isinstance(code, int) and 400 <= code < 600 else 500
