@@ -87,7 +87,7 @@ def test_from_files_to_a_policy_interrupted_once(ratchet: Ratchet, env: dict[str
     os.kill(int(children.read_text()), signal.SIGINT)
     _, told = again.communicate(timeout=SECONDS)
     assert again.returncode == 130, told
-    assert told == f"stopped while loading, after step {reached}; the same command goes on from the last checkpoint\n"
+    assert told == f"stopped after step {reached}; the same command goes on from the last checkpoint\n"
 
     other = ratchet(*ppo, "--seed", 1)
     assert (other.returncode, other.stdout) == (2, "")

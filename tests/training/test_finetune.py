@@ -149,7 +149,7 @@ def test_stopped_while_it_loads_a_run_stands_where_it_was_left(
     (out / "checkpoints" / "step-00000003").mkdir(parents=True)
     assert command(*ppo) == 130
     told = capsys.readouterr().err.splitlines()[-1]
-    assert told == "stopped while loading, after step 3; the same command goes on from the last checkpoint"
+    assert told == "stopped after step 3; the same command goes on from the last checkpoint"
 
 
 def test_nothing_goes_on_with_what_was_erased(

@@ -189,10 +189,11 @@ def resumable(progress: ProgressLine, out: Path) -> Iterator[None]:
 
 
 def _stopped(where: str | None, out: Path) -> str:
-    """How a run stands: by its steps `where` it has told any, else by what it would have gone on from."""
+    """How a run stands: by its steps `where` it has told any, else by its last checkpoint, which may be an
+    earlier process's or written just now."""
     if where is None:
         step = reached(out)
-        where = f"while loading, after step {step}" if step else "before the first step"
+        where = f"after step {step}" if step else "before the first step"
     return f"stopped {where}; the same command goes on from the last checkpoint"
 
 
