@@ -42,6 +42,7 @@ class PolicyList(BaseModel):
 Expected = Annotated[
     int | str | None, Field(description="what the caller has seen serving, such as `policy-v3`; else 409 and no change")
 ]
+Reason = Annotated[str | None, Field(max_length=1024, description="for the audit")]
 
 
 _FIGURE: Schema = {"value": 0.31, "low": 0.12, "high": 0.5}
@@ -68,12 +69,12 @@ class Leaders(Leaderboard):
 class Rollback(BaseModel):
     to: int | str | None = Field(default=None, description="such as `policy-v2`; without it, the one before")
     expected: Expected = None
-    reason: str | None = None
+    reason: Reason = None
 
 
 class Promotion(BaseModel):
     expected: Expected = None
-    reason: str | None = None
+    reason: Reason = None
 
 
 class PointedPolicy(BaseModel):
@@ -105,7 +106,7 @@ class RoundList(BaseModel):
 
 class Freeze(BaseModel):
     frozen: bool
-    reason: str | None = Field(default=None, max_length=1024, description="for the audit")
+    reason: Reason = None
 
 
 class Frozen(BaseModel):

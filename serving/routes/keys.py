@@ -1,16 +1,16 @@
-"""/v1/keys, for admins: who may use the service; and GET /v1/me: what a caller is here."""
+"""/v1/keys, for admins: who may use the service."""
 
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from feedback.people.keys import ApiKey, KeyChange, NewKey, UnknownKey
 from serving.document import by_route as docs
 from serving.document.oversight import NewLink
-from serving.gateway import AdminDep, CallerDep, Gateway, GatewayDep, Limit, read_json
+from serving.gateway import AdminDep, Gateway, GatewayDep, Limit, read_json
 from serving.http.errors import invalid
+from serving.routes import bodies
 
 router = APIRouter()
 K = TypeVar("K", KeyChange, NewKey, NewLink)
@@ -63,24 +63,13 @@ def revoke_key(id: str, gateway: GatewayDep, caller: AdminDep) -> dict[str, Any]
     return {"object": "key.deleted", "id": id, "deleted": True}
 
 
-@router.get("/v1/me", **docs.ME)
-def get_me(gateway: GatewayDep, caller: CallerDep) -> dict[str, Any]:
-    """The caller's own key. `usage` is of today (UTC), null for a key without limits, which is not counted."""
-    usage = gateway.quotas.usage(caller).get(caller.id)
-    return card(caller) | {"object": "me", "usage": usage, "rater": gateway.rater(caller, None)}
-
-
 def card(key: ApiKey) -> dict[str, Any]:
     return {"object": "key", **key.model_dump()}
 
 
 def read(model: type[K], body: dict[str, Any], gateway: Gateway) -> K:
     """A body that says what a key, or a link to one, shall be. Raises ApiError 400 naming the field at fault."""
-    try:
-        wish = model.model_validate(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise invalid(first["msg"], ".".join(str(part) for part in first["loc"]) or None) from error
+    wish = bodies.read(model, body)
     if wish.expires is not None and wish.expires <= gateway.keys.clock():
         raise invalid("expires must lie in the future (Unix seconds)", "expires")
     return wish

@@ -1,4 +1,4 @@
-"""A person's own data: all of it to take away, and all of it to have erased."""
+"""/v1/me: what a caller is here, and a person's own data: all of it to take away, and all of it to have erased."""
 
 import json
 from collections.abc import Iterator
@@ -11,13 +11,21 @@ from starlette.responses import StreamingResponse
 from feedback.erasure import Eraser, traces
 from serving.chat import comparisons
 from serving.document import by_route as docs
-from serving.gateway import Gateway, GatewayDep
+from serving.gateway import CallerDep, Gateway, GatewayDep
 from serving.judging import judgements
+from serving.routes import keys
 from serving.routes.stored import RaterDep, Stored, card, chat_completion, load
 
 CHUNK = 500
 
 router = APIRouter()
+
+
+@router.get("/v1/me", **docs.ME)
+def get_me(gateway: GatewayDep, caller: CallerDep) -> dict[str, Any]:
+    """The caller's own key. `usage` is of today (UTC), null for a key without limits, which is not counted."""
+    usage = gateway.quotas.usage(caller).get(caller.id)
+    return keys.card(caller) | {"object": "me", "usage": usage, "rater": gateway.rater(caller, None)}
 
 
 @router.get("/v1/me/export", response_class=StreamingResponse, **docs.TAKE_ALONG)

@@ -12,7 +12,7 @@ from serving.document import by_route as docs
 from serving.document import learning
 from serving.engine.swap_reports import LAST_SWAP
 from serving.gateway import Gateway, GatewayDep, OperatorDep, read_json
-from serving.routes.bodies import expected_of, version_of
+from serving.routes.bodies import expected_of, reason_of, version_of
 from serving.views.policy_facts import in_full, side_by_side
 
 router = APIRouter()
@@ -68,7 +68,7 @@ def diff_policies(id: str, gateway: GatewayDep, _: OperatorDep, other: learning.
 async def roll_back(request: Request, gateway: GatewayDep, caller: OperatorDep) -> dict[str, Any]:
     body = await read_json(request, optional=True)
     to = None if body.get("to") is None else version_of(body["to"], "to")
-    reason, expected = str(body.get("reason") or "asked for over the API"), expected_of(body)
+    reason, expected = reason_of(body), expected_of(body)
     roll_back = partial(gateway.registry.rollback, to=to, actor=caller.name, reason=reason, expected=expected)
     version = await run_in_threadpool(roll_back)
     return {"object": "policy", "id": f"policy-v{version}", "version": version}
@@ -78,8 +78,7 @@ async def roll_back(request: Request, gateway: GatewayDep, caller: OperatorDep) 
 async def promote(id: str, request: Request, gateway: GatewayDep, caller: OperatorDep) -> dict[str, Any]:
     version = version_of(id, "id")
     body = await read_json(request, optional=True)
-    reason = str(body.get("reason") or "asked for over the API")
-    await run_in_threadpool(_promote, gateway, version, caller.name, reason, expected_of(body))
+    await run_in_threadpool(_promote, gateway, version, caller.name, reason_of(body), expected_of(body))
     return {"object": "policy", "id": f"policy-v{version}", "version": version}
 
 

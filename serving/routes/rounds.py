@@ -11,7 +11,7 @@ from feedback.rounds.book import RoundRecord
 from feedback.rounds.cancelling import cancel
 from serving.document import by_route as docs
 from serving.document import learning, oversight
-from serving.gateway import Before, Gateway, GatewayDep, OperatorDep, read_json
+from serving.gateway import Before, Gateway, GatewayDep, Limit, OperatorDep, read_json
 from serving.http.errors import ApiError
 from serving.routes.bodies import freeze_of, reason_of
 
@@ -25,8 +25,7 @@ def open_round(gateway: GatewayDep, caller: OperatorDep) -> JSONResponse:
 
 
 @router.get("/v1/rounds", **docs.ROUNDS)
-def list_rounds(gateway: GatewayDep, _: OperatorDep, limit: int = 20, before: Before = None) -> dict[str, Any]:
-    limit = min(max(limit, 1), 100)
+def list_rounds(gateway: GatewayDep, _: OperatorDep, limit: Limit = 20, before: Before = None) -> dict[str, Any]:
     rounds = gateway.rounds.list(limit + 1, before)
     return {
         "object": "list",

@@ -102,6 +102,7 @@ async def test_a_key_that_cannot_be_is_refused_with_the_field(live: Any, body: d
     before = len(live.gateway.keys.list())
     response = await live.http.post("/v1/keys", json=body)
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert response.json()["error"]["message"].startswith(param)
     assert len(live.gateway.keys.list()) == before
 
 

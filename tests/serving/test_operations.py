@@ -40,6 +40,7 @@ async def test_an_operator_who_saw_another_policy_serve_changes_nothing(live: An
         assert (late.status_code, late.json()["error"]["code"]) == (409, "conflict")
         assert late.json()["error"]["message"] == "the stable policy is no longer policy-v0; it is policy-v1"
         assert (await live.http.post(path, json={"expected": "newest"})).json()["error"]["param"] == "expected"
+        assert (await live.http.post(path, json={"reason": ["none"]})).json()["error"]["param"] == "reason"
     assert (await live.http.post("/v1/policies/1/promote", json={"expected": 1})).json()["version"] == 1
     assert (await live.http.post("/v1/rollback", json={"expected": 1})).json()["version"] == 0
 
@@ -87,7 +88,9 @@ async def test_rounds_are_paged_from_the_newest(live: Any) -> None:
     assert [await page(limit=2, before=2), await page(before=9), await page(before=1)] == [
         ([1], False), ([3, 2, 1], False), ([], False),
     ]  # fmt: skip
-    assert (await live.http.get("/v1/rounds", params={"before": 0})).json()["error"]["param"] == "before"
+    for beyond in ({"before": 0}, {"limit": 0}, {"limit": 101}):
+        refused = await live.http.get("/v1/rounds", params=beyond)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, *beyond)
 
 
 async def test_an_open_round_is_cancelled_once_by_name_and_with_a_reason(live: Any) -> None:
