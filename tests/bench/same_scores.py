@@ -26,7 +26,7 @@ from training.model.scoring import Scorer
 from training.model.trunk import Trunk
 from training.reward.reward import train_reward_model
 
-POOLED = Path(__file__).parents[1] / "training" / "pooled.py"
+POOLED = Path(__file__).parents[1] / "training" / "model" / "pooled.py"
 
 
 def learned(base: Path, rankings: list[RankedSamples], config: RewardConfig, scratch: Path) -> Trunk:

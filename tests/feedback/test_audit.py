@@ -25,7 +25,7 @@ from feedback.releases.plan import Plan
 from feedback.rounds.book import RoundBook
 from feedback.rounds.cancelling import RoundLine, cancel
 from feedback.store import connect
-from tests.feedback.test_registry import publish
+from tests.feedback.policies.test_registry import publish
 
 
 @pytest.fixture

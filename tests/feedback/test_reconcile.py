@@ -17,7 +17,7 @@ from feedback.retention import Retention
 from feedback.rounds.book import RoundBook
 from feedback.store import connect
 from tests.conftest import ValkeyProcess
-from tests.feedback.test_registry import publish, write_policy
+from tests.feedback.policies.test_registry import publish, write_policy
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from feedback.retention import Retention, StillNeeded
 from feedback.rounds.book import RoundBook
 from feedback.settings import Settings
 from feedback.store import connect
-from tests.feedback.test_registry import publish
+from tests.feedback.policies.test_registry import publish
 from tests.killing import Killed, killing
 
 

@@ -24,8 +24,8 @@ from feedback.releases.scores import Fresh, ReleaseScores, scoring_version
 from feedback.retention import Retention
 from feedback.settings import Settings
 from feedback.store import COMPLETIONS
+from tests.training.offline.test_rm import version
 from tests.training.people import CONFIG, People
-from tests.training.test_rm import version
 from training.celery import SCORE_EVERY_S, make_app
 from training.model.samples import Sample
 from training.offline.reward_models import load_trunk, of_version

@@ -8,7 +8,7 @@ from feedback.judgements import Comparison
 from serving.chat import comparisons
 from tests.serving.conftest import second_engine, second_process  # noqa: F401  fixtures
 from tests.serving.live import Live
-from tests.serving.test_arms import Begin, Canary, begin  # noqa: F401  a fixture
+from tests.serving.release.test_arms import Begin, Canary, begin  # noqa: F401  a fixture
 from tests.web.test_interruptions import is_blind, try_several
 from tests.web.test_rating import saved, standing
 
