@@ -14,13 +14,12 @@ import typer
 
 from feedback import defaults
 from feedback.exchange.formats import FORMATS, UnknownFormat
+from feedback.hardware import TRAINING_ENVIRONMENT
 from feedback.settings import Settings
 from serving.commands.shared import Failure
 from serving.machine.installation import environment
 
 AUTO = "auto"
-#: Threads that wait for work by spinning take the cores from each other.
-QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 File = Annotated[
     Path | None, typer.Option("--from", help="JSON lines, gzip or plain (default: the installation's ledger)")
@@ -63,7 +62,7 @@ class Child:
         with _interruptible_later():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, f"--parent={os.getpid()}", *arguments],
-                env={**QUIET_THREADS, **os.environ, **environment(settings)},
+                env={**TRAINING_ENVIRONMENT, **os.environ, **environment(settings)},
                 stdout=subprocess.PIPE if capture else None,
                 text=True,
                 start_new_session=True,  # the terminal would interrupt it a second time

@@ -1,8 +1,9 @@
-"""Attention by torch, with a gradient of our own where torch's is slow: in bf16 on a CPU.
+"""Attention by torch on a CPU, asked otherwise than transformers asks where that is slow, and a gradient of our own.
 
-There its flash attention runs forward at the rate of plain products, and backward at a fifth of that: 30 against 6 ms a
-layer for 16 rows of 128 tokens and 9 heads, on two cores with AMX. So the backward pass finds the weights again, some
-rows at a time, and multiplies; the forward pass is torch's own, to the bit.
+The one is for a token that is written after others. The other is for bf16, in which torch's flash attention runs
+forward at the rate of plain products, and backward at a fifth of that: 30 against 6 ms a layer for 16 rows of 128
+tokens and 9 heads, on two cores with AMX. So the backward pass finds the weights again, some rows at a time, and
+multiplies; the forward pass is torch's own, to the bit.
 
 Letters: B rows, H heads, G groups of heads with the same keys, Q queries, L keys, E size of a head.
 """
@@ -24,7 +25,7 @@ LONGEST = 512  # queries or keys; beyond, what flash attention skips weighs more
 
 def attend_densely(model: PreTrainedModel) -> None:
     """The model attends by `attention`, if it attends by torch's now and would gain from it."""
-    if model.config._attn_implementation == "sdpa" and model.dtype == torch.bfloat16 and model.device.type == "cpu":
+    if model.config._attn_implementation == "sdpa" and model.device.type == "cpu":
         model.config._attn_implementation = DENSE
 
 
@@ -35,10 +36,36 @@ def attention(
 
     The mask (B, 1, Q, L) is True where a query sees a key; without one, it sees those before it and itself.
     """
+    if _is_one_query(query, attention_mask, **kwargs):
+        return _of_one_query(query, key, value, attention_mask, kwargs.get("scaling")), None
     if not _has_own_gradient(query, value, attention_mask, **kwargs):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     query, key = query.to(value.dtype), key.to(value.dtype)  # as autocast would: positions may have made them fp32
     return _Attention.apply(query, key, value, attention_mask, module, kwargs), None
+
+
+def _is_one_query(
+    query: Tensor,
+    mask: Tensor | None,
+    *,
+    dropout: float = 0.0,
+    position_bias: Tensor | None = None,
+    **_: Any,
+) -> bool:
+    plain = dropout == 0 and position_bias is None and (mask is None or mask.shape[1] == 1)
+    return query.shape[2] == 1 and plain and not torch.is_grad_enabled()
+
+
+def _of_one_query(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+    """Attention (B, 1, H, E): a group's heads are queries beside each other, so that no key is copied for each of them.
+
+    In bf16 it takes a fifth of the time and, where the copies would be large, a fifteenth: 1.3 and .24 ms a layer for
+    16 rows, 9 heads in 3 groups and 80 keys, 19 and 1.2 for 512 keys, on one core.
+    """
+    rows, groups = key.shape[:2]
+    queries = query.reshape(rows, groups, -1, query.shape[-1]).to(value.dtype)
+    found = nn.functional.scaled_dot_product_attention(queries, key.to(value.dtype), value, attn_mask=mask, scale=scale)
+    return found.reshape(rows, 1, -1, query.shape[-1])
 
 
 def _has_own_gradient(

@@ -19,6 +19,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
+from feedback.hardware import TRAINING_ENVIRONMENT
 from feedback.policies.registry import PolicyRegistry
 from feedback.retention import Retention
 from feedback.rounds.book import MAX_ATTEMPTS, STAGES, LeaseLost, RoundBook, RoundRecord
@@ -35,10 +36,6 @@ RENEW_S = 4.0
 POLL_S = 0.2
 #: Before the second attempt; twice as long before each one after it.
 PAUSE_S = 0.5
-
-#: Threads that wait by spinning take the cores from the engine and from each other: on two busy cores, optimizer steps
-#: were measured 3 to 10 times faster with sleeping ones.
-QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class Stopped(RuntimeError):
@@ -213,7 +210,7 @@ def start_child(settings: Settings, *arguments: str) -> subprocess.Popen[bytes]:
     """
     return subprocess.Popen(
         [sys.executable, "-m", "training", *arguments, "--parent", str(os.getpid())],
-        env={**QUIET_THREADS, **os.environ, **environment(settings)},
+        env={**TRAINING_ENVIRONMENT, **os.environ, **environment(settings)},
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )

@@ -78,6 +78,30 @@ def test_what_all_keys_share_hides_no_difference_between_scores() -> None:
     assert max(off) < 0.05
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 5), keys=st.integers(1, 70), places=st.integers(0, 9), masked=st.booleans(),
+    dtype=st.sampled_from([torch.bfloat16, torch.float32]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_one_query_is_what_torch_finds_head_by_head(
+    rows: int, keys: int, places: int, masked: bool, dtype: torch.dtype, seed: int
+) -> None:
+    """But for the order of sums, where keys and values have places for more; and no key is copied."""
+    (query, key, value), _ = problem(rows, 1, keys + places, seed)
+    query, key, value = query.to(dtype), key.to(dtype)[:, :, :keys], value.to(dtype)[:, :, :keys]
+    mask = None
+    if masked:
+        mask = torch.rand(rows, 1, 1, keys, generator=torch.Generator().manual_seed(seed)) < 0.7
+        mask[..., -1] = True
+    with torch.no_grad(), Called() as called:
+        ours, _ = attention(MODULE, query, key, value, mask, scaling=SCALE)
+    assert called.names["clone"] == 0
+    with torch.no_grad():
+        theirs, _ = sdpa_attention_forward(MODULE, query, key, value, mask, scaling=SCALE)
+    assert ours.dtype is dtype and ours.shape == theirs.shape
+    assert torch.allclose(ours, theirs, rtol=1e-6 if dtype is torch.float32 else 2**-7, atol=1e-6)
+
+
 ADDED = torch.zeros(2, 1, 5, 5, dtype=torch.bfloat16)
 UNLIKE: list[dict[str, Any]] = [
     {"dtype": torch.float32}, {"with_gradient": False}, {"dropout": 0.1}, {"longest": 4}, {"attention_mask": ADDED},
