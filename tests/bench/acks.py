@@ -8,7 +8,7 @@ import rig
 from figures import Figures, at_least, by_turns, percentile, ratio, summary
 from rig import Round, Server
 
-ACKS, CONNECTIONS, ANSWERS = 5000, (8, 32, 128), 50
+ACKS, CONNECTIONS, ANSWERS = 5000, (8, 32, 64), 50
 _people = count()
 
 
