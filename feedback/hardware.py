@@ -1,4 +1,4 @@
-"""What this machine multiplies natively. The engine and the trainer must agree on it."""
+"""What this machine multiplies natively, on which the engine and the trainer must agree; and how to train on it."""
 
 import shutil
 import subprocess

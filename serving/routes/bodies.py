@@ -43,7 +43,9 @@ def freeze_of(body: dict[str, Any]) -> tuple[bool, str]:
 
 def reason_of(body: dict[str, Any]) -> str:
     """Why, for the audit."""
-    reason = body.get("reason") or "asked for over the API"
+    reason = body.get("reason")
+    if reason is None or reason == "":
+        return "asked for over the API"
     if not isinstance(reason, str) or len(reason) > 1024:
         raise invalid("reason must be text of at most 1024 characters", "reason")
     return reason

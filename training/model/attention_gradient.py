@@ -25,7 +25,7 @@ LONGEST = 512  # queries or keys; beyond, what flash attention skips weighs more
 
 def attend_densely(model: PreTrainedModel) -> None:
     """The model attends by `attention`, if it attends by torch's now and would gain from it."""
-    if model.config._attn_implementation == "sdpa" and model.device.type == "cpu":
+    if model.config._attn_implementation == "sdpa" and model.dtype == torch.bfloat16 and model.device.type == "cpu":
         model.config._attn_implementation = DENSE
 
 
@@ -36,7 +36,7 @@ def attention(
 
     The mask (B, 1, Q, L) is True where a query sees a key; without one, it sees those before it and itself.
     """
-    if _is_one_query(query, attention_mask, **kwargs):
+    if _is_one_query(query, value, attention_mask, **kwargs):
         return _of_one_query(query, key, value, attention_mask, kwargs.get("scaling")), None
     if not _has_own_gradient(query, value, attention_mask, **kwargs):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
@@ -46,6 +46,7 @@ def attention(
 
 def _is_one_query(
     query: Tensor,
+    value: Tensor,
     mask: Tensor | None,
     *,
     dropout: float = 0.0,
@@ -53,7 +54,7 @@ def _is_one_query(
     **_: Any,
 ) -> bool:
     plain = dropout == 0 and position_bias is None and (mask is None or mask.shape[1] == 1)
-    return query.shape[2] == 1 and plain and not torch.is_grad_enabled()
+    return query.shape[2] == 1 and value.device.type == "cpu" and plain and not torch.is_grad_enabled()
 
 
 def _of_one_query(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
@@ -65,7 +66,7 @@ def _of_one_query(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
     rows, groups = key.shape[:2]
     queries = query.reshape(rows, groups, -1, query.shape[-1]).to(value.dtype)
     found = nn.functional.scaled_dot_product_attention(queries, key.to(value.dtype), value, attn_mask=mask, scale=scale)
-    return found.reshape(rows, 1, -1, query.shape[-1])
+    return found.reshape(rows, 1, -1, value.shape[-1])  # not all models have values as long as keys
 
 
 def _has_own_gradient(

@@ -81,21 +81,21 @@ def test_what_all_keys_share_hides_no_difference_between_scores() -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(1, 5), keys=st.integers(1, 70), places=st.integers(0, 9), masked=st.booleans(),
-    dtype=st.sampled_from([torch.bfloat16, torch.float32]), seed=st.integers(0, 99),
+    dtype=st.sampled_from([torch.bfloat16, torch.float32]), long=st.sampled_from([SIZE, 3]), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_one_query_is_what_torch_finds_head_by_head(
-    rows: int, keys: int, places: int, masked: bool, dtype: torch.dtype, seed: int
+    rows: int, keys: int, places: int, masked: bool, dtype: torch.dtype, long: int, seed: int
 ) -> None:
-    """But for the order of sums, where keys and values have places for more; and no key is copied."""
+    """But for the order of sums, with places for more; no key is copied where values are as long as these."""
     (query, key, value), _ = problem(rows, 1, keys + places, seed)
-    query, key, value = query.to(dtype), key.to(dtype)[:, :, :keys], value.to(dtype)[:, :, :keys]
+    query, key, value = query.to(dtype), key.to(dtype)[:, :, :keys], value.to(dtype)[:, :, :keys, :long]
     mask = None
     if masked:
         mask = torch.rand(rows, 1, 1, keys, generator=torch.Generator().manual_seed(seed)) < 0.7
         mask[..., -1] = True
     with torch.no_grad(), Called() as called:
         ours, _ = attention(MODULE, query, key, value, mask, scaling=SCALE)
-    assert called.names["clone"] == 0
+    assert called.names["clone"] == 0 or long != SIZE  # then torch has another way
     with torch.no_grad():
         theirs, _ = sdpa_attention_forward(MODULE, query, key, value, mask, scaling=SCALE)
     assert ours.dtype is dtype and ours.shape == theirs.shape
