@@ -44,17 +44,13 @@ def attention(
     return _Attention.apply(query, key, value, attention_mask, module, kwargs), None
 
 
-def _is_one_query(
-    query: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    *,
-    dropout: float = 0.0,
-    position_bias: Tensor | None = None,
-    **_: Any,
-) -> bool:
-    plain = dropout == 0 and position_bias is None and (mask is None or mask.shape[1] == 1)
-    return query.shape[2] == 1 and value.device.type == "cpu" and plain and not torch.is_grad_enabled()
+def _is_plain(*, dropout: float = 0.0, position_bias: Tensor | None = None, **_: Any) -> bool:
+    return dropout == 0 and position_bias is None
+
+
+def _is_one_query(query: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any) -> bool:
+    slow = value.device.type == "cpu" and not torch.is_grad_enabled()
+    return slow and query.shape[2] == 1 and (mask is None or mask.shape[1] == 1) and _is_plain(**kwargs)
 
 
 def _of_one_query(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
@@ -74,16 +70,13 @@ def _has_own_gradient(
     value: Tensor,
     mask: Tensor | None,
     *,
-    dropout: float = 0.0,
     is_causal: bool | None = None,
-    position_bias: Tensor | None = None,
-    **_: Any,
+    **kwargs: Any,
 ) -> bool:
     slow = value.device.type == "cpu" and value.dtype == torch.bfloat16 and torch.is_grad_enabled()
     short = max(query.shape[2], value.shape[2]) <= LONGEST
     causal = query.shape[2] == value.shape[2] and is_causal is not False
-    plain = dropout == 0 and position_bias is None
-    return slow and short and plain and (causal if mask is None else mask.dtype == torch.bool)
+    return slow and short and _is_plain(**kwargs) and (causal if mask is None else mask.dtype == torch.bool)
 
 
 class _Attention(Function):

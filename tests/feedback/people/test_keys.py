@@ -39,11 +39,6 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def keys(valkey_url: str, clock: Clock) -> KeyRing:
-    return KeyRing(connect(valkey_url), "pepper", clock)
-
-
 def found(keys: KeyRing, plain: str) -> ApiKey:
     key = keys.find(plain)
     assert key is not None
