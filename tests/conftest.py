@@ -1,11 +1,14 @@
 """Real servers for the tests: each test that writes gets a Valkey of its own, durable as in production."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,11 +71,27 @@ class ValkeyProcess:
         self.process.wait()
 
 
+@contextmanager
+def own_valkey() -> Iterator[ValkeyProcess]:
+    """One that lives as long as the block, on a disk of memory where there is room for it.
+
+    A write there outlives the server as on any disk, but is never held up by what others write: a shared disk may well
+    take longer for an fsync than the two seconds after which clients give up.
+    """
+    memory = Path("/dev/shm")
+    room = memory if memory.is_dir() and shutil.disk_usage(memory).free > 2**30 else None
+    with tempfile.TemporaryDirectory(prefix="valkey-", dir=room) as directory:
+        server = ValkeyProcess(Path(directory)).start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
 @pytest.fixture
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
-    server = ValkeyProcess(tmp_path_factory.mktemp("valkey")).start()
-    yield server
-    server.kill()
+def valkey() -> Iterator[ValkeyProcess]:
+    with own_valkey() as server:
+        yield server
 
 
 @pytest.fixture

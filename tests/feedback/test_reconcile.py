@@ -219,27 +219,23 @@ def test_half_written_directories_go_when_nobody_is_at_them(registry: PolicyRegi
     assert left == {".000005.0001", ".000006.0000"}
 
 
-def test_a_redis_restored_from_an_older_backup(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_redis_restored_from_an_older_backup(tmp_path: Path, valkey: ValkeyProcess) -> None:
     """Fault 7: the counters and the registry are behind the disk, which has new versions and has lost old ones."""
-    server = ValkeyProcess(tmp_path_factory.mktemp("valkey")).start()
-    registry = PolicyRegistry(connect(server.url), tmp_path / "policies")
+    registry = PolicyRegistry(connect(valkey.url), tmp_path / "policies")
     publish(registry, 3)
     registry.point_stable(0, expected=None, actor="test", reason="first")
-    server.kill()
+    valkey.kill()
     backup = tmp_path / "backup"
-    shutil.copytree(server.directory, backup)
-    server.start()
+    shutil.copytree(valkey.directory, backup)
+    valkey.start()
     publish(registry, 2)
     registry.point_stable(4, expected=0, actor="test", reason="better")
     Retention(registry).retire(1, actor="op", reason="disk")
-    server.kill()
-    shutil.rmtree(server.directory)
-    shutil.copytree(backup, server.directory)
-    server.start()
-    try:
-        assert (registry.states(), registry.stable()) == ({0: "stable", 1: "candidate", 2: "candidate"}, 0)
-        reconcile(registry)
-        assert registry.states() == {0: "stable", 1: "deleted", 2: "candidate", 3: "candidate", 4: "candidate"}
-        assert registry.reserve() == 5
-    finally:
-        server.kill()
+    valkey.kill()
+    shutil.rmtree(valkey.directory)
+    shutil.copytree(backup, valkey.directory)
+    valkey.start()
+    assert (registry.states(), registry.stable()) == ({0: "stable", 1: "candidate", 2: "candidate"}, 0)
+    reconcile(registry)
+    assert registry.states() == {0: "stable", 1: "deleted", 2: "candidate", 3: "candidate", 4: "candidate"}
+    assert registry.reserve() == 5

@@ -15,7 +15,7 @@ from feedback.store import connect
 from serving.engine.hotswap import reading_of
 from serving.engine.proof import judge
 from serving.engine.server import Engine, EngineRefused
-from tests.conftest import ValkeyProcess, free_port
+from tests.conftest import free_port, own_valkey
 from tests.e2e.candidates import publish_adapter
 from tests.serving.live import real_vllm
 from training.register import register_base
@@ -29,17 +29,17 @@ NAME = "policy-v1"
 @pytest.fixture(scope="module")
 def settings(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Of an installation with a policy of its own; its engine runs and holds the base."""
-    valkey = ValkeyProcess(tmp_path_factory.mktemp("valkey")).start()
-    settings = Settings(
-        home=tmp_path_factory.mktemp("home"), base_model=str(real_model), redis_url=valkey.url, engine_port=free_port(),
-        engine_mode="adapter", engine_args=f"--enable-lora --max-loras 4 --lora-target-modules {MATRICES}",
-    )  # fmt: skip
-    with real_vllm(settings, real_model, VLLM_ALLOW_RUNTIME_LORA_UPDATING="1") as await_engine:
-        register_base(settings)
-        publish_adapter(registry_of(settings), real_model, seed=1)
-        await_engine()
-        yield settings
-    valkey.kill()
+    home = tmp_path_factory.mktemp("home")
+    with own_valkey() as valkey:
+        settings = Settings(
+            home=home, base_model=str(real_model), redis_url=valkey.url, engine_port=free_port(),
+            engine_mode="adapter", engine_args=f"--enable-lora --max-loras 4 --lora-target-modules {MATRICES}",
+        )  # fmt: skip
+        with real_vllm(settings, real_model, VLLM_ALLOW_RUNTIME_LORA_UPDATING="1") as await_engine:
+            register_base(settings)
+            publish_adapter(registry_of(settings), real_model, seed=1)
+            await_engine()
+            yield settings
 
 
 def registry_of(settings: Settings) -> PolicyRegistry:

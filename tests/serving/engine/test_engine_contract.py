@@ -19,7 +19,7 @@ from serving.engine.hotswap import reading_of
 from serving.engine.proof import digests_agree, judge
 from serving.engine.server import Engine
 from serving.streams.whole import joined
-from tests.conftest import ValkeyProcess, free_port
+from tests.conftest import free_port, own_valkey
 from tests.e2e.candidates import publish_adapter
 from tests.serving.live import real_vllm, running_gateway
 from training.register import register_base
@@ -42,18 +42,16 @@ class RealEngine:
 @pytest.fixture(scope="module")
 def real_engine(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
     """vLLM with the base, and two other policies on the shelf."""
-    valkey = ValkeyProcess(tmp_path_factory.mktemp("valkey")).start()
-    settings = Settings(
-        home=tmp_path_factory.mktemp("home"), base_model=str(real_model), redis_url=valkey.url, engine_port=free_port()
-    )
-    with real_vllm(settings, real_model) as await_engine:
-        register_base(settings)
-        registry = PolicyRegistry(connect(valkey.url), settings.policies_dir)
-        for seed in (1, 2):
-            publish_adapter(registry, real_model, seed, noise=0.015)
-        await_engine()
-        yield RealEngine(settings, registry)
-    valkey.kill()
+    home = tmp_path_factory.mktemp("home")
+    with own_valkey() as valkey:
+        settings = Settings(home=home, base_model=str(real_model), redis_url=valkey.url, engine_port=free_port())
+        with real_vllm(settings, real_model) as await_engine:
+            register_base(settings)
+            registry = PolicyRegistry(connect(valkey.url), settings.policies_dir)
+            for seed in (1, 2):
+                publish_adapter(registry, real_model, seed, noise=0.015)
+            await_engine()
+            yield RealEngine(settings, registry)
 
 
 @pytest.fixture
