@@ -52,6 +52,7 @@ class Observed(NamedTuple):
     """
 
     release: int
+    rater: str
     conversation: str
     arm: Arm
     weight: float
@@ -95,14 +96,14 @@ class Observations:
                 keys = [f"release:{each.release}:units", counts_key(each.release)]
                 first, length = _log(each.first_token_s), _log(each.tokens)
                 counted = f"{each.arm} {each.weight!r}", int(each.failed), int(each.refused), first, length
-                name = unit_name(self._salt, each.release, each.conversation)
+                name = unit_name(self._salt, each.release, each.rater, each.conversation)
                 self._observe(keys=keys, args=[name, *counted, KEPT_S], client=pipe)
             pipe.execute()
 
 
-def unit_name(salt: bytes, release: int, conversation: str) -> str:
+def unit_name(salt: bytes, release: int, rater: str, conversation: str) -> str:
     """Of whom nobody can tell without the secret."""
-    return hmac.digest(salt, f"{release}|{conversation}".encode(), "sha256").hex()[:24]
+    return hmac.digest(salt, f"{release}|{rater}|{conversation}".encode(), "sha256").hex()[:24]
 
 
 def weight_of(arm: Arm, propensity: float) -> float:

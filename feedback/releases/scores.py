@@ -70,7 +70,7 @@ class ReleaseScores:
             cursor = place
             if answer is None or not is_unit(answer, self.release.id):
                 continue
-            name = unit_name(self._salt, self.release.id, answer.conversation_id)
+            name = unit_name(self._salt, self.release.id, answer.rater, answer.conversation_id)
             if name not in first and not self.ledger.redis.sismember(self._names, name):
                 first[name] = answer
             if len(first) == most:

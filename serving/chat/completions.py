@@ -36,7 +36,8 @@ def ways(arms: Arms, asked: Asked) -> tuple[Way, ...]:
     if match := interleaved(arms, asked):
         first = blind_way(arms, asked, match)
         return (first,) if match.release is None else (first, _by(arms, asked, Side(arms.stable, moved=True)))
-    return tuple(_by(arms, asked, side) for side in arms.sides(asked.body["model"], asked.conversation_id))
+    sides = arms.sides(asked.body["model"], asked.rater, asked.conversation_id)
+    return tuple(_by(arms, asked, side) for side in sides)
 
 
 def _by(arms: Arms, asked: Asked, side: Side) -> Way:

@@ -66,15 +66,15 @@ class Arms:
         release = self.canary
         return release if release is not None and self.stable.serves(release.stable) else None
 
-    def sides(self, model: str, conversation_id: str) -> tuple[Side, ...]:
-        """Where a chat goes, and where it moves to if the candidate is lost.
+    def sides(self, model: str, rater: str, conversation_id: str) -> tuple[Side, ...]:
+        """Where a person's chat goes, and where it moves to if the candidate is lost.
 
         While that one does not serve nobody is put anywhere by chance: what stable gets meanwhile proves nothing.
         """
         release = self.release
         if model != SERVED_NAME or release is None or release.state != "canary":
             return (Side(self.named(model)),)
-        chosen = place_of(self.salt, release.id, conversation_id) < release.weight
+        chosen = place_of(self.salt, release.id, rater, conversation_id) < release.weight
         instead = Side(self.stable, moved=chosen)
         if self.canary is None:
             return (instead,)
@@ -90,7 +90,10 @@ class Arms:
         return self.candidate if model in (CANDIDATE, candidate.name) else self.stable
 
 
-def place_of(salt: bytes, release_id: int, conversation_id: str) -> float:
-    """Where in [0, 1) a conversation falls, evenly and for all of a release: below its weight candidate answers."""
-    digest = hmac.digest(salt, f"{release_id}:{conversation_id}".encode(), "sha256")
+def place_of(salt: bytes, release_id: int, rater: str, conversation_id: str) -> float:
+    """Where in [0, 1) a conversation falls, evenly and for all of a release: below its weight candidate answers.
+
+    Everybody names their conversations as they like: an application may call all of them "default".
+    """
+    digest = hmac.digest(salt, f"{release_id}:{rater}|{conversation_id}".encode(), "sha256")
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53  # what a float holds: never rounded up to 1

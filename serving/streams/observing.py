@@ -90,7 +90,7 @@ def _seen(ticket: Ticket, draft: Draft, fault: BaseException | None, pace: Pace)
     assert ticket.release is not None and ticket.propensity is not None
     arm = ticket.arms[0]
     weight = weight_of(arm, ticket.propensity)
-    unit = Observed(ticket.release, ticket.conversation_id, arm, weight, failed=False)
+    unit = Observed(ticket.release, ticket.rater, ticket.conversation_id, arm, weight, failed=False)
     if isinstance(fault, EngineRefused):
         return None if is_clients(fault) or ticket.steered else unit._replace(failed=True)
     if isinstance(fault, EngineSlow):

@@ -34,6 +34,8 @@ from training.round.round import Stopped
 
 ON_STABLE: dict[str, Any] = {"arm": "stable", "propensity": 0.75}
 ON_CANDIDATE: dict[str, Any] = {"arm": "candidate", "propensity": 0.25}
+# What tells a later answer in the same conversation apart.
+AGAIN = {"id": "later:0", "response_id": "later"}
 
 
 class Scored:
@@ -99,7 +101,7 @@ def test_what_chance_put_nowhere_is_no_unit_and_the_next_answer_stands_for_its_c
 ) -> None:
     scored.answer("a", **fields)
     assert scored.scores.fresh().first == {}
-    later = scored.answer("a", rater="bob")
+    later = scored.answer("a", **AGAIN)
     assert [each.id for each in scored.scores.fresh().scorable] == [later.id]
 
 
@@ -117,8 +119,10 @@ def test_a_conversation_whose_first_answer_cannot_be_scored_has_no_score(
     fresh = scored.scores.fresh()
     assert (len(fresh.first), fresh.scorable) == (1, [])
     scored.scores.add(fresh, {})
-    scored.answer("a", rater="bob")
+    scored.answer("a", **AGAIN)
     assert scored.scores.fresh().first == {}
+    scored.answer("a", rater="bob")
+    assert len(scored.scores.fresh().first) == 1, "bob may name his conversations as ann does"
     assert strata_of(scored.redis, scored.release.id) == []
 
 
@@ -157,7 +161,8 @@ def test_repeats_and_second_workers_change_nothing(scored: Scored) -> None:
 def test_runs_go_on_where_the_last_ended_also_after_lost_ones(scored: Scored) -> None:
     """Some runs end before they write, some write late: the sums are those of one run over everything."""
     draw = Random(0)
-    values = {scored.answer(f"{n % 30}", rater=f"r{n}").id: float(n) for n in range(40)}
+    answers = [scored.answer(f"{n % 30}", id=f"r{n}:0", response_id=f"r{n}") for n in range(40)]
+    values = {answer.id: float(n) for n, answer in enumerate(answers)}
     late: list[Fresh] = []
     while (fresh := scored.scores.fresh(draw.randrange(1, 6))).first:
         assert len(fresh.first) <= 5
@@ -184,7 +189,7 @@ def test_the_oldest_come_first(scored: Scored) -> None:
 
 def test_scores_and_what_else_befell_stand_side_by_side(scored: Scored) -> None:
     release = scored.release.id
-    Observations(scored.redis, b"salt").add([Observed(release, "a", "stable", 0.25, failed=False, tokens=1)])
+    Observations(scored.redis, b"salt").add([Observed(release, "ann", "a", "stable", 0.25, failed=False, tokens=1)])
     answer = scored.answer("a")
     scored.scores.add(scored.scores.fresh(), {answer.id: 2.0})
     assert scored.stratum() == Stratum(0.25, Side(), Side(1, length=Moments(1, 0.0, 0.0), score=Moments(1, 2.0, 4.0)))

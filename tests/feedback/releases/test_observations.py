@@ -27,7 +27,7 @@ def observations(valkey_url: str) -> Observations:
 
 
 def one(conversation: str, arm: Any = "stable", weight: float = 0.1, **facts: Any) -> Observed:
-    return Observed(1, conversation, arm, weight, **({"failed": False} | facts))
+    return Observed(1, "ann", conversation, arm, weight, **({"failed": False} | facts))
 
 
 def test_the_first_request_of_a_conversation_stands_for_it(observations: Observations) -> None:
@@ -39,6 +39,11 @@ def test_the_first_request_of_a_conversation_stands_for_it(observations: Observa
         candidate=Side(1, 0, 1, length=Moments(1, math.log(20), math.log(20) ** 2)),
         stable=Side(2, 1, 0, Moments(1, 0.0, 0.0), Moments(1, math.log(10), math.log(10) ** 2)),
     )
+
+
+def test_conversations_of_the_same_name_are_each_persons_own(observations: Observations) -> None:
+    observations.add([one("default"), one("default")._replace(rater="bea")])
+    assert [stratum.stable.units for stratum in strata_of(observations.redis, 1)] == [2]
 
 
 def test_a_weight_and_a_release_each_count_apart(observations: Observations) -> None:

@@ -34,7 +34,7 @@ RELEASES = st.integers(1, 10**9)
 def test_the_candidates_share_of_conversations_is_its_weight(release: int, weight: float) -> None:
     """Within six standard deviations: by chance outside once in half a billion."""
     count = 2000
-    share = sum(place_of(SALT, release, f"conv_{index}") < weight for index in range(count)) / count
+    share = sum(place_of(SALT, release, "ann", f"conv_{index}") < weight for index in range(count)) / count
     assert abs(share - weight) <= 6 * sqrt(weight * (1 - weight) / count)
 
 
@@ -44,18 +44,25 @@ def test_a_growing_weight_takes_no_conversation_from_the_candidate(
 ) -> None:
     low, high = sorted((one, two))
     arms = arms_of(release_of(id=release, weight=low))
-    before = arms.sides("policy", id)[0].arm.name
+    before = arms.sides("policy", "ann", id)[0].arm.name
     arms.release = release_of(id=release, weight=high)
-    assert (before, arms.sides("policy", id)[0].arm.name) != ("candidate", "stable")
-    assert 0 <= place_of(SALT, release, id) < 1
+    assert (before, arms.sides("policy", "ann", id)[0].arm.name) != ("candidate", "stable")
+    assert 0 <= place_of(SALT, release, "ann", id) < 1
+
+
+def test_an_application_that_names_all_conversations_alike_is_on_both_sides() -> None:
+    """Within six standard deviations, as if each person had a conversation of another name."""
+    share = sum(place_of(SALT, 1, f"rater_{index}", "default") < WEIGHT for index in range(2000)) / 2000
+    assert abs(share - WEIGHT) <= 6 * sqrt(WEIGHT * (1 - WEIGHT) / 2000)
 
 
 def test_where_a_conversation_falls_is_fixed() -> None:
-    """By hand: the first 53 bits of HMAC-SHA256 (RFC 2104) of "7:conv_1", as a fraction."""
-    inner = hashlib.sha256(bytes(each ^ 0x36 for each in SALT.ljust(64, b"\0")) + b"7:conv_1").digest()
+    """By hand: the first 53 bits of HMAC-SHA256 (RFC 2104) of "7:ann|conv_1", as a fraction."""
+    inner = hashlib.sha256(bytes(each ^ 0x36 for each in SALT.ljust(64, b"\0")) + b"7:ann|conv_1").digest()
     outer = hashlib.sha256(bytes(each ^ 0x5C for each in SALT.ljust(64, b"\0")) + inner)
     bits = f"{int(outer.hexdigest(), 16):0256b}"[:53]
-    assert place_of(SALT, 7, "conv_1") == sum(2.0 ** -(index + 1) for index, bit in enumerate(bits) if bit == "1")
+    expected = sum(2.0 ** -(index + 1) for index, bit in enumerate(bits) if bit == "1")
+    assert place_of(SALT, 7, "ann", "conv_1") == expected
 
 
 def served_of(version: int) -> Served:
@@ -83,31 +90,31 @@ def arms_of(release: Release | None) -> Arms:
     return arms
 
 
-def on(side: str, release: int = 1, salt: bytes = SALT) -> str:
-    """A conversation that falls on a side of a release at WEIGHT."""
+def on(side: str, release: int = 1, salt: bytes = SALT, rater: str = "ann") -> str:
+    """A conversation of a person that falls on a side of a release at WEIGHT."""
     ids = (f"{side}_{index}" for index in range(1000))
-    return next(id for id in ids if (place_of(salt, release, id) < WEIGHT) == (side == "candidate"))
+    return next(id for id in ids if (place_of(salt, release, rater, id) < WEIGHT) == (side == "candidate"))
 
 
 def test_chance_is_told_as_it_was() -> None:
     arms = arms_of(release_of(weight=0.25))
     ids = [f"conv_{index}" for index in range(200)]
     for id in ids:
-        first, *rest = arms.sides("policy", id)
+        first, *rest = arms.sides("policy", "ann", id)
         if first.arm.name == "candidate":
             assert (first.release, first.propensity) == (1, 0.25)
             assert rest == [(arms.stable, None, None, True)]
         else:
             assert (first, rest) == ((arms.stable, 1, 0.75, False), [])
-    assert {arms.sides("policy", id)[0].arm.name for id in ids} == {"stable", "candidate"}
+    assert {arms.sides("policy", "ann", id)[0].arm.name for id in ids} == {"stable", "candidate"}
 
 
 @pytest.mark.parametrize("order", [Lose("gone"), Close(), Open(served_of(2))], ids=["lost", "swapping", "another"])
 def test_while_the_candidate_does_not_serve_chance_puts_nobody_anywhere(order: Any) -> None:
     arms = arms_of(release_of())
     arms.candidate.gate.obey(order)
-    assert arms.sides("policy", on("stable")) == ((arms.stable, None, None, False),)
-    assert arms.sides("policy", on("candidate")) == ((arms.stable, None, None, True),)
+    assert arms.sides("policy", "ann", on("stable")) == ((arms.stable, None, None, False),)
+    assert arms.sides("policy", "ann", on("candidate")) == ((arms.stable, None, None, True),)
     assert (arms.canary, arms.contest) == (None, None)
 
 
@@ -115,7 +122,7 @@ def test_names_belong_to_the_arm_that_serves_them_and_prove_nothing() -> None:
     arms = arms_of(release_of())
     for name, arm in {"policy@candidate": arms.candidate, "policy-v1": arms.candidate, "policy@stable": arms.stable,
                       "policy-v0": arms.stable, "policy-v7": arms.stable}.items():  # fmt: skip
-        assert arms.sides(name, on("candidate")) == ((arm, None, None, False),)
+        assert arms.sides(name, "ann", on("candidate")) == ((arm, None, None, False),)
     arms.stable.gate.obey(Open(served_of(1)))  # promoted
     assert arms.named("policy-v1") is arms.stable
     assert arms.contest is None
@@ -123,7 +130,7 @@ def test_names_belong_to_the_arm_that_serves_them_and_prove_nothing() -> None:
 
 def test_where_a_conversation_falls_is_a_secret_of_the_installation() -> None:
     ids = [f"conv_{index}" for index in range(200)]
-    ours, theirs = ({id for id in ids if place_of(salt, 1, id) < WEIGHT} for salt in (SALT, b"another"))
+    ours, theirs = ({id for id in ids if place_of(salt, 1, "ann", id) < WEIGHT} for salt in (SALT, b"another"))
     assert 50 < len(ours ^ theirs) < 150  # within seven standard deviations of half
 
 
@@ -174,8 +181,10 @@ class Canary:
         return [known[id] for id in answer["ratchet"]["completion_ids"]]
 
     def on(self, side: str) -> str:
-        """A conversation that falls on a side."""
-        return on(side, self.release.id, self.live.gateway.arms.salt)
+        """A conversation of the admin's that falls on a side."""
+        gateway = self.live.gateway
+        rater = gateway.rater(gateway.keys.find(self.live.admin_key), None)
+        return on(side, self.release.id, gateway.arms.salt, rater)
 
     async def chat(self, side: str, **more: Any) -> Any:
         answer = await self.live.chat(max_tokens=2, metadata={"conversation_id": self.on(side)}, **more)

@@ -164,7 +164,7 @@ def test_a_breached_guardrail_rolls_back(installation: Installation) -> None:
     release = installation.begin()
     installation.tick()
     seen = [
-        Observed(release.id, f"c{number}", "candidate" if number % 10 == 0 else "stable", 0.1, number % 10 == 0)
+        Observed(release.id, "ann", f"c{number}", "candidate" if number % 10 == 0 else "stable", 0.1, number % 10 == 0)
         for number in range(300)
     ]
     Observations(installation.ledger.redis, b"pepper").add(seen)

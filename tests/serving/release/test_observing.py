@@ -67,7 +67,7 @@ async def unfinished(*texts: str) -> AsyncIterator[list[Any]]:
 
 async def test_an_answer_tells_its_arm_its_wait_and_its_length() -> None:
     [seen] = await observed(ticket(), said(0, "Be", "cause", "."))
-    assert seen == Observed(7, "c", "candidate", 0.1, False, False, seen.first_token_s, 3)
+    assert seen == Observed(7, "r", "c", "candidate", 0.1, False, False, seen.first_token_s, 3)
     assert seen.first_token_s is not None and seen.first_token_s > 0
     [seen] = await observed(ticket("stable"), said(0, "I'm sorry, ", "I can't help."))
     assert (seen.arm, seen.weight, seen.failed, seen.refused, seen.tokens) == ("stable", 0.1, False, True, 2)
@@ -119,7 +119,7 @@ async def test_without_redis_it_waits_up_to_a_bound() -> None:
     redis = Away()
     observing = Observing(redis)  # type: ignore[arg-type]
     for number in range(MOST + 5):
-        observing.add(Observed(1, str(number), "stable", 0.1, failed=False))
+        observing.add(Observed(1, "ann", str(number), "stable", 0.1, failed=False))
     await observing.flush()
     redis.away = False
     await observing.flush()
@@ -140,9 +140,9 @@ async def test_an_unforeseen_fault_costs_no_later_observation(eventually: Any) -
     counted = Stumbling()
     observing = Observing(counted, every_s=0.0)  # type: ignore[arg-type]
     running = asyncio.create_task(observing.run())
-    observing.add(Observed(1, "lost", "stable", 0.1, failed=False))
+    observing.add(Observed(1, "ann", "lost", "stable", 0.1, failed=False))
     await eventually(lambda: counted.fell)
-    observing.add(Observed(1, "kept", "stable", 0.1, failed=False))
+    observing.add(Observed(1, "ann", "kept", "stable", 0.1, failed=False))
     await eventually(lambda: [seen.conversation for seen in counted.seen] == ["kept"])
     running.cancel()
 
