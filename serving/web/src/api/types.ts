@@ -6,7 +6,8 @@ export interface Session {
   object: "session";
   role: Role;
   name: string;
-  rater: string | null;
+  /** The pseudonym that their judgements carry. */
+  rater: string;
   /** They are the only user of this machine, whom it lets in for nothing: there is nothing to sign out of. */
   single_user: boolean;
   expires: number | null;

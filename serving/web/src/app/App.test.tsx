@@ -2,8 +2,8 @@ import { act, fireEvent, render, screen, waitFor } from "@testing-library/react"
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { failure, gateway, json, Later, Streamed } from "../rating/gateway_double";
 
-const JOE = { name: "joe", role: "user", single_user: false };
-const ANN = { name: "ann", role: "user", single_user: false };
+const JOE = { name: "joe", role: "user", rater: "rater_1", single_user: false };
+const ANN = { name: "ann", role: "user", rater: "rater_2", single_user: false };
 const PAGE = { object: "list", data: [], has_more: false };
 const TALK = { id: "web-1", title: "Tea", allow_training: true };
 
@@ -24,6 +24,8 @@ async function arrive(routes: Parameters<typeof gateway>[0]) {
   render(<App />);
   return asked;
 }
+
+const drafts = () => Object.keys(localStorage).filter((key) => key.startsWith("ratchet.draft."));
 
 async function signOut() {
   fireEvent.click(await screen.findByText("joe"));
@@ -96,7 +98,7 @@ test("a conversation that could not be deleted is still there", async () => {
   refused = false;
   remove();
   await waitFor(() => expect(location.pathname).toBe("/chat"));
-  expect(localStorage.length).toBe(0);
+  expect(drafts()).toEqual([]);
 });
 
 test("whoever deletes a conversation is told which rounds begin again, and which learn from it all the same", async () => {
@@ -136,7 +138,7 @@ test("single-key shortcuts can be turned off, and others still work", async () =
   fireEvent.keyDown(document.body, { key: "?" });
   expect(screen.queryByLabelText("Close")).toBeNull();
   fireEvent.click(screen.getByRole("switch", { name: /Single-key/ }));
-  expect(localStorage.length).toBe(0);
+  expect(localStorage.getItem("ratchet.single_keys")).toBeNull();
   fireEvent.keyDown(document.body, { key: "?" });
   expect(await screen.findByLabelText("Close")).toBeTruthy();
 });
@@ -160,7 +162,7 @@ test("after erasing everything nothing of it is shown again, and no draft is lef
   fireEvent.change(await screen.findByLabelText(/to confirm/), { target: { value: "delete everything" } });
   fireEvent.click(screen.getByText("Erase everything", { selector: "button" }));
   await waitFor(() => expect(location.pathname).toBe("/chat"));
-  expect(localStorage.length).toBe(0);
+  expect(drafts()).toEqual([]);
   history.replaceState(null, "", "/chat/web-1");
   fireEvent.popState(window);
   await screen.findByText(/There is no such conversation/);

@@ -3,7 +3,7 @@ import { flushSync } from "react-dom";
 import { ApiError, explain, session, type Session } from "../api/client";
 import { forgetSaid } from "../chat/said";
 import { invitation, Joining } from "./Joining";
-import { forgetPerson } from "./person";
+import { forgetPerson, welcome } from "./person";
 import { Shell } from "./Shell";
 import { SignIn } from "./SignIn";
 import { consoleIn, consolePath, go } from "./route";
@@ -27,10 +27,8 @@ export function App() {
   }, []);
 
   if (state.kind === "asking") return <p className="arriving">Ratchet</p>;
-  if (state.kind === "out") {
-    return <SignIn problem={state.problem} onSignedIn={(signedIn) => setState({ kind: "in", session: signedIn })} />;
-  }
-  const enter = (signedIn: Session) => setState({ kind: "in", session: signedIn });
+  const enter = (signedIn: Session) => setState(inside(signedIn));
+  if (state.kind === "out") return <SignIn problem={state.problem} onSignedIn={enter} />;
   if (state.kind === "invited") return <Joining {...state} onIn={enter} />;
   const signOut = async () => {
     await ended();
@@ -50,6 +48,11 @@ export function App() {
     if (!over && consoleIn(location.pathname) === null) go(consolePath("keys"));
   };
   return <Shell session={state.session} onSignOut={signOut} onSignedOut={expire} />;
+}
+
+function inside(session: Session): State {
+  welcome(session);
+  return { kind: "in", session };
 }
 
 const EXPIRED: State = { kind: "out", problem: "You were signed out. Sign in again: what you were writing is kept." };
@@ -75,14 +78,15 @@ async function arrived(): Promise<State> {
   }
   try {
     const here = await session.current();
+    const signedIn = inside(here);
     // Nobody becomes another person by a link alone: what they write then would be that person's to read.
-    return invite ? { kind: "invited", session: here, invite } : { kind: "in", session: here };
+    return invite ? { kind: "invited", session: here, invite } : signedIn;
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 401) return { kind: "out", problem: explain(error) };
   }
   if (invite) {
     try {
-      return { kind: "in", session: await session.withInvite(invite) };
+      return inside(await session.withInvite(invite));
     } catch (error) {
       return { kind: "out", problem: invitation(error) };
     }
@@ -93,7 +97,7 @@ async function arrived(): Promise<State> {
 /** As the only user there is, else as nobody. */
 async function alone(): Promise<State> {
   try {
-    return { kind: "in", session: await session.singleUser() };
+    return inside(await session.singleUser());
   } catch {
     return { kind: "out", problem: null };
   }

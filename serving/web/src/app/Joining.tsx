@@ -1,6 +1,5 @@
 import { useState } from "react";
 import { ApiError, explain, session, type Session } from "../api/client";
-import { forgetPerson } from "./person";
 
 interface JoiningProps {
   session: Session;
@@ -16,9 +15,7 @@ export function Joining({ session: here, invite, onIn }: JoiningProps) {
   const join = async () => {
     setBusy(true);
     try {
-      const joined = await session.withInvite(invite);
-      forgetPerson();
-      onIn(joined);
+      onIn(await session.withInvite(invite));
     } catch (error) {
       setFailure(invitation(error));
       setBusy(false);

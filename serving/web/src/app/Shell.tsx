@@ -14,7 +14,7 @@ import { MenuIcon, PlusIcon } from "./icons";
 import { Link } from "./Link";
 import { SettingsMenu } from "./SettingsMenu";
 import { MyDataDialog } from "./MyDataDialog";
-import { forgetPerson } from "./person";
+import { forgetPerson, welcome } from "./person";
 import { chatPath, consoleIn, consolePath, conversationIn, go, usePath } from "./route";
 import { useConversations } from "./useConversations";
 import { isTyping, useKeys } from "./useKeys";
@@ -68,6 +68,7 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
   const erased = () => {
     chats.leave();
     forgetPerson();
+    welcome(session);
     setChats(new Chats());
     void list.refresh();
     start();

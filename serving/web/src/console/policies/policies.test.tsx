@@ -10,7 +10,7 @@ const ROOT: Session = {
   object: "session",
   role: "admin",
   name: "root",
-  rater: null,
+  rater: "rater_1",
   single_user: false,
   expires: null,
 };
