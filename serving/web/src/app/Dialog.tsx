@@ -12,6 +12,8 @@ interface DialogProps {
 export function Dialog({ title, onClose, wide = false, children }: DialogProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   const heading = useId();
+  /** The click began outside: a selection of text may end there, too. */
+  const outside = useRef(false);
   useEffect(() => {
     const shown = dialog.current!;
     const before = document.activeElement;
@@ -30,7 +32,10 @@ export function Dialog({ title, onClose, wide = false, children }: DialogProps) 
         event.preventDefault();
         onClose();
       }}
-      onClick={(event) => event.target === dialog.current && onClose()}
+      onPointerDown={(event) => {
+        outside.current = event.target === dialog.current;
+      }}
+      onClick={(event) => event.target === dialog.current && outside.current && onClose()}
     >
       <div className="inside">
         <header>
