@@ -6,7 +6,8 @@ import type { ChatStore } from "./store";
 /** What went wrong and what can be done; a retry waits for as long as the server asked. */
 export function Banner({ failure, store }: { failure: Failure; store: ChatStore }) {
   const left = useCountdown(failure.error);
-  const again = failure.retry !== null || store.state.status === "loading";
+  // A question that was edited stands in its editor again, to be sent from there.
+  const again = failure.retry?.edited === null || store.state.status === "loading";
   return (
     <div className="banner" role="alert">
       <p>{explain(failure.error)}</p>

@@ -14,6 +14,7 @@ const CARD = { id: "web-1", title: "tea?", allow_training: true };
 
 beforeEach(() => {
   localStorage.clear();
+  sessionStorage.clear();
   vi.stubGlobal("matchMedia", () => ({ matches: false }));
   Element.prototype.scrollIntoView = vi.fn(); // jsdom has no layout
 });
@@ -150,4 +151,63 @@ test("a screen reader is told that an answer begins, and how long it is once it 
   answers[1]!.breakOff();
   await waitFor(() => expect(spoken()).toBe("")); // why it failed is an alert
   expect(screen.getByRole("alert")).toBeTruthy();
+});
+
+/** A chat that is there, with these answers to "tea?" and what else is asked of the gateway. */
+async function open(nodes: object[], routes: Parameters<typeof gateway>[0] = {}) {
+  const asked = gateway({
+    "GET /v1/conversations/web-1": () => json(CARD),
+    "GET /v1/conversations/web-1/tree": () => json({ head: "cmp_1:1", nodes }),
+    "PUT /v1/conversations/web-1": () => json(CARD),
+    "GET /v1/feedback": () => json({ object: "list", data: [], has_more: false }),
+    ...routes,
+  });
+  const store = new ChatStore("web-1", true);
+  await store.open();
+  const pane = () => render(<ChatPane store={store} title="" menu={null} onSignedOut={vi.fn()} />);
+  return { asked, store, pane };
+}
+
+const editor = () => screen.queryByLabelText<HTMLTextAreaElement>("Your question in other words");
+const edit = (value: string) => fireEvent.change(editor()!, { target: { value } });
+
+test("a question that is being edited is there after a refresh, at another answer, and until it is discarded", async () => {
+  const { pane } = await open(TREE.nodes);
+  const first = pane();
+  fireEvent.click(screen.getByLabelText("Edit and send again"));
+  edit("green tea?");
+  fireEvent.click(screen.getByLabelText("Previous answer"));
+  expect(editor()!.value).toBe("green tea?");
+  first.unmount();
+  pane();
+  expect(editor()!.value).toBe("green tea?");
+  fireEvent.keyDown(editor()!, { key: "Escape" });
+  fireEvent.keyDown(screen.getByRole("alertdialog"), { key: "Escape" });
+  expect([editor()!.value, document.activeElement]).toEqual(["green tea?", editor()]);
+  fireEvent.click(screen.getByText("Cancel"));
+  fireEvent.click(screen.getByText("Discard"));
+  expect([editor(), sessionStorage.length]).toEqual([null, 0]);
+});
+
+test("the words of an edited question that was refused can be changed, and are kept until there is an answer", async () => {
+  const answer = new Streamed();
+  const refused = failure(400, "Too long.", "context_length_exceeded");
+  const { asked, pane } = await open(TREE.nodes, { "POST /v1/chat/completions": [refused, answer.response] });
+  pane();
+  fireEvent.click(screen.getByLabelText("Edit and send again"));
+  edit("a very long question");
+  fireEvent.click(screen.getByText("Send"));
+  await screen.findByText(/has become too long/);
+  expect([editor()!.value, screen.queryByText("Try again")]).toEqual(["a very long question", null]);
+  edit("a question");
+  fireEvent.click(screen.getByText("Send"));
+  await waitFor(() => expect(asked.filter(({ method }) => method === "POST")).toHaveLength(2));
+  expect(sessionStorage.getItem("ratchet.words")).toContain("a question");
+  answer.text(0, "An answer.", { ...FACTS, completion_ids: ["cmp_2:0"] });
+  await screen.findByText("An answer.");
+  expect(sessionStorage.getItem("ratchet.words")).toBeNull();
+  answer.finish(0);
+  answer.end();
+  fireEvent.click(await screen.findByLabelText("Previous wording"));
+  expect(editor()).toBeNull();
 });

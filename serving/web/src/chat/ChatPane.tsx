@@ -4,8 +4,9 @@ import { DownIcon } from "../app/icons";
 import { isTyping, useKeys } from "../app/useKeys";
 import type { Memory } from "../rating";
 import { Banner } from "./Banner";
-import { correctedIn } from "./begun_words";
+import { editedIn } from "./begun_words";
 import { Composer } from "./Composer";
+import { EditQuestion } from "./EditQuestion";
 import { Markdown } from "./Markdown";
 import { OneMore, useOneMore } from "./OneMore";
 import { PrivacyBar } from "./PrivacyBar";
@@ -55,8 +56,13 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
   const pending = writing && beingWritten(writing);
   const shown = pending ? [...turns, pending] : turns;
   const following = useFollowing(writing?.text ?? failure ?? trial ?? end);
-  const [editing, setEditing] = useState<string | null>(null);
-  const [correcting, setCorrecting] = useState(() => correctedIn(chat.id));
+  const [editing, setEditing] = useState(() => editedIn(chat.id, "question"));
+  const [correcting, setCorrecting] = useState(() => editedIn(chat.id, "correction"));
+  // The editor stays until its words are taken.
+  const askAnew = useCallback(async (id: string, text: string) => {
+    if (await store.edit(id, text)) setEditing(null);
+  }, [store]);
+  const edited = asked === failure?.retry ? (asked?.edited ?? null) : null;
   const last = turns.at(-1)?.node.completion_id ?? null;
 
   useKeys({
@@ -119,14 +125,26 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
               busy={writing !== null || trial !== null}
               kept={!chat.temporary}
               last={turn.node.completion_id === last && !asked}
-              editing={editing === turn.node.completion_id}
+              editing={editing !== null && turn.answers.ids.includes(editing) ? editing : null}
               onEdit={setEditing}
+              onAskAnew={askAnew}
               correcting={correcting === turn.node.completion_id}
               onCorrect={setCorrecting}
               onTrial={begin}
             />
           ))}
-          {asked && !writing && <Question text={words(asked.messages)} />}
+          {asked && !writing && (edited !== null && nodes.has(edited) ? (
+            <EditQuestion
+              store={store}
+              of={edited}
+              refused={words(asked.messages)}
+              busy={false}
+              onSend={askAnew}
+              onClose={() => (setEditing(null), store.dismiss())}
+            />
+          ) : (
+            <Question text={words(asked.messages)} />
+          ))}
           {failure?.shown && !writing && !trial && <BrokenOff text={failure.shown} />}
           {trial && (
             <TrialView key={nth.current} trial={trial} memory={memory!} onDecided={decide} onClose={() => void close()} />

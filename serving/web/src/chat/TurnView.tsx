@@ -1,7 +1,8 @@
-import { memo, useEffect, useRef, useState } from "react";
+import { memo } from "react";
 import { LeftIcon, PenIcon, RightIcon } from "../app/icons";
 import { AnswerActions } from "./AnswerActions";
 import { CopyButton } from "./CopyButton";
+import { EditQuestion } from "./EditQuestion";
 import { Markdown } from "./Markdown";
 import type { Writing } from "./chat_state";
 import type { ChatStore } from "./store";
@@ -17,28 +18,23 @@ interface TurnViewProps {
   busy: boolean;
   kept: boolean;
   last: boolean;
-  editing: boolean;
+  /** The answer whose question is being edited: this one, or another one to the same question. */
+  editing: string | null;
   onEdit: (id: string | null) => void;
+  onAskAnew: (id: string, text: string) => void;
   correcting: boolean;
   onCorrect: (id: string | null) => void;
   onTrial: (trial: Trial) => void;
 }
 
 export const TurnView = memo(function TurnView(props: TurnViewProps) {
-  const { turn, writing, store, busy, kept, last, editing, onEdit, correcting, onCorrect, onTrial } = props;
+  const { turn, writing, store, busy, kept, last, editing, onEdit, onAskAnew, correcting, onCorrect, onTrial } = props;
   const { node, answers, prompts } = turn;
   const id = node.completion_id;
   return (
     <>
-      {editing ? (
-        <EditQuestion
-          text={asked(node)}
-          onCancel={() => onEdit(null)}
-          onSend={(text) => {
-            onEdit(null);
-            void store.edit(id, text);
-          }}
-        />
+      {editing !== null ? (
+        <EditQuestion store={store} of={editing} busy={busy} onSend={onAskAnew} onClose={() => onEdit(null)} />
       ) : (
         <Question text={asked(node)} bare={writing !== null}>
           <Switcher place={prompts} what="wording" disabled={busy} onShow={(other) => store.show(other)} />
@@ -128,58 +124,5 @@ function Switcher({ place, what, disabled, onShow }: SwitcherProps) {
       </span>
       {step(1, `Next ${what}`, <RightIcon />)}
     </span>
-  );
-}
-
-interface EditQuestionProps {
-  text: string;
-  onSend: (text: string) => void;
-  onCancel: () => void;
-}
-
-function EditQuestion({ text, onSend, onCancel }: EditQuestionProps) {
-  const [value, setValue] = useState(text);
-  const field = useRef<HTMLTextAreaElement>(null);
-  useEffect(() => {
-    field.current?.focus();
-    field.current?.setSelectionRange(text.length, text.length);
-  }, [text]);
-  const send = () => value.trim() && onSend(value.trim());
-  return (
-    <form
-      className="edit-question"
-      onSubmit={(event) => {
-        event.preventDefault();
-        send();
-      }}
-    >
-      <textarea
-        ref={field}
-        aria-label="Your question in other words"
-        rows={Math.min(10, value.split("\n").length + 1)}
-        value={value}
-        onChange={(event) => setValue(event.target.value)}
-        onKeyDown={(event) => {
-          if (event.nativeEvent.isComposing) return;
-          if (event.key === "Enter" && !event.shiftKey) {
-            event.preventDefault();
-            send();
-          }
-          if (event.key === "Escape") {
-            event.stopPropagation();
-            event.preventDefault();
-            onCancel();
-          }
-        }}
-      />
-      <div>
-        <button type="button" onClick={onCancel}>
-          Cancel
-        </button>
-        <button type="submit" className="primary" disabled={!value.trim()}>
-          Send
-        </button>
-      </div>
-    </form>
   );
 }

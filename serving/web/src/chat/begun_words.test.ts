@@ -1,5 +1,5 @@
 import { beforeEach, expect, test } from "vitest";
-import { begunWords, correctedIn, forgetWords, keepWords } from "./begun_words";
+import { begunWords, editedIn, forgetWords, keepWords } from "./begun_words";
 
 beforeEach(() => sessionStorage.clear());
 
@@ -9,10 +9,12 @@ test("what was begun of an answer is kept until it is given, beside the others",
   keepWords("web-1", "a:0", "comment", "so");
   keepWords("web-2", "c:0", "correction", "Red.");
   expect(begunWords("web-1", "a:0")).toEqual({ correction: "Blue.", comment: "so" });
-  expect([correctedIn("web-1"), correctedIn("web-2"), correctedIn("web-3")]).toEqual(["a:0", "c:0", null]);
+  expect(["web-1", "web-2", "web-3"].map((id) => editedIn(id, "correction"))).toEqual(["a:0", "c:0", null]);
+  keepWords("web-2", "d:0", "question", "milk?");
+  expect(["web-1", "web-2"].map((id) => editedIn(id, "question"))).toEqual([null, "d:0"]);
   keepWords("web-1", "a:0", "correction", null);
   expect(begunWords("web-1", "a:0")).toEqual({ comment: "so" });
-  expect(correctedIn("web-1")).toBeNull();
+  expect(editedIn("web-1", "correction")).toBeNull();
   const report = { reasons: ["spam"], comment: "It", open: true };
   keepWords("web-1", "a:0", "report", report);
   expect(begunWords("web-1", "a:0")).toEqual({ comment: "so", report });

@@ -1,8 +1,10 @@
-/** What somebody has begun to say of answers in this tab and not given yet, by conversation: no refresh may lose it. */
+/** What somebody has begun to say of answers, or to ask in other words, in this tab: no refresh may lose it. */
 import type { Report } from "../rating";
 import { SessionKeep } from "./session_keep";
 
 export interface Words {
+  /** What was asked, in other words. */
+  question?: string;
   correction?: string;
   comment?: string;
   /** `open` while its dialog is. */
@@ -29,10 +31,10 @@ export function keepWords<What extends keyof Words>(
   else begun.forget(conversationId);
 }
 
-/** The answer that was being corrected, the last of them. */
-export function correctedIn(conversationId: string): string | null {
+/** The answer that was being corrected, or its question edited: the last of them. */
+export function editedIn(conversationId: string, what: "correction" | "question"): string | null {
   const answers = Object.entries(begun.get(conversationId) ?? {});
-  return answers.findLast(([, { correction }]) => correction !== undefined)?.[0] ?? null;
+  return answers.findLast(([, words]) => words[what] !== undefined)?.[0] ?? null;
 }
 
 export const forgetWords = (conversationId: string): void => begun.forget(conversationId);

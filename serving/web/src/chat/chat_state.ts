@@ -2,22 +2,27 @@
 import type { Conversation, Message, RatchetFacts, TreeNode } from "../api/client";
 import type { Nodes } from "./tree";
 
-/** An answer that is being written: no node yet. */
-export interface Writing {
-  responseId: string | null;
+export interface Asked {
   parent: string | null;
   messages: Message[];
+  /** The words of the composer that it is. */
+  draft: string | null;
+  /** The answer whose question it is in other words. */
+  edited: string | null;
+}
+
+/** An answer that is being written: no node yet. */
+export interface Writing extends Asked {
+  responseId: string | null;
   text: string;
   stopping: boolean;
   reconnecting: boolean;
-  /** The words of the composer that it answers. */
-  draft: string | null;
 }
 
 export interface Failure {
   error: unknown;
   /** What was asked and not answered, to be tried again. */
-  retry: { parent: string | null; messages: Message[] } | null;
+  retry: Asked | null;
   /** The words of the composer that were not taken. */
   draft: string | null;
   /** What was seen of an answer that broke off, and is kept nowhere else. */
@@ -60,7 +65,7 @@ export interface Seen {
 }
 
 /** The answer that was written, as the server will list it. */
-export function written(id: string, text: string, seen: Seen, parent: string | null, messages: Message[]): TreeNode {
+export function written(id: string, text: string, seen: Seen, { parent, messages }: Asked): TreeNode {
   return {
     completion_id: id, response_id: seen.responseId ?? id, choice: 0, parent_id: parent, new_messages: messages,
     content: text, policy_version: seen.facts?.policy_version ?? null, created: Math.floor(Date.now() / 1000),

@@ -2,8 +2,10 @@
 import { ApiError, chats, chunks, conversations, explain } from "../api/client";
 import type { ChatRequest, Message, ServerEvent } from "../api/client";
 import { unbroken } from "../api/unbroken";
+import { keepWords } from "./begun_words";
 import { TextBuffer } from "./buffer";
-import { begun, facts, written, type ChatState, type Failure, type Seen, type Writing } from "./chat_state";
+import { begun, facts, written } from "./chat_state";
+import type { Asked, ChatState, Failure, Seen, Writing } from "./chat_state";
 import { draftOf, forgetDraft, keepDraft, NEW } from "./drafts";
 import { forgetStream, pendingStream, rememberStream, type PendingStream } from "./pending";
 import { messagesTo, newestEnd } from "./tree";
@@ -11,7 +13,6 @@ import { messagesTo, newestEnd } from "./tree";
 export class ChatStore {
   private listeners = new Set<() => void>();
   private reader: AbortController | null = null;
-  private sent: string | null = null;
   state: ChatState;
 
   constructor(id: string, known: boolean, private readonly changed: (store: ChatStore) => void = () => undefined) {
@@ -66,7 +67,8 @@ export class ChatStore {
   }
 
   ask(text: string): Promise<boolean> {
-    return this.answer(this.state.head, [{ role: "user", content: text }], text);
+    const messages: Message[] = [{ role: "user", content: text }];
+    return this.answer({ parent: this.state.head, messages, draft: text, edited: null });
   }
 
   /**
@@ -101,7 +103,8 @@ export class ChatStore {
   /** Another answer to the same messages. */
   regenerate(id: string): Promise<boolean> {
     const node = this.state.nodes.get(id);
-    return node ? this.answer(node.parent_id, node.new_messages) : Promise.resolve(false);
+    if (!node) return Promise.resolve(false);
+    return this.answer({ parent: node.parent_id, messages: node.new_messages, draft: null, edited: null });
   }
 
   /** The question of a turn in other words: another branch. */
@@ -109,7 +112,8 @@ export class ChatStore {
     const node = this.state.nodes.get(id);
     if (!node) return Promise.resolve(false);
     const kept = node.new_messages.filter((message) => message.role !== "user");
-    return this.answer(node.parent_id, [...kept, { role: "user", content: text }]);
+    const messages: Message[] = [...kept, { role: "user", content: text }];
+    return this.answer({ parent: node.parent_id, messages, draft: null, edited: id });
   }
 
   async retry(): Promise<void> {
@@ -118,7 +122,7 @@ export class ChatStore {
       return this.open();
     }
     const again = this.state.failure?.retry;
-    if (again) await this.answer(again.parent, again.messages, this.state.failure?.draft);
+    if (again) await this.answer(again);
   }
 
   dismiss(): void {
@@ -131,13 +135,12 @@ export class ChatStore {
     if (!this.state.temporary) void conversations.change(this.state.id, { head }).catch(() => undefined);
   }
 
-  /** Whether anything was written, so that the draft has been used up. */
-  private async answer(parent: string | null, messages: Message[], draft: string | null = null): Promise<boolean> {
+  /** Whether anything was written, so that the words have been used up. */
+  private async answer(asked: Asked): Promise<boolean> {
     if (this.state.writing) return false;
-    this.sent = draft;
-    const request = this.request(parent, messages);
-    this.begin({ responseId: null, parent, messages, text: "", stopping: false, reconnecting: false, draft: this.sent });
-    return this.follow((signal) => chats.ask(request, signal), parent, messages);
+    const request = this.request(asked.parent, asked.messages);
+    this.begin(asked, null);
+    return this.follow((signal) => chats.ask(request, signal), asked);
   }
 
   /** As a chat asks; comparisons add to it. */
@@ -155,38 +158,35 @@ export class ChatStore {
   /** After a refresh in mid-stream: all of it again, from its beginning. */
   async goOn(pending: PendingStream): Promise<void> {
     const { responseId, parent, messages } = pending;
-    this.sent = null;
-    this.begin({ responseId, parent, messages, text: "", stopping: false, reconnecting: false, draft: this.sent });
-    await this.follow((signal) => chats.resume(responseId, "0", signal), parent, messages);
+    const asked = { parent, messages, draft: null, edited: null };
+    this.begin(asked, responseId);
+    await this.follow((signal) => chats.resume(responseId, "0", signal), asked);
   }
 
-  private begin(writing: Writing): void {
+  private begin(asked: Asked, responseId: string | null): void {
     this.reader = new AbortController();
+    const writing = { ...asked, responseId, text: "", stopping: false, reconnecting: false };
     this.set({ writing, failure: null, status: "ready" });
   }
 
-  private async follow(
-    open: (signal: AbortSignal) => AsyncIterable<ServerEvent>,
-    parent: string | null,
-    messages: Message[],
-  ): Promise<boolean> {
+  private async follow(open: (signal: AbortSignal) => AsyncIterable<ServerEvent>, asked: Asked): Promise<boolean> {
     const signal = this.reader!.signal;
     const buffer = new TextBuffer((text) => this.write({ text }));
     const seen: Seen = { facts: null, finish: null, responseId: this.state.writing?.responseId ?? null, lastId: "0" };
     const onLost = () => this.write({ reconnecting: true });
     try {
       const events = unbroken(open(signal), { signal, responseId: seen.responseId, onLost });
-      await this.read(events, buffer, seen, parent, messages);
+      await this.read(events, buffer, seen, asked);
     } catch (error) {
-      if (!signal.aborted) await this.fail(error, buffer.flush(), seen, parent, messages);
+      if (!signal.aborted) await this.fail(error, buffer.flush(), seen, asked);
       return seen.facts !== null;
     }
-    this.finish(buffer.flush(), seen, parent, messages);
+    this.finish(buffer.flush(), seen, asked);
     return true;
   }
 
   private async read(
-    events: AsyncIterable<ServerEvent>, buffer: TextBuffer, seen: Seen, parent: string | null, messages: Message[],
+    events: AsyncIterable<ServerEvent>, buffer: TextBuffer, seen: Seen, { parent, messages, draft, edited }: Asked,
   ): Promise<void> {
     for await (const { chunk, id } of chunks(events)) {
       if (id) seen.lastId = id;
@@ -194,7 +194,8 @@ export class ChatStore {
       if (seen.responseId === null || this.state.writing?.reconnecting) {
         seen.responseId = chunk.id;
         this.write({ responseId: chunk.id, reconnecting: false });
-        if (this.sent !== null) forgetDraft(this.state.id, this.sent);
+        if (draft !== null) forgetDraft(this.state.id, draft);
+        if (edited !== null) keepWords(this.state.id, edited, "question", null);
         if (this.state.writing?.stopping) void this.stop();
         this.changed(this);
       }
@@ -211,23 +212,21 @@ export class ChatStore {
     if (this.state.writing) this.set({ writing: { ...this.state.writing, ...changes } });
   }
 
-  private finish(text: string, seen: Seen, parent: string | null, messages: Message[]): void {
+  private finish(text: string, seen: Seen, asked: Asked): void {
     forgetStream(this.state.id);
     const id = seen.facts?.completion_ids[0] ?? seen.responseId ?? `unnamed-${this.state.nodes.size}`;
-    const node = written(id, text, seen, parent, messages);
+    const node = written(id, text, seen, asked);
     const nodes = new Map(this.state.nodes).set(id, node);
     this.set({ nodes, head: id, writing: null, status: "ready" });
     this.changed(this);
     void this.keepOut();
   }
 
-  private async fail(
-    error: unknown, text: string, seen: Seen, parent: string | null, messages: Message[],
-  ): Promise<void> {
+  private async fail(error: unknown, text: string, seen: Seen, asked: Asked): Promise<void> {
     const mine = this.reader;
     forgetStream(this.state.id);
     const gone = error instanceof ApiError && error.status === 404 && error.code === "stream_not_found";
-    const unanswered: Failure = { error, retry: { parent, messages }, draft: this.sent, shown: text };
+    const unanswered: Failure = { error, retry: asked, draft: asked.draft, shown: text };
     if ((gone || seen.responseId !== null) && !this.state.temporary) {
       // In sight until it is known what the server keeps: of an answer that its engine broke off, nothing.
       this.set({ writing: null, failure: { ...unanswered, draft: null } });
@@ -235,7 +234,7 @@ export class ChatStore {
       if (this.reader !== mine) return; // it was asked again meanwhile
       if (!loaded && gone) return this.keepOut();
     } else if (text) {
-      this.finish(text, { ...seen, facts: { ...seen.facts!, partial: true } }, parent, messages);
+      this.finish(text, { ...seen, facts: { ...seen.facts!, partial: true } }, asked);
     }
     const kept = [...this.state.nodes.values()].some((node) => node.response_id === seen.responseId);
     if (gone && kept) {

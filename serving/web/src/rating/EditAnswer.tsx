@@ -1,6 +1,7 @@
 import { useDeferredValue, useEffect, useId, useRef, useState, type KeyboardEvent } from "react";
 import { MAX_TEXT } from "../api/feedback";
 import { Changes } from "./Changes";
+import { Discard } from "./Discard";
 import { Status } from "./Status";
 import { useStanding } from "./useStanding";
 
@@ -112,22 +113,6 @@ function hindranceOf(draft: string, text: string, unsaved: boolean): string | nu
   if (!draft.trim()) return "An empty answer is no correction.";
   if (draft === text) return "Nothing is changed yet.";
   return unsaved ? null : "This is what is saved.";
-}
-
-function Discard({ onDiscard, onStay }: { onDiscard: () => void; onStay: () => void }) {
-  const keep = useRef<HTMLButtonElement>(null);
-  useEffect(() => keep.current?.focus(), []);
-  return (
-    <div role="alertdialog" aria-label="Discard your changes?" className="r-ask">
-      <span>Your changes are not saved.</span>
-      <button ref={keep} type="button" className="r-button" onClick={onStay}>
-        Go on editing
-      </button>
-      <button type="button" className="r-button r-danger" onClick={onDiscard}>
-        Discard
-      </button>
-    </div>
-  );
 }
 
 /** Kept up with the typing as far as there is time. */

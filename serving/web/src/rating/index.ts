@@ -3,6 +3,7 @@
 import "./rating.css";
 
 export { Comparison, type ComparisonProps, type Decision } from "./Comparison";
+export { Discard } from "./Discard";
 export { EditAnswer, type EditAnswerProps } from "./EditAnswer";
 export { ROUNDS_BEGIN_AGAIN, roundsWords } from "./erased_words";
 export { FlagDialog, type FlagDialogProps, type Report } from "./FlagDialog";
