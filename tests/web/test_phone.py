@@ -1,4 +1,5 @@
-"""By finger on a phone: answers are ranked by dragging them and by choosing places, and one scrolls all the same."""
+"""By finger on a phone: questions of several lines, answers ranked by dragging them and by choosing places, and one
+scrolls all the same."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,8 +8,9 @@ import pytest
 
 from feedback.judgements import Ranking
 from tests.serving.live import Live
-from tests.web.conftest import PATIENCE_MS, sign_in
-from tests.web.test_interruptions import SIDES, try_several
+from tests.web.conftest import PATIENCE_MS, sign_in, want
+from tests.web.test_interruptions import SIDES
+from tests.web.test_page import answered
 from tests.web.test_ranking import gap, slots
 from tests.web.test_rating import saved, standing
 
@@ -75,7 +77,9 @@ async def drag(phone: Any, finger: Finger, name: str, target: str, eventually: A
 
 async def four(phone: Any, served: Live, says: Any = SIDES) -> None:
     served.engine.set(says={"tea?": says})
-    await try_several(phone, "4 to rank", "tea?")
+    await want(phone, "4 to rank")
+    await phone.get_by_label("Message").fill("tea?")
+    await phone.get_by_role("button", name="Send", exact=True).tap()
     await phone.get_by_role("button", name="Submit ranking").wait_for()
 
 
@@ -105,3 +109,15 @@ async def test_a_finger_beside_the_handles_scrolls(phone: Any, finger: Finger, s
     await finger.up()
     await phone.wait_for_function("top => document.querySelector('.scroll').scrollTop > top + 50", arg=before)
     assert await phone.locator(".r-dragging").count() == 0
+
+
+async def test_enter_on_the_screen_begins_a_line(phone: Any, served: Live) -> None:
+    served.engine.set(says={"tea?\nor milk?": "Tea."})
+    field = phone.get_by_label("Message")
+    await field.tap()
+    await phone.keyboard.type("tea?")
+    await phone.keyboard.press("Enter")
+    await phone.keyboard.type("or milk?")
+    assert await field.input_value() == "tea?\nor milk?"
+    await phone.get_by_role("button", name="Send", exact=True).tap()
+    await answered(phone, "Tea.")

@@ -9,7 +9,7 @@ const TALK = { id: "web-1", title: "Tea", allow_training: true };
 
 beforeEach(() => {
   vi.resetModules(); // a page arrives once
-  vi.stubGlobal("matchMedia", () => ({ matches: false }));
+  vi.stubGlobal("matchMedia", (query: string) => ({ matches: query === "(hover: hover)" }));
   HTMLDialogElement.prototype.showModal ??= vi.fn(); // jsdom has no modal dialogs
   HTMLDialogElement.prototype.close ??= vi.fn();
   localStorage.clear();

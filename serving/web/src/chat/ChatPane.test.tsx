@@ -15,7 +15,7 @@ const CARD = { id: "web-1", title: "tea?", allow_training: true };
 beforeEach(() => {
   localStorage.clear();
   sessionStorage.clear();
-  vi.stubGlobal("matchMedia", () => ({ matches: false }));
+  vi.stubGlobal("matchMedia", (query: string) => ({ matches: query === "(hover: hover)" }));
   Element.prototype.scrollIntoView = vi.fn(); // jsdom has no layout
 });
 afterEach(() => vi.unstubAllGlobals());
@@ -210,4 +210,22 @@ test("the words of an edited question that was refused can be changed, and are k
   answer.end();
   fireEvent.click(await screen.findByLabelText("Previous wording"));
   expect(editor()).toBeNull();
+});
+
+test("Enter sends where there are keys, and begins a line where one writes on the screen", async () => {
+  for (const [keys, hint] of [[true, "send"], [false, "enter"]] as const) {
+    vi.stubGlobal("matchMedia", () => ({ matches: keys }));
+    const { asked, pane } = await open(TREE.nodes, { "POST /v1/chat/completions": () => failure(429, "Wait.") });
+    const { unmount } = pane();
+    fireEvent.click(screen.getByLabelText("Edit and send again"));
+    for (const each of [editor()!, field()]) {
+      expect(each.getAttribute("enterkeyhint")).toBe(hint);
+      fireEvent.change(each, { target: { value: "milk?" } });
+      expect(fireEvent.keyDown(each, { key: "Enter" })).toBe(!keys);
+      if (keys) await screen.findByText("Wait.");
+    }
+    expect(asked.filter(({ method }) => method === "POST")).toHaveLength(keys ? 2 : 0);
+    unmount();
+    sessionStorage.clear();
+  }
 });

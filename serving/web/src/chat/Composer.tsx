@@ -1,5 +1,6 @@
 import { useEffect, useLayoutEffect, useRef, useState, type KeyboardEvent } from "react";
 import { SendIcon, StopIcon } from "../app/icons";
+import { enterHint, hasKeys, sends } from "../app/keyboard";
 import { draftOf, keepDraft, NEW } from "./drafts";
 import type { ChatState } from "./chat_state";
 import { HowMany } from "./HowMany";
@@ -31,7 +32,7 @@ export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: Com
   useLayoutEffect(() => grow(field.current!), [text]);
   useEffect(() => {
     // Where answers wait for a judgement, keys are votes.
-    if (!first.current && matchMedia("(hover: hover)").matches) field.current?.focus();
+    if (!first.current && hasKeys()) field.current?.focus();
   }, []);
   // What was not taken comes back, unless something else has been written by now.
   const returned = chat.failure?.draft ?? null;
@@ -55,7 +56,7 @@ export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: Com
   };
   const pressed = (event: KeyboardEvent<HTMLElement>) => {
     if (event.nativeEvent.isComposing) return;
-    if (event.key === "Enter" && !event.shiftKey) {
+    if (sends(event)) {
       event.preventDefault();
       send();
     }
@@ -82,6 +83,7 @@ export function Composer({ store, chat, onEditLast, onSent, trying, onTry }: Com
           rows={1}
           value={text}
           aria-label="Message"
+          enterKeyHint={enterHint()}
           placeholder={chat.temporary ? "Ask something that is not kept" : "Ask something"}
           onChange={(event) => change(event.target.value)}
           onKeyDown={pressed}

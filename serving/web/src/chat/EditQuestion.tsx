@@ -1,4 +1,5 @@
 import { useEffect, useRef, useState, type KeyboardEvent } from "react";
+import { enterHint, sends } from "../app/keyboard";
 import { Discard } from "../rating";
 import { begunWords, keepWords } from "./begun_words";
 import type { ChatStore } from "./store";
@@ -46,7 +47,7 @@ export function EditQuestion({ store, of, refused, busy, onSend, onClose }: Edit
   };
   const pressed = (event: KeyboardEvent) => {
     if (event.nativeEvent.isComposing) return;
-    if (event.key === "Enter" && !event.shiftKey && event.target === field.current) send();
+    if (sends(event) && event.target === field.current) send();
     else if (event.key === "Escape") (asking ? stay : leave)();
     else return;
     event.preventDefault();
@@ -57,6 +58,7 @@ export function EditQuestion({ store, of, refused, busy, onSend, onClose }: Edit
       <textarea
         ref={field}
         aria-label="Your question in other words"
+        enterKeyHint={enterHint()}
         rows={Math.min(10, draft.split("\n").length + 1)}
         value={draft}
         onChange={(event) => setDraft(event.target.value)}
