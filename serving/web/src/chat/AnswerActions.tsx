@@ -1,4 +1,4 @@
-import { useState, type ReactNode } from "react";
+import { useRef, useState, type ReactNode, type Ref } from "react";
 import { AgainIcon, FlagIcon, PenIcon, RankIcon, SidesIcon } from "../app/icons";
 import { EditAnswer, FlagDialog, SaidBefore, ThumbBar, type Report } from "../rating";
 import { begunWords, keepWords } from "./begun_words";
@@ -33,6 +33,7 @@ export function AnswerActions(props: AnswerActionsProps) {
   const [changes, setChanges] = useState(0);
   const said = useSaid(id, kept, changes);
   const words = begunWords(chat, id);
+  const pen = useRef<HTMLButtonElement>(null);
   const [reporting, setReporting] = useState(words.report?.open ?? false);
   const rating = said?.find(({ type, judgement }) => type === "rating" && judgement["metric"] == null) ?? null;
   const demonstration = said?.find(({ type }) => type === "demonstration");
@@ -48,8 +49,13 @@ export function AnswerActions(props: AnswerActionsProps) {
     keepReport(begunWords(chat, id).report ?? null, false);
     setReporting(false);
   };
-  const act = (label: string, icon: ReactNode, run: () => void, key = "") => (
+  const leaveCorrection = () => {
+    onCorrect(false);
+    pen.current?.focus();
+  };
+  const act = (label: string, icon: ReactNode, run: () => void, key = "", ref?: Ref<HTMLButtonElement>) => (
     <button
+      ref={ref}
       type="button"
       className="icon"
       aria-label={label}
@@ -68,7 +74,7 @@ export function AnswerActions(props: AnswerActionsProps) {
         {act("Another answer in its place", <AgainIcon />, acts.again, "R")}
         {kept && act("Another answer side by side", <SidesIcon />, acts.beside, "S")}
         {kept && answers.ids.length > 2 && act(`Rank these ${answers.ids.length} answers`, <RankIcon />, acts.rankAll)}
-        {kept && act("Edit into what it should have been", <PenIcon />, () => onCorrect(true), "E")}
+        {kept && act("Edit into what it should have been", <PenIcon />, () => onCorrect(true), "E", pen)}
         {kept && act(flag ? "Your report of this answer" : "Report this answer", <FlagIcon />, () => setReporting(true))}
         {kept && said && (
           <ThumbBar
@@ -92,7 +98,7 @@ export function AnswerActions(props: AnswerActionsProps) {
           begun={words.correction ?? null}
           onDraft={keep("correction")}
           onSaved={lookAgain}
-          onClose={() => onCorrect(false)}
+          onClose={leaveCorrection}
         />
       )}
       {reporting && said && (

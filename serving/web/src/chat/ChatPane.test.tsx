@@ -229,3 +229,23 @@ test("Enter sends where there are keys, and begins a line where one writes on th
     sessionStorage.clear();
   }
 });
+
+test("whoever leaves an editor is back at what opened it", async () => {
+  const { pane } = await open(TREE.nodes);
+  pane();
+  const escape = () => fireEvent.keyDown(document.activeElement!, { key: "Escape" });
+  screen.getByLabelText("Edit and send again").focus();
+  fireEvent.click(document.activeElement!);
+  escape();
+  expect(document.activeElement).toBe(screen.getByLabelText("Edit and send again"));
+  field().focus();
+  fireEvent.keyDown(field(), { key: "ArrowUp" });
+  expect(document.activeElement).toBe(editor());
+  escape();
+  expect(document.activeElement).toBe(field());
+  const pen = screen.getByLabelText("Edit into what it should have been");
+  fireEvent.click(pen);
+  await waitFor(() => expect(document.activeElement).toBe(screen.getByLabelText("What the answer should have been")));
+  escape();
+  expect(document.activeElement).toBe(pen);
+});

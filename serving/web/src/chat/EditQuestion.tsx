@@ -30,8 +30,12 @@ export function EditQuestion({ store, of, refused, busy, onSend, onClose }: Edit
   };
   useEffect(() => keep(unsent ? draft : null), [draft, unsent]);
   useEffect(() => {
+    const before = document.activeElement;
     field.current?.focus();
     field.current?.setSelectionRange(draft.length, draft.length);
+    return () => {
+      if (before instanceof HTMLElement) before.focus();
+    };
   }, []);
 
   const sendable = !busy && draft.trim() !== "";

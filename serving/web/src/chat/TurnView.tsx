@@ -1,4 +1,4 @@
-import { memo } from "react";
+import { memo, useEffect, useRef } from "react";
 import { LeftIcon, PenIcon, RightIcon } from "../app/icons";
 import { AnswerActions } from "./AnswerActions";
 import { CopyButton } from "./CopyButton";
@@ -31,6 +31,13 @@ export const TurnView = memo(function TurnView(props: TurnViewProps) {
   const { turn, writing, store, busy, kept, last, editing, onEdit, onAskAnew, correcting, onCorrect, onTrial } = props;
   const { node, answers, prompts } = turn;
   const id = node.completion_id;
+  const pen = useRef<HTMLButtonElement>(null);
+  const wasEditing = useRef(false);
+  // Once more there: the editor took its place. Whoever began elsewhere is there again by now.
+  useEffect(() => {
+    if (wasEditing.current && editing === null && document.activeElement === document.body) pen.current?.focus();
+    wasEditing.current = editing !== null;
+  }, [editing]);
   return (
     <>
       {editing !== null ? (
@@ -39,6 +46,7 @@ export const TurnView = memo(function TurnView(props: TurnViewProps) {
         <Question text={asked(node)} bare={writing !== null}>
           <Switcher place={prompts} what="wording" disabled={busy} onShow={(other) => store.show(other)} />
           <button
+            ref={pen}
             type="button"
             className="icon"
             aria-label="Edit and send again"
