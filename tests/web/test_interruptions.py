@@ -161,7 +161,7 @@ async def test_a_refresh_in_a_half_written_correction_and_comment(page: Any, ser
     assert await page.get_by_role("button", name="too short").get_attribute("aria-pressed") == "true"
     await field.fill("Green, at eighty degrees.")
     await field.press("Control+Enter")
-    await page.get_by_text("Saved: later policies learn from it").wait_for()
+    await page.get_by_role("region", name="Correct this answer").get_by_text(re.compile("^Saved")).wait_for()
     await page.get_by_role("button", name="Send comment").click()
     await page.get_by_text("Not sent yet").wait_for(state="detached")
     await page.get_by_text("Saved", exact=True).wait_for()

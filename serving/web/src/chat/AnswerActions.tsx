@@ -18,6 +18,7 @@ interface AnswerActionsProps {
   turn: Turn;
   busy: boolean;
   kept: boolean;
+  learns: boolean;
   last: boolean;
   correcting: boolean;
   onCorrect: (correcting: boolean) => void;
@@ -27,7 +28,7 @@ interface AnswerActionsProps {
 
 /** What can be said of an answer and done with it. */
 export function AnswerActions(props: AnswerActionsProps) {
-  const { chat, turn, busy, kept, last, correcting, onCorrect, acts, switcher } = props;
+  const { chat, turn, busy, kept, learns, last, correcting, onCorrect, acts, switcher } = props;
   const { node, answers } = turn;
   const id = node.completion_id;
   const [changes, setChanges] = useState(0);
@@ -94,6 +95,7 @@ export function AnswerActions(props: AnswerActionsProps) {
         <EditAnswer
           completionId={id}
           text={node.content}
+          learns={learns}
           saved={demonstration ? { id: demonstration.id, content: String(demonstration.judgement["content"]) } : null}
           begun={words.correction ?? null}
           onDraft={keep("correction")}

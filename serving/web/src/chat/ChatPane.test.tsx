@@ -249,3 +249,15 @@ test("whoever leaves an editor is back at what opened it", async () => {
   escape();
   expect(document.activeElement).toBe(pen);
 });
+
+test("of a correction in a chat that may not be learned from, that is said", async () => {
+  const { pane } = await open(TREE.nodes, {
+    "GET /v1/conversations/web-1": () => json({ ...CARD, allow_training: false }),
+    "POST /v1/feedback": () => accepted("demonstration"),
+  });
+  pane();
+  fireEvent.keyDown(document.body, { key: "e" });
+  fireEvent.change(await screen.findByLabelText("What the answer should have been"), { target: { value: "Blue." } });
+  fireEvent.click(screen.getByText("Save correction"));
+  await screen.findByText("Saved. Nothing is learned from this chat.");
+});

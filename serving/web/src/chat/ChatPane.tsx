@@ -124,6 +124,7 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
               store={store}
               busy={writing !== null || trial !== null}
               kept={!chat.temporary}
+              learns={chat.allowTraining}
               last={turn.node.completion_id === last && !asked}
               editing={editing !== null && turn.answers.ids.includes(editing) ? editing : null}
               onEdit={setEditing}

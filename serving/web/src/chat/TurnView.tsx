@@ -17,6 +17,8 @@ interface TurnViewProps {
   store: ChatStore;
   busy: boolean;
   kept: boolean;
+  /** The chat may be learned from. */
+  learns: boolean;
   last: boolean;
   /** The answer whose question is being edited: this one, or another one to the same question. */
   editing: string | null;
@@ -28,7 +30,8 @@ interface TurnViewProps {
 }
 
 export const TurnView = memo(function TurnView(props: TurnViewProps) {
-  const { turn, writing, store, busy, kept, last, editing, onEdit, onAskAnew, correcting, onCorrect, onTrial } = props;
+  const { turn, writing, store, busy, kept, learns, last, editing, onEdit, onAskAnew, correcting, onCorrect, onTrial } =
+    props;
   const { node, answers, prompts } = turn;
   const id = node.completion_id;
   const pen = useRef<HTMLButtonElement>(null);
@@ -70,6 +73,7 @@ export const TurnView = memo(function TurnView(props: TurnViewProps) {
           turn={turn}
           busy={busy}
           kept={kept}
+          learns={learns}
           last={last}
           correcting={correcting}
           onCorrect={(now) => onCorrect(now ? id : null)}

@@ -9,7 +9,7 @@ const save = () => screen.getByRole<HTMLButtonElement>("button", { name: "Save c
 const says = (words: RegExp) => waitFor(() => expect(screen.getByRole("status").textContent).toMatch(words));
 const SAID = { type: "demonstration", completion_id: "r:0", based_on_edit: true };
 
-function shown(answers: Record<string, Response | Response[]> = {}) {
+function shown(answers: Record<string, Response | Response[]> = {}, learns = true) {
   const asked = gateway({
     "POST /v1/feedback": accepted("demonstration"),
     "DELETE /v1/feedback": deleted("fb_1"),
@@ -17,7 +17,7 @@ function shown(answers: Record<string, Response | Response[]> = {}) {
   });
   const onClose = vi.fn();
   const onSaved = vi.fn();
-  render(<EditAnswer completionId="r:0" text="The sky is red." onClose={onClose} onSaved={onSaved} />);
+  render(<EditAnswer completionId="r:0" text="The sky is red." learns={learns} onClose={onClose} onSaved={onSaved} />);
   return { asked, onClose, onSaved };
 }
 
@@ -81,6 +81,18 @@ describe("an edited answer", () => {
     await says(/^Saved/);
   });
 
+  it.each([
+    [true, "train", "Saved: later policies learn from it"],
+    [true, "eval", "Saved"],
+    [false, "train", "Saved. Nothing is learned from this chat."],
+  ])("promises what becomes of it: chat %s, rater of %s", async (learns, split, words) => {
+    shown({ "POST /v1/feedback": accepted("demonstration", "fb_1", { split }) }, learns);
+    write("Blue.");
+    fireEvent.click(save());
+    await says(/^Saved/);
+    expect(screen.getByRole("status").textContent).toBe(words);
+  });
+
   it("is neither empty nor longer than the API takes", () => {
     shown();
     write("  \n ");
@@ -98,7 +110,7 @@ describe("an edited answer", () => {
     const onClose = vi.fn();
     const saved = { id: "fb_1", content: "Blue." };
     render(
-      <EditAnswer completionId="r:0" text="Red." saved={saved} begun="Blu" onDraft={onDraft} onClose={onClose} />,
+      <EditAnswer completionId="r:0" text="Red." learns saved={saved} begun="Blu" onDraft={onDraft} onClose={onClose} />,
     );
     expect(field().value).toBe("Blu");
     write("Blue, by day.");

@@ -1,4 +1,5 @@
 import { useDeferredValue, useEffect, useId, useRef, useState, type KeyboardEvent } from "react";
+import type { Accepted } from "../api/client";
 import { MAX_TEXT } from "../api/feedback";
 import { Changes } from "./Changes";
 import { Discard } from "./Discard";
@@ -9,6 +10,8 @@ export interface EditAnswerProps {
   completionId: string;
   /** The answer as it was shown. */
   text: string;
+  /** The chat may be learned from. */
+  learns: boolean;
   /** A correction that was saved before. */
   saved?: { id: string; content: string } | null;
   /** What was begun before and not saved. */
@@ -22,7 +25,7 @@ export interface EditAnswerProps {
 
 /** An answer edited into what it should have been: a demonstration, which fine-tuning learns. */
 export function EditAnswer(props: EditAnswerProps) {
-  const { completionId, text, saved = null, begun = null, onDraft, onSaved, onClose } = props;
+  const { completionId, text, learns, saved = null, begun = null, onDraft, onSaved, onClose } = props;
   const said = (content: string) =>
     ({ type: "demonstration", completion_id: completionId, content, based_on_edit: true }) as const;
   const kept = useStanding(saved && { id: saved.id, said: said(saved.content) });
@@ -97,13 +100,19 @@ export function EditAnswer(props: EditAnswerProps) {
         <button type="button" className="r-link" onClick={leave}>
           Close
         </button>
-        <Status standing={kept} saved="Saved: later policies learn from it" />
+        <Status standing={kept} saved={savedWords(learns, kept.accepted)} />
       </div>
       <p id={ids.help} className="r-muted">
         {hindrance ?? "Ctrl+Enter saves, Esc leaves."}
       </p>
     </section>
   );
+}
+
+/** Raters of the split `eval` decide, and teach nothing. */
+function savedWords(learns: boolean, accepted: Accepted | null): string {
+  if (!learns) return "Saved. Nothing is learned from this chat.";
+  return accepted?.split === "train" ? "Saved: later policies learn from it" : "Saved";
 }
 
 /** Why the draft cannot be saved. Length is counted as the server does: by characters, not by halves of them. */
