@@ -61,6 +61,20 @@ async def test_what_goes_on_in_both_is_two_branches(page: Any, other: Any, serve
     await answered(page, "No.")
 
 
+async def test_whoever_comes_back_goes_on_from_what_the_other_has(page: Any, other: Any, served: Live) -> None:
+    served.engine.set(says={"milk?": "No.", "sugar?": "Yes."})
+    await ask(page, "milk?")
+    await answered(page, "No.")
+    await come_back(other)
+    await answered(other, "No.")
+    await ask(other, "sugar?")
+    await answered(other, "Yes.")
+    await come_back(page)
+    await answered(page, "Yes.")
+    assert await page.get_by_role("article", name="Answer").count() == 3
+    assert await page.get_by_role("button", name="Previous wording").count() == 0
+
+
 async def test_what_was_deleted_in_the_other_is_gone_from_the_list_and_breaks_nothing(
     page: Any, other: Any, served: Live
 ) -> None:

@@ -1,6 +1,7 @@
 import { useCallback, useEffect, useRef, useState } from "react";
 import { ApiError, conversations, type Conversation } from "../api/client";
 import { roundsWords } from "../rating";
+import { useReturn } from "./useReturn";
 
 /** A list of more is nothing that anybody looks through. */
 const MOST_FOUND = 100;
@@ -117,12 +118,7 @@ export function useConversations(onSignedOut: () => void): Conversations {
   );
 
   useEffect(() => void refresh(), [refresh]);
-  // Whoever comes back may have begun or deleted some in another browser.
-  useEffect(() => {
-    const back = () => void refresh();
-    window.addEventListener("focus", back);
-    return () => window.removeEventListener("focus", back);
-  }, [refresh]);
+  useReturn(() => void refresh());
   const haveRead = useCallback(() => setAftermath([]), []);
   return { items, found, search, hasMore, problem, more, refresh, rename, remove, aftermath, haveRead, guarded };
 }

@@ -261,3 +261,25 @@ test("of a correction in a chat that may not be learned from, that is said", asy
   fireEvent.click(screen.getByText("Save correction"));
   await screen.findByText("Saved. Nothing is learned from this chat.");
 });
+
+test("what went on elsewhere is there when one comes back, unless something is open", async () => {
+  const nodes = [node("cmp_1:0", "Green.")];
+  const { asked, pane, store } = await open(nodes, {
+    "GET /v1/conversations/web-1/tree": () => json({ head: nodes.at(-1)!.completion_id, nodes }),
+  });
+  const loads = () => asked.filter(({ path }) => path.endsWith("/tree")).length;
+  const first = pane(); // it is opened once more
+  await waitFor(() => expect(loads()).toBe(2));
+  fireEvent.click(screen.getByLabelText("Edit and send again"));
+  nodes.push({ ...node("cmp_2:0", "Cold."), new_messages: [{ role: "user", content: "milk?" }] });
+  fireEvent.focus(window);
+  expect(loads()).toBe(2);
+  fireEvent.keyDown(editor()!, { key: "Escape" });
+  fireEvent.focus(window);
+  await screen.findByText("Cold.");
+  expect(store.state.head).toBe("cmp_2:0");
+  nodes.push({ ...node("cmp_3:0", "Red."), new_messages: [{ role: "user", content: "wine?" }] });
+  first.unmount();
+  pane();
+  await screen.findByText("Red.");
+});

@@ -2,6 +2,7 @@ import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore
 import { ApiError, type TreeNode } from "../api/client";
 import { DownIcon } from "../app/icons";
 import { isTyping, useKeys } from "../app/useKeys";
+import { useReturn } from "../app/useReturn";
 import type { Memory } from "../rating";
 import { Banner } from "./Banner";
 import { editedIn } from "./begun_words";
@@ -72,6 +73,13 @@ export function ChatPane({ store, title, menu, onSignedOut }: ChatPaneProps) {
     e: (event) => free(event) && !chat.temporary && (setCorrecting(last), true),
   });
   const inEditor = turns.some(({ node }) => node.completion_id === correcting); // else of another branch, or deleted
+  const editsQuestion = edited !== null || turns.some(({ answers }) => editing !== null && answers.ids.includes(editing));
+  // Opened or come back to, it is as it was left here; what somebody is at stays as they see it.
+  const catchUp = () => {
+    if (!trial && !inEditor && !editsQuestion) void store.catchUp();
+  };
+  useEffect(catchUp, []);
+  useReturn(catchUp);
   const free = ({ target, key }: KeyboardEvent) => !isTyping(target, key) && last !== null && !writing && !trial && !inEditor;
   const decide = (winner: string | null) => {
     const question = words(trial!.messages);

@@ -1,6 +1,6 @@
 /** What there is of one conversation on the page. */
-import type { Conversation, Message, RatchetFacts, TreeNode } from "../api/client";
-import type { Nodes } from "./tree";
+import { conversations, type Conversation, type Message, type RatchetFacts, type TreeNode } from "../api/client";
+import { indexed, type Nodes } from "./tree";
 
 export interface Asked {
   parent: string | null;
@@ -55,6 +55,14 @@ export const facts = (card: Conversation): Pick<ChatState, "title" | "allowTrain
   title: card.title,
   allowTraining: card.allow_training,
 });
+
+/** As the server has it. */
+export async function toldOf(id: string): Promise<Pick<ChatState, "title" | "allowTraining" | "status" | "nodes" | "head">> {
+  const [card, tree] = await Promise.all([conversations.get(id), conversations.tree(id)]);
+  const nodes = indexed(tree.nodes);
+  const head = tree.head !== null && nodes.has(tree.head) ? tree.head : (tree.nodes.at(-1)?.completion_id ?? null);
+  return { ...facts(card), status: "ready", nodes, head };
+}
 
 /** What a stream has told so far. */
 export interface Seen {

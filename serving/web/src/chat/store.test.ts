@@ -182,3 +182,21 @@ test("what was seen of an answer that its engine broke off stays in sight, and c
   expect(new Set(seen.slice(seen.indexOf("One two")))).toEqual(new Set(["One two"]));
   expect(store.state.failure).toMatchObject({ retry: { parent: "a:0" }, draft: "count", shown: "One two" });
 });
+
+test("what is done here while it is asked what was done elsewhere is not undone by that", async () => {
+  answers = [card(true), tree("a:0"), card(true), tree("a:0", "b:0"), card(false)];
+  const store = new ChatStore("web-1", true);
+  await store.open();
+  const looked = store.catchUp();
+  await store.allowTrainingOf(false);
+  await looked;
+  expect([store.state.allowTraining, [...store.state.nodes.keys()]]).toEqual([false, ["a:0"]]);
+  answers = [card(true), tree("a:0", "b:0")]; // the server may not know of it yet
+  await store.catchUp();
+  expect([store.state.allowTraining, [...store.state.nodes.keys()]]).toEqual([false, ["a:0", "b:0"]]);
+  await store.catchUp(); // nothing answers
+  expect(store.state.failure).toBeNull();
+  answers = [card(true), tree("c:0")]; // what is in sight is kept nowhere
+  await store.catchUp();
+  expect(store.state.head).toBe("a:0");
+});

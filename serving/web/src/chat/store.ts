@@ -4,10 +4,10 @@ import type { ChatRequest, Message, ServerEvent } from "../api/client";
 import { unbroken } from "../api/unbroken";
 import { keepWords } from "./begun_words";
 import { TextBuffer } from "./buffer";
-import { begun, facts, written } from "./chat_state";
+import { begun, facts, toldOf, written } from "./chat_state";
 import type { Asked, ChatState, Failure, Seen, Writing } from "./chat_state";
 import { draftOf, forgetDraft, keepDraft, NEW } from "./drafts";
-import { forgetStream, pendingStream, rememberStream, type PendingStream } from "./pending";
+import { forgetStream, pendingStream, rememberStream } from "./pending";
 import { messagesTo, newestEnd } from "./tree";
 
 export class ChatStore {
@@ -35,10 +35,7 @@ export class ChatStore {
   async load(): Promise<boolean> {
     if (this.state.temporary) return true;
     try {
-      const [card, tree] = await Promise.all([conversations.get(this.state.id), conversations.tree(this.state.id)]);
-      const nodes = new Map(tree.nodes.map((node) => [node.completion_id, node]));
-      const head = tree.head !== null && nodes.has(tree.head) ? tree.head : (tree.nodes.at(-1)?.completion_id ?? null);
-      this.set({ ...facts(card), status: "ready", nodes, head });
+      this.set(await toldOf(this.state.id));
       return true;
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) {
@@ -51,11 +48,24 @@ export class ChatStore {
     }
   }
 
-  /** The first look at it; an answer that was being written goes on. */
+  /** It may have gone on in another browser. What is done here meanwhile, or is kept nowhere else, goes before that. */
+  async catchUp(): Promise<void> {
+    const before = this.state;
+    if (before.status !== "ready" || before.temporary || before.writing) return;
+    const told = await toldOf(before.id).catch(() => null); // nobody asked for it
+    if (!told || this.state !== before || (before.head !== null && !told.nodes.has(before.head))) return;
+    this.set(before.allowTraining ? told : { ...told, allowTraining: false });
+  }
+
+  /** The first look at it; an answer that was being written goes on: all of it again, from its beginning. */
   async open(): Promise<void> {
     if (!(await this.load())) return;
     const pending = pendingStream(this.state.id);
-    if (pending) await this.goOn(pending);
+    if (!pending) return;
+    const { responseId, parent, messages } = pending;
+    const asked = { parent, messages, draft: null, edited: null };
+    this.begin(asked, responseId);
+    await this.follow((signal) => chats.resume(responseId, "0", signal), asked);
   }
 
   /** As load(), but for a wish that the server may not know of yet: not to be learned from. */
@@ -153,14 +163,6 @@ export class ChatStore {
         ? { store: false }
         : { metadata: { conversation_id: id, ...(allowTraining ? {} : { consent: "false" }) } }),
     };
-  }
-
-  /** After a refresh in mid-stream: all of it again, from its beginning. */
-  async goOn(pending: PendingStream): Promise<void> {
-    const { responseId, parent, messages } = pending;
-    const asked = { parent, messages, draft: null, edited: null };
-    this.begin(asked, responseId);
-    await this.follow((signal) => chats.resume(responseId, "0", signal), asked);
   }
 
   private begin(asked: Asked, responseId: string | null): void {
@@ -290,9 +292,5 @@ export class ChatStore {
       );
       this.set({ failure: { error, retry: null, draft: null } });
     }
-  }
-
-  rename(title: string): void {
-    this.set({ title });
   }
 }
