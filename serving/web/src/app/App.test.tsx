@@ -169,6 +169,31 @@ test("after erasing everything nothing of it is shown again, and no draft is lef
   expect(screen.getByLabelText<HTMLButtonElement>("Send").disabled).toBe(true);
 });
 
+test("what is taken back in one's data stands no more in the chat behind it", async () => {
+  history.replaceState(null, "", "/chat/web-1");
+  const node = { completion_id: "a:0", parent_id: null, new_messages: [], content: "Green.", siblings: [] };
+  const judgement = { type: "rating", completion_id: "a:0", value: 1, comment: "Yes." };
+  const thumb = { id: "fb_1", type: "rating", judgement, created: 1767225600, learned: [] };
+  let stands = true;
+  const asked = await arrive({
+    "GET /v1/conversations/web-1": () => json(TALK),
+    "GET /v1/conversations/web-1/tree": () => json({ head: "a:0", nodes: [node] }),
+    "GET /v1/feedback": () => json({ ...PAGE, data: stands ? [thumb] : [] }),
+    "DELETE /v1/feedback/fb_1": () => ((stands = false), json({ id: "fb_1", deleted: true })),
+  });
+  const pressed = async () => (await screen.findByLabelText("Good answer")).getAttribute("aria-pressed");
+  expect(await pressed()).toBe("true");
+  fireEvent.click(screen.getByText("Your reasons"));
+  fireEvent.change(screen.getByLabelText("Comment, optional"), { target: { value: "Yes!" } });
+  fireEvent.click(screen.getByText("joe"));
+  fireEvent.click(screen.getByText("My data"));
+  fireEvent.click(await screen.findByLabelText("Take back: Thumb up"));
+  await screen.findByText("Taken back");
+  await waitFor(async () => expect(await pressed()).toBe("false"));
+  expect(screen.queryByText("Send comment")).toBeNull();
+  expect(asked.some(({ method }) => method === "POST")).toBe(false);
+});
+
 test("a conversation whose first answer is being written is in the list already", async () => {
   const answer = new Streamed();
   await arrive({ "POST /v1/chat/completions": answer.response, "PUT /v1/conversations": () => json(TALK) });

@@ -1,3 +1,4 @@
+import { saidLess } from "../chat/said";
 import { MyData } from "../rating";
 import { Dialog } from "./Dialog";
 
@@ -11,7 +12,7 @@ interface MyDataDialogProps {
 export function MyDataDialog({ onClose, onLeave, onErased }: MyDataDialogProps) {
   return (
     <Dialog title="My data" onClose={onClose} wide>
-      <MyData onLeave={onLeave} onErased={onErased} />
+      <MyData onLeave={onLeave} onTakenBack={saidLess} onErased={onErased} />
     </Dialog>
   );
 }

@@ -9,23 +9,24 @@ import { detailsOf, titleOf } from "./said_words";
 export interface MyDataProps {
   /** Called when somebody goes to a conversation. */
   onLeave?: () => void;
+  /** Called once a judgement stands no more. */
+  onTakenBack?: () => void;
   /** Called after everything was erased. */
   onErased?: () => void;
 }
 
-interface Leaving {
-  onLeave: MyDataProps["onLeave"];
-}
+type Leaving = Pick<MyDataProps, "onLeave">;
+type Acts = Pick<MyDataProps, "onLeave" | "onTakenBack">;
 
 const SHOWN_AT_FIRST = 50;
 const ERASE = "delete everything";
 
 /** What one has said, taken away, and erased. */
-export function MyData({ onLeave, onErased }: MyDataProps) {
+export function MyData({ onErased, ...acts }: MyDataProps) {
   const [erased, setErased] = useState<DeletedMe | null>(null);
   return (
     <section className="r-mydata" aria-label="My data">
-      <MySaid key={erased ? "erased" : "kept"} onLeave={onLeave} />
+      <MySaid key={erased ? "erased" : "kept"} {...acts} />
       <section aria-labelledby="r-export">
         <h2 id="r-export">Take it along</h2>
         <p>All conversations, answers and judgements, one JSON object a line.</p>
@@ -45,7 +46,7 @@ export function MyData({ onLeave, onErased }: MyDataProps) {
 }
 
 /** Newest first. The API lists the oldest first, so all of it is read before the newest is known. */
-function MySaid({ onLeave }: Leaving) {
+function MySaid(acts: Acts) {
   const [kept, setKept] = useState<KeptFeedback[]>([]);
   const [reading, setReading] = useState(true);
   const [problem, setProblem] = useState<string | null>(null);
@@ -78,7 +79,7 @@ function MySaid({ onLeave }: Leaving) {
       {!reading && !problem && kept.length === 0 && <p className="r-muted">Nothing yet.</p>}
       <ul className="r-said">
         {shown.map((each) => (
-          <SaidItem key={each.id} kept={each} onLeave={onLeave} />
+          <SaidItem key={each.id} kept={each} {...acts} />
         ))}
       </ul>
       {shown.length < kept.length && (
@@ -91,7 +92,7 @@ function MySaid({ onLeave }: Leaving) {
 }
 
 /** It stays in view after it was taken back, so that one sees that it was. */
-function SaidItem({ kept, onLeave }: Leaving & { kept: KeptFeedback }) {
+function SaidItem({ kept, onLeave, onTakenBack }: Acts & { kept: KeptFeedback }) {
   const [phase, setPhase] = useState<"stands" | "going" | "gone">("stands");
   const [problem, setProblem] = useState<string | null>(null);
   const title = titleOf(kept);
@@ -102,6 +103,7 @@ function SaidItem({ kept, onLeave }: Leaving & { kept: KeptFeedback }) {
     try {
       await takeBack(kept.id);
       setPhase("gone");
+      onTakenBack?.();
     } catch (error) {
       setProblem(`Not taken back. ${explain(error)}`);
       setPhase("stands");
