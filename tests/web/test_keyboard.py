@@ -8,7 +8,7 @@ from feedback.judgements import Demonstration, Ranking
 from tests.serving.live import Live
 from tests.web.conftest import PATIENCE_MS, want
 from tests.web.test_interruptions import SIDES
-from tests.web.test_page import answered, ask
+from tests.web.test_page import LONG, answered, ask
 from tests.web.test_ranking import slots
 from tests.web.test_rating import saved, standing
 
@@ -63,6 +63,30 @@ async def test_tab_reaches_all_of_a_chat(page: Any, served: Live) -> None:
     await page.get_by_role("button", name="Bad answer").click()
     await saved(page)
     await walk(page)
+
+
+async def test_tab_stays_in_the_list_while_it_lies_over_a_narrow_page(page: Any, served: Live) -> None:
+    served.engine.set(says={"go on": LONG}, hold_at=200)
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await ask(page, "go on")
+    await page.get_by_text("Line 1 of it.").wait_for()
+    opener = page.get_by_role("button", name="Conversations", exact=True)
+    await opener.press("Enter")
+    await focused(page, "Close")
+    for _ in range(12):
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("!document.activeElement.closest('main, .skip')")
+    await page.keyboard.press("Escape")
+    await expect(opener).to_be_focused()
+    assert await page.get_by_role("button", name="Stop (Esc)").is_visible()
+    await opener.press("Enter")
+    await page.get_by_role("button", name="Close", exact=True).press("Enter")
+    await expect(opener).to_be_focused()
+    await page.keyboard.press("Control+k")
+    await focused(page, "Search conversations by title")
+    await page.set_viewport_size({"width": 1280, "height": 844})
+    await page.get_by_label("Message").click()
+    await focused(page, "Message")
 
 
 async def test_tab_reaches_all_of_a_ranking(page: Any, served: Live) -> None:

@@ -262,3 +262,29 @@ test("single keys work where a radio has the focus, and not in a field", async (
   fireEvent.keyDown(screen.getByLabelText("2 side by side"), { key: "?" });
   expect(sheet()).toBeTruthy();
 });
+
+test("over a narrow page the list has the focus, the chat waits, and Esc closes it before it stops an answer", async () => {
+  vi.stubGlobal("matchMedia", () => ({ matches: true }));
+  const answer = new Streamed();
+  const asked = await arrive({ "POST /v1/chat/completions": answer.response });
+  const stops = () => asked.filter(({ path }) => path.endsWith("/cancel")).length;
+  const field = await screen.findByLabelText("Message");
+  fireEvent.change(field, { target: { value: "Tea?" } });
+  fireEvent.keyDown(field, { key: "Enter" });
+  answer.text(0, "Green.");
+  await screen.findByText("Green.");
+  const opener = screen.getByRole("button", { name: "Conversations" });
+  const behind = () => screen.getByRole("main", { hidden: true }).closest("[inert]");
+  opener.focus();
+  fireEvent.click(opener);
+  expect(document.activeElement).toBe(screen.getByLabelText("Close"));
+  expect([opener.getAttribute("aria-expanded"), behind()]).toEqual(["true", expect.anything()]);
+  fireEvent.click(screen.getByText("joe"));
+  fireEvent.keyDown(document.activeElement!, { key: "Escape" }); // the menu alone
+  expect(screen.getByLabelText("Close")).toBeTruthy();
+  fireEvent.keyDown(document.activeElement!, { key: "Escape" });
+  expect([screen.queryByLabelText("Close"), behind(), stops()]).toEqual([null, null, 0]);
+  expect(document.activeElement).toBe(opener);
+  fireEvent.keyDown(document.activeElement!, { key: "Escape" });
+  await waitFor(() => expect(stops()).toBe(1));
+});

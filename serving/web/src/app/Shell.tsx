@@ -10,13 +10,14 @@ import { mayUse, Navigation } from "../console/navigation";
 import { Boundary } from "./Boundary";
 import { ConversationList } from "./ConversationList";
 import { HelpSheet } from "./HelpSheet";
-import { MenuIcon, PlusIcon } from "./icons";
+import { CloseIcon, MenuIcon, PlusIcon } from "./icons";
 import { Link } from "./Link";
 import { SettingsMenu } from "./SettingsMenu";
 import { MyDataDialog } from "./MyDataDialog";
 import { forgetPerson, welcome } from "./person";
 import { chatPath, consoleIn, consolePath, conversationIn, go, usePath } from "./route";
 import { useConversations } from "./useConversations";
+import { useDrawer } from "./useDrawer";
 import { isTyping, useKeys } from "./useKeys";
 
 // The chat is there first: most people never see the console.
@@ -34,7 +35,7 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
   const path = usePath();
   const [, repaint] = useReducer((count: number) => count + 1, 0);
   const [open, setOpen] = useState<Open>(null);
-  const [drawer, setDrawer] = useState(false);
+  const drawer = useDrawer();
   const search = useRef<HTMLInputElement>(null);
   const list = useConversations(onSignedOut);
   const [chats, setChats] = useState(() => new Chats());
@@ -61,9 +62,9 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
     chats.discardFresh();
     go("/chat");
     repaint();
-    setDrawer(false);
+    drawer.close();
     requestAnimationFrame(focusComposer);
-  }, [chats]);
+  }, [chats, drawer.close]);
 
   const erased = () => {
     chats.leave();
@@ -77,9 +78,8 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
   useKeys({
     "?": (event) => !isTyping(event.target, event.key) && (setOpen("help"), true),
     "/": (event) => !isTyping(event.target, event.key) && (focusComposer(), true),
-    "ctrl+k": () => (setDrawer(true), requestAnimationFrame(() => search.current?.focus()), true),
+    "ctrl+k": () => (drawer.open(), requestAnimationFrame(() => search.current?.focus()), true),
     "ctrl+shift+o": () => (start(), true),
-    escape: () => drawer && (setDrawer(false), true),
   });
 
   const title = list.items.find((item) => item.id === chat.state.id)?.title;
@@ -88,31 +88,37 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
   }, [title, inConsole === null]);
   const menu = (
     <button
+      ref={drawer.opener}
       type="button"
       className="icon only-narrow"
       aria-label={inConsole ? "Views" : "Conversations"}
-      aria-expanded={drawer}
-      onClick={() => setDrawer(true)}
+      aria-expanded={drawer.isOpen}
+      onClick={drawer.isOpen ? drawer.close : drawer.open}
     >
       <MenuIcon />
     </button>
   );
 
   return (
-    <div className={drawer ? "shell drawer-open" : "shell"}>
-      <a className="skip" href={inConsole ? "#console" : "#composer"}>
+    <div className={drawer.isOpen ? "shell drawer-open" : "shell"}>
+      <a className="skip" inert={drawer.isOpen} href={inConsole ? "#console" : "#composer"}>
         {inConsole ? "Skip to the console" : "Skip to the chat"}
       </a>
-      <div className="scrim" onClick={() => setDrawer(false)} />
+      <div className="scrim" onClick={drawer.close} />
       <aside className="sidebar" aria-label="Conversations and settings">
         <header>
           <span className="brand">Ratchet</span>
           <button type="button" className="new" onClick={start} title="New conversation (Ctrl Shift O)">
             <PlusIcon /> New
           </button>
+          {drawer.isOpen && (
+            <button ref={drawer.closer} type="button" className="icon" aria-label="Close" onClick={drawer.close}>
+              <CloseIcon />
+            </button>
+          )}
         </header>
         {inConsole && mayUse(session) ? (
-          <Navigation session={session} current={inConsole.view} onOpen={() => setDrawer(false)} />
+          <Navigation session={session} current={inConsole.view} onOpen={drawer.close} />
         ) : (
           <ConversationList
             list={list}
@@ -120,7 +126,7 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
             writing={chats.writing()}
             judged={firstQuestions()}
             searchField={search}
-            onOpen={() => setDrawer(false)}
+            onOpen={drawer.close}
             onDeleted={(id) => {
               chats.forget(id);
               forgetStream(id);
@@ -132,7 +138,7 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
           />
         )}
         {mayUse(session) && (
-          <Link className="elsewhere" to={inConsole ? "/chat" : consolePath("overview")} onOpen={() => setDrawer(false)}>
+          <Link className="elsewhere" to={inConsole ? "/chat" : consolePath("overview")} onOpen={drawer.close}>
             {inConsole ? "Back to the chat" : "Console"}
           </Link>
         )}
@@ -143,24 +149,26 @@ export function Shell({ session, onSignOut, onSignedOut }: ShellProps) {
           onSignOut={onSignOut}
         />
       </aside>
-      {inConsole ? (
-        <Boundary of="console" fallback={<Broken>The console could not be loaded.</Broken>}>
-          <Suspense fallback={<p className="arriving">Loading…</p>}>
-            <Console session={session} at={inConsole} menu={menu} onSignedOut={onSignedOut} />
-          </Suspense>
-        </Boundary>
-      ) : (
-        <Boundary
-          key={chat.state.id}
-          of={chat.state.id}
-          fallback={<Broken>This conversation could not be shown. Nothing of it is lost.</Broken>}
-        >
-          <ChatPane store={chat} title={title ?? ""} onSignedOut={onSignedOut} menu={menu} />
-        </Boundary>
-      )}
+      <div className="behind" inert={drawer.isOpen}>
+        {inConsole ? (
+          <Boundary of="console" fallback={<Broken>The console could not be loaded.</Broken>}>
+            <Suspense fallback={<p className="arriving">Loading…</p>}>
+              <Console session={session} at={inConsole} menu={menu} onSignedOut={onSignedOut} />
+            </Suspense>
+          </Boundary>
+        ) : (
+          <Boundary
+            key={chat.state.id}
+            of={chat.state.id}
+            fallback={<Broken>This conversation could not be shown. Nothing of it is lost.</Broken>}
+          >
+            <ChatPane store={chat} title={title ?? ""} onSignedOut={onSignedOut} menu={menu} />
+          </Boundary>
+        )}
+      </div>
       {open === "help" && <HelpSheet onClose={() => setOpen(null)} />}
       {open === "data" && (
-        <MyDataDialog onClose={() => setOpen(null)} onLeave={() => (setOpen(null), setDrawer(false))} onErased={erased} />
+        <MyDataDialog onClose={() => setOpen(null)} onLeave={() => (setOpen(null), drawer.close())} onErased={erased} />
       )}
     </div>
   );
