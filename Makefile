@@ -18,7 +18,7 @@ help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/'
 
 run: $(STAMP) ## set up, get the model, start everything (Ctrl-C ends it)
-	@.ci/model
+	@.ci/model $(ARGS)
 	@.ci/web || echo "the web page could not be built; the API runs without it" >&2
 	@exec $(VENV)/bin/ratchet up $(ARGS)
 

@@ -1,5 +1,8 @@
-"""What `make run` sets up: an environment that lacks nothing on any Python."""
+"""What `make run` sets up: an environment that lacks nothing on any Python, and no model that nobody asked for."""
 
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -52,3 +55,38 @@ def test_the_lock_lacks_nothing_that_its_packages_ask_for(python: str) -> None:
                 asked.append(found)
     assert len(seen) > 100, "nothing was looked at"
     assert [line for line in sorted(missing) if not line.partition(" asks for ")[2].startswith(LEFT_OUT)] == []
+
+
+@pytest.fixture
+def fetched(tmp_path: Path) -> Path:
+    """A checkout whose `ratchet` writes down what it is told; nothing is fetched."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "model", tmp_path / ".ci" / "model")
+    ratchet = tmp_path / ".venv" / "bin" / "ratchet"
+    ratchet.parent.mkdir(parents=True)
+    ratchet.write_text('#!/bin/sh\necho "$@" >> told\n')
+    ratchet.chmod(0o755)
+    return tmp_path / "told"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("", "model fetch\n"),
+        ("--port 9000", "model fetch\n"),
+        ("--model some/other", ""),
+        ("--port 9000 --model=some/other", ""),
+        ("--home elsewhere", ""),
+    ],
+)
+def test_the_default_model_is_fetched_only_for_a_start_that_uses_it(fetched: Path, arguments: str, told: str) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RATCHET_")}
+    subprocess.run([".ci/model", *arguments.split()], cwd=fetched.parent, env=env, capture_output=True, check=True)
+    assert (fetched.read_text() if fetched.exists() else "") == told
+
+
+def test_make_tells_who_fetches_the_model_how_it_will_be_started() -> None:
+    planned = ["make", "--directory", str(ROOT), "--dry-run", "run", "ARGS=--model some/other"]
+    said = subprocess.run(planned, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert ".ci/model --model some/other" in said
+    assert "exec .venv/bin/ratchet up --model some/other" in said
