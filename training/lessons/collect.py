@@ -123,7 +123,8 @@ class TrainingData(Record):
             others = " (the others are of held-out people or prompts: a share of all prompts is held out)"
             raise Refused(
                 f"{count} rankings, {len(training)} of them may train{others if len(training) < count else ''}; "
-                f"at least {MIN_RANKINGS} are needed, on several prompts"
+                f"at least {MIN_RANKINGS} are needed, on several prompts: comparisons, rankings or edits, since thumbs "
+                "alone do not tell which answer is better"
             )
         if not self.prompts:
             raise Refused("no prompt to practise on: all are too long, held out, or without consent")

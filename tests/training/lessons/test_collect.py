@@ -662,13 +662,22 @@ def test_too_few_rankings_are_refused(crowd: Crowd) -> None:
         crowd.answer(completion(f"a{n}", prompt=prompt), completion(f"b{n}", prompt=prompt))
     for n in range(7):
         crowd.say(Comparison(left=f"a{n}", right=f"b{n}", winner="left"))
-    words = r"^7 rankings, 5 of them may train \(.*\); at least 8 are needed, on several prompts$"
+    words = r"^7 rankings, 5 of them may train \(.*\); at least 8 are needed, on several prompts: "
     with pytest.raises(Refused, match=words):
         crowd.collect().refuse_if_too_little()
     crowd.say(Comparison(left="a7", right="b7", winner="left"))
     data = crowd.collect()
     data.refuse_if_too_little()
     assert len(data.feedback_ids) == 6, "two of eight are held out"
+
+
+def test_people_who_only_thumb_are_told_what_else_is_needed(crowd: Crowd) -> None:
+    for n, prompt in enumerate(prompts(20, below=False)):
+        crowd.answer(completion(f"a{n}", prompt=prompt))
+        crowd.say(Rating(completion_id=f"a{n}", value=1))
+    told = "comparisons, rankings or edits, since thumbs alone do not tell which answer is better"
+    with pytest.raises(Refused, match=f"^0 rankings, 0 of them may train; at least 8 are needed, .*: {told}$"):
+        crowd.collect().refuse_if_too_little()
 
 
 def test_too_few_held_out_prompts_are_refused(crowd: Crowd) -> None:

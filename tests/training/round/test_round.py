@@ -100,7 +100,8 @@ def test_duplicate_hints_run_a_round_once(installation: "Installation") -> None:
     assert record.state == "refused"
     assert record.reason == (
         "3 rankings, 2 of them may train (the others are of held-out people or prompts: a share of all prompts is held "
-        "out); at least 8 are needed, on several prompts"
+        "out); at least 8 are needed, on several prompts: comparisons, rankings or edits, since thumbs alone do not "
+        "tell which answer is better"
     )
     assert record.token == 1
     assert installation.published() == []
