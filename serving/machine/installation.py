@@ -20,8 +20,10 @@ from serving.machine.children import CannotStart
 
 FREE_BYTES = 2 * 1024**3
 STARTED = "started.json"
+# What commands tell of the service, and what they do, hangs on these.
 RECORDED = (
-    "host", "port", "redis_url", "redis_port", "engine_url", "engine_port", "engine_mode", "base_model", "release_mode",
+    "host", "port", "redis_url", "redis_port", "engine_url", "engine_port", "engine_mode", "candidate_url",
+    "base_model", "release_mode", "min_rankings", "round_every_minutes", "evaluation_share", "training_processes",
 )  # fmt: skip
 OPTIONS = ("home", "host", "port", "workers", "redis_url", "redis_port", "engine_url", "engine_port", "single_user")
 

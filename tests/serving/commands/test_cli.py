@@ -30,6 +30,7 @@ from serving.cli import app
 from serving.commands.policies import summary
 from serving.http.quotas import Quotas
 from serving.machine import up
+from serving.machine.installation import record_start, settings_of
 from serving.machine.terminal import Terminal
 from serving.views.round import in_full, line, live
 
@@ -532,6 +533,12 @@ def test_a_round_is_cancelled_once(home: Path, redis: Redis) -> None:
     none = ratchet("rounds", "cancel", "7")
     assert (none.exit_code, none.stderr) == (1, "ratchet: there is no round 7\n")
     assert printed(ratchet("rounds", "--json", "1"))[0]["state"] == "cancelled"
+
+
+def test_the_next_round_is_told_as_the_service_that_starts_it_was_told(home: Path, gateway: Gateway) -> None:
+    record_start(settings_of(home, min_rankings=200))
+    assert "next one by itself: 0 of 200 new judgements" in ratchet("rounds").stdout
+    assert printed(ratchet("status", "--json"))["next round"] == "0 of 200 new judgements"
 
 
 def test_status_counts_and_freezing(gateway: Gateway, redis: Redis) -> None:

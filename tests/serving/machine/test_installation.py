@@ -77,6 +77,13 @@ def test_later_commands_know_how_it_was_started(tmp_path: Path, monkeypatch: pyt
     assert (settings.port, settings.redis_url, settings.release_mode) == (9124, "redis://elsewhere/0", "assisted")
 
 
+def test_commands_count_hold_out_and_train_as_the_service_does(tmp_path: Path) -> None:
+    rounds = {"min_rankings": 200, "round_every_minutes": 30.0, "evaluation_share": 0.25, "training_processes": 2}
+    told = settings_of(tmp_path, candidate_url="http://127.0.0.1:9", **rounds)
+    installation.record_start(told)
+    assert settings_as_started(tmp_path) == told
+
+
 def test_a_crash_while_it_is_recorded_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installation.record_start(settings_of(tmp_path, port=9123))
 
