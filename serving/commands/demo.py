@@ -39,7 +39,7 @@ def demo(
             report = asyncio.run(run_demo(options, console()))
         except ValueError as error:
             raise Failure(str(error)) from error
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Failure(f"nothing answers at {address} ({error}): is `ratchet up` running?") from error
     raise typer.Exit(report.exit_code)
 

@@ -1,5 +1,6 @@
 """A home directory: who uses it now, whether it can be used, and how it was last started."""
 
+import errno
 import fcntl
 import json
 import os
@@ -19,6 +20,7 @@ from feedback.settings import Settings
 from serving.machine.children import CannotStart
 
 FREE_BYTES = 2 * 1024**3
+UNPRIVILEGED = 1024  # the lowest port that others than root may have
 STARTED = "started.json"
 # What commands tell of the service, and what they do, hangs on these.
 RECORDED = (
@@ -60,7 +62,7 @@ def check_disk(home: Path, needed_bytes: int = FREE_BYTES) -> None:
 
 
 def check_ports(settings: Settings) -> None:
-    """Raises CannotStart when a port that we would listen on is taken."""
+    """Raises CannotStart when nobody could listen where one of our parts is to."""
     wanted = [("gateway", settings.host, settings.port, "--port")]
     if settings.engine_url is None:
         wanted.append(("engine", "127.0.0.1", settings.engine_port, "--engine-port"))
@@ -69,20 +71,39 @@ def check_ports(settings: Settings) -> None:
     if settings.redis_url is None:
         wanted.append(("valkey", "127.0.0.1", settings.redis_port, "--redis-port"))
     for name, host, port, option in wanted:
-        if not is_free(host, port):
-            raise CannotStart(
-                f"port {port} on {host} is taken, and the {name} needs one: end what listens there, or give {option}"
-            )
-
-
-def is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            try_to_bind(host, port)
+        except OSError as error:
+            raise CannotStart(_in_the_way(error, name, host, port, option)) from error
+        except UnicodeError as error:
+            raise _unusable("host", f"{host} is no name of a host") from error
+
+
+def try_to_bind(host: str, port: int) -> None:
+    """Bind to all that a host means, as its server will, and let go again. Raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, protocol, _, address in found:
+        try:
+            probe = socket.socket(family, kind, protocol)
         except OSError:
-            return False
-    return True
+            if len(found) == 1:
+                raise
+            continue  # a kernel without IPv6, say: the server passes it over, too
+        with probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(address)
+
+
+def _in_the_way(error: OSError, name: str, host: str, port: int, option: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is taken, and the {name} needs one: end what listens there, or give {option}"
+    why = str(error.strerror)
+    if error.errno == errno.EACCES and port < UNPRIVILEGED:
+        why += f"; ports below {UNPRIVILEGED} are for root"
+    either = "--host or --port" if option == "--port" else option
+    return f"the {name} cannot listen on port {port} of {host} ({why}): give another {either}"
 
 
 def record_start(settings: Settings) -> None:

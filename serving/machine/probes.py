@@ -8,6 +8,9 @@ import httpx
 from feedback.settings import Settings
 
 WORKER_ALIVE = "worker:alive"  # a key that the worker renews
+# Where this machine answers that listens on all of its addresses: those of the other family are not among them.
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+UNREACHABLE = (httpx.HTTPError, httpx.InvalidURL)  # the second is none of the first
 QUEUE = "celery:training"  # what it is hinted at, as Celery lays it into Redis
 
 
@@ -16,14 +19,14 @@ def answers(url: str, *, key: str | None = None, timeout_s: float = 2.0) -> bool
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         return _client().get(url, headers=headers, timeout=timeout_s).is_success
-    except httpx.HTTPError:
+    except UNREACHABLE:
         return False
 
 
 def gateway_url(settings: Settings) -> str:
     """Where the gateway answers on this machine."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-    return f"http://{host}:{settings.port}"
+    host = EVERYWHERE.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def readiness(settings: Settings) -> tuple[bool, dict[str, Any]]:
@@ -31,7 +34,7 @@ def readiness(settings: Settings) -> tuple[bool, dict[str, Any]]:
     try:
         response = _client().get(f"{gateway_url(settings)}/ready", timeout=3.0)
         report = response.json()
-    except (httpx.HTTPError, ValueError):
+    except (*UNREACHABLE, ValueError):
         return False, {}
     return response.is_success, report if isinstance(report, dict) else {}
 

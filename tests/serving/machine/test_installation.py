@@ -1,5 +1,6 @@
 """A home directory: checks before a start, and what is remembered of it."""
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -12,6 +13,7 @@ from serving.cli import app
 from serving.machine import installation
 from serving.machine.children import CannotStart
 from serving.machine.installation import settings_as_started, settings_of
+from serving.machine.probes import answers, gateway_url, readiness
 from tests.conftest import free_port
 
 
@@ -41,6 +43,70 @@ def test_taken_port_is_named(tmp_path: Path, option: str, name: str) -> None:
     assert f"port {ports[option]} on 127.0.0.1 is taken, and the {name} needs one" in result.stderr
     assert f"give {option}" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_taken_port_of_the_other_family_is_seen(tmp_path: Path) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    others = {"engine_url": "http://x", "redis_url": "redis://x/0"}
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::1", 0))
+        taken.listen()
+        settings = Settings(home=tmp_path, host="::1", port=taken.getsockname()[1], **others)
+        with pytest.raises(CannotStart, match=rf"^port {settings.port} on ::1 is taken, and the gateway needs one: "):
+            installation.check_ports(settings)
+    installation.check_ports(settings)
+
+
+@pytest.mark.parametrize(
+    ("number", "port", "told"),
+    [
+        (errno.EACCES, 80, r"\(Permission denied; ports below 1024 are for root\)"),
+        (errno.EACCES, 8000, r"\(Permission denied\)"),
+        (errno.EADDRNOTAVAIL, 80, r"\(Cannot assign requested address\)"),
+    ],
+)
+def test_a_port_is_called_taken_only_if_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, port: int, told: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(installation, "try_to_bind", refused)
+    words = rf"^the gateway cannot listen on port {port} of 192\.0\.2\.1 {told}: give another --host or --port$"
+    with pytest.raises(CannotStart, match=words):
+        installation.check_ports(Settings(home=tmp_path, host="192.0.2.1", port=port))
+
+
+def test_an_address_of_another_machine_is_none_to_listen_on() -> None:
+    with pytest.raises(OSError) as raised:
+        installation.try_to_bind("192.0.2.1", 0)
+    assert raised.value.errno == errno.EADDRNOTAVAIL
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("::", "http://[::1]:8000"),
+        ("chat.example.org", "http://chat.example.org:8000"),
+    ],
+)
+def test_the_gateway_has_a_url_whatever_it_listens_on(host: str, url: str) -> None:
+    assert gateway_url(Settings(host=host)) == url
+
+
+def test_what_is_no_url_does_not_answer() -> None:
+    assert not answers("http://127.0.0.1:none")
+    assert readiness(Settings(host="no:address")) == (False, {})
+
+
+def test_a_demo_of_what_is_no_url_is_one_line() -> None:
+    result = ratchet("demo", "--url", "http://127.0.0.1:none", "--key", "rk-x")
+    assert result.exit_code == 1, result.exception
+    assert result.stderr.startswith("ratchet: nothing answers at http://127.0.0.1:none (Invalid port: 'none')")
 
 
 def test_the_port_of_a_candidates_engine_is_kept_free_where_we_would_start_one(tmp_path: Path) -> None:
@@ -110,6 +176,7 @@ def test_children_see_the_same_settings(tmp_path: Path, monkeypatch: pytest.Monk
         (["--redis-url", "redis://localhost:port"], {}, "--redis-url or RATCHET_REDIS_URL cannot be used: "),
         (["--engine-url", "localhost:8001"], {}, "--engine-url or RATCHET_ENGINE_URL cannot be used: "),
         (["--port", "70000"], {}, "--port or RATCHET_PORT cannot be used: a port is a number from 0 to 65535"),
+        (["--host", "a..b"], {}, "--host or RATCHET_HOST cannot be used: a..b is no name of a host"),
         ([], {"RATCHET_PORT": "abc"}, "--port or RATCHET_PORT cannot be used: "),
         ([], {"RATCHET_ENGINE_MODE": "fast"}, "RATCHET_ENGINE_MODE cannot be used: "),
         (["--single-user", "--host", "0.0.0.0"], {}, "--single-user or RATCHET_SINGLE_USER cannot be used: whoever "),
