@@ -8,7 +8,16 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -40,6 +49,10 @@ Port = Annotated[int, AfterValidator(_in_range)]
 
 
 ReleaseMode = Literal["direct", "manual", "assisted", "automatic"]
+
+
+class BrokenSecrets(ValueError):
+    """An installation's secrets cannot be read; the message is one line with the next step."""
 
 
 class Secrets(BaseModel):
@@ -115,7 +128,7 @@ class Settings(BaseSettings):
         return single
 
     def secrets(self) -> Secrets:
-        """This installation's secrets; made on first use (mode 0600)."""
+        """This installation's secrets; made on first use (mode 0600). Raises BrokenSecrets."""
         return load_secrets(self.home)
 
     def resolved_redis_url(self) -> str:
@@ -152,7 +165,7 @@ class Settings(BaseSettings):
 
 
 def load_secrets(home: Path) -> Secrets:
-    """Read `home/secrets.json`, creating it exactly once even when two processes race."""
+    """Read `home/secrets.json`, creating it exactly once even when two processes race. Raises BrokenSecrets."""
     path = home / "secrets.json"
     if not path.exists():
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -168,4 +181,12 @@ def load_secrets(home: Path) -> Secrets:
             pass
         finally:
             temporary.unlink()
-    return Secrets.model_validate_json(path.read_text())
+    try:
+        return Secrets.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise BrokenSecrets(
+            f"{path} does not hold this installation's secrets: restore it from a copy; without one move it away: the "
+            "next start makes new ones, under which no key made so far is valid and every rater is a new one"
+        ) from None  # it would quote them
+    except OSError as error:
+        raise BrokenSecrets(f"{path} cannot be read ({error.strerror}): run this as whoever started Ratchet") from error

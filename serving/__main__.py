@@ -6,18 +6,24 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from feedback.settings import Settings
+from feedback.settings import BrokenSecrets, Settings
 from serving import logs
 
 SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def main() -> int:
-    """The exit status: 2 when Redis is absent or would lose what it acknowledges."""
+    """The exit status: 2 when Redis is absent or would lose what it acknowledges, or our secrets cannot be read."""
     settings, inherited = Settings(), sys.argv[1:]
     logs.configure(settings.log_format)
-    if settings.workers > 1 and not inherited:
-        return _several(settings)
+    try:
+        return _several(settings) if settings.workers > 1 and not inherited else _one(settings, inherited)
+    except BrokenSecrets as error:
+        print(f"ratchet gateway: {error}", file=sys.stderr)
+        return 2
+
+
+def _one(settings: Settings, inherited: list[str]) -> int:
     from serving.serve import Inherited, serve, serve_among
 
     return serve_among(settings, Inherited.of(inherited)) if inherited else serve(settings)

@@ -19,7 +19,7 @@ from feedback.releases.orders import UnknownRelease
 from feedback.releases.plan import BadPlan
 from feedback.retention import StillNeeded
 from feedback.rounds.cancelling import NotCancellable
-from feedback.settings import Settings
+from feedback.settings import BrokenSecrets, Settings
 from feedback.store import connect
 from serving.machine.children import CannotStart
 from serving.machine.installation import settings_as_started
@@ -55,7 +55,7 @@ class Failure(RuntimeError):
 #: What an order may be refused with; the message says all.
 KNOWN = (
     Failure, BrokenPolicy, PointerMoved, StillNeeded, LedgerNotDurable, UnknownRelease, ReleaseMoved, NotReleasable,
-    BadPlan, NotCancellable,
+    BadPlan, NotCancellable, BrokenSecrets,
 )  # fmt: skip
 
 

@@ -182,6 +182,24 @@ def test_dead_redis_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("held", ["", "{}", '{"pepper": 1}', "\xff"])
+@pytest.mark.parametrize("command", ["keys list", "user list", "feedback export --format trl"])
+def test_broken_secrets_are_one_line(home: Path, held: str, command: str) -> None:
+    (home / "secrets.json").write_text(held, encoding="latin-1")
+    result = ratchet(*command.split())
+    assert result.exit_code == 1, result.exception
+    assert result.stderr.startswith(f"ratchet: {home}/secrets.json does not hold this installation's secrets: restore ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_gateway_without_its_secrets_says_so(home: Path) -> None:
+    (home / "secrets.json").write_text("")
+    process = subprocess.run([sys.executable, "-m", "serving"], capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"ratchet gateway: {home}/secrets.json does not hold")
+    assert process.stderr.count("\n") == 1
+
+
 def by_hand(redis: Redis) -> list[str]:
     """What was done to keys on this machine, newest first."""
     return [line.action for line in audit(redis, only="key").entries if line.actor.startswith("cli:")]
