@@ -25,15 +25,21 @@ Reason = Annotated[str, typer.Option(help="For the audit.")]
 
 
 @app.callback()
-def list_raters(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> None:
+def raters(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> None:
     """Show all raters: what stands of them now, and what the last round made of it; most judgements first.
 
     `gold` are the decoys that they passed over, of all; `repeat` the pairs that they judged alike when these came again
     with sides swapped; `left` how often they preferred the left one.
     """
-    if ctx.invoked_subcommand is not None:
+    if ctx.invoked_subcommand is None:
+        list_raters(home, as_json)
+    else:
         hand_down(ctx)
-        return
+
+
+@app.command("list")
+def list_raters(home: Home = None, as_json: AsJson = False) -> None:
+    """Show all raters, as `ratchet raters` does."""
     _, redis = installation(home)
     rows = RaterFacts(Ledger(redis)).rows()
     if as_json:

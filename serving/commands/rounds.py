@@ -1,4 +1,4 @@
-"""`ratchet train | rounds | rounds cancel | freeze | unfreeze`: the learning side."""
+"""`ratchet train | rounds | rounds list | rounds cancel | freeze | unfreeze`: the learning side."""
 
 import math
 import time
@@ -11,7 +11,7 @@ from feedback.rounds.book import RoundBook, RoundRecord
 from feedback.rounds.cancelling import cancel as cancel_round
 from feedback.rounds.next_round import next_round
 from feedback.store import Ledger
-from serving.commands.shared import AsJson, Failure, Home, OneLineErrors, actor, console, installation
+from serving.commands.shared import AsJson, Failure, Home, OneLineErrors, actor, console, hand_down, installation
 from serving.views.round import ahead, in_full, line, listing, live
 
 POLL_S = 0.5
@@ -48,40 +48,59 @@ def train(
 
 
 class RoundsOrCommand(OneLineErrors):
-    """`ratchet rounds` and `ratchet rounds 3` show rounds; other words are commands."""
+    """`ratchet rounds 3` shows a round; other words are commands."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        named = args[:1] and (args[0] in self.commands or args[0] == "--help")
-        return super().parse_args(ctx, args if named else ["show", *args])
+        _, words, _ = self.make_parser(ctx).parse_args(args=list(args))
+        if words and words[0].isdigit():
+            args = [*args[: len(args) - len(words)], "show", *words]
+        return super().parse_args(ctx, args)
 
 
-app = typer.Typer(cls=RoundsOrCommand, help="Show the training rounds, newest first, or one in full; cancel one.")
+app = typer.Typer(
+    cls=RoundsOrCommand,
+    invoke_without_command=True,
+    help="Show the training rounds, newest first, or one in full by its number; cancel one.",
+)
+
+Id = Annotated[int, typer.Argument(help="The round.")]
+
+
+@app.callback()
+def rounds(ctx: typer.Context, home: Home = None, as_json: AsJson = False) -> None:
+    """Show the training rounds, newest first; `ratchet rounds 3` shows one in full."""
+    if ctx.invoked_subcommand is None:
+        list_rounds(home, as_json)
+    else:
+        hand_down(ctx)
+
+
+@app.command("list")
+def list_rounds(home: Home = None, as_json: AsJson = False) -> None:
+    """Show the training rounds, newest first, as `ratchet rounds` does."""
+    settings, redis = installation(home)
+    book = RoundBook(redis)
+    found = book.list()
+    if as_json:
+        console().print_json(data=[record.model_dump() for record in found])
+        return
+    console().print(listing(found))
+    typer.echo(f"next one by itself: {ahead(next_round(settings, book, Ledger(redis)))}")
 
 
 @app.command()
-def show(
-    id: Annotated[int | None, typer.Argument(help="Show this one in full.")] = None,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show the training rounds, newest first, or one in full."""
-    settings, redis = installation(home)
-    book = RoundBook(redis)
-    found = book.list() if id is None else [record] if (record := book.get(id)) else []
-    if id is not None and not found:
-        raise Failure(f"there is no round {id}")
+def show(id: Id, home: Home = None, as_json: AsJson = False) -> None:
+    """Show one round in full, as `ratchet rounds 3` does."""
+    record = _require(RoundBook(installation(home)[1]), id)
     if as_json:
-        console().print_json(data=[record.model_dump() for record in found])
-    elif id is not None:
-        console().print(in_full(found[0]))
+        console().print_json(data=[record.model_dump()])
     else:
-        console().print(listing(found))
-        typer.echo(f"next one by itself: {ahead(next_round(settings, book, Ledger(redis)))}")
+        console().print(in_full(record))
 
 
 @app.command()
 def cancel(
-    id: Annotated[int, typer.Argument(help="The round.")],
+    id: Id,
     reason: Reason = "cancelled by hand",
     home: Home = None,
 ) -> None:

@@ -539,6 +539,24 @@ def test_rounds_are_listed_and_shown(home: Path, redis: Redis) -> None:
     assert ratchet("rounds", "7").exit_code == 1
 
 
+def test_options_of_rounds_may_come_before_what_they_are_for(home: Path, redis: Redis, tmp_path: Path) -> None:
+    book = RoundBook(redis)
+    book.request(trigger="operator", actor="test")
+    none = ratchet("rounds", "--home", str(tmp_path / "none"), "1")
+    assert (none.exit_code, none.stderr.startswith("ratchet: there is no installation in ")) == (1, True)
+    for words in (["1", "--json"], ["--json", "1"], ["show", "1", "--json"], ["--json"], ["list", "--json"]):
+        assert [record["id"] for record in printed(ratchet("rounds", "--home", str(home), *words))] == [1]
+    assert ratchet("rounds", "--home", str(home), "cancel", "1").exit_code == 0
+    record = book.get(1)
+    assert record is not None and record.state == "cancelled"
+
+
+def test_a_word_that_rounds_do_not_know_is_named(home: Path) -> None:
+    result = ratchet("rounds", "cancle", "3")
+    assert result.exit_code == 2
+    assert "No such command 'cancle'" in result.stderr
+
+
 def test_a_round_is_cancelled_once(home: Path, redis: Redis) -> None:
     book = RoundBook(redis)
     book.request(trigger="operator", actor="test")

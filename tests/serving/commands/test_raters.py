@@ -66,6 +66,8 @@ def test_raters_are_listed_with_what_the_last_round_made_of_them(redis: Redis) -
     ]
     assert (rows[0]["agreement"], rows[0]["reliability"], rows[0]["capped"]) == (0.25, 0.125, True)
     assert rows[0]["quarantined"] is None
+    for words in (["list", "--json"], ["--json", "list"]):
+        assert json.loads(ratchet(*words).stdout) == rows
     table = ratchet().stdout
     assert "0.125" in table and "0.500 (capped)" in table and "ann" in table
 
