@@ -2,9 +2,11 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from redis import Redis
 from rich.live import Live
 
 from feedback.rounds.book import RoundBook, RoundRecord
@@ -12,11 +14,14 @@ from feedback.rounds.cancelling import cancel as cancel_round
 from feedback.rounds.next_round import next_round
 from feedback.store import Ledger
 from serving.commands.shared import AsJson, Failure, Home, OneLineErrors, actor, console, hand_down, installation
+from serving.machine.probes import WORKER_ALIVE
 from serving.views.round import ahead, in_full, line, listing, live
 
 POLL_S = 0.5
 #: Where lines stay, as in a log file.
 LINE_EVERY_S = 20.0
+#: A worker that has just been started takes some to announce itself.
+WITHOUT_WORKER_S = 8.0
 EXIT_CODES = {"published": 0, "refused": 3, "failed": 1, "cancelled": 1}
 
 Reason = Annotated[str, typer.Option(help="For the audit.")]
@@ -129,21 +134,38 @@ def set_frozen(home: Home, frozen: bool, reason: str) -> None:
     typer.echo("learning is frozen; `ratchet train` still works" if frozen else "learning goes on")
 
 
+class WorkerWatch:
+    """Says once that no worker is alive, if that has been so for some seconds: a round waits for one without end."""
+
+    def __init__(self, redis: Redis, say: Callable[[str], None]) -> None:
+        self._redis, self._say = redis, say
+        self._seen, self._told = time.monotonic(), False
+
+    def look(self) -> None:
+        if self._told or self._redis.exists(WORKER_ALIVE):
+            self._seen = time.monotonic()
+        elif time.monotonic() - self._seen >= WITHOUT_WORKER_S:
+            self._told = True
+            self._say("no worker is alive: see `ratchet status`")
+
+
 def follow(book: RoundBook, id: int) -> RoundRecord:
     """Show a round's progress until it ends: a live table on a terminal, else lines."""
     screen = console()
+    watch = WorkerWatch(book.redis, screen.print)
     record = _require(book, id)
     if not screen.is_terminal:
-        return _follow_in_lines(book, record)
+        return _follow_in_lines(book, record, watch)
     with Live(live(record), console=screen, refresh_per_second=4) as shown:
         while record.is_open:
+            watch.look()
             time.sleep(POLL_S)
             record = _require(book, id)
             shown.update(live(record))
     return record
 
 
-def _follow_in_lines(book: RoundBook, record: RoundRecord) -> RoundRecord:
+def _follow_in_lines(book: RoundBook, record: RoundRecord, watch: WorkerWatch) -> RoundRecord:
     """A line for each stage, and now and then where it is and what it measures."""
     said, step, spoke, restarts = "", 0, -math.inf, record.restarts
     while True:
@@ -160,6 +182,7 @@ def _follow_in_lines(book: RoundBook, record: RoundRecord) -> RoundRecord:
             typer.echo(f"  {said} {line(at)}")
         if not record.is_open:
             return record
+        watch.look()
         time.sleep(POLL_S)
         record = _require(book, record.id)
 

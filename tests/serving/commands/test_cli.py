@@ -472,6 +472,27 @@ def test_train_tells_what_ppo_measures(home: Path, redis: Redis) -> None:
     assert said == ["round 1 is open already", "  ppo", told, "round 1 refused: not better"]
 
 
+@pytest.mark.parametrize("alive", [True, False])
+def test_train_says_once_that_nobody_is_there_to_train(
+    home: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch, alive: bool
+) -> None:
+    monkeypatch.setattr("serving.commands.rounds.WITHOUT_WORKER_S", 0.0)
+    if alive:
+        redis.set("worker:alive", "host:1")
+    book, looks = RoundBook(redis), iter(range(5))
+
+    def wait(_: float) -> None:
+        if next(looks, None) is None:
+            token = book.claim(1, owner="test", lease_s=60)
+            assert token is not None
+            book.finish(1, token, "refused", reason="not better")
+
+    monkeypatch.setattr("serving.commands.rounds.time.sleep", wait)
+    said = ratchet("train").stdout.splitlines()
+    assert said.count("no worker is alive: see `ratchet status`") == (0 if alive else 1)
+    assert said[-1] == "round 1 refused: not better"
+
+
 def test_train_says_why_a_round_starts_again(home: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     book = RoundBook(redis)
     book.request(trigger="operator", actor="test")
