@@ -106,7 +106,7 @@ class Settings(BaseSettings):
         default=0.02, ge=0.0, le=0.2, description="of blind pairs, in which one answer is to another question"
     )
     min_rankings: int = Field(default=48, ge=1, description="new judgements that start a round")
-    training_processes: int | None = Field(
+    training_processes: Annotated[int | None, BeforeValidator(_given)] = Field(
         default=None, ge=1, description="that a stage trains in; none given = one per GPU, or one"
     )
     round_every_minutes: float = Field(default=0.0, ge=0.0, description="start a round on a schedule; 0 = off")

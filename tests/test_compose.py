@@ -51,6 +51,50 @@ def test_the_example_environment_names_the_secrets_and_gives_none() -> None:
     assert not [line for line in lines if re.fullmatch(r"[^#]\w+=.+", line)]
 
 
+def taken_from_env() -> dict[str, str]:
+    """What compose.yaml takes from .env, and what follows the name: a default, or that there is none."""
+    return dict(REFERENCE.findall((ROOT / "compose.yaml").read_text()))
+
+
+def test_the_example_environment_names_all_that_is_taken_from_it() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    assert {found[1] for line in lines if (found := re.match(r"#?(\w+)=", line))} == taken_from_env().keys()
+
+
+def test_settings_that_operators_are_told_of_are_passed_on_or_said_not_to_be() -> None:
+    """One that compose.yaml leaves out would be ignored in silence."""
+    readme = (ROOT / "README.md").read_text()
+    containers = re.search(r"^\*\*Containers\.\*\*.*?\n\n", readme, re.MULTILINE | re.DOTALL)
+    assert containers is not None
+    fixed = set(re.findall(r"RATCHET_\w+", containers[0]))
+    told = set(re.findall(r"RATCHET_\w+", readme))
+    assert told >= {"RATCHET_RELEASE_MODE", "RATCHET_GOLD_SHARE"}
+    assert told - taken_from_env().keys() == fixed
+
+
+def test_what_is_not_set_is_as_it_is_without_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("RATCHET_"):
+            monkeypatch.delenv(name)
+    usual = Settings()
+    for name, default in taken_from_env().items():
+        if name not in SECRETS:
+            monkeypatch.setenv(name, default.removeprefix(":-"))
+    assert Settings() == usual
+
+
+def test_each_setting_reaches_the_parts_that_read_it() -> None:
+    for name in ("RELEASE_MODE", "MIN_RANKINGS", "ROUND_EVERY_MINUTES", "EVALUATION_SHARE", "KEEP_POLICIES"):
+        for part in ("gateway", "worker", "beat"):
+            assert SERVICES[part]["environment"][f"RATCHET_{name}"].startswith(f"${{RATCHET_{name}:-")
+    assert {"RATCHET_GOLD_SHARE", "RATCHET_MAX_REQUESTS"} < SERVICES["gateway"]["environment"].keys()
+    assert "RATCHET_TRAINING_PROCESSES" in SERVICES["worker"]["environment"]
+    assert SERVICES["base"]["environment"]["HF_TOKEN"] == "${HF_TOKEN:-}"
+    longest = "RATCHET_MAX_MODEL_LEN"
+    assert SERVICES["engine"]["environment"][longest] == SERVICES["gateway"]["environment"][longest]
+    assert f'--max-model-len "$${longest}"' in SERVICES["engine"]["command"][0]
+
+
 @each_service
 def test_images_are_pinned_to_a_version(name: str) -> None:
     assert re.fullmatch(r"[\w/.-]+:v?\d+\.\d+\.\d+[\w.-]*", SERVICES[name]["image"])
