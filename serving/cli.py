@@ -32,6 +32,7 @@ from serving.commands import (
     versions,
 )
 from serving.commands.shared import AsJson, Home, OneLineErrors, console, installation
+from serving.commands.training_child import require_training
 from serving.machine.installation import environment, settings_of
 from serving.machine.probes import WORKER_ALIVE, gateway_url, readiness
 from serving.machine.terminal import Terminal
@@ -96,6 +97,7 @@ def up(
 @model_app.command()
 def fetch(model: Model = None, home: Home = None) -> None:
     """Get the base model, unless it is there already."""
+    require_training("run --rm base python -m training.base_model fetch")
     settings = settings_of(home, base_model=model)
     argv = [sys.executable, "-m", "training.base_model", "fetch", "--model", settings.base_model]
     done = subprocess.run([*argv, "--home", str(settings.home)], env=environment(settings), check=False)

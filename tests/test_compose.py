@@ -112,6 +112,12 @@ def test_our_images_are_pinned_light_and_not_root(package: str) -> None:
     assert not {"serving", "training"} - {package} & copied
 
 
+def test_the_workers_image_has_no_command_of_what_it_lacks() -> None:
+    lines = (ROOT / "training" / "Dockerfile").read_text().splitlines()
+    [installed] = [line for line in lines if line.startswith("RUN pip install")]
+    assert installed.endswith(' && rm "$(command -v ratchet)"')
+
+
 def test_the_gateways_image_builds_the_page_it_holds() -> None:
     """By the script that builds it on any machine, and in the place of one that came with the sources."""
     lines = (ROOT / "serving" / "Dockerfile").read_text().splitlines()

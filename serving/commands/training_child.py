@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,10 +56,18 @@ def options(**given: Any) -> list[str]:
     return words
 
 
+def require_training(instead: str) -> None:
+    """Raises Failure where training is not installed, as in the gateway's image; `instead` does the same beside it."""
+    if find_spec("training") is None:
+        raise Failure(f"training is not installed here; with compose.yaml run `docker compose {instead}`")
+
+
 class Child:
     """A process of training's. Ctrl-C, or SIGTERM, is passed on once and awaited, so that it can say how to go on."""
 
     def __init__(self, settings: Settings, module: str, *arguments: str, capture: bool = False) -> None:
+        """Raises Failure where training is not installed."""
+        require_training(f"exec worker python -m {module} {arguments[0]} …")
         with _interruptible_later():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, f"--parent={os.getpid()}", *arguments],

@@ -174,6 +174,28 @@ def test_no_installation_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "instead"),
+    [
+        ("rm train --out rm1", "exec worker python -m training.rm train"),
+        ("rm score 3", "exec worker python -m training.rm score"),
+        ("sft train --out sft1", "exec worker python -m training.finetune sft"),
+        ("ppo train --reward 3 --out ppo1", "exec worker python -m training.finetune ppo"),
+        ("model fetch", "run --rm base python -m training.base_model fetch"),
+    ],
+)
+def test_where_training_is_not_installed_it_is_said_how_it_is_asked_beside(
+    home: Path, monkeypatch: pytest.MonkeyPatch, command: str, instead: str
+) -> None:
+    monkeypatch.setattr("serving.commands.training_child.find_spec", lambda _: None)
+    result = ratchet(*command.split())
+    assert (result.exit_code, result.stdout) == (1, "")
+    told = "ratchet: training is not installed here; with compose.yaml run `docker compose "
+    assert result.stderr in (f"{told}{instead}`\n", f"{told}{instead} …`\n")
+    asked = [sys.executable, *instead.partition(" python ")[2].split(), "--help"]
+    assert subprocess.run(asked, capture_output=True, check=False).returncode == 0, "there is no such command"
+
+
 def test_dead_redis_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_REDIS_URL", "redis://127.0.0.1:1/0")
     result = ratchet("policies")
