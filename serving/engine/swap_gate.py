@@ -98,7 +98,9 @@ class SwapGate:
     async def admission(self) -> AsyncIterator[Served]:
         """The policy to send a request to; counted as in flight until the context ends. Raises ApiError 503."""
         try:
-            await asyncio.wait_for(self._open.wait(), ADMISSION_S)
+            # Not wait_for: before Python 3.12 it forgets a hang-up that comes as the swap ends.
+            async with asyncio.timeout(ADMISSION_S):
+                await self._open.wait()
         except TimeoutError:
             raise unavailable("a policy swap takes too long", "swap_in_progress") from None
         if self.served is None:

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.engine.swap_gate import Close, Open
+from serving.engine.control_tokens import ControlTokens
+from serving.engine.swap_gate import Close, Open, Served, SwapGate
 from serving.http.errors import ApiError
 from serving.http.places import Places
 from serving.metrics import Metrics
@@ -83,6 +84,26 @@ async def test_few_wait_for_a_swap_and_all_of_them_are_answered(few: Any, eventu
     gate.obey(Open(served))
     assert [answer.status_code for answer in await asyncio.gather(*held)] == [200] * FEW
     await eventually(few.engine_is_free)
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_who_leaves_as_a_swap_ends_is_not_let_in(turns: int) -> None:
+    gate = SwapGate()
+    gate.obey(Close())
+
+    async def ask() -> None:
+        async with gate.admission():
+            await asyncio.sleep(5)
+
+    asking = asyncio.create_task(ask())
+    await asyncio.sleep(0.01)
+    gate.obey(Open(Served(1, "policy", "fp_1", ControlTokens(()), True, None, 0.0)))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asking, 1)
+    assert sum(gate.in_flight.values()) == 0
 
 
 def test_a_place_is_taken_counted_and_given_back() -> None:
