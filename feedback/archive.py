@@ -172,6 +172,12 @@ class Archive:
         keys = [f"comparison:{offer.id}", f"responses:{offer.rater}", ERASED, REPEATS]
         self.ledger.durably(self._offer, keys, [offer.id, offer.model_dump_json()])
 
+    def drop_offer(self, offer: Offer) -> None:
+        """Forget one of which nothing was shown, and nothing is stored."""
+        with self.redis.pipeline() as pipe:
+            pipe.delete(f"comparison:{offer.id}").zrem(f"responses:{offer.rater}", offer.id)
+            pipe.execute()
+
     def offer(self, id: str) -> Offer | None:
         return self.offers([id]).get(id)
 

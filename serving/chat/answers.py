@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from feedback import records
+from feedback.archive import Archive
 from feedback.people.keys import ApiKey
 from feedback.records import Offer
 from serving.chat.request import most_tokens
@@ -29,6 +30,7 @@ from serving.release.arms import Arm
 from serving.streams.arrivals import Arrivals, Source
 from serving.streams.event_stream import DONE, EventStream, event
 from serving.streams.failures import failure
+from serving.streams.observing import Watching
 from serving.streams.relay import Relay, UnprovenWeights
 from serving.streams.replay import Replay
 from serving.streams.whole import whole
@@ -157,11 +159,11 @@ async def _begun_by(
             admitted = {arm.name: await attempt.enter_async_context(arm.gate.admission()) for arm in way.arms}
         plan = way.plan(admitted)
         gateway.metrics.asked(admitted, moved=way.moved)
-        if plan.offer is not None:  # kept before it is shown: who wrote which must be known at the vote
-            await run_in_threadpool(gateway.archive.add_offer, plan.offer)
         note_response(plan.ticket.response_id)
-        work = await attempt.enter_async_context(AsyncExitStack())
         seen = attempt.enter_context(gateway.observing.request(plan.ticket, pace))
+        if plan.offer is not None:
+            await attempt.enter_async_context(_offered(gateway.archive, plan.offer, seen))
+        work = await attempt.enter_async_context(AsyncExitStack())
         seen.relay = relay = await _relay(work, gateway, plan, pace)
         attempt.enter_context(gateway.running.listed(relay))
         attempt.callback(lambda: allowance.spend(relay.usage["total_tokens"]))
@@ -175,6 +177,20 @@ async def _begun_by(
             all_of_it = await whole(relay)
         await stack.enter_async_context(attempt.pop_all())
     return Begun(plan, relay, work, batches, first, all_of_it)
+
+
+@asynccontextmanager
+async def _offered(archive: Archive, offer: Offer, seen: Watching) -> AsyncIterator[None]:
+    """Kept before it is shown: who wrote which must be known at the vote. Nobody votes on what nobody saw."""
+    adding = asyncio.ensure_future(run_in_threadpool(archive.add_offer, offer))
+    try:
+        await asyncio.shield(adding)
+        yield
+    finally:
+        await asyncio.wait({adding})  # a hang-up ends the wait for it, not its work
+        if adding.exception() is None and not (seen.relay and seen.relay.known):
+            with suppress(RedisError):
+                await run_in_threadpool(archive.drop_offer, offer)
 
 
 def _may_move(error: Exception) -> bool:

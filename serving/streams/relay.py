@@ -95,6 +95,11 @@ class Relay:
         )
 
     @property
+    def known(self) -> bool:
+        """Whether somebody saw some of it, or the ledger gets some. Of a whole answer nobody sees a part."""
+        return bool(self._on_their_way) or (self.ticket.streamed and self.served is not None)
+
+    @property
     def usage(self) -> dict[str, int]:
         """Tokens so far, as OpenAI counts: the prompt once, every choice. A decoy's prompt would tell what it is."""
         asked = [draft for index, draft in self.drafts.items() if index != self.ticket.decoy]

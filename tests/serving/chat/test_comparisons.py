@@ -1,6 +1,8 @@
 """Answers side by side: blind until the vote, in an order drawn at random and remembered."""
 
+import asyncio
 import math
+import threading
 from collections import Counter
 from typing import Any
 
@@ -9,6 +11,7 @@ from openai import AsyncStream
 from openai.types.chat import ChatCompletionChunk
 
 from serving.chat import comparisons
+from tests.serving.streams.test_stream_faults import read_some
 
 PATH = "/v1/comparisons"
 
@@ -154,6 +157,63 @@ async def test_bad_comparisons_name_their_field_and_keep_nothing(
         assert refused.json()["error"]["code"] == "model_not_found"
     assert live.engine.state()["bodies"] == []
     assert live.gateway.places.count == 0
+
+
+def offers(live: Any) -> list[str]:
+    """The ids of all that was laid side by side."""
+    redis = live.ledger.redis
+    listed = {id for key in redis.scan_iter("responses:*", _type="ZSET") for id in redis.zrange(key, 0, -1)}
+    assert {f"comparison:{id}" for id in listed if id.startswith("cmp_")} == set(redis.keys("comparison:*"))
+    return sorted(listed)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_comparison_that_nobody_was_shown_is_none(live: Any, eventually: Any, streamed: bool) -> None:
+    """Refused by the engine, at once or late, broken, or left before the first word."""
+    for text, more in (("hi", {"temperature": 5}), ("late refusal", {}), ("broken connection", {}), ("no finish", {})):
+        refused = await compare(live, messages=[{"role": "user", "content": text}], stream=streamed, **more)
+        assert refused.status_code >= 400, text
+        assert offers(live) == [], text
+    live.engine.set(hold_at=0 if streamed else 2)
+    asking = asyncio.create_task(compare(live, stream=streamed))
+    await eventually(lambda: live.engine.state()["active"] == 2)
+    assert len(offers(live)) == 1
+    asking.cancel()
+    await eventually(live.engine_is_free)
+    assert offers(live) == []
+    live.engine.set(hold_at=None)
+    assert (await compare(live, stream=streamed)).status_code == 200
+    assert len(offers(live)) == 1
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_who_leaves_while_an_offer_is_kept_leaves_none(
+    live: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    archive, keeping, go = live.gateway.archive, threading.Event(), threading.Event()
+    add = archive.add_offer
+
+    def slowly(offer: Any) -> None:
+        keeping.set()
+        assert go.wait(10)
+        add(offer)
+
+    monkeypatch.setattr(archive, "add_offer", slowly)
+    asking = asyncio.create_task(compare(live, stream=streamed))
+    await eventually(keeping.is_set)
+    asking.cancel()
+    await asyncio.sleep(0.1)
+    go.set()
+    await eventually(live.engine_is_free)
+    assert offers(live) == []
+
+
+async def test_what_was_shown_in_part_stays_on_offer(live: Any, eventually: Any) -> None:
+    live.engine.set(hold_at=2)
+    chunks = await read_some(live.http, live.body(model="auto", stream=True, max_tokens=9), 5, PATH)
+    await eventually(live.engine_is_free)
+    assert offers(live) == [chunks[0]["id"]]
+    assert (await vote(live, chunks[0]["id"], winner="left")).status_code == 201
 
 
 async def test_somebody_elses_comparison_looks_like_none(live: Any) -> None:

@@ -32,10 +32,12 @@ def let_idle_connections_go(live: Any) -> None:
     live.gateway.watcher.poll_s = KEEP_ALIVE_S / 2
 
 
-async def read_some(client: httpx.AsyncClient, body: dict[str, Any], count: int) -> list[Any]:
+async def read_some(
+    client: httpx.AsyncClient, body: dict[str, Any], count: int, path: str = "/v1/chat/completions"
+) -> list[Any]:
     """So many chunks of a stream, then hang up."""
     chunks: list[Any] = []
-    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+    async with client.stream("POST", path, json=body) as response:
         async for line in response.aiter_lines():
             if line.startswith("data: {"):
                 chunks.append(json.loads(line[6:]))
