@@ -37,13 +37,15 @@ SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_completion_tokens", "min_tokens",
     "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias",
 )  # fmt: skip
-# Ours, or fields that would reach past this request: the engine's scheduler, its cache, its template, its disk.
-NOT_FORWARDED = frozenset({
-    "model", "messages", "stream", "metadata", "user", "store", "safety_identifier", "request_id", "priority",
-    "cache_salt", "chat_template", "kv_transfer_params", "echo", "use_beam_search", "prompt_logprobs",
-    "return_tokens_as_token_ids", "skip_special_tokens", "add_generation_prompt", "continue_final_message",
-    "add_special_tokens", "truncate_prompt_tokens", "truncation_side", "include_reasoning", "vllm_xargs",
+# Of OpenAI's fields and vLLM's those that say how to answer. Others reach past this request, to the engine's scheduler,
+# its cache, its template, its disk, or let it tell what it was asked, which nobody may know of a decoy.
+FORWARDED = frozenset({
+    *SAMPLING, "n", "logprobs", "top_logprobs", "logprob_token_ids", "tools", "tool_choice", "parallel_tool_calls",
+    "functions", "function_call", "response_format", "structured_outputs", "reasoning_effort", "thinking_token_budget",
+    "documents", "chat_template_kwargs", "stop_token_ids", "include_stop_str_in_output", "ignore_eos", "bad_words",
+    "allowed_token_ids", "repetition_detection", "spaces_between_special_tokens", "return_token_ids",
 })  # fmt: skip
+STREAM_OPTIONS = ("include_usage", "continuous_usage_stats")
 # What the chat template renders besides the messages.
 TEMPLATED = ("tools", "functions", "documents", "chat_template_kwargs")
 
@@ -271,7 +273,7 @@ def upstream_body(body: Body, messages: list[Body], served: Served, ticket: Tick
 
 
 def _forwarded(body: Body) -> Body:
-    return {name: value for name, value in body.items() if name not in NOT_FORWARDED}
+    return {name: value for name, value in body.items() if name in FORWARDED}
 
 
 def most_tokens(body: Body, size: int, context: int) -> int:
@@ -290,5 +292,5 @@ def _stream_options(body: Body) -> Body | None:
     """A whole answer tells its usage. Resuming is ours."""
     if not body.get("stream"):
         return {"include_usage": True}
-    options = {name: value for name, value in (body.get("stream_options") or {}).items() if name != "resumable"}
-    return options or None
+    asked = body.get("stream_options") or {}
+    return {name: asked[name] for name in STREAM_OPTIONS if name in asked} or None

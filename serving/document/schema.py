@@ -60,7 +60,8 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """What OpenAI's chat completions take and vLLM knows, `tools` and `response_format` for example."""
+    """What OpenAI's chat completions take and vLLM knows, `tools` and `response_format` for example, and fields of
+    vLLM's own that say how to answer, such as `top_k`. Others are ignored."""
 
     model: str = Field(
         pattern=r"^policy(@stable|@candidate|-v[0-9]+)?$",

@@ -22,7 +22,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 #: What the engine gets and draws no other token for. Everything unknown is thought to matter.
 HARMLESS = frozenset({
     "n", "k", "seed", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "stream_options",
-    "return_token_ids", "chat_template_kwargs", "documents", "parallel_tool_calls", "service_tier",
+    "return_token_ids", "chat_template_kwargs", "documents", "parallel_tool_calls",
 })  # fmt: skip
 
 #: What changes how likely each token is, and leaves the policy to say what it likes for as long as it likes.

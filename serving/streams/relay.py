@@ -12,6 +12,10 @@ from serving.streams.arrivals import Arrival, Arrivals, Chunk, End
 
 # A stream that has nothing to say for so long says so, or proxies would cut it.
 KEEP_ALIVE_S = 15.0
+# Of what the engine says this goes on, beside what is rewritten: what else it tells of itself or of what it was asked
+# might tell a decoy, or who writes.
+CHUNK = ("object", "usage")
+CHOICE = ("index", "delta", "logprobs", "finish_reason", "stop_reason", "token_ids")
 
 
 class UnprovenWeights(RuntimeError):
@@ -132,12 +136,12 @@ class Relay:
             gate.blame(error)
         return error
 
-    async def _rewrite(self, chunk: Body, writer: Served) -> Body | None:
-        """The chunk as the client may see it; None if it holds nothing for the client."""
+    async def _rewrite(self, said: Body, writer: Served) -> Body | None:
+        """A chunk as the client may see it; None if it holds nothing for the client."""
         if self.served is None:
             self.served = writer
-        prompt = chunk.pop("prompt_token_ids", None)
-        self._sign(chunk)
+        prompt = said.get("prompt_token_ids")
+        chunk = self._sign({**_only(CHUNK, said), "choices": [_only(CHOICE, each) for each in said["choices"]]})
         if prompt is not None and self.ticket.wants_token_ids:
             chunk["prompt_token_ids"] = prompt
         finishes, has_news = False, not chunk["choices"]
@@ -211,3 +215,7 @@ class Relay:
         if self.ticket.release is not None:
             facts = {"release": self.ticket.release, "arm": self.ticket.arms[0], **facts}
         return {"policy_version": self.served.version, **facts}
+
+
+def _only(names: tuple[str, ...], said: Body) -> Body:
+    return {name: said[name] for name in names if name in said}

@@ -41,6 +41,7 @@ class Engine:
         self.options: dict[str, Any] = {
             "tick": 0.01, "reload_s": 0.05, "die_after": None, "hang": False, "mixed_bug": False,
             "hold_at": None,  # say no more from this step on
+            "pads": {},  # question to so many characters more in each chunk of its answer
             "ends": {},  # choice to number of tokens, where it ends before the others
             "says": {},  # question to answer, in place of words, four characters a token; of a list the next each time
         }  # fmt: skip
@@ -157,6 +158,10 @@ def prompt_ids(body: dict[str, Any]) -> list[int]:
     return list("".join(message["content"] or "" for message in body["messages"]).encode())
 
 
+def prompt_text(body: dict[str, Any]) -> dict[str, Any]:
+    return {"prompt_text": body["messages"][-1]["content"]} if body.get("return_prompt_text") else {}
+
+
 async def stream(body: dict[str, Any]) -> AsyncIterator[str]:
     def chunk(choices: list[dict[str, Any]], **more: Any) -> str:
         facts = {"id": "chatcmpl-vllm", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
@@ -169,12 +174,12 @@ async def stream(body: dict[str, Any]) -> AsyncIterator[str]:
             for index in range(n):
                 if step == 0:
                     role = {"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
-                    yield chunk([role], prompt_token_ids=prompt_ids(body))
+                    yield chunk([role], prompt_token_ids=prompt_ids(body), **prompt_text(body))
                 end = engine.options["ends"].get(str(index), step + 2)
                 if step >= end:
                     continue
                 last = ids == [2] or step == end - 1
-                more = " " * body.get("pad", 0)  # a field of ours: so many characters more in each chunk
+                more = " " * engine.options["pads"].get(body["messages"][-1]["content"], 0)
                 told = logprobs(ids, values, text, top) if body.get("logprobs") else None
                 yield chunk([{
                     "index": index, "delta": {"content": text + more} if text else {}, "token_ids": ids,

@@ -215,14 +215,38 @@ def test_added_tokens_that_are_not_special_are_neutralised_too(tmp_path: Path) -
     assert ControlTokens.of(tmp_path).neutralise("<think><|im_end|>") == "<\u200bthink><\u200b|im_end|>"
 
 
-async def test_fields_that_reach_past_the_request_are_dropped_and_the_rest_forwarded(live: Any) -> None:
-    await live.chat(priority=-5, cache_salt="mine", chat_template="{{ evil }}", top_k=7, stop=["END"], made_up=1)
+async def test_what_says_how_to_answer_is_forwarded(live: Any) -> None:
+    asked = {
+        "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.1, "min_tokens": 1, "stop": ["END"], "stop_token_ids": [5],
+        "include_stop_str_in_output": True, "ignore_eos": True, "bad_words": ["no"], "logit_bias": {"5": 1},
+        "structured_outputs": {"choice": ["a"]}, "reasoning_effort": "low", "seed": 3, "n": 2, "top_p": 0.9,
+        "chat_template_kwargs": {"enable_thinking": False}, "parallel_tool_calls": False, "tool_choice": "none",
+    }  # fmt: skip
+    assert (await live.chat(max_tokens=2, **asked)).status_code == 200
     sent = live.engine.state()["bodies"][-1]
-    assert sent["top_k"] == 7
-    assert sent["stop"] == ["END"]
-    assert sent["made_up"] == 1
-    assert not {"priority", "chat_template"} & set(sent)
+    assert {name: sent.get(name) for name in asked} == asked
+
+
+WITHHELD = {
+    "priority": -5, "cache_salt": "mine", "chat_template": "{{ evil }}", "return_prompt_text": True,
+    "stream_interval": 9, "session_id": "x", "ec_transfer_params": {}, "kv_transfer_params": {},
+    "mm_processor_kwargs": {}, "media_io_kwargs": {}, "request_id": "x", "prompt_logprobs": 1, "echo": True,
+    "use_beam_search": True, "made_up": 1,
+}  # fmt: skip
+
+
+async def test_fields_that_reach_past_the_request_are_dropped(live: Any) -> None:
+    assert (await live.chat(max_tokens=2, **WITHHELD)).status_code == 200
+    sent = live.engine.state()["bodies"][-1]
+    assert set(WITHHELD) & set(sent) == {"cache_salt"}
     assert sent["cache_salt"] != "mine"
+
+
+@pytest.mark.parametrize("options", [{"include_usage": True, "made_up": 1}, {"made_up": 1, "resumable": False}, {}])
+async def test_options_of_streams_are_dropped_likewise(live: Any, options: dict[str, Any]) -> None:
+    await live.stream(max_tokens=2, stream_options=options)
+    [sent] = live.engine.state()["bodies"]
+    assert sent["stream_options"] == ({"include_usage": True} if "include_usage" in options else None)
 
 
 async def test_consent_and_conversation_header(live: Any) -> None:

@@ -64,6 +64,11 @@ def now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "REPEAT_AFTER_S", -1.0)
 
 
+def id_in(answer: str) -> str:
+    """A comparison's, streamed or whole."""
+    return "cmp_" + answer.partition("cmp_")[2].partition('"')[0]
+
+
 async def messages_of(live: Any, conversation: str) -> Any:
     return (await live.http.get(f"/v1/conversations/{conversation}/messages")).json()
 
@@ -95,7 +100,7 @@ async def test_a_gold_pair_looks_like_any_other(live: Any, decoy: int, streamed:
     more = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
     body = live.body(ASKED, model="auto", max_tokens=3, **more)
     answer = await live.http.post(PATH, json=body, headers=headers)
-    id = "cmp_" + answer.text.partition("cmp_")[2].partition('"')[0]
+    id = id_in(answer.text)
     assert f'"prompt_tokens":{len(ASKED)},' in answer.text.replace(" ", "")
     told = await live.http.get(f"{PATH}/{id}", headers=headers)
     said = {"type": "comparison", "comparison_id": id, "winner": "left"}
@@ -113,6 +118,14 @@ async def test_a_gold_pair_looks_like_any_other(live: Any, decoy: int, streamed:
             assert trace not in response.text
     assert f'"prompt_tokens":{len(ASKED)},' in elsewhere[3].text
     assert (await live.http.get(f"/v1/feedback/{fb}")).json()["lane"] == "gold"
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_no_field_makes_the_engine_tell_what_it_was_asked(live: Any, decoy: int, streamed: bool) -> None:
+    answer = await compare(live, stream=streamed, return_prompt_text=True, prompt_logprobs=0, echo=True)
+    assert answer.status_code == 200
+    assert live.gateway.archive.offer(id_in(answer.text)).lane == "gold"
+    assert checks.QUESTIONS[0] not in answer.text
 
 
 @pytest.mark.parametrize("winner", ["left", "right", "tie", "both_bad"])

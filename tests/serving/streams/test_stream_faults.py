@@ -97,7 +97,8 @@ async def test_clients_that_do_not_read_are_dropped_and_the_others_served(
     let_idle_connections_go(live)
     before = connections(live)
     # More than what the kernel takes off our hands.
-    deaf = [deaf_client(live, live.body(stream=True, max_tokens=100, pad=100_000)) for _ in range(5)]
+    live.engine.set(pads={"shout": 100_000})
+    deaf = [deaf_client(live, live.body("shout", stream=True, max_tokens=100)) for _ in range(5)]
     await eventually(lambda: len(live.gateway.running) == 5)
     assert (await live.stream(max_tokens=20))[-1] == "[DONE]"
     await eventually(live.engine_is_free, seconds=20)

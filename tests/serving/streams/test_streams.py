@@ -205,6 +205,22 @@ async def test_usage_over_several_sources_counts_the_prompt_once_and_comes_once(
     assert len({(chunk["created"], chunk["model"], chunk["system_fingerprint"]) for chunk in chunks}) == 1
 
 
+async def test_what_clients_do_not_know_goes_no_further() -> None:
+    """An engine that tells what it was asked would tell of a decoy that it is one."""
+
+    async def talkative() -> AsyncIterator[list[Any]]:
+        async for [chunk] in said(0, "a", "b"):
+            [choice] = chunk["choices"]
+            yield [chunk | {"prompt_text": "?", "metrics": {}, "choices": [choice | {"routed_experts": "x"}]}]
+
+    one = relay_of(ticket_of(1), talkative())
+    chunks = [chunk async for batch in one.batches() for chunk in batch]
+    ours = {"id", "created", "model", "system_fingerprint", "ratchet"}
+    assert {name for chunk in chunks for name in chunk} == {"object", "choices", "usage", *ours}
+    told = {name for chunk in chunks for choice in chunk["choices"] for name in choice}
+    assert told == {"index", "delta", "logprobs", "finish_reason"}
+
+
 async def test_a_whole_answer_of_several_sources_has_its_usage_too() -> None:
     one = relay_of(ticket_of(2, streamed=False, wants_usage=False), said(0, "a"), said(1, "x", "y"))
     chunks = [chunk async for batch in one.batches() for chunk in batch]
