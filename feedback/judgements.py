@@ -12,8 +12,11 @@ MAX_CANDIDATES = 16
 #: The ids of what was laid side by side begin so.
 COMPARED = "cmp_"
 MAX_TEXT = 32_768
+# Of a ranking by letters, with room for blanks.
+MAX_LETTERS = 256
 
 Reasons = Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=64)], ...], Field(max_length=16)]
+Group = Annotated[tuple[Id, ...], Field(max_length=MAX_CANDIDATES)]
 # Not stripped: a demonstration may begin with an indent.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"\S")]
 
@@ -78,7 +81,7 @@ class Ranking(Record):
 
     type: Literal["ranking"] = "ranking"
     candidates: Annotated[tuple[Id, ...], Field(min_length=2, max_length=MAX_CANDIDATES)]
-    ranking: Annotated[tuple[tuple[Id, ...], ...], Field(min_length=1)]
+    ranking: Annotated[tuple[Group, ...], Field(min_length=1, max_length=MAX_CANDIDATES)]
     partial: StrictBool = False
     none_acceptable: StrictBool = False
     comparison_id: Id | None = None
@@ -241,7 +244,7 @@ def parse_ranking(text: str, candidates: list[str]) -> list[list[str]]:
 
     Raises ValueError on anything that is not letters joined by `>` and `=`.
     """
-    if not re.fullmatch(r"\s*[A-Za-z]\s*([>=]\s*[A-Za-z]\s*)*", text):
+    if len(text) > MAX_LETTERS or not re.fullmatch(r"\s*[A-Za-z]\s*([>=]\s*[A-Za-z]\s*)*", text):
         raise ValueError('ranking must look like "D > C = A > B"')
     letters = [[letter.strip().upper() for letter in group.split("=")] for group in text.split(">")]
     by_letter = {chr(ord("A") + index): candidate for index, candidate in enumerate(candidates)}

@@ -24,7 +24,7 @@ from serving.engine.watcher import PolicyWatcher
 from serving.http.auth import Authenticator, require_admin, require_operator
 from serving.http.cookies import require_page, session_cookie
 from serving.http.errors import invalid
-from serving.http.json_body import parse_json
+from serving.http.json_body import MANY, parse_json
 from serving.http.places import Places
 from serving.http.quotas import Quotas
 from serving.ledger.appender import Appender
@@ -185,12 +185,12 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-async def read_json(request: Request, *, optional: bool = False) -> dict[str, Any]:
-    """The body, which must be a JSON object; {} for none where it is optional."""
+async def read_json(request: Request, *, optional: bool = False, most: int = MANY) -> dict[str, Any]:
+    """The body, which must be a JSON object of at most so many values; {} for none where it is optional."""
     raw = await request.body()
     if optional and not raw.strip():
         return {}
-    body = parse_json(raw)
+    body = parse_json(raw, most)
     if not isinstance(body, dict):
         raise invalid("the body must be a JSON object", None)
     return body

@@ -31,6 +31,7 @@ from serving.engine.server import SERVED_NAME, Body
 from serving.engine.swap_gate import Served
 from serving.gateway import CallerDep, Gateway, GatewayDep, User, read_json
 from serving.http.errors import ApiError, invalid
+from serving.http.json_body import MANY_IN_CHAT
 from serving.ledger.recorder import Ticket
 from serving.ledger.shown import Shown
 from serving.release.arms import CANDIDATE, STABLE, Arm, Arms
@@ -46,7 +47,7 @@ _draw = random.SystemRandom()
 @router.post("/v1/comparisons", **docs.COMPARE)
 async def compare(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
     """Chat, but with `k` answers: choice i is slot i, whoever wrote it. The vote goes to /v1/feedback."""
-    body = await read_json(request)
+    body = await read_json(request, most=MANY_IN_CHAT)
     if wants_repeat(body):
         rater = gateway.rater(caller, end_user(body, request.headers))
         return JSONResponse(await run_in_threadpool(lambda: card(gateway, repeated(gateway, rater))))

@@ -14,6 +14,7 @@ from serving.engine.server import SERVED_NAME
 from serving.engine.swap_gate import Served
 from serving.gateway import CallerDep, Direct, GatewayDep, User, read_json
 from serving.http.errors import ApiError, invalid, unavailable
+from serving.http.json_body import MANY_IN_CHAT
 from serving.release.arms import CANDIDATE, STABLE, Arms, Side
 from serving.streams.event_stream import EventStream
 
@@ -25,7 +26,7 @@ hot = APIRouter(route_class=Direct)
 
 @hot.post("/v1/chat/completions", **docs.CHAT)
 async def create_chat_completion(request: Request, gateway: GatewayDep, caller: CallerDep) -> Response:
-    body = await read_json(request)
+    body = await read_json(request, most=MANY_IN_CHAT)
     check(body, max_tokens=gateway.settings.max_model_len)
     asked = Asked.of(gateway, caller, body, request.headers)
     return await answer(request, gateway, caller, body, lambda: ways(gateway.arms, asked))

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from feedback.judgements import Circumstances, Feedback, Judgement
+from feedback.judgements import MAX_LETTERS, Circumstances, Feedback, Judgement
 from serving.document.schema import REF, Schema, example
 
 RESPONSE = "chatcmpl-0199c2"
@@ -107,7 +107,11 @@ def _tell_of_sides(comparison: Schema) -> None:
 
 
 def _tell_of_text(ranking: Schema) -> None:
-    letters = {"type": "string", "description": "letters name the candidates in their order: B > A = D > C"}
+    letters = {
+        "type": "string",
+        "maxLength": MAX_LETTERS,
+        "description": "letters name the candidates in their order: B > A = D > C",
+    }
     ranking["properties"]["ranking"] = {"anyOf": [ranking["properties"]["ranking"], letters]}
     _tell_of_offers(ranking, ["candidates"])
 

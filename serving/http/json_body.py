@@ -2,23 +2,29 @@
 
 import json
 import math
+from collections.abc import Collection
 from typing import Any
 
-from serving.http.errors import invalid
+from serving.http.errors import ApiError, invalid
 
 # Ours and the engine's code walk bodies recursively.
 MAX_DEPTH = 64
+# More than any judgement or order holds, or any chat. Each value may be at fault: to say so of a million takes seconds.
+MANY = 1024
+MANY_IN_CHAT = 2**16
 
 
-def parse_json(raw: bytes) -> Any:
-    """The value of a request body. Raises ApiError 400 naming the field at fault."""
+def parse_json(raw: bytes, most: int) -> Any:
+    """The value of a request body, which may hold so many others. Raises ApiError 400 naming the field at fault."""
     try:
         value = json.loads(raw)
     except ValueError as error:  # also UnicodeDecodeError
         raise invalid(f"the body is not JSON: {error}", None) from error
     except RecursionError:
         raise invalid("the body is nested too deeply", None) from None
-    _check(value, "", 0)
+    if not _are_few(value, most):
+        raise invalid(f"the body holds more than {most} values", _field_of_many(value, most))
+    _check_all(value, "")
     return value
 
 
@@ -30,30 +36,78 @@ def check_text(text: str, place: str) -> None:
         return
     except RecursionError:
         raise invalid(f"{place} is nested too deeply", place) from None
-    _check(value, place, 0)
+    _check_all(value, place)
 
 
-def _check(value: Any, place: str, depth: int) -> None:
+def _are_few(value: Any, most: int) -> bool:
+    """Whether a value holds at most so many others, at any depth; looks at no more of them."""
+    count, rest = 0, [value]
+    while rest:
+        held = rest.pop()
+        inner: Collection[Any] = held.values() if isinstance(held, dict) else held if isinstance(held, list) else ()
+        count += len(inner)
+        if count > most:
+            return False
+        rest += inner
+    return True
+
+
+def _field_of_many(body: Any, most: int) -> str | None:
+    """The field that holds too much by itself, if it is one; names that are not ASCII are none of ours."""
+    fields = body.items() if isinstance(body, dict) and len(body) <= most else ()
+    return next((name for name, item in fields if name.isascii() and not _are_few(item, most)), None)
+
+
+class _Fault(Exception):
+    """What is wrong in a value. The steps to it are noted on the way out: to spell the place of each value that is
+    right would take longer than all the rest."""
+
+    def __init__(self, told: str) -> None:
+        super().__init__(told)
+        self.steps: list[str] = []
+
+    def at(self, start: str) -> ApiError:
+        place = (start + "".join(reversed(self.steps))).removeprefix(".")
+        if len(self.steps) > MAX_DEPTH:
+            place = place.split(".")[0].split("[")[0]
+        return invalid(f"{place or 'the body'} {self}", place or None)
+
+
+def _check_all(value: Any, place: str) -> None:
+    try:
+        _check(value, 0)
+    except _Fault as fault:
+        raise fault.at(place) from None
+
+
+def _check(value: Any, depth: int) -> None:
     if depth > MAX_DEPTH:
-        top = place.split(".")[0].split("[")[0]
-        raise invalid(f"{top} is nested deeper than {MAX_DEPTH} levels", top)
+        raise _Fault(f"is nested deeper than {MAX_DEPTH} levels")
     match value:
         case str():
-            _check_text(value, place)
+            _check_text(value)
         case float() if not math.isfinite(value):
-            raise invalid(f"{place} must be a finite number", place)
+            raise _Fault("must be a finite number")
         case list():
             for index, item in enumerate(value):
-                _check(item, f"{place}[{index}]", depth + 1)
+                try:
+                    _check(item, depth + 1)
+                except _Fault as fault:
+                    fault.steps.append(f"[{index}]")
+                    raise
         case dict():
             for name, item in value.items():
-                _check_text(name, place)
-                _check(item, f"{place}.{name}" if place else name, depth + 1)
+                _check_text(name)
+                try:
+                    _check(item, depth + 1)
+                except _Fault as fault:
+                    fault.steps.append(f".{name}")
+                    raise
 
 
-def _check_text(text: str, place: str) -> None:
+def _check_text(text: str) -> None:
     """JSON can spell half of a surrogate pair, which is no character and cannot be sent or stored."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise invalid(f"{place or 'the body'} holds half of a surrogate pair", place or None) from None
+        raise _Fault("holds half of a surrogate pair") from None

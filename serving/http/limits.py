@@ -9,7 +9,13 @@ from serving.http.errors import ApiError, response_to, unavailable
 from serving.http.places import Places
 from serving.metrics import PROBES
 
-MAX_BODY = 2 * 1024 * 1024
+CHATS = ("/v1/chat/completions", "/v1/comparisons")
+MAX_CHAT = 2 * 2**20
+# Whoever signs in says a key or an invite, and nobody knows yet who it is.
+SIGN_IN = "/v1/session"
+MAX_SIGN_IN = 4 * 2**10
+# A correction and all that may stand around it, with each character escaped.
+MAX_BODY = 512 * 2**10
 # In this time the sockets that may go are far fewer than those kept in reserve.
 LOOK_AGAIN_S = 0.01
 
@@ -21,17 +27,17 @@ class BodyLimit:
     Only what a route reads counts: whoever has no key is not waited for.
     """
 
-    def __init__(self, app: ASGIApp, waiting: Places, limit: int = MAX_BODY) -> None:
-        self.app, self.waiting, self.limit = app, waiting, limit
+    def __init__(self, app: ASGIApp, waiting: Places) -> None:
+        self.app, self.waiting = app, waiting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
+        limit, headers = limit_of(scope["path"]), dict(scope["headers"])
         announced = headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > self.limit:
-            await response_to(self._too_large())(scope, receive, send)
+        if announced.isdigit() and int(announced) > limit:
+            await response_to(_too_large(limit))(scope, receive, send)
             return
         received, begun, reading = 0, announced == b"0" and b"transfer-encoding" not in headers, False
 
@@ -45,8 +51,8 @@ class BodyLimit:
                 reading = True
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.limit:
-                raise self._too_large()
+            if received > limit:
+                raise _too_large(limit)
             if reading and not message.get("more_body"):
                 self.waiting.leave()
                 reading = False
@@ -58,8 +64,14 @@ class BodyLimit:
             if reading:
                 self.waiting.leave()
 
-    def _too_large(self) -> ApiError:
-        return ApiError(413, f"the body is larger than {self.limit} bytes", code="body_too_large")
+
+def limit_of(path: str) -> int:
+    """How many bytes a body may have."""
+    return MAX_CHAT if path in CHATS else MAX_SIGN_IN if path == SIGN_IN else MAX_BODY
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"the body is larger than {limit} bytes", code="body_too_large")
 
 
 def _encoded() -> ApiError:

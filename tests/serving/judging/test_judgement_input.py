@@ -1,10 +1,12 @@
 """Whatever is sent as a ranking or as text: it is what it says, byte by byte, or it is refused."""
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from feedback.judgements import Ranking
 from serving.http.errors import ApiError
@@ -74,6 +76,57 @@ def test_ten_thousand_candidates_are_too_many(count: int) -> None:
     assert refused.value.param == "candidates"
 
 
+@pytest.mark.parametrize("ranking", [[["a"]] * 17, [["a"] * 17, ["b"]]])
+def test_a_ranking_has_no_more_groups_than_candidates_nor_one_more_members(ranking: Any) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Ranking.model_validate({"candidates": ["a", "b"], "ranking": ranking})
+    assert [(fault["type"], fault["ctx"]["max_length"]) for fault in refused.value.errors()] == [("too_long", 16)]
+
+
+def test_letters_beyond_all_bounds_are_not_read() -> None:
+    with pytest.raises(ApiError, match="must look like") as refused:
+        parse({"type": "ranking", "candidates": CANDIDATES, "ranking": ">".join("A" * 129)})
+    assert refused.value.param == "ranking"
+    assert parse({"type": "ranking", "candidates": CANDIDATES, "ranking": " > ".join("ABC").ljust(256)})
+
+
+MANY_FAULTS = {
+    "numbers": {"type": "ranking", "candidates": CANDIDATES, "ranking": [0] * 1024},
+    "empty groups": {"type": "ranking", "candidates": CANDIDATES, "ranking": [[]] * 1024},
+    "candidates": {"type": "ranking", "candidates": [0] * 1024, "ranking": "A > B"},
+    "in one group": {"type": "ranking", "candidates": CANDIDATES, "ranking": [[0] * 1024]},
+    "unknown fields": {"type": "flag", **{f"x{number}": 0 for number in range(1024)}},
+    "tags": {"type": "flag", "completion_id": "c", "tags": {f"x{number}": 0 for number in range(1024)}},
+}
+
+
+@pytest.mark.parametrize("body", MANY_FAULTS.values(), ids=MANY_FAULTS.keys())
+@pytest.mark.parametrize("path", ["/v1/feedback", "/feedback"])
+async def test_what_holds_a_thousand_faults_is_not_looked_at(
+    live: Any, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    """All of them are counted out before the first is told."""
+    monkeypatch.setattr("serving.judging.said.validated", None)
+    monkeypatch.setattr("serving.judging.alias.validated", None)
+    refused = await live.http.post(path, json=body)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"] == "the body holds more than 1024 values"
+
+
+async def test_the_most_that_may_be_said_at_once_is_taken(live: Any) -> None:
+    """Each character escaped, as many clients do."""
+    ids = await live.completion_ids(n=2)
+    tags = {"\U0001f600" * 62 + f"{number:02}": "\U0001f600" * 512 for number in range(16)}
+    around = {"tags": tags, "presented_order": ids * 8, "client_id": "x" * 256, "shown_at": 5, "answered_at": 7.5}
+    content = {"type": "demonstration", "completion_id": ids[0], "content": "\U0001f600" * 32_768}
+    reasons = ["\U0001f600" * 63 + f"{number:x}" for number in range(16)]
+    flag = {"type": "flag", "completion_id": ids[0], "comment": "\U0001f600" * 32_768, "reasons": reasons}
+    for body in (content, flag):
+        raw = json.dumps({**body, **around, "client_id": body["type"]})
+        assert len(raw) > 500_000
+        assert (await live.http.post("/v1/feedback", content=raw)).status_code == 201
+
+
 @pytest.mark.parametrize("value", [2, -0.5, "1 ", "up", True, None, [], {}, 10**400, -(10**400)])
 def test_a_rating_is_a_thumb_or_a_mark(value: Any) -> None:
     with pytest.raises(ApiError) as refused:
@@ -102,9 +155,9 @@ async def test_odd_text_comes_back_as_it_was_sent_and_is_one_line(live: Any, tex
     assert len(stored.model_dump_json().encode().split(b"\n")) == 1
 
 
-async def test_a_megabyte_of_one_emoji_is_too_long(live: Any) -> None:
+async def test_half_a_megabyte_of_one_emoji_is_too_long(live: Any) -> None:
     [id] = await live.completion_ids()
-    body = {"type": "comment", "completion_id": id, "content": "\U0001f600" * 250_000}
+    body = {"type": "comment", "completion_id": id, "content": "\U0001f600" * 125_000}
     refused = await live.http.post("/v1/feedback", json=body)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "content")
     assert len(refused.text) < 1000
