@@ -62,6 +62,8 @@ from serving.streams.observing import Observing
 
 # Whose bodies are being read, or who wait for a swap to end, in one process.
 MAX_WAITING = 1024
+# Who sign in, of whom nobody knows who they are: they take no place of the others.
+MAX_STRANGERS = 64
 
 
 OFTEN = (completions, export, judgements, listed, alias, comparisons, conversations, history)
@@ -113,7 +115,7 @@ def create_app(
     app.router.routes.append(PageRoute(Pages(DIST)))
     errors.install(app)
     openapi.install(app, gateway.cookie)
-    app.add_middleware(BodyLimit, waiting=waiting)
+    app.add_middleware(BodyLimit, waiting=waiting, strangers=Places(MAX_STRANGERS, "are signing in", metrics.waiting))
     app.add_middleware(SocketLimit)
     app.add_middleware(RequestLog, metrics=metrics)
     return app

@@ -17,6 +17,7 @@ MEANINGS = {
     401: "No key, or one that is unknown.",
     403: "The key's role may not do this, or a request by cookie does not show that it is the page's own.",
     404: "There is no such thing, or it is somebody else's.",
+    408: "The body did not come in time.",
     409: "It contradicts what is already there; repeating cannot help.",
     413: "The body is too large.",
     415: "The body is compressed.",

@@ -47,7 +47,7 @@ SIGN_IN = documented(
     body=SignIn,
     examples={"with a key": {"key": "rk-0f3a"}, "with a link": {"invite": "inv_0f3a"}, "in single-user mode": {}},
     optional=True,
-    errors=(401, 403, 429, 503),
+    errors=(401, 403, 408, 429, 503),
 )
 SIGN_IN["responses"][401]["description"] = "Neither a key nor a link that can be used, or none where one is needed."
 SESSION = documented("Who is signed in", tag="session", returns=ShownSession)

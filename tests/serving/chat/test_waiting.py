@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.engine.control_tokens import ControlTokens
 from serving.engine.swap_gate import Close, Open, Served, SwapGate
+from serving.http import limits
 from serving.http.errors import ApiError
 from serving.http.places import Places
 from serving.metrics import Metrics
@@ -72,6 +73,29 @@ async def test_whoever_has_no_key_takes_no_place(few: Any) -> None:
         await client.begin()
         assert b"401" in await client.reader.readuntil(b"\r\n")
     assert not refused(await few.chat(max_tokens=2))
+
+
+async def test_who_signs_in_without_a_word_takes_no_place_of_others_and_has_not_long(
+    few: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SIGN_IN_S", 1.0)
+    head = b"POST /v1/session HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n"
+    strangers = [await asyncio.open_connection(*few.url.removeprefix("http://").split(":")) for _ in range(64)]
+    for _, writer in strangers:
+        writer.write(head + b"{")
+
+    async def waiting() -> bool:
+        return value(await scrape(few), "waiting") == 64
+
+    await eventually(waiting)
+    assert few.gateway.waiting.count == 0
+    assert not refused(await few.chat(max_tokens=2))
+    signing_in = {"json": {"key": few.user_key}, "headers": {"x-ratchet-page": "1"}}
+    assert refused(await few.http.post("/v1/session", **signing_in))
+    for reader, _ in strangers:
+        answer = await asyncio.wait_for(reader.read(), 10)  # to its end: the connection is closed
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"body_too_slow" in answer
+    assert (await few.http.post("/v1/session", **signing_in)).status_code == 200
 
 
 async def test_few_wait_for_a_swap_and_all_of_them_are_answered(few: Any, eventually: Any) -> None:
