@@ -13,7 +13,7 @@ from types import FrameType
 from redis.exceptions import RedisError
 
 from feedback.policies.manifest import BrokenPolicy
-from feedback.rounds.book import RoundBook, RoundRecord
+from feedback.rounds.book import RoundBook, RoundRecord, last_on_disk
 from feedback.settings import Settings
 from feedback.store import connect
 
@@ -45,7 +45,7 @@ def foreground_round() -> int:
     redis = connect(settings.resolved_redis_url())
     book, owner = RoundBook(redis), f"{socket.gethostname()}:{os.getpid()}"
     release_of_dead(book, owner)
-    round_id, opened = book.request(trigger="operator", actor="cli")
+    round_id, opened = book.request(trigger="operator", actor="cli", beyond=last_on_disk(settings.rounds_dir))
     print(f"round {round_id} {'opened' if opened else 'is open already'}", file=sys.stderr)
     try:
         record = run_round(settings, redis, round_id, owner=owner)

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from redis import Redis
 
-from feedback.rounds.book import LeaseLost, RoundBook
+from feedback.rounds.book import LeaseLost, RoundBook, last_on_disk
 from feedback.rounds.next_round import next_round
 from feedback.settings import Settings
 from feedback.store import Ledger
@@ -20,7 +20,7 @@ def round_in_need(settings: Settings, redis: Redis) -> int | None:
         trigger = None if book.is_frozen() else next_round(settings, book, Ledger(redis)).due(time.time())
         if trigger is None:
             return None
-        round_id, _ = book.request(trigger=trigger, actor="beat")
+        round_id, _ = book.request(trigger=trigger, actor="beat", beyond=last_on_disk(settings.rounds_dir))
         round = book.get(round_id)
     return round.id if round is not None and book.is_expired(round) else None
 

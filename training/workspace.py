@@ -2,7 +2,8 @@
 
 Every path holds the fencing token of its writer, so a worker that lost the round and does not know it yet writes
 where nobody reads. The first outcome of a stage counts for good: a finished stage is never run again. A round that
-starts again, since some of its data was erased, does so in `rounds/000003.1`.
+starts again, since some of its data was erased, does so in `rounds/000003.1`. A number that is on the disk is never
+another round's, whatever became of Redis.
 """
 
 import os

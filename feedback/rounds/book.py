@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 from redis import Redis
@@ -31,7 +32,8 @@ COURSE_KEPT_S = 90 * 24 * 3600
 _OPEN = """
 local open = redis.call('GET', KEYS[1])
 if open then return {tonumber(open), 0} end
-local id = redis.call('INCR', KEYS[2])
+local id = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[4])) + 1
+redis.call('SET', KEYS[2], id)
 redis.call('SET', KEYS[1], id)
 redis.call('HSET', 'round:' .. id, 'state', 'queued', 'stage', 'collect', 'token', 0, 'lease_until', 0, 'attempts', 0,
   'trigger', ARGV[1], 'actor', ARGV[2], 'created', ARGV[3])
@@ -127,9 +129,14 @@ class RoundBook:
         self._write = redis.register_script(_WRITE)
         self._course = redis.register_script(_COURSE)
 
-    def request(self, *, trigger: str, actor: str) -> tuple[int, bool]:
-        """(id of the open round, whether this call opened it)."""
-        id, opened = self._open(keys=[OPEN, LAST], args=[trigger, actor, time.time()])
+    def request(self, *, trigger: str, actor: str, beyond: int = 0) -> tuple[int, bool]:
+        """(id of the open round, whether this call opened it).
+
+        A new one's id is greater than all before it and than `beyond`, the last that is on the disk: where Redis was
+        lost or restored it would take what another round left there for its own.
+        """
+        args: list[str | int | float] = [trigger, actor, time.time(), beyond]
+        id, opened = self._open(keys=[OPEN, LAST], args=args)
         return int(id), bool(opened)
 
     def claim(self, id: int, *, owner: str, lease_s: float) -> int | None:
@@ -214,6 +221,14 @@ def key(id: int) -> str:
 def course_key(id: int) -> str:
     """The Redis key of a round's course: a sorted set, by stage and step."""
     return f"{key(id)}:course"
+
+
+def last_on_disk(rounds_dir: Path) -> int:
+    """The highest id of those that have a directory, be it one like `000003.1`; 0 when there is none."""
+    if not rounds_dir.is_dir():
+        return 0
+    numbers = (path.name.partition(".")[0] for path in rounds_dir.iterdir())
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def _lost(id: int, token: int) -> LeaseLost:

@@ -9,7 +9,7 @@ import typer
 from redis import Redis
 from rich.live import Live
 
-from feedback.rounds.book import RoundBook, RoundRecord
+from feedback.rounds.book import RoundBook, RoundRecord, last_on_disk
 from feedback.rounds.cancelling import cancel as cancel_round
 from feedback.rounds.next_round import next_round
 from feedback.store import Ledger
@@ -38,9 +38,9 @@ def train(
 ) -> None:
     """Start a training round now. Exit code: 0 published, 3 refused, by the gate or for want of data, 1 failed or
     was cancelled."""
-    _, redis = installation(home)
+    settings, redis = installation(home)
     book = RoundBook(redis)
-    id, opened = book.request(trigger="operator", actor=actor())
+    id, opened = book.request(trigger="operator", actor=actor(), beyond=last_on_disk(settings.rounds_dir))
     try:
         typer.echo(f"round {id} " + ("is asked for" if opened else "is open already"))
         record = follow(book, id) if wait else None

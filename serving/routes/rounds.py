@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
-from feedback.rounds.book import RoundRecord
+from feedback.rounds.book import RoundRecord, last_on_disk
 from feedback.rounds.cancelling import cancel
 from serving.document import by_route as docs
 from serving.document import learning, oversight
@@ -20,7 +20,8 @@ router = APIRouter()
 
 @router.post("/v1/rounds", **docs.OPEN_ROUND)
 def open_round(gateway: GatewayDep, caller: OperatorDep) -> JSONResponse:
-    id, opened = gateway.rounds.request(trigger="operator", actor=caller.name)
+    beyond = last_on_disk(gateway.settings.rounds_dir)
+    id, opened = gateway.rounds.request(trigger="operator", actor=caller.name, beyond=beyond)
     return JSONResponse(round_card(gateway.rounds.get(id), id), status_code=201 if opened else 200)
 
 

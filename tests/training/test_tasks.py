@@ -65,6 +65,12 @@ def test_enough_judgements_open_a_round(clockwork: Clockwork) -> None:
     assert (record.trigger, record.actor, record.state) == ("count", "beat", "queued")
 
 
+def test_a_round_that_starts_takes_no_number_that_is_on_the_disk(clockwork: Clockwork) -> None:
+    (clockwork.settings().rounds_dir / "000004").mkdir(parents=True)
+    clockwork.judge("a", "b", "c")
+    assert clockwork.tick() == 5
+
+
 def test_what_the_next_round_waits_for_is_told_whatever_runs(clockwork: Clockwork) -> None:
     assert clockwork.ahead() == NextRound(judgements=0, needed=3)
     clockwork.judge("a", "b")

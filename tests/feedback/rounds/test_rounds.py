@@ -1,9 +1,10 @@
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from feedback.rounds.book import CoursePoint, LeaseLost, RoundBook
+from feedback.rounds.book import CoursePoint, LeaseLost, RoundBook, last_on_disk
 from feedback.store import connect
 from tests.conftest import wait_for
 
@@ -21,6 +22,18 @@ def test_at_most_one_round_is_open(rounds: RoundBook) -> None:
     rounds.finish(1, token, "refused", reason="gate")
     assert rounds.open_round() is None
     assert rounds.request(trigger="count", actor="beat") == (2, True)
+
+
+def test_a_number_on_the_disk_is_never_another_rounds(rounds: RoundBook, tmp_path: Path) -> None:
+    """Redis may be new, or restored from before that round."""
+    assert last_on_disk(tmp_path / "rounds") == 0
+    for name in ("000003", "000007.1", "notes"):
+        (tmp_path / "rounds" / name).mkdir(parents=True)
+    assert last_on_disk(tmp_path / "rounds") == 7
+    for beyond, id in ((7, 8), (0, 9), (3, 10)):
+        assert rounds.request(trigger="count", actor="beat", beyond=beyond) == (id, True)
+        assert rounds.request(trigger="count", actor="beat", beyond=100) == (id, False)
+        rounds.finish(id, rounds.claim(id, owner="w", lease_s=60) or 0, "failed")
 
 
 def test_a_live_lease_keeps_others_out_and_an_expired_one_lets_them_in(rounds: RoundBook) -> None:

@@ -480,6 +480,11 @@ def test_train_asks_once_and_follows_to_the_end(home: Path, redis: Redis) -> Non
     assert result.exit_code == 3
 
 
+def test_train_takes_no_number_that_is_on_the_disk(home: Path) -> None:
+    (home / "rounds" / "000004").mkdir(parents=True)
+    assert ratchet("train", "--no-wait").stdout == "round 5 is asked for\n"
+
+
 def test_train_tells_what_ppo_measures(home: Path, redis: Redis) -> None:
     book = RoundBook(redis)
     book.request(trigger="operator", actor="test")

@@ -74,6 +74,11 @@ async def test_rounds_are_opened_once_listed_and_frozen(live: Any) -> None:
     assert (len(listing["data"]), listing["frozen"]) == (1, True)
 
 
+async def test_a_round_that_is_asked_for_takes_no_number_that_is_on_the_disk(live: Any) -> None:
+    (live.gateway.settings.rounds_dir / "000004").mkdir(parents=True)
+    assert (await live.http.post("/v1/rounds")).json()["id"] == 5
+
+
 async def test_rounds_are_paged_from_the_newest(live: Any) -> None:
     for _ in range(3):
         id, _ = live.gateway.rounds.request(trigger="operator", actor="ann")

@@ -21,7 +21,7 @@ from feedback.rounds.cancelling import UNCLEARED, cancel, uncleared
 from training.register import WrongBaseModel, register_base
 from training.round.cancelled import clear_left
 from training.round.round import LEASE_S, Lease, StageCrashed, Stopped, Turn, environment, run_round
-from training.workspace import Outcome
+from training.workspace import Outcome, Workspace
 
 if TYPE_CHECKING:
     from tests.conftest import ValkeyProcess
@@ -129,6 +129,16 @@ def test_foreground_round_says_how_it_ended(installation: "Installation") -> Non
     process = installation.start("round")
     assert process.wait(timeout=120) == 1
     assert "round 1 refused: 0 rankings" in installation.log()
+
+
+def test_round_after_redis_was_lost_takes_nothing_from_the_disk_for_its_own(installation: "Installation") -> None:
+    """Its first number is that of a round which has published, if Redis is asked alone."""
+    earlier = Workspace(installation.settings.rounds_dir, 1)
+    for stage in STAGES:
+        earlier.attempt(stage, 1)
+        earlier.settle(stage, Outcome(state="done", token=1, metrics={"note": "policy-v1 is stable"}))
+    assert installation.start("round").wait(timeout=120) == 1
+    assert "round 2 refused: 0 rankings" in installation.log()
 
 
 def test_stopping_worker_gives_the_round_back(installation: "Installation") -> None:
