@@ -88,7 +88,7 @@ class Workspace:
                 shutil.rmtree(root)
 
     def tidy(self) -> None:
-        """Drop the checkpoints of a round that has ended, and what people said: erasing does not reach it here."""
+        """Drop the checkpoints of a round at its end, and what people said: erasing does not reach it here."""
         for data in self.root.glob(f"*/*/{DATA}"):
             data.unlink()
         for checkpoints in self.root.glob(f"*/*/{CHECKPOINTS}"):

@@ -185,8 +185,10 @@ class Turn:
         return f"{stage}: {self._workspace.error(stage, self.token) or f'exit status {code}'}"
 
     def _finish(self, state: Any, reason: str) -> None:
-        self.book.finish(self.round_id, self.token, state, reason=reason)
+        """What people said goes first: nobody looks at a round that has ended, and one still open is taken up again."""
+        self.write()  # raises LeaseLost: whoever has the round now may need the files
         self._workspace.tidy()
+        self.book.finish(self.round_id, self.token, state, reason=reason)
         log.info("round %d %s: %s", self.round_id, state, reason)
         Retention(PolicyRegistry(self.book.redis, self.settings.policies_dir)).sweep(self.settings.keep_policies)
 

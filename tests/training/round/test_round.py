@@ -16,7 +16,8 @@ from redis.exceptions import ResponseError
 from feedback.archive import Archive
 from feedback.erasure import Eraser
 from feedback.policies.manifest import verify_files
-from feedback.rounds.book import STAGES
+from feedback.retention import Retention
+from feedback.rounds.book import MAX_ATTEMPTS, STAGES, RoundBook, key
 from feedback.rounds.cancelling import UNCLEARED, cancel, uncleared
 from training.register import WrongBaseModel, register_base
 from training.round.cancelled import clear_left
@@ -226,6 +227,44 @@ def test_erasure_while_a_round_trains_has_it_collect_again(installation: "Instal
     assert not list(installation.settings.rounds_dir.glob("*/collect/*/data.json")), (
         "what people said outlives no round"
     )
+
+
+class Killed(BaseException):
+    """As by SIGKILL: nothing comes after it."""
+
+
+def _die(*_: Any, **__: Any) -> None:
+    raise Killed
+
+
+def at_its_end(installation: "Installation", state: str) -> int:
+    """A round with what people said on the disk, that is to end so."""
+    id, files = installation.open_round(), Workspace(installation.settings.rounds_dir, 1)
+    (files.attempt("collect", 1) / "data.json").write_text("{}")
+    (files.attempt("reward", 1) / "checkpoints").mkdir()
+    for stage in STAGES if state == "published" else STAGES[:2]:
+        files.attempt(stage, 1)
+        files.settle(stage, Outcome(state="done", token=1, metrics={"note": "policy-v1 is stable"}))
+    if state == "refused":
+        files.settle("reward", Outcome(state="refused", token=1, reason="a test"))
+    if state == "failed":
+        installation.redis.hset(key(id), "attempts", MAX_ATTEMPTS)
+    return id
+
+
+@pytest.mark.parametrize("state", ["published", "refused", "failed"])
+@pytest.mark.parametrize("step", [(Workspace, "tidy"), (RoundBook, "finish"), (Retention, "sweep")])
+def test_killed_as_it_ends_a_round_ends_all_the_same_and_leaves_nothing_of_what_was_said(
+    installation: "Installation", monkeypatch: pytest.MonkeyPatch, step: tuple[type, str], state: str
+) -> None:
+    id, settings, redis = at_its_end(installation, state), installation.settings, installation.redis
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(*step, _die)
+        run_round(settings, redis, id, owner="test:1")
+    redis.hset(key(id), "lease_until", 0)  # as time does
+    run_round(settings, redis, id, owner="test:2")
+    assert installation.record(id).state == state
+    assert not {"checkpoints", "data.json"} & {path.name for path in settings.rounds_dir.glob("*/*/*/*")}
 
 
 def test_stage_that_always_crashes_is_given_up(installation: "Installation", monkeypatch: pytest.MonkeyPatch) -> None:
