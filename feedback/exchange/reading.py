@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from feedback.exchange.formats import FORMATS, UnknownFormat, recognised
 from feedback.exchange.judged import Judged, Line, Origin
 from feedback.exchange.lines import RawLine, decode, read_lines
+from feedback.records import Completion
 
 LINES_TO_RECOGNISE = 100
 #: The pairs of the longest ranking.
@@ -56,10 +57,19 @@ def read_judgements(path: Path, format: str, origin: Origin, *, after: int = 0, 
         lines = [item.raw for item in items]
         try:
             judged = FORMATS[format].read([item.line for item in items if item.line is not None], origin)
+            _keepable(judged)
         except UNREADABLE as error:
             yield Group(lines, rejected=[Rejected(item.raw.number, item.error or reason(error)) for item in items])
         else:
             yield Group(lines, judged)
+
+
+def _keepable(judged: Sequence[Judged]) -> None:
+    """Raises ValueError for a completion that could not be written, or be written and never read again: where a record
+    takes anything, that may be nested too deep or hold half a surrogate pair."""
+    for item in judged:
+        for completion in item.completions:
+            Completion.model_validate_json(completion.model_dump_json())
 
 
 def _groups(lines: Iterator[RawLine], format: str) -> Iterator[list[_Read]]:

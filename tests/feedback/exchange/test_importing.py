@@ -150,6 +150,40 @@ def test_a_number_that_would_break_whatever_reads_it_is_refused(
     assert len(shelf.export("ratchet")) == 1
 
 
+def nested(depth: int) -> dict[str, Any]:
+    return {"a": nested(depth - 1)} if depth else {}
+
+
+@pytest.mark.parametrize(
+    "value", [{"stop": "\ud800"}, nested(300), nested(220)], ids=["half a pair", "deep", "deep to read"]
+)
+@pytest.mark.parametrize("field", ["sampling", "tool_calls"])
+def test_what_could_not_be_kept_or_not_be_read_again_is_refused_alone(
+    shelf: Shelf, tmp_path: Path, field: str, value: dict[str, Any]
+) -> None:
+    speak(shelf)
+    lines = shelf.export("ratchet", private=True)
+    shelf.redis.flushall()
+    lines[1]["completions"][0] |= {"id": "bad", "response_id": "bad", field: value if field == "sampling" else [value]}
+    lines[1]["feedback"]["judgement"]["completion_id"] = "bad"
+    path = file_of(tmp_path / "backup.jsonl", lines)
+    tally = shelf.bring(path)
+    assert (tally.new, tally.rejected, tally.done) == (2, 1, True)
+    assert [json.loads(line)["line"] for line in report_of(path).read_text().splitlines()] == [2]
+    assert set(shelf.ledger.completions(tuple(shelf.ledger.completion_ids()))) == {"a", "b", "p"}
+
+
+def test_calls_of_tools_too_deep_to_be_read_again_are_refused_in_any_format(shelf: Shelf, tmp_path: Path) -> None:
+    answer = {"role": "assistant", "content": "", "tool_calls": [{"function": nested(220)}]}
+    lines = [
+        {"prompt": "hi", "completion": [answer], "label": True},
+        {"prompt": "hi", "completion": "a", "label": True},
+    ]
+    tally = shelf.bring(file_of(tmp_path / "kto.jsonl", lines), "kto")
+    assert (tally.new, tally.rejected) == (1, 1)
+    assert len(shelf.export("kto")) == 1
+
+
 def test_broken_gzip_keeps_what_came_before(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importing, "CHUNK_LINES", 10)
     noise = [{**preference(n), "id": os.urandom(200).hex()} for n in range(200)]
