@@ -4,6 +4,7 @@ Each `write_…` gives the lines of one judgement; each `read_…` the judgement
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -88,13 +89,14 @@ def write_ratchet(judged: Judged) -> Iterator[Line]:
     """The judgement and its completions as the ledger keeps them. Left out when a completion may not be shown."""
     if len(judged.completions) == len(judged.feedback.judgement.targets):
         completions = [completion.model_dump(mode="json") for completion in judged.completions]
-        yield {"feedback": judged.feedback.model_dump(mode="json"), "completions": completions}
+        feedback = judged.feedback.model_dump(mode="json")
+        yield {"feedback": feedback, "completions": completions, "installation": judged.installation}
 
 
 def parse_ratchet(line: Line) -> Judged:
     """The records of a line as they were written."""
     feedback = Feedback.model_validate(field(line, "feedback"))
-    judged = Judged(feedback, _completions.validate_python(field(line, "completions")))
+    judged = Judged(feedback, _completions.validate_python(field(line, "completions")), line.get("installation"))
     if tuple(completion.id for completion in judged.completions) != feedback.judgement.targets:
         raise ValueError("completions must be those that the judgement is about, in its order")
     if len({completion.prompt_digest for completion in judged.completions}) > 1:
@@ -108,14 +110,19 @@ def ratchet_replies(row: Line) -> list[Reply]:
 
 
 def read_ratchet(rows: Sequence[Line], origin: Origin) -> list[Judged]:
-    """Records keep their ids, tokens and policy versions: this restores a backup. Raters get names of this ledger.
+    """Records keep their ids and tokens, and policy versions where they are this installation's: this restores a
+    backup. Raters get names of this ledger.
 
-    Releases are numbered anew in each installation: what comes from elsewhere is no vote on one, nor tests the votes.
+    Versions are numbered anew in each installation: an answer from elsewhere is by none of them, nor are its
+    probabilities one's. Releases too, and those of a backup are over: what is imported is no vote on one, nor tests the
+    votes.
     """
-    feedback, completions = parse_ratchet(rows[0])
+    feedback, completions, installation = parse_ratchet(rows[0])
     split = origin.split or feedback.split
     names = {name: origin.pseudonym(name, split) for name in {feedback.rater, *(c.rater for c in completions)}}
-    outside = {"release": None, "arm": None, "propensity": None}
+    outside: dict[str, Any] = {"release": None, "arm": None, "propensity": None}
+    if installation is None or installation != origin.installation:
+        outside |= {"policy_version": None, "plain": False}
     renamed = tuple(each.model_copy(update={"rater": names[each.rater], **outside}) for each in completions)
     lane = feedback.lane if feedback.is_check else None
     facts = {"rater": names[feedback.rater], "split": split, "lane": lane, "release": None}

@@ -16,6 +16,8 @@ from feedback.records import Completion
 from feedback.store import Ledger
 
 CHUNK = 200
+#: What the salt is for under which exports name people and the installation, see `KeyRing.salt`.
+NAMES = "export"
 
 Part = Literal["train", "eval", "all"]
 
@@ -99,7 +101,7 @@ def _judged(ledger: Ledger, wanted: Wanted, standing: Sequence[Feedback], salt: 
             completions = tuple(shown[id] for id in feedback.judgement.targets if id in shown)
             if completions:
                 rater = pseudonymous(feedback.rater, salt)
-                yield Judged(feedback.model_copy(update={"rater": rater}), completions)
+                yield Judged(feedback.model_copy(update={"rater": rater}), completions, installation_of(salt))
 
 
 def _unnamed(completion: Completion, salt: bytes) -> Completion:
@@ -115,4 +117,13 @@ def seconds(moment: datetime | None) -> float | None:
 
 def pseudonymous(rater: str, salt: bytes) -> str:
     """A rater as exports name them."""
-    return "rater_" + hmac.new(salt, rater.encode(), hashlib.sha256).hexdigest()[:24]
+    return f"rater_{_hmac(rater, salt)}"
+
+
+def installation_of(salt: bytes) -> str:
+    """The installation as exports name it: by its secret, which outlives a Redis that is lost."""
+    return _hmac("installation", salt)
+
+
+def _hmac(text: str, salt: bytes) -> str:
+    return hmac.new(salt, text.encode(), hashlib.sha256).hexdigest()[:24]

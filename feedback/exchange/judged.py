@@ -15,10 +15,12 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class Judged(NamedTuple):
-    """A judgement and those of its targets that may be shown, in the order of the targets."""
+    """A judgement and those of its targets that may be shown, in the order of the targets; `installation` is the one
+    whose policies the versions of these are."""
 
     feedback: Feedback
     completions: tuple[Completion, ...]
+    installation: str | None = None
 
     @property
     def places(self) -> list[tuple[Completion, int]]:
@@ -69,7 +71,8 @@ class Origin:
 
     `name` is the rater of lines that name none. `pseudonym` makes the rater of a name within a split, `assign` the
     split of a line that does not tell it, from the rater that it names or else from its prompt's digest. `created` is
-    the time of the import. Ids are digests of contents, so the same line becomes the same records.
+    the time of the import, `installation` who imports. Ids are digests of contents, so the same line becomes the same
+    records.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Origin:
     assign: Callable[[str], Split]
     split: Split | None
     created: float
+    installation: str | None = None
 
     def judged(
         self,

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from feedback.erasure import traces
-from feedback.exchange.exporting import Wanted, export, seconds
+from feedback.exchange.exporting import NAMES, Wanted, export, installation_of, seconds
 from feedback.exchange.formats import EXPORTED, FORMATS, UnknownFormat
 from feedback.exchange.importing import Importer, Tally
 from feedback.exchange.judged import Origin
@@ -54,7 +54,7 @@ def export_feedback(
         wanted = Wanted(format, moment(since), moment(until), split, limit, include_private)
     except UnknownFormat as error:
         raise Failure(str(error)) from error
-    lines = export(Ledger(redis), wanted, KeyRing(redis, settings.secrets().pepper).salt("export"))
+    lines = export(Ledger(redis), wanted, KeyRing(redis, settings.secrets().pepper).salt(NAMES))
     written = 0
     with _opened(out) as file, _bar() as bar:
         task = bar.add_task(f"export {format}", total=None, lines="")
@@ -126,6 +126,7 @@ def origin(name: str, split: Literal["train", "eval", "hashed"], keys: KeyRing, 
         assign=lambda key: keys.split(key, settings.evaluation_share),
         split=None if split == "hashed" else split,
         created=time.time(),
+        installation=installation_of(keys.salt(NAMES)),
     )
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from feedback.exchange.exporting import Part, Wanted, export, seconds
+from feedback.exchange.exporting import NAMES, Part, Wanted, export, seconds
 from feedback.exchange.formats import EXPORTED, UnknownFormat
 from feedback.exchange.judged import Line
 from feedback.exchange.lines import encode
@@ -46,7 +46,7 @@ async def export_feedback(
     except UnknownFormat as error:
         raise invalid(str(error), "format") from error
     # Before the answer begins, so that a ledger that cannot be read is an error of its own.
-    lines = await run_in_threadpool(export, gateway.ledger, wanted, gateway.keys.salt("export"))
+    lines = await run_in_threadpool(export, gateway.ledger, wanted, gateway.keys.salt(NAMES))
     name = f"feedback-{format}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.jsonl"
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(_encoded(lines), media_type="application/x-ndjson", headers=headers)

@@ -54,9 +54,9 @@ def read_file(path: Path, format: str, encode: Encode, *, on_lines: OnLines = un
         if strict and group.rejected:
             raise BadLines(f"{path}, line {group.rejected[0].line}: {group.rejected[0].reason}")
         rejected += len(group.rejected)
-        for item, completions in group.judged:
-            standing[item.slot] = item
-            for completion in completions:
+        for judged in group.judged:
+            standing[judged.feedback.slot] = judged.feedback
+            for completion in judged.completions:
                 tokens.add(completion)
         on_lines(group.lines[-1].number, tuple(group.rejected))
     return Said(tuple(standing.values()), tokens.known, len(tokens.unencodable), rejected)

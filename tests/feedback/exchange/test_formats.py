@@ -380,7 +380,7 @@ def records(draw: st.DrawFn) -> Judged:
     split = draw(st.sampled_from(["train", "eval"]))
     id = f"fb-{draw(st.integers(0, 10**6))}"
     feedback = Feedback(id=id, judgement=judgement, rater=draw(names), split=split, created=draw(st.floats(0, 2e9)))
-    return Judged(feedback, answers)
+    return Judged(feedback, answers, draw(st.none() | names))
 
 
 @given(records())

@@ -14,16 +14,18 @@ from typing import Any
 import pytest
 
 from feedback.exchange import importing
-from feedback.exchange.exporting import Wanted, export
+from feedback.exchange.exporting import Wanted, export, installation_of
 from feedback.exchange.importing import Importer, Tally
 from feedback.exchange.judged import Line, Origin
 from feedback.exchange.lines import MAX_LINE, BrokenFile, read_lines
 from feedback.exchange.reading import recognise
 from feedback.judgements import Comparison, Demonstration, Feedback, Ranking, Rating
+from feedback.leaderboard.ballots import votes_in
 from feedback.records import Completion, Message
 from feedback.store import ERASED, Ledger, connect
 
 SALT = b"salt"
+HERE = installation_of(SALT)
 USER = {"role": "user", "content": "hi"}
 
 
@@ -44,8 +46,10 @@ class Shelf:
         self.redis = connect(url)
         self.ledger = Ledger(self.redis)
 
-    def importer(self, name: str = "file", split: Any = None) -> Importer:
-        origin = Origin(name, lambda name, split: f"imported_{split}_{name}", lambda key: "train", split, time.time())
+    def importer(self, name: str = "file", split: Any = None, installation: str | None = HERE) -> Importer:
+        origin = Origin(
+            name, lambda name, split: f"imported_{split}_{name}", lambda key: "train", split, time.time(), installation
+        )
         return Importer(self.redis, self.ledger, origin)
 
     def bring(self, path: Path, format: str | None = None, *, dry: bool = False, **origin: Any) -> Tally:
@@ -277,7 +281,7 @@ def completion(id: str, text: str, **fields: Any) -> Completion:
 def speak(shelf: Shelf) -> None:
     """Three judgements of served answers: one by an evaluation rater, one about an answer without consent."""
     private = completion("p", "secret", consent=False)
-    shelf.answer(completion("a", "one"), completion("b", "two"), private)
+    shelf.answer(completion("a", "one", plain=True), completion("b", "two", policy_version=4), private)
     for n, (judgement, rater, split) in enumerate(
         [
             (Comparison(left="a", right="b", winner="right"), "ann", "train"),
@@ -335,9 +339,25 @@ def test_backup_restores_into_an_empty_ledger_and_changes_nothing_in_its_own(she
     restored = shelf.ledger.completions(("a", "p"))
     assert restored["a"].completion_token_ids == (2,)
     assert restored["a"].policy_version == 3
+    assert restored["a"].plain is True
     assert restored["p"].consent is False
+    assert len(votes_in(shelf.ledger)) == 1
     assert [item.split for item in shelf.standing()] == ["train", "eval", "train"]
     assert all(item.rater.startswith(f"imported_{item.split}_") for item in shelf.standing())
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["another's", "nobody's"])
+def test_versions_of_another_installation_are_none_of_this_one(shelf: Shelf, tmp_path: Path, told: bool) -> None:
+    """Nor are its probabilities: PPO would take them for those of the version that has the same number here."""
+    speak(shelf)
+    lines = [{name: line[name] for name in line if told or name != "installation"} for line in shelf.export("ratchet")]
+    shelf.redis.flushall()
+    path = file_of(tmp_path / "theirs.jsonl", lines)
+    assert shelf.bring(path, installation="another" if told else HERE).new == 2
+    for answer in shelf.ledger.completions(("a", "b")).values():
+        assert (answer.policy_version, answer.plain) == (None, False)
+        assert answer.completion_token_ids == (2,)
+    assert votes_in(shelf.ledger) == []
 
 
 def test_ids_that_stand_for_something_else_here_are_refused(shelf: Shelf, tmp_path: Path) -> None:

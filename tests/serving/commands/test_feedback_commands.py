@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from feedback.judgements import Feedback, Rating
+from feedback.records import Completion, Message
 from feedback.settings import load_secrets
 from feedback.store import Ledger, connect
 from serving.cli import app
@@ -69,6 +71,28 @@ def test_what_is_imported_can_be_exported(ledger: Ledger, tmp_path: Path) -> Non
     again = run("import", pairs, "--split", "train")
     assert "5 judgements new, 0 known" in again.output
     assert again.output.endswith("lines up to 6 were read before\n")
+
+
+def test_a_backup_of_this_installation_keeps_its_versions_also_where_redis_was_lost(
+    ledger: Ledger, tmp_path: Path, home: Path
+) -> None:
+    messages = (Message(role="user", content="hi"),)
+    answer = Completion(
+        id="a:0", response_id="a", choice=0, conversation_id="c", rater="r", messages=messages, text="one",
+        prompt_token_ids=(1,), completion_token_ids=(2,), logprobs=(), sampling={}, finish_reason="stop",
+        policy_version=3, created=1.0,
+    )  # fmt: skip
+    ledger.append_answer(answer.frame(model="m"), [answer])
+    rating = Rating(completion_id=answer.id, value=1)
+    ledger.append_feedback(Feedback(id="fb_1", judgement=rating, rater="r", split="train", created=1.0))
+    backup = tmp_path / "backup.jsonl"
+    run("export", "--format", "ratchet", "--out", backup)
+    for version in (3, None):
+        ledger.redis.flushall()
+        assert "1 judgements new" in run("import", backup).output
+        assert ledger.completions((answer.id,))[answer.id].policy_version == version
+        (home / "secrets.json").unlink()  # from here on it is another installation
+        load_secrets(home)
 
 
 def test_export_to_standard_output_holds_lines_only(ledger: Ledger, tmp_path: Path) -> None:
