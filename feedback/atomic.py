@@ -2,7 +2,8 @@
 
 # A repeat counts itself: WAITAOF waits for its own connection's writes, so what somebody else has just written is
 # known to be on the disk only if a write follows it. What was erased while it was still being written stays erased, and
-# what was asked for before its person or conversation was. A decoy is no head: if it comes first, the next one is.
+# what was asked for before its person or conversation was. A decoy is no head: if it comes first, the next one is. The
+# frame of a response that is imported in pieces grows with them: it names the choices for whoever reads or erases them.
 SERVE = """
 local written, headless = 0, false
 for _, of in ipairs({KEYS[5], ARGV[8]}) do
@@ -19,6 +20,12 @@ if redis.call('HSETNX', KEYS[3], 'data', ARGV[1]) == 1 then
   redis.call('HSET', KEYS[5], 'updated', ARGV[6])
   redis.call('ZADD', KEYS[7], ARGV[6], ARGV[3])
   redis.call('RPUSH', 'responses:' .. KEYS[5], ARGV[2])
+else
+  local frame, pattern = redis.call('HGET', KEYS[3], 'data'), '"choices":(%d+)'
+  local more = string.match(ARGV[1], pattern)
+  if tonumber(more) > tonumber(string.match(frame, pattern)) then
+    redis.call('HSET', KEYS[3], 'data', (string.gsub(frame, pattern, '"choices":' .. more, 1)))
+  end
 end
 if headless or redis.call('HDEL', KEYS[3], 'headless') == 1 then
   if ARGV[9] == '' then redis.call('HSET', KEYS[3], 'headless', 1)

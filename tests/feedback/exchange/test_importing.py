@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from feedback.archive import Archive
+from feedback.erasure import Eraser
 from feedback.exchange import importing
 from feedback.exchange.exporting import Wanted, export, installation_of
 from feedback.exchange.importing import Importer, Tally
@@ -358,6 +360,28 @@ def test_versions_of_another_installation_are_none_of_this_one(shelf: Shelf, tmp
         assert (answer.policy_version, answer.plain) == (None, False)
         assert answer.completion_token_ids == (2,)
     assert votes_in(shelf.ledger) == []
+
+
+def test_a_response_that_comes_in_pieces_knows_all_of_its_choices(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads or erases it asks the frame which they are."""
+    monkeypatch.setattr(importing, "CHUNK_LINES", 1)
+    shared: dict[str, Any] = {"response_id": "a", "conversation_id": '"choices":7'}
+    answers = [completion(f"a:{choice}", f"text {choice}", choice=choice, **shared) for choice in range(12)]
+    for n, (left, right) in enumerate([(0, 1), (0, 11), (1, 2)]):
+        said = Comparison(left=f"a:{left}", right=f"a:{right}", winner="left")
+        shelf.ledger.append_answer(answers[0].frame(model="m", choices=12, metadata={"a": "b"}), answers)
+        shelf.ledger.append_feedback(Feedback(id=f"f{n}", judgement=said, rater="ann", split="train", created=1.0))
+    path = file_of(tmp_path / "backup.jsonl", shelf.export("ratchet"))
+    shelf.redis.flushall()
+    assert shelf.bring(path).new == 3
+    archive = Archive(shelf.ledger)
+    frame = archive.response("a")
+    assert frame is not None and frame.completion_ids == [each.id for each in answers]
+    assert frame.conversation_id == shared["conversation_id"]
+    Eraser(archive).person(frame.rater)
+    assert shelf.redis.keys("completion:*") == []
 
 
 def test_ids_that_stand_for_something_else_here_are_refused(shelf: Shelf, tmp_path: Path) -> None:
