@@ -10,7 +10,7 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from feedback.atomic import APPEND, RETRACT, SERVE
-from feedback.durability import FSYNC_TIMEOUT_MS, fsynced, fsyncs_always
+from feedback.durability import Command, proof, proven
 from feedback.judgements import Feedback, Judgement
 from feedback.records import Completion, Response, digest, path_digest
 
@@ -27,7 +27,6 @@ ERASED_AT = "ledger:erased_at"
 Said = tuple[Feedback, str | None]
 #: Keys and arguments of a script.
 Call = tuple[list[str], list[Any]]
-Command = tuple[Any, ...]
 
 
 class Conflict(RuntimeError):
@@ -79,18 +78,18 @@ class Ledger:
     def __init__(self, redis: Redis) -> None:
         """Raises LedgerNotDurable unless the server runs AOF without eviction."""
         self.redis: Any = redis
-        self._wait_for_fsync = not fsyncs_always(redis)
+        self._proof = proof(redis)
         self._serve = redis.register_script(SERVE)
         self._append = redis.register_script(APPEND)
         self._retract = redis.register_script(RETRACT)
 
     def check(self) -> None:
         """Write something, as durably as feedback. Raises LedgerNotDurable, or RedisError when it takes no writes."""
+        self._proof = proof(self.redis)
         with self.redis.pipeline(transaction=False) as pipe:
             pipe.set("ledger:checked", 1)
-            if not fsyncs_always(self.redis):
-                pipe.execute_command("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS)
-            fsynced(pipe.execute()[1:])
+            pipe.execute_command(*self._proof)
+            _whole(pipe.execute(raise_on_error=False))
 
     def append_answer(self, response: Response, completions: list[Completion]) -> bool:
         """Store finished completions of a response as served. Appending the same ones twice changes nothing.
@@ -146,7 +145,7 @@ class Ledger:
     def appended(self, replies: list[Any]) -> list[Appended | Conflict]:
         """What became of each. Raises what a reply says went wrong: NoScriptError on a server that has to be told by
         `append_all` first, where nothing was appended."""
-        return _outcomes(self._whole(replies))
+        return _outcomes(_whole(replies))
 
     def check_client_id(self, rater: str, client_id: str, judgement: Judgement) -> None:
         """Raises the Conflict that appending would end in."""
@@ -224,19 +223,20 @@ class Ledger:
         if isinstance(replies[0], NoScriptError):  # a new server: nothing was run
             self.redis.script_load(script.script)
             return self._replies(script, calls)
-        return self._whole(replies)
+        return _whole(replies)
 
     def _commands(self, script: Any, calls: Sequence[Call]) -> list[Command]:
-        wait = [("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS)] if self._wait_for_fsync else []
-        return [*(("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls), *wait]
+        return [*(("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls), self._proof]
 
-    def _whole(self, replies: list[Any]) -> list[Any]:
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        if self._wait_for_fsync:
-            fsynced([replies.pop()])
-        return replies
+
+def _whole(replies: list[Any]) -> list[Any]:
+    """All but the last one, which proves them. Raises what any of them says went wrong."""
+    *written, proof = replies
+    for reply in written:
+        if isinstance(reply, Exception):
+            raise reply
+    proven(proof)
+    return written
 
 
 def take(last: dict[str, Feedback], said: Feedback | str) -> None:

@@ -50,7 +50,7 @@ class ValkeyProcess:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "ValkeyProcess":
-        arguments = [item for name, value in self.options.items() for item in (f"--{name}", value)]
+        arguments = [item for name, value in self.options.items() for item in (f"--{name}", *value.split())]
         self.process = subprocess.Popen(
             [VALKEY_BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory, "--save", "",
              *arguments],

@@ -12,8 +12,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 from starlette.concurrency import run_in_threadpool
 
+from feedback.durability import Command
 from feedback.judgements import Feedback
-from feedback.store import Appended, Command, Conflict, Ledger, Said
+from feedback.store import Appended, Conflict, Ledger, Said
 
 MAX_BATCH = 256
 # While one waits for the disk the other sends.

@@ -146,6 +146,39 @@ def test_everysec_is_made_durable_by_waitaof(tmp_path: Path) -> None:
         server.kill()
 
 
+@pytest.mark.parametrize("older", [{}, {"rename-command": "WAITAOF UNKNOWN"}])
+def test_a_server_that_comes_back_with_other_settings_acknowledges_nothing_it_would_lose(
+    tmp_path: Path, older: dict[str, str]
+) -> None:
+    """Nobody has looked at its settings since; one too old for WAITAOF must fsync always."""
+    server = ValkeyProcess(tmp_path, **older).start()
+    try:
+        ledger = Ledger(connect(server.url))
+        assert ledger.append_feedback(make_feedback(Rating(completion_id="a", value=1))).status == "created"
+        for changed in ({"appendfsync": "no"}, {"appendfsync": "always", "appendonly": "no"}):
+            server.kill()
+            server.options |= changed
+            server.start()
+            with pytest.raises(LedgerNotDurable):
+                ledger.append_feedback(make_feedback(Rating(completion_id="b", value=1)))
+    finally:
+        server.kill()
+
+
+def test_a_check_finds_out_how_the_server_that_is_there_now_proves_its_writes(tmp_path: Path) -> None:
+    server = ValkeyProcess(tmp_path, **{"rename-command": "WAITAOF UNKNOWN"}).start()
+    try:
+        ledger = Ledger(connect(server.url))
+        server.kill()
+        del server.options["rename-command"]
+        server.options["appendfsync"] = "everysec"
+        server.start()
+        ledger.check()
+        assert ledger.append_feedback(make_feedback(Rating(completion_id="a", value=1))).status == "created"
+    finally:
+        server.kill()
+
+
 @pytest.fixture
 def never_fsynced(tmp_path: Path) -> Iterator[ValkeyProcess]:
     """A server that takes writes and leaves it to the system when they reach the disk."""

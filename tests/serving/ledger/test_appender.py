@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from feedback.durability import LedgerNotDurable
 from feedback.judgements import Feedback, Rating
 from feedback.store import Appended, Conflict, Ledger, connect
 from serving.ledger import appender
@@ -197,6 +198,23 @@ async def test_where_an_answer_does_not_mean_fsynced_it_is_waited_for(tmp_path: 
         writer = Appender(Ledger(redis), server.url)
         assert (await writer.append(judged("a"), None)).status == "created"
         assert redis.info("commandstats")["cmdstat_waitaof"]["calls"] > 1  # the first asks whether it knows the command
+        await writer.close()
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("older", [{}, {"rename-command": "WAITAOF UNKNOWN"}])
+async def test_nothing_is_acknowledged_once_the_server_keeps_no_log(tmp_path: Path, older: dict[str, str]) -> None:
+    server = ValkeyProcess(tmp_path, **older).start()
+    try:
+        writer = Appender(Ledger(connect(server.url)), server.url)
+        assert (await writer.append(judged("a"), None)).status == "created"
+        await asyncio.to_thread(server.kill)
+        server.options["appendonly"] = "no"
+        await asyncio.to_thread(server.start)
+        for _ in range(appender.LINES + 1):
+            with pytest.raises(LedgerNotDurable):
+                await writer.append(judged("b"), None)
         await writer.close()
     finally:
         server.kill()

@@ -222,8 +222,7 @@ async def test_a_ledger_that_must_be_waited_for_is_waited_for(live: Any, monkeyp
     before = live.ledger.redis.info("commandstats").get("cmdstat_waitaof", {"calls": 0})["calls"]
     live.ledger.check()
     assert live.ledger.redis.info("commandstats")["cmdstat_waitaof"]["calls"] == before + 2, "known, then asked"
-    monkeypatch.setattr("feedback.store.fsyncs_always", lambda _: False)
-    monkeypatch.setattr("feedback.store.FSYNC_TIMEOUT_MS", 1)
+    monkeypatch.setattr("feedback.durability.WAITED", ("WAITAOF", 1, 0, 1))
     live.ledger.redis.config_set("appendfsync", "no")
     with pytest.raises(LedgerNotDurable, match="did not fsync"):
         live.ledger.check()
