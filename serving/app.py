@@ -17,7 +17,7 @@ from feedback.releases.book import ReleaseBook
 from feedback.releases.observations import Observations
 from feedback.rounds.book import RoundBook
 from feedback.settings import Settings
-from feedback.store import Ledger
+from feedback.store import Ledger, connect
 from serving.chat import comparisons, completions
 from serving.document import openapi
 from serving.engine.lockstep import Follower
@@ -101,9 +101,11 @@ def create_app(
     places = Places(sockets.answers_at_once(math.ceil(settings.max_requests / settings.workers)), "are being answered")
     waiting = Places(MAX_WAITING, "are waiting", metrics.waiting)
     peers = Peers(seat.peer_socket if seat else None)
+    # Connections of its own: what is written must not wait, or fail, for those who only ask.
+    recorder = Recorder(Ledger(connect(settings.resolved_redis_url())), shown, metrics)
     gateway = Gateway(
         settings, arms, ledger, registry, rounds, ReleaseBook(registry), keys, watcher, candidate_watcher,
-        Recorder(ledger, shown, metrics), Authenticator(keys), Archive(ledger), places, waiting, metrics,
+        recorder, Authenticator(keys), Archive(ledger), places, waiting, metrics,
         Quotas(keys.redis), shown, Appender(ledger, settings.resolved_redis_url()), peers, Writable(ledger),
         Observing(Observations(ledger.redis, keys.salt("observations"))), controller,
     )  # fmt: skip

@@ -1,9 +1,11 @@
 """Who is calling: Bearer keys and sessions, checked against the ring; and those who guess at them, slowed down."""
 
+import asyncio
 import hashlib
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -19,7 +21,11 @@ from serving.http.errors import ApiError, unavailable
 FRESH_S = 5.0
 OUTAGE_S = 3600.0
 HURRY_S = 0.5
+# So long a known key is taken without another look after one that failed.
+PAUSE_S = 1.0
 MAX_KNOWN = 10_000
+# Threads of their own for known keys: while Redis stalls they all wait, and answers must still be stored meanwhile.
+KNOWN_THREADS = 8
 
 # So many wrong keys from one address, then for the rest of the period its unknown keys share these few threads: behind
 # a proxy everybody has one address, and a right key among the guesses must get through.
@@ -43,6 +49,9 @@ class Authenticator:
         self.guesses = Guesses()
         self._known: dict[str, tuple[ApiKey, float]] = {}
         self._wrong: dict[str, float] = {}
+        self._failed: dict[str, float] = {}
+        self._looking: dict[str, asyncio.Task[ApiKey | None]] = {}
+        self._looks = anyio.CapacityLimiter(KNOWN_THREADS)
         self._doubted = anyio.CapacityLimiter(DOUBTED_THREADS)
         self._ring: dict[str, float | None] | None = None
         self._ring_read = float("-inf")
@@ -72,19 +81,27 @@ class Authenticator:
 
     async def _checked(self, place: str, plain: str, find: Find, address: str, freshly: bool) -> ApiKey:
         key, checked = self._known.get(place, (None, 0.0))
-        age = time.monotonic() - checked
-        fresh = age < FRESH_S and not freshly and not place.startswith(SESSION)
-        if key is not None and fresh and key.living(self.keys.clock()):
+        age, exact = time.monotonic() - checked, freshly or place.startswith(SESSION)
+        lives = key is not None and key.living(self.keys.clock())
+        if key is not None and lives and age < FRESH_S and not exact:
             return key
         if key is None and time.monotonic() - self._wrong.get(place, -math.inf) < FRESH_S:
             # A page that was left open repeats its dead session without guessing at anything.
             raise self._refusal(address, counts=not place.startswith(SESSION))
-        try:
-            found = await self._look(lambda: find(plain), known=key is not None, doubted=self.guesses.many(address))
-        except (RedisError, TimeoutError):
-            if key is not None and age < OUTAGE_S and not freshly and key.living(self.keys.clock()):
-                return key
-            raise uncheckable() from None
+        spared = key if lives and age < OUTAGE_S and not freshly else None
+        if spared is None or time.monotonic() - self._failed.get(place, -math.inf) >= PAUSE_S:
+            look = partial(find, plain)
+            try:
+                looking = self._look(look, address) if key is None else self._look_again(place, look, exact=exact)
+                return self._told(await looking, place, address)
+            except (RedisError, TimeoutError):
+                if spared is None:
+                    raise uncheckable() from None
+                remember(self._failed, place, time.monotonic())
+        return spared
+
+    def _told(self, found: ApiKey | None, place: str, address: str) -> ApiKey:
+        """The key that Redis has at a place, remembered; raises ApiError where it has none."""
         if found is None:
             self._known.pop(place, None)
             remember(self._wrong, place, time.monotonic())
@@ -121,22 +138,42 @@ class Authenticator:
         Else raises as `authenticate` does.
         """
         try:
-            found = await self._look(look, known=False, doubted=self.guesses.many(address))
+            found = await self._look(look, address)
         except (RedisError, TimeoutError):
             raise uncheckable() from None
         if found is None:
             raise self._refusal(address, wrong)
         return found
 
-    async def _look(self, look: Callable[[], T], *, known: bool, doubted: bool) -> T:
-        """Raises TimeoutError.
-
-        A known key does not wait for a frozen Redis: the request behind it has its own deadline. Nor does an unknown
-        one from an address of many guesses wait for long behind the others.
-        """
-        limiter = self._doubted if doubted and not known else None
-        with anyio.fail_after(HURRY_S if known or doubted else None):
+    async def _look(self, look: Callable[[], T], address: str) -> T:
+        """Raises TimeoutError where so many guesses came from that it does not wait for long behind the others."""
+        doubted = self.guesses.many(address)
+        limiter = self._doubted if doubted else None
+        with anyio.fail_after(HURRY_S if doubted else None):
             return await anyio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=limiter)
+
+    async def _look_again(self, place: str, look: Callable[[], ApiKey | None], *, exact: bool) -> ApiKey | None:
+        """For a key that is known: it does not wait for a frozen Redis, the request behind it has its own deadline.
+
+        One look at a time: its thread and connection are held for as long as Redis stalls, whoever gave up on it.
+        `exact` takes no answer to a question that was asked before. Raises TimeoutError.
+        """
+        with anyio.fail_after(HURRY_S):
+            if exact and (earlier := self._looking.get(place)):
+                await asyncio.wait([earlier])
+            return await asyncio.shield(self._looking.get(place) or self._begin(place, look))
+
+    def _begin(self, place: str, look: Callable[[], ApiKey | None]) -> "asyncio.Task[ApiKey | None]":
+        looking = asyncio.create_task(anyio.to_thread.run_sync(look, limiter=self._looks))
+
+        def ended(_: object) -> None:
+            del self._looking[place]
+            if not looking.cancelled():
+                looking.exception()  # seen, though nobody may be left to hear of it
+
+        self._looking[place] = looking
+        looking.add_done_callback(ended)
+        return looking
 
     def _refusal(self, address: str, wrong: ApiError | None = None, *, counts: bool = True) -> ApiError:
         """What a wrong key gets, which counts as a guess."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import signal
+import threading
 import time
 from collections import Counter
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 
 from feedback.people.keys import KeyChange, KeyRing, Limits
 from feedback.store import connect
-from serving.http.auth import GUESSES, Authenticator, Guesses
+from serving.http.auth import GUESSES, HURRY_S, Authenticator, Guesses
 from serving.http.errors import ApiError
 
 ROUTES = [
@@ -243,6 +245,78 @@ async def test_a_frozen_redis_is_not_waited_for_behind_guesses(live: Any, freeze
     started = time.monotonic()
     assert set(await asyncio.gather(*(status(live, f"rk-frozen-{index}") for index in range(50)))) == {503}
     assert time.monotonic() - started < 5
+
+
+async def test_a_stall_holds_one_thread_for_a_known_key_and_loses_no_answer(
+    live: Any, valkey: Any, freeze_redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many ask by it; a key that was revoked before is not spared once Redis is back."""
+    assert (await live.chat("hi", max_tokens=2)).json()["ratchet"]["stored"]
+    monkeypatch.setattr("serving.http.auth.FRESH_S", 0.0)
+    find, inside, most = live.gateway.keys.find, [], [0]
+
+    def watched(plain: str) -> Any:
+        inside.append(plain)
+        most[0] = max(most[0], len(inside))
+        try:
+            return find(plain)
+        finally:
+            inside.remove(plain)
+
+    monkeypatch.setattr(live.gateway.keys, "find", watched)
+    asked: list[asyncio.Task[Any]] = []
+    freeze_redis()
+    for _ in range(12):
+        asked += [asyncio.create_task(status(live, live.admin_key)) for _ in range(10)]
+        asked.append(asyncio.create_task(live.chat("hi", max_tokens=2)))
+        await asyncio.sleep(0.1)
+    valkey.process.send_signal(signal.SIGCONT)
+    answers = await asyncio.gather(*asked)
+    assert {answer for answer in answers if isinstance(answer, int)} == {200}
+    stored = [answer.json()["ratchet"]["stored"] for answer in answers if not isinstance(answer, int)]
+    assert (stored, most) == ([True] * 12, [1])
+
+
+async def test_who_must_be_known_as_of_now_takes_no_answer_to_an_earlier_question(
+    valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = KeyRing(connect(valkey_url), "pepper")
+    auth, find, plain = Authenticator(keys), keys.find, keys.create(name="ann", role="admin")
+    await auth.authenticate(f"Bearer {plain}", "10.0.0.1")
+    found, go_on, looks = threading.Event(), threading.Event(), []
+
+    def slow(plain: str) -> Any:
+        looks.append(plain)
+        key = find(plain)
+        found.set()
+        assert go_on.wait(10)
+        return key
+
+    monkeypatch.setattr(keys, "find", slow)
+    monkeypatch.setattr("serving.http.auth.HURRY_S", 10.0)
+    monkeypatch.setattr("serving.http.auth.FRESH_S", 0.0)
+    earlier = [asyncio.create_task(auth.authenticate(f"Bearer {plain}", "10.0.0.1")) for _ in range(3)]
+    await asyncio.to_thread(found.wait)
+    [ann] = keys.list()
+    keys.revoke(ann.id)
+    later = asyncio.create_task(auth.authenticate(f"Bearer {plain}", "10.0.0.1", freshly=True))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert {(await one).name for one in earlier} == {"ann"}
+    with pytest.raises(ApiError) as refused:
+        await later
+    assert (refused.value.status, len(looks)) == (401, 2)
+
+
+async def test_a_known_key_does_not_wait_again_for_a_look_that_just_failed(live: Any, freeze_redis: Any) -> None:
+    assert await status(live, live.user_key) == 200
+    auth = live.gateway.auth
+    auth._known = {place: (key, checked - 6) for place, (key, checked) in auth._known.items()}
+    freeze_redis()
+    assert await status(live, live.user_key) == 200
+    started = time.monotonic()
+    assert [await status(live, live.user_key) for _ in range(3)] == [200] * 3
+    assert time.monotonic() - started < HURRY_S
 
 
 async def test_the_period_of_a_guesser_ends(live: Any, monkeypatch: pytest.MonkeyPatch, eventually: Any) -> None:

@@ -228,6 +228,15 @@ async def test_a_ledger_that_must_be_waited_for_is_waited_for(live: Any, monkeyp
         live.ledger.check()
 
 
+async def test_an_answer_is_stored_though_others_hold_all_connections(live: Any) -> None:
+    assert (await live.http.get("/v1/models")).status_code == 200
+    pool = live.ledger.redis.connection_pool
+    held = [pool.get_connection() for _ in range(pool.max_connections - len(pool._in_use_connections))]
+    assert (await live.chat("hi", max_tokens=2)).json()["ratchet"]["stored"]
+    for connection in held:
+        pool.release(connection)
+
+
 async def test_a_known_key_outlives_redis_and_a_revoked_one_does_not_outlive_its_cache(
     live: Any, valkey: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
