@@ -79,6 +79,14 @@ class Verdict(NamedTuple):
     lease: str
 
 
+@dataclass
+class Entry:
+    """A request that asks to be let in: the id of its lease, drawn before anybody answers, and whether it is over."""
+
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    over: bool = False
+
+
 class Usage(Record):
     """What a key has used of the day `day` (UTC), and how many answers are written for it now."""
 
@@ -119,17 +127,20 @@ class Quotas:
         if caller.limits == NONE:
             yield Allowance()
             return
-        verdict = await self._ask(self._admit, caller, most)
-        allowance = Allowance(self._headers(caller, verdict) if verdict else {})
-        lease = verdict.lease if verdict else ""
-        renewing = asyncio.create_task(self._renew(caller, lease)) if lease else None
+        entry, allowance, lease, renewing = Entry(), Allowance(), None, None
         try:
+            if verdict := await self._ask(self._admit, caller, most, entry):
+                lease = verdict.lease
+                allowance.headers = self._headers(caller, verdict)
+                renewing = asyncio.create_task(self._renew(caller, lease)) if lease else None
             yield allowance
         finally:
+            entry.over = True
             if renewing:
                 renewing.cancel()
-            with anyio.CancelScope(shield=True):
-                await self._ask(self._leave, caller, lease, allowance.tokens)
+            if lease != "" or allowance.tokens:
+                with anyio.CancelScope(shield=True):
+                    await self._ask(self._leave, caller, entry, lease, allowance.tokens)
 
     def feedback(self, caller: ApiKey) -> AbstractAsyncContextManager[None]:
         """One judgement, which counts unless the context ends with an error. Raises ApiError 429."""
@@ -177,21 +188,27 @@ class Quotas:
         seconds = self._until_tomorrow() if exceeded == "tokens_per_day" else verdict.wait / 1e6
         raise refusal(exceeded, getattr(caller.limits, exceeded), seconds, headers)
 
-    def _admit(self, caller: ApiKey, most: int) -> Verdict:
+    def _admit(self, caller: ApiKey, most: int, entry: Entry) -> Verdict:
         limits, now = caller.limits, self._microseconds()
         bounds = [limits.requests_per_minute or 0, limits.tokens_per_day or 0, limits.streams or 0]
         keys = [self._day(caller), f"quota:{caller.id}:full", _streams(caller)]
-        args: list[int | str] = [now, *bounds, secrets.token_hex(8), now + int(LEASE_S * 1e6), 2 * DAY_S, most]
+        args: list[int | str] = [now, *bounds, entry.id, now + int(LEASE_S * 1e6), 2 * DAY_S, most]
         exceeded, wait, remaining, reset, lease = self._enter_script(keys=keys, args=args)
+        if entry.over:  # Redis was so late that whoever asked has come and gone
+            self._leave(caller, entry, lease, 0)
         return Verdict(exceeded, int(wait), int(remaining), int(reset), lease)
 
-    def _leave(self, caller: ApiKey, lease: str, tokens: int) -> None:
+    def _leave(self, caller: ApiKey, entry: Entry, lease: str | None, tokens: int) -> None:
+        """Count what was spent and give the lease back; None where nobody has heard whether there is one."""
+        known = [lease] if lease else []
+        if lease is None:
+            known = [each for each in self.redis.zrange(_streams(caller), 0, -1) if each.startswith(f"{entry.id}:")]
         pipe = self.redis.pipeline()  # at once, or another request would come between what was held and what was spent
         if tokens:
             pipe.hincrby(self._day(caller), "tokens", tokens)
             pipe.expire(self._day(caller), 2 * DAY_S)
-        if lease:
-            pipe.zrem(_streams(caller), lease)
+        if known:
+            pipe.zrem(_streams(caller), *known)
         pipe.execute()
 
     async def _renew(self, caller: ApiKey, lease: str) -> None:

@@ -1,8 +1,10 @@
 """Limits per key: exact under concurrency, shared by processes, free for keys without any; chat outlives Redis."""
 
 import asyncio
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -18,6 +20,7 @@ from feedback.store import connect
 from serving.chat.request import most_tokens
 from serving.http.errors import ApiError
 from serving.http.quotas import DAY_S, LEASE_S, Quotas
+from tests.conftest import ValkeyProcess
 
 NOON = 20_000.5 * DAY_S  # 2024-10-04, 12:00 UTC
 
@@ -268,6 +271,51 @@ async def test_a_gateway_that_was_killed_gives_back_what_it_held(
     assert not await passes(quotas, key)
     clock.now += LEASE_S
     assert await passes(quotas, key)
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["gone before Redis answers", "there when it does"])
+async def test_a_lease_that_nobody_heard_of_is_given_back(
+    quotas: Quotas, freeze_redis: Any, valkey: ValkeyProcess, monkeypatch: pytest.MonkeyPatch, eventually: Any,
+    stays: bool,
+) -> None:  # fmt: skip
+    """Limits fail open while Redis stalls; what it makes of the question afterwards must hold nobody up."""
+    key = caller(streams=1, tokens_per_day=100)
+    assert await passes(quotas, key)  # the script is known, and there are connections
+    monkeypatch.setattr("serving.http.quotas.HURRY_S", 0.2)
+    admitted, admit = [], quotas._admit
+    monkeypatch.setattr(quotas, "_admit", lambda *asked: admitted.append(admit(*asked)))
+    freeze_redis()
+    async with quotas.request(key) as allowance:
+        assert allowance.headers == {}
+        if stays:
+            valkey.process.send_signal(signal.SIGCONT)
+            await eventually(lambda: admitted)
+            assert quotas.usage(key)["key_a"].streams == 1
+        monkeypatch.setattr("serving.http.quotas.HURRY_S", 30.0 if stays else 0.2)
+    valkey.process.send_signal(signal.SIGCONT)
+    await eventually(lambda: admitted)
+    await eventually(lambda: quotas.usage(key)["key_a"].streams == 0, seconds=5)
+
+
+async def test_whoever_leaves_while_it_asks_leaves_no_lease(
+    quotas: Quotas, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    key, entering, go_on = caller(streams=1), threading.Event(), threading.Event()
+    admitted, admit = [], quotas._admit
+
+    def slow(*asked: Any) -> Any:
+        entering.set()
+        assert go_on.wait(10)
+        admitted.append(admit(*asked))
+
+    monkeypatch.setattr(quotas, "_admit", slow)
+    asking = asyncio.create_task(passes(quotas, key))
+    await asyncio.to_thread(entering.wait)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    go_on.set()
+    await eventually(lambda: admitted)
+    assert quotas.usage(key)["key_a"].streams == 0
 
 
 async def test_a_long_stream_keeps_its_lease(
