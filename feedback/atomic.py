@@ -6,7 +6,7 @@
 # frame of a response that is imported in pieces grows with them: it names the choices for whoever reads or erases them.
 SERVE = """
 local written, headless = 0, false
-for _, of in ipairs({KEYS[5], ARGV[8]}) do
+for _, of in ipairs({ARGV[8], ''}) do
   local at = redis.call('HGET', KEYS[9], of)
   if at and tonumber(at) >= tonumber(ARGV[7]) then redis.call('SADD', KEYS[8], ARGV[2]) end
 end

@@ -17,19 +17,24 @@ from feedback.people.checks import repeat_id
 from feedback.people.raters import WEIGHTS
 from feedback.policies.manifest import BrokenPolicy
 from feedback.policies.registry import PolicyRegistry
-from feedback.records import Record, Response
+from feedback.records import Record, Response, digest
 from feedback.rounds.sources import RECALL
 from feedback.store import (
     CLIENT_IDS,
     COMPLETIONS,
     CURRENT,
     ERASED,
-    ERASED_AT,
     FEEDBACK,
     FEEDBACK_IDS,
     conversation_key,
+    erased_at,
     title_of,
 )
+
+# No answer is under way for so long.
+MARKS_S = 7 * 86_400
+# Of earlier versions, with the names of conversations in it; what was under way then is not any more.
+OLD_MARKS = "ledger:erased_at"
 
 # The entries leave the stream, the item leaves every index; its number is never used again.
 _ERASE_FEEDBACK = """
@@ -148,7 +153,10 @@ class Eraser:
 
     def conversation(self, rater: str, id: str) -> Erased:
         """A conversation with all its branches, also those that are still being written."""
-        self._end(conversation_key(rater, id))
+        self._end(rater, digest(id))
+        return self._conversation(rater, id)
+
+    def _conversation(self, rater: str, id: str) -> Erased:
         erased = Erased()
         while branches := self.archive.branches(rater, id):  # what is written meanwhile goes as well
             for response in reversed(branches):
@@ -157,10 +165,10 @@ class Eraser:
 
     def person(self, rater: str) -> Erased:
         """Everything a rater asked, was answered or is being answered, and said."""
-        self._end(rater)
+        self._end(rater, "")
         erased = Erased()
         for id in self.archive.conversation_ids(rater):
-            erased += self.conversation(rater, id)
+            erased += self._conversation(rater, id)
         for id in self.redis.zrange(f"responses:{rater}", 0, -1):
             self._forget_offer(rater, id)
         erased += self._judgements(self.archive.judgement_ids(rater))
@@ -178,9 +186,16 @@ class Eraser:
     def _forget_offer(self, rater: str, id: str) -> None:
         self.ledger.durably(self._offer, [ERASED, f"responses:{rater}"], [id])
 
-    def _end(self, of: str) -> None:
-        """Answers under way to what was asked until now will not be stored."""
-        self.redis.hset(ERASED_AT, of, time.time())
+    def _end(self, rater: str, of: str) -> None:
+        """Answers under way to what was asked until now, in one of a person's conversations or in all (""), will not be
+        stored."""
+        with self.redis.pipeline() as pipe:
+            pipe.unlink(OLD_MARKS)
+            if not of:
+                pipe.delete(erased_at(rater))
+            pipe.hset(erased_at(rater), of, time.time())
+            pipe.expire(erased_at(rater), MARKS_S)
+            pipe.execute()
 
     def _erase(self, response: Response) -> Erased:
         erased = self._judgements(self._on(response))

@@ -21,7 +21,6 @@ CLIENT_IDS = "feedback:client_ids"
 REPEATS = "ledger:repeats"
 FEEDBACK_IDS = "feedback:ids"
 ERASED = "ledger:erased"
-ERASED_AT = "ledger:erased_at"
 
 #: A judgement and its client id.
 Said = tuple[Feedback, str | None]
@@ -103,10 +102,10 @@ class Ledger:
         prefix = path_digest(first.messages[: turns[-1] + 1]) if turns else ""
         conversation = conversation_key(response.rater, response.conversation_id)
         keys = [COMPLETIONS, REPEATS, f"response:{response.id}", f"responses:{response.rater}", conversation]
-        keys += [f"paths:{conversation}", f"conversations:{response.rater}", ERASED, ERASED_AT]
+        keys += [f"paths:{conversation}", f"conversations:{response.rater}", ERASED, erased_at(response.rater)]
         args = [response.model_dump_json(), response.id, response.conversation_id, prefix, title_of(first), now]
         head = next((each.id for each in completions if not each.decoy), "")
-        args += [response.created, response.rater, head]
+        args += [response.created, digest(response.conversation_id), head]
         for each in completions:
             path = path_digest([*each.messages, each.answer])
             args += [each.id, "" if each.policy_version is None else each.policy_version, each.model_dump_json(), path]
@@ -283,6 +282,11 @@ def _used(id: str) -> Conflict:
 def conversation_key(rater: str, id: str) -> str:
     """Everybody names their conversations as they like: names of two people never meet."""
     return f"conversation:{rater}:{id}"
+
+
+def erased_at(rater: str) -> str:
+    """Since when a conversation of a person is erased, by a digest of its name, which is erased as well; all, by ""."""
+    return f"ledger:erased_at:{rater}"
 
 
 def title_of(completion: Completion) -> str:

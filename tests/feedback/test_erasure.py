@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from feedback.erasure import Eraser, traces
+from feedback.erasure import MARKS_S, Eraser, traces
 from feedback.judgements import Comparison, Demonstration, Feedback, Judgement, Rating
 from feedback.people.checks import again
 from feedback.policies.manifest import Manifest, write_manifest
 from feedback.policies.registry import PolicyRegistry
 from feedback.records import Offer, Slot, new_id
-from feedback.store import ERASED, ERASED_AT, REPEATS, Conflict
+from feedback.store import ERASED, REPEATS, Conflict, erased_at
 
 READERS = {
     "string": lambda redis, key: redis.get(key),
@@ -29,7 +29,7 @@ READERS = {
 
 def contents(redis: Any) -> dict[str, Any]:
     """Everything in the database, but for what must not come back and a count of repeats."""
-    keys = [key for key in redis.scan_iter() if key not in (ERASED, ERASED_AT, REPEATS)]
+    keys = [key for key in redis.scan_iter() if key not in (ERASED, REPEATS) and not key.startswith(erased_at(""))]
     found = {key: READERS[redis.type(key)](redis, key) for key in keys}
     return {key: value for key, value in found.items() if value}
 
@@ -87,6 +87,23 @@ def test_after_a_person_is_erased_the_ledger_is_as_if_they_had_never_been(shop: 
     assert contents(shop.ledger.redis) == before
     again = eraser.person("ann")
     assert (again.conversations, again.completions, again.feedback) == (0, 0, ())
+
+
+def test_no_name_of_a_conversation_outlives_it_and_a_person_leaves_one_mark_that_ends(
+    shop: Any, eraser: Eraser
+) -> None:
+    redis, names = shop.ledger.redis, [f"my secret {number}" for number in range(5)]
+    redis.hset("ledger:erased_at", "conversation:bob:my secret", 1.0)  # as an earlier version left it
+    for name in names:
+        shop.ask(("user", "hi"), answer="a", conversation=name)
+    for name in names[:3]:
+        eraser.conversation("ann", name)
+    assert redis.hlen(erased_at("ann")) == 3
+    assert "secret" not in str([READERS[redis.type(key)](redis, key) for key in redis.scan_iter("ledger:*")])
+    eraser.person("ann")
+    assert list(redis.hgetall(erased_at("ann"))) == [""]
+    assert "secret" not in str([(key, READERS[redis.type(key)](redis, key)) for key in redis.scan_iter()])
+    assert 0 < redis.ttl(erased_at("ann")) <= MARKS_S
 
 
 def test_what_is_still_being_written_when_it_is_erased_stays_erased(shop: Any, eraser: Eraser) -> None:
