@@ -1,6 +1,7 @@
 """What was served, found again: responses, the conversations they form, and answers laid side by side."""
 
 import json
+import re
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -12,6 +13,7 @@ from feedback.store import ERASED, REPEATS, Ledger, conversation_key
 SCAN = 200
 #: So many titles are looked at for one page; where few have the words, whoever asks goes on from there.
 MOST_LOOKED_AT = 2000
+PLACE = re.compile(r"(\d+\.\d+):(.*)", re.DOTALL)
 T = TypeVar("T")
 
 # Each changes what exists, never makes it: what was just erased must not come back as something empty.
@@ -43,7 +45,8 @@ class Page(NamedTuple, Generic[T]):
 
 
 class Found(NamedTuple):
-    """Some of a person's conversations; the next ones come after `last`, which need not be among them."""
+    """Some of a person's conversations; the next ones come after `last`, the place where these end: when the one there
+    was last used or changed, and its id."""
 
     items: list[Conversation]
     last: str | None
@@ -101,25 +104,35 @@ class Archive:
     def conversations(self, rater: str, *, after: str | None, limit: int, words: Sequence[str] = ()) -> Found:
         """A person's conversations, the one last used or changed first; those with all of `words` in their titles.
 
-        Raises KeyError for an unknown `after`.
+        `after` is a place, be the conversation still there or not, or the id of one that is. Raises KeyError for any
+        other.
         """
-        index, looked_at, start = f"conversations:{rater}", 0, 0
-        if after is not None:
-            if (before := self.redis.zrevrank(index, after)) is None:
-                raise KeyError(after)
-            start = before + 1
+        index, looked_at = f"conversations:{rater}", 0
+        start = 0 if after is None else self._rank_after(index, after)
         wanted, step = [word.casefold() for word in words], SCAN if words else limit + 1
-        found: list[Conversation] = []
-        while ids := self.redis.zrevrange(index, start + looked_at, start + looked_at + step - 1):
-            looked_at += len(ids)
-            rows = self._hashes(conversation_key(rater, id) for id in ids)
-            read = [_conversation(rater, id, fields) for id, fields in zip(ids, rows, strict=True) if fields]
-            found += [each for each in read if all(word in each.title.casefold() for word in wanted)]
+        found: list[tuple[Conversation, str]] = []
+        while ranked := self.redis.zrevrange(index, start + looked_at, start + looked_at + step - 1, withscores=True):
+            looked_at += len(ranked)
+            places = [f"{score!r}:{id}" for id, score in ranked]
+            rows = self._hashes(conversation_key(rater, id) for id, _ in ranked)
+            for (id, _), place, fields in zip(ranked, places, rows, strict=True):
+                if fields and _says(conversation := _conversation(rater, id, fields), wanted):
+                    found.append((conversation, place))
             if len(found) > limit:
-                return Found(found[:limit], found[limit - 1].id, has_more=True)
+                return _found(found[:limit], found[limit - 1][1], has_more=True)
             if looked_at >= MOST_LOOKED_AT:
-                return Found(found, ids[-1], has_more=True)
-        return Found(found, found[-1].id if found else None, has_more=False)
+                return _found(found, places[-1], has_more=True)
+        return _found(found, found[-1][1] if found else None, has_more=False)
+
+    def _rank_after(self, index: str, after: str) -> int:
+        """How many conversations stand before those after an id or a place. Raises KeyError."""
+        if (rank := self.redis.zrevrank(index, after)) is not None:
+            return int(rank) + 1
+        if (place := PLACE.fullmatch(after)) is None:
+            raise KeyError(after)
+        score, id = place.groups()
+        level = self.redis.zrangebyscore(index, score, score)
+        return int(self.redis.zcount(index, f"({score}", "+inf") + sum(each >= id for each in level))
 
     def conversation_ids(self, rater: str) -> list[str]:
         """All of a person's conversations, the one last used or changed last."""
@@ -229,6 +242,15 @@ def _flat(fields: Mapping[str, Any]) -> list[Any]:
 
 def _encoded(value: Any) -> Any:
     return int(value) if isinstance(value, bool) else value
+
+
+def _says(conversation: Conversation, words: Sequence[str]) -> bool:
+    title = conversation.title.casefold()
+    return all(word in title for word in words)
+
+
+def _found(placed: Sequence[tuple[Conversation, str]], last: str | None, *, has_more: bool) -> Found:
+    return Found([conversation for conversation, _ in placed], last, has_more)
 
 
 def _conversation(rater: str, id: str, fields: dict[str, str]) -> Conversation:

@@ -85,6 +85,9 @@ class ConversationCard(BaseModel):
 
 class ConversationList(Page):
     data: list[ConversationCard]
+    last_id: str | None = Field(
+        description="for `after`: where the page ends, also once the conversation there is used again or gone"
+    )
 
     model_config = example(_EMPTY)
 

@@ -25,6 +25,10 @@ Words = Annotated[
     ),
 ]
 
+After = Annotated[
+    str | None, Query(description="the `last_id` of the page before, or the id of a conversation that is there")
+]
+
 router = APIRouter()
 
 
@@ -38,7 +42,7 @@ class Changes(Record):
 
 @router.get("/v1/conversations", **docs.CONVERSATIONS)
 def list_conversations(
-    gateway: GatewayDep, rater: RaterDep, after: str | None = None, limit: Limit = 20, q: Words = ""
+    gateway: GatewayDep, rater: RaterDep, after: After = None, limit: Limit = 20, q: Words = ""
 ) -> dict[str, Any]:
     """One's own, the one last used first."""
     try:

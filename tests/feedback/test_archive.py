@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from feedback.erasure import Eraser
 from feedback.judgements import Comparison, Feedback, Rating
 from feedback.records import Offer, Slot, new_id
 
@@ -95,8 +96,9 @@ def test_what_does_not_exist_is_not_made_by_a_change(shop: Any) -> None:
     assert shop.archive.conversation("ann", "c") is None
     assert shop.archive.conversations("ann", after=None, limit=9) == ([], None, False)
     assert shop.archive.response("chatcmpl-1") is None
-    with pytest.raises(KeyError):
-        shop.archive.conversations("ann", after="gone", limit=9)
+    for nowhere in ("gone", "nan:c", "inf:c", "1.5"):
+        with pytest.raises(KeyError):
+            shop.archive.conversations("ann", after=nowhere, limit=9)
 
 
 def test_annotation_replaces_the_metadata(shop: Any) -> None:
@@ -136,14 +138,37 @@ def test_conversations_come_once_each_the_last_used_first(shop: Any, used: list[
     shop.ledger.redis.flushdb()
     for name in used:
         shop.ask(("user", "x"), answer="y", conversation=name)
-    found: list[str] = []
-    while True:
-        page, last, has_more = shop.archive.conversations("ann", after=found[-1] if found else None, limit=limit)
-        found += [conversation.id for conversation in page]
-        assert last == (found[-1] if found else None)
-        if not has_more:
-            break
-    assert found == list(dict.fromkeys(reversed(used)))
+    for by_place in (False, True):
+        found: list[str] = []
+        after, has_more = None, True
+        while has_more:
+            page, last, has_more = shop.archive.conversations("ann", after=after, limit=limit)
+            found += [conversation.id for conversation in page]
+            after = last if by_place or not found else found[-1]
+        assert found == list(dict.fromkeys(reversed(used)))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), times=st.lists(st.sampled_from([1.0, 2.0, 2.5]), min_size=2, max_size=8))
+def test_a_page_goes_on_where_the_one_before_ended_whatever_became_of_that(
+    shop: Any, data: st.DataObject, times: list[float]
+) -> None:
+    """Those of one moment stand in the order of their names."""
+    shop.ledger.redis.flushdb()
+    for number, moment in enumerate(times):
+        shop.ask(("user", "x"), answer="y", conversation=f"{number}: é:🦀")
+        shop.ledger.redis.zadd("conversations:ann", {f"{number}: é:🦀": moment})
+    everything = shop.archive.conversation_ids("ann")[::-1]
+    limit = data.draw(st.integers(1, len(times) - 1))
+    page = shop.archive.conversations("ann", after=None, limit=limit)
+    assert [each.id for each in page.items] == everything[:limit]
+    for id in data.draw(st.sets(st.sampled_from(everything[:limit]))):
+        if data.draw(st.booleans()):
+            Eraser(shop.archive).conversation("ann", id)
+        else:
+            shop.ask(("user", "x"), answer="y", conversation=id)
+    rest = shop.archive.conversations("ann", after=page.last, limit=9)
+    assert [each.id for each in rest.items] == everything[limit:]
 
 
 @pytest.mark.parametrize("scan", [1, 2, 200])
@@ -165,6 +190,7 @@ def test_conversations_are_found_by_all_words_of_their_titles(
     assert found("milk") == ("", False)
     assert found("tea", limit=2) == ("db", True)
     assert found("tea", limit=2, after="b") == ("a", False)
+    assert found("tea", limit=2, after=shop.archive.conversations("ann", after=None, limit=4).last) == ("a", False)
     assert found("tea", limit=3) == ("dba", False)
 
 
@@ -178,10 +204,10 @@ def test_a_search_stops_after_so_many_titles_and_goes_on_from_the_last_one(
     pages, last, has_more = [], None, True
     while has_more:
         found, last, has_more = shop.archive.conversations("ann", after=last, limit=3, words=["tea"])
-        pages.append((" ".join(each.id for each in found), last, has_more))
+        pages.append((" ".join(each.id for each in found), last[-1], has_more))
     assert pages == [("h", "f", True), ("", "b", True), ("a", "a", False)]
     unnamed = shop.archive.conversations("ann", after=None, limit=3)
-    assert ([each.id for each in unnamed.items], unnamed.last) == (["i", "h", "g"], "g")
+    assert ([each.id for each in unnamed.items], unnamed.last[-2:]) == (["i", "h", "g"], ":g")
 
 
 def test_answers_laid_side_by_side_are_blind_until_the_vote(shop: Any) -> None:

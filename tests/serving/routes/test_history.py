@@ -372,9 +372,28 @@ async def test_a_search_tells_where_to_go_on_also_after_a_page_without_any(
     for name, text in (("a", "Green tea"), ("b", "Coffee"), ("c", "Coffee")):
         await asked(joe, {"role": "user", "content": text}, conversation=name)
     first = (await live.http.get("/v1/conversations?q=tea", headers=own(live))).json()
-    assert (first["data"], first["last_id"], first["has_more"]) == ([], "b", True)
-    second = (await live.http.get("/v1/conversations?q=tea&after=b", headers=own(live))).json()
-    assert ([each["id"] for each in second["data"]], second["last_id"], second["has_more"]) == (["a"], "a", False)
+    assert (first["data"], first["has_more"]) == ([], True)
+    for after in (first["last_id"], "b"):
+        query = {"q": "tea", "after": after}
+        second = (await live.http.get("/v1/conversations", params=query, headers=own(live))).json()
+        assert ([each["id"] for each in second["data"]], second["has_more"]) == (["a"], False)
+
+
+async def test_a_page_of_conversations_goes_on_after_one_that_is_gone_or_was_used(live: Any, joe: Any) -> None:
+    for name in "abcd":
+        await asked(joe, conversation=name)
+
+    async def page(**query: Any) -> tuple[str, str]:
+        got = (await live.http.get("/v1/conversations", params=query, headers=own(live))).json()
+        return "".join(each["id"] for each in got["data"]), got["last_id"]
+
+    first, place = await page(limit=2)
+    assert first == "dc"
+    assert (await page(limit=2, after=place))[0] == (await page(limit=2, after="c"))[0] == "ba"
+    await asked(joe, conversation="c")
+    assert (await page(limit=2, after=place))[0] == "ba", "it stands first now"
+    await live.http.delete("/v1/conversations/c", headers=own(live))
+    assert (await page(limit=2, after=place))[0] == "ba"
 
 
 @pytest.mark.parametrize(
