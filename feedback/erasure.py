@@ -166,13 +166,13 @@ class Eraser:
     def person(self, rater: str) -> Erased:
         """Everything a rater asked, was answered or is being answered, and said."""
         self._end(rater, "")
+        self.redis.hdel(WEIGHTS, rater)
         erased = Erased()
         for id in self.archive.conversation_ids(rater):
             erased += self._conversation(rater, id)
         for id in self.redis.zrange(f"responses:{rater}", 0, -1):
             self._forget_offer(rater, id)
         erased += self._judgements(self.archive.judgement_ids(rater))
-        self.redis.hdel(WEIGHTS, rater)
         with suppress(ResponseError):  # one is under way already: the next will not hold it either
             self.redis.bgrewriteaof()  # until then the bytes are still in the file
         return erased
@@ -247,3 +247,14 @@ def traces(registry: PolicyRegistry, rater: str, feedback: Iterable[str]) -> Tra
             if learned or manifest.parent in policies:
                 policies[version] = manifest.name
     return Traces(rounds=tuple(sorted(rounds)), policies=tuple(policies.values()))
+
+
+def forget(eraser: Eraser, registry: PolicyRegistry, rater: str) -> tuple[Erased, Traces]:
+    """Erase a person; also what learned from them, or goes on to.
+
+    Looked for afterwards: a round that publishes meanwhile either restarts or is found.
+    """
+    judged = eraser.judgements(rater)
+    erased = eraser.person(rater)
+    found = traces(registry, rater, judged | set(erased.feedback))
+    return erased, found.model_copy(update={"rounds": tuple(sorted({*found.rounds, *erased.learning}))})

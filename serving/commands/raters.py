@@ -4,8 +4,10 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
+from redis import Redis
 
-from feedback.erasure import traces
+from feedback.archive import Archive
+from feedback.erasure import Eraser, forget, traces
 from feedback.people.raters import Raters
 from feedback.policies.registry import PolicyRegistry
 from feedback.store import Ledger
@@ -13,7 +15,7 @@ from serving.commands.shared import AsJson, Failure, Home, OneLineErrors, actor,
 from serving.views.listing import Listing
 from serving.views.rater_facts import RaterFacts
 
-app = typer.Typer(cls=OneLineErrors, invoke_without_command=True, help="Show who judges; put raters aside.")
+app = typer.Typer(cls=OneLineErrors, invoke_without_command=True, help="Show who judges; put them aside or erase them.")
 
 HEADINGS = (
     "source", "split", "judgements", "agreement", "reliability", "share", "gold", "repeat", "left", "quarantine",
@@ -57,10 +59,7 @@ def list_raters(home: Home = None, as_json: AsJson = False) -> None:
 def quarantine(rater: Rater, reason: Reason = "put aside by hand", home: Home = None) -> None:
     """Put a rater aside: the next rounds train and prove without them, and without what they asked."""
     settings, redis = installation(home)
-    raters = Raters(redis)
-    if not raters.knows(rater):
-        raise Failure(f"nobody is called {rater}; `ratchet raters` shows them")
-    if not raters.quarantine(rater, actor=actor(), reason=reason):
+    if not known(redis, rater).quarantine(rater, actor=actor(), reason=reason):
         raise Failure(f"{rater} is in quarantine already")
     typer.echo(f"{rater} is in quarantine")
     learned = traces(PolicyRegistry(redis, settings.policies_dir), rater, ()).policies
@@ -78,6 +77,37 @@ def release(rater: Rater, reason: Reason = "released by hand", home: Home = None
     if not Raters(redis).release(rater, actor=actor(), reason=reason):
         raise Failure(f"{rater} is not in quarantine")
     typer.echo(f"{rater} trains again")
+
+
+@app.command()
+def erase(
+    rater: Rater,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+    home: Home = None,
+) -> None:
+    """Erase for good all that somebody asked, was answered and said, also of a key that is gone."""
+    settings, redis = installation(home)
+    known(redis, rater)
+    if not yes and not typer.confirm(f"Erase all of {rater}? Nothing brings it back."):
+        raise Failure("nothing was erased")
+    registry = PolicyRegistry(redis, settings.policies_dir)
+    erased, learned = forget(Eraser(Archive(Ledger(redis))), registry, rater)
+    gone = (
+        f"{erased.conversations:,} conversations, {erased.completions:,} answers, {len(erased.feedback):,} judgements"
+    )
+    typer.echo(f"{rater} is erased: {gone}")
+    if which := [*(f"round {id}" for id in learned.rounds), *learned.policies]:
+        typer.echo(f"learned from them, and stay: {', '.join(which)}")
+    if erased.restarted:
+        typer.echo(f"collect again without them: {', '.join(f'round {id}' for id in erased.restarted)}")
+
+
+def known(redis: Redis, rater: str) -> Raters:
+    """Raises Failure where nobody is called so."""
+    raters = Raters(redis)
+    if not raters.knows(rater):
+        raise Failure(f"nobody is called {rater}; `ratchet raters` shows them")
+    return raters
 
 
 def _checks(row: dict[str, Any]) -> tuple[str, str, str]:

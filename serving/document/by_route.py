@@ -176,8 +176,8 @@ ROTATE_KEY = documented("A new text for a key", tag="keys", returns=kept.ShownKe
 REVOKE_KEY = documented("Revoke a key", tag="keys", returns=kept.Deleted, errors=(403, 404, 409))
 
 ME = documented("The caller's own key", tag="me", returns=kept.Me)
-TAKE_ALONG = documented("Everything that is kept of the caller", tag="me", also=LINES)
-FORGET_ME = documented("Erase everything of the caller", tag="me", returns=kept.DeletedMe)
+TAKE_ALONG = documented("Everything that is kept of a person", tag="me", also=LINES, errors=(403, 404))
+FORGET_ME = documented("Erase everything of a person", tag="me", returns=kept.DeletedMe, errors=(404,))
 
 POLICIES = documented("All policy versions", tag="policies", returns=operations.PolicyList, errors=(403,))
 LEADERBOARD = documented(

@@ -3,22 +3,49 @@
 import json
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import StreamingResponse
 
-from feedback.erasure import Eraser, traces
+from feedback.erasure import Eraser, forget
+from feedback.people.raters import Raters
 from serving.chat import comparisons
 from serving.document import by_route as docs
-from serving.gateway import CallerDep, Gateway, GatewayDep
+from serving.gateway import CallerDep, FreshCallerDep, Gateway, GatewayDep, User
+from serving.http.auth import require_admin
+from serving.http.errors import invalid
 from serving.judging import judgements
 from serving.routes import keys
-from serving.routes.stored import RaterDep, Stored, card, chat_completion, load
+from serving.routes.raters import rater_not_found
+from serving.routes.stored import Stored, card, chat_completion, load
 
 CHUNK = 500
 
 router = APIRouter()
+
+Pseudonym = Annotated[
+    str | None,
+    Query(min_length=1, max_length=256, description="whom an admin means, in place of `user`: also whose key is gone"),
+]
+
+
+def person_of(gateway: GatewayDep, caller: FreshCallerDep, user: User = None, rater: Pseudonym = None) -> str:
+    """The pseudonym of whose data is meant. A key that was revoked speaks for nobody: admins name its people so.
+
+    Raises ApiError 403 for other roles, 400 beside `user`, 404 for nobody.
+    """
+    if rater is None:
+        return gateway.rater(caller, user)
+    require_admin(caller)
+    if user is not None:
+        raise invalid("name a user or a rater, not both", "rater")
+    if not Raters(gateway.ledger.redis).knows(rater):
+        raise rater_not_found(rater, "rater")
+    return rater
+
+
+PersonDep = Annotated[str, Depends(person_of)]
 
 
 @router.get("/v1/me", **docs.ME)
@@ -29,31 +56,24 @@ def get_me(gateway: GatewayDep, caller: CallerDep) -> dict[str, Any]:
 
 
 @router.get("/v1/me/export", response_class=StreamingResponse, **docs.TAKE_ALONG)
-def export(gateway: GatewayDep, rater: RaterDep) -> StreamingResponse:
-    """Everything of the caller, one JSON object a line: conversations with completions, comparisons, judgements."""
+def export(gateway: GatewayDep, rater: PersonDep) -> StreamingResponse:
+    """Everything of a person, one JSON object a line: conversations with completions, comparisons, judgements."""
     lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in belongings(gateway, rater))
     first = next(lines, "")  # until then a fault of the ledger is a plain HTTP error
     return StreamingResponse(chain([first], lines), media_type="application/x-ndjson")
 
 
 @router.delete("/v1/me", **docs.FORGET_ME)
-def delete_me(gateway: GatewayDep, rater: RaterDep) -> dict[str, Any]:
-    """Erase the caller; `learned` names what had trained on them, which stays as it is, `restarted` what was about to.
-
-    Looked for afterwards: a round that publishes meanwhile either restarts or is found.
-    """
-    eraser = Eraser(gateway.archive)
-    judged = eraser.judgements(rater)
-    erased = eraser.person(rater)
-    learned = traces(gateway.registry, rater, judged | set(erased.feedback))
-    rounds = sorted({*learned.rounds, *erased.learning})
+def delete_me(gateway: GatewayDep, rater: PersonDep) -> dict[str, Any]:
+    """Erase a person; `learned` names what had trained on them, which stays as it is, `restarted` what was about to."""
+    erased, learned = forget(Eraser(gateway.archive), gateway.registry, rater)
     return {
         "object": "me.deleted",
         "deleted": True,
         "conversations": erased.conversations,
         "completions": erased.completions,
         "feedback": len(erased.feedback),
-        "learned": {"rounds": rounds, "policies": learned.policies},
+        "learned": {"rounds": learned.rounds, "policies": learned.policies},
         "restarted": list(erased.restarted),
     }
 

@@ -43,9 +43,13 @@ def moved(gateway: Gateway, action: Action, rater: str, actor: str, reason: str)
     """The rater as they are from now on. Raises ApiError 404 for nobody, 409 where that is so already."""
     raters = Raters(gateway.ledger.redis)
     if not raters.knows(rater):
-        raise ApiError(404, f"No rater {rater}.", code="rater_not_found", param="id")
+        raise rater_not_found(rater)
     move = raters.quarantine if action == "quarantine" else raters.release
     if not move(rater, actor=actor, reason=reason):
         is_so = "in quarantine already" if action == "quarantine" else "not in quarantine"
         raise ApiError(409, f"{rater} is {is_so}.", code="conflict", headers=NO_RETRY)
     return gateway.rater_facts.row(rater)
+
+
+def rater_not_found(rater: str, param: str = "id") -> ApiError:
+    return ApiError(404, f"No rater {rater}.", code="rater_not_found", param=param)

@@ -94,11 +94,27 @@ def test_quarantine_says_what_learned_and_release_undoes_it(redis: Redis) -> Non
     assert Raters(redis).audit()[0].actor.startswith("cli:")
 
 
-def test_unknown_pseudonym_is_refused(redis: Redis) -> None:
-    done = ratchet("quarantine", "evee")
+@pytest.mark.parametrize("order", [("quarantine",), ("erase", "--yes")])
+def test_unknown_pseudonym_is_refused(redis: Redis, order: tuple[str, ...]) -> None:
+    done = ratchet(*order, "evee")
     assert done.exit_code == 1
     assert "nobody is called evee" in done.stderr
     assert Raters(redis).quarantined() == {}
+
+
+def test_a_rater_is_erased_once_somebody_said_so(redis: Redis) -> None:
+    def left() -> list[str]:
+        return [row["rater"] for row in json.loads(ratchet("--json").stdout)]
+
+    kept = CliRunner().invoke(app, ["raters", "erase", "eve"], input="n\n")
+    assert (kept.exit_code, left()) == (1, ["eve", "ann"])
+    assert "nothing was erased" in kept.stderr
+    done = CliRunner().invoke(app, ["raters", "erase", "eve"], input="y\n")
+    assert (done.exit_code, left()) == (0, ["ann"])
+    assert "eve is erased: 0 conversations, 0 answers, 2 judgements" in done.stdout
+    assert "learned from them, and stay: round 1, policy-v1" in done.stdout
+    assert ratchet("erase", "ann", "--yes").exit_code == 0
+    assert left() == []
 
 
 def test_checks_are_shown_and_who_fails_them_is_proposed(redis: Redis) -> None:

@@ -503,6 +503,32 @@ async def test_without_the_ledger_the_answer_is_503(live: Any, joe: Any, valkey:
         assert (response.status_code, response.json()["error"]["code"]) == (503, "ledger_unavailable"), (method, path)
 
 
+async def test_an_admin_exports_and_erases_what_belongs_to_a_key_that_is_gone(
+    live: Any, joe: Any, ann: dict[str, str]
+) -> None:
+    id = (await asked(joe)).id
+    await joe.chat.completions.update(id, metadata={"feedback": "up"})
+    rater = (await live.http.get("/v1/me", headers=own(live))).json()["rater"]
+    own_lines = (await live.http.get("/v1/me/export", headers=own(live))).text
+    live.gateway.keys.revoke(live.gateway.keys.find(live.user_key).id)
+    operator = {"authorization": f"Bearer {live.gateway.keys.create(name='op', role='operator')}"}
+    for method, path in (("GET", "/v1/me/export"), ("DELETE", "/v1/me")):
+        for query, headers, refusal in (
+            ({"rater": rater}, ann, (403, "insufficient_role", None)),
+            ({"rater": rater}, operator, (403, "insufficient_role", None)),
+            ({"rater": rater, "user": "bob"}, {}, (400, None, "rater")),
+            ({"rater": f"{rater}x"}, {}, (404, "rater_not_found", "rater")),
+        ):
+            answer = await live.http.request(method, path, params=query, headers=headers)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["param"]) == refusal, (method, query)
+    assert (await live.http.get("/v1/me/export", params={"rater": rater})).text == own_lines
+    erased = (await live.http.delete("/v1/me", params={"rater": rater})).json()
+    assert (erased["conversations"], erased["completions"], erased["feedback"]) == (1, 1, 1)
+    assert (await live.http.get("/v1/me/export", params={"rater": rater})).status_code == 404
+    assert ratings(live) == []
+
+
 async def test_an_answer_under_way_does_not_outlive_its_erasure(live: Any, joe: Any, eventually: Any) -> None:
     live.engine.set(hold_at=2)
     stream = await joe.chat.completions.create(
