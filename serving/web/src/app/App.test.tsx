@@ -231,6 +231,24 @@ test("a list that was asked for earlier and comes later hides nothing", async ()
   expect(screen.getByRole("link", { name: "Tea" })).toBeTruthy();
 });
 
+test("more conversations are those after the place where the list ended, not after one that may be gone", async () => {
+  const page = (data: object[], last_id: string, has_more: boolean) => json({ ...PAGE, data, last_id, has_more });
+  const asked = await arrive({
+    "GET /v1/conversations": [
+      page([TALK], "20.5:web-1", true),
+      page([{ ...TALK, id: "web-0", title: "Milk" }], "10.5:web-0", true),
+      page([{ ...TALK, id: "web", title: "Salt" }], "5.5:web", false),
+    ],
+  });
+  for (const title of ["Milk", "Salt"]) {
+    fireEvent.click(await screen.findByText("Older conversations"));
+    await screen.findByText(title);
+  }
+  const lists = asked.filter(({ path }) => path.startsWith("/v1/conversations?"));
+  const places = lists.map(({ path }) => new URL(path, "http://x").searchParams.get("after"));
+  expect(places).toEqual([null, "20.5:web-1", "10.5:web-0"]);
+});
+
 test("an expired session leaves what one was writing", async () => {
   localStorage.setItem("ratchet.draft.new", "half a thought");
   await arrive({ "GET /v1/conversations": () => failure(401, "Expired.") });

@@ -33,6 +33,8 @@ export function useConversations(onSignedOut: () => void): Conversations {
   const [aftermath, setAftermath] = useState<string[]>([]);
   const loaded = useRef<Conversation[]>([]);
   loaded.current = items;
+  /** Where the list ends, which holds also once the conversation there is used elsewhere or gone. */
+  const end = useRef<string | null>(null);
   const asked = useRef(0);
   const told = useRef(0);
 
@@ -59,6 +61,7 @@ export function useConversations(onSignedOut: () => void): Conversations {
         // Of two asked for at once the later one may be told first: the other knows less.
         if (turn < told.current) return;
         told.current = turn;
+        if (loaded.current.length <= page.data.length || !page.has_more) end.current = page.last_id;
         const fresh = new Set(page.data.map((each) => each.id));
         // Those used last come first: what was loaded further down stays where it was.
         setItems((before) => [...page.data, ...(page.has_more ? before.filter((each) => !fresh.has(each.id)) : [])]);
@@ -70,7 +73,8 @@ export function useConversations(onSignedOut: () => void): Conversations {
   const more = useCallback(
     () =>
       guarded(async () => {
-        const page = await conversations.list(loaded.current.at(-1)?.id);
+        const page = await conversations.list(end.current ?? undefined);
+        end.current = page.last_id ?? end.current;
         const known = new Set(loaded.current.map((each) => each.id));
         setItems((before) => [...before, ...page.data.filter((each) => !known.has(each.id))]);
         setHasMore(page.has_more);
