@@ -25,11 +25,11 @@ def rated_samples(ratings: Sequence[RatedAnswer]) -> list[RatedSample]:
 
 
 def written_samples(demonstrations: Sequence[WrittenAnswer], base_directory: Path) -> tuple[list[Sample], int]:
-    """Demonstrations as samples, and how many could not be: text that the tokenizer would make a control token of."""
+    """Demonstrations as samples, and how many could not be, such as text that would become a control token."""
     tokenizer = AutoTokenizer.from_pretrained(base_directory)
     samples: list[Sample] = []
     for written in demonstrations:
-        messages = [message.model_dump() for message in written.messages]
+        messages = [message.plain for message in written.messages]
         try:
             samples.append(encode_demonstration(tokenizer, messages, written.content))
         except ValueError:

@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
@@ -205,17 +206,28 @@ def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool
+) -> str:
+    """The chat template's text. Raises ValueError where the template cannot say the messages."""
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    except (TemplateError, TypeError) as error:  # such as: roles must alternate; or it counts what is not there
+        raise ValueError(f"the chat template: {error}") from error
+    return text
+
+
 def encode_chat(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool
 ) -> list[int]:
-    """The chat template's ids, where what people wrote is always plain text.
+    """The chat template's ids, where what people wrote is always plain text. Raises ValueError where it cannot say it.
 
     The template is rendered around marks; only what stands outside them may hold control tokens. For harmless contents
     the result equals the tokenizer's own.
     """
     marks = [f"\ue000{i}\ue001" for i in range(len(messages))]
     marked = [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)]
-    rendered: str = tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=add_generation_prompt)
+    rendered = _rendered(tokenizer, marked, add_generation_prompt)
     contents = {mark: message["content"] for mark, message in zip(marks, messages, strict=True)}
     control = _control_tokens(tokenizer)
     splitter = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
@@ -232,9 +244,12 @@ def encode_chat(
 
 
 def encode_demonstration(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], answer: str
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], answer: str
 ) -> Sample:
-    """A person's answer to `messages` as a sample, which ends with the end-of-turn token like a finished completion."""
+    """A person's answer to `messages` as a sample, which ends with the end-of-turn token like a finished completion.
+
+    Raises ValueError as `encode_chat` does, and where the template puts no end behind an answer.
+    """
     prompt = encode_chat(tokenizer, messages, add_generation_prompt=True)
     whole = encode_chat(tokenizer, [*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
     eos = tokenizer.eos_token_id

@@ -8,8 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -144,16 +143,6 @@ def load_config(settings: Settings) -> RoundConfig:
         raise StageFailed(f"{path}: {error}") from error
 
 
-@contextmanager
-def _template_errors() -> Iterator[None]:
-    from jinja2 import TemplateError
-
-    try:
-        yield
-    except TemplateError as error:  # such as: roles must alternate
-        raise ValueError(str(error)) from error
-
-
 class TextEncoder:
     """Encodes answers that came as text; the tokenizer is loaded when there is one."""
 
@@ -164,16 +153,14 @@ class TextEncoder:
         """Prompt and completion ids by the base model's chat template. Raises ValueError where it cannot say them."""
         from training.model.samples import encode_demonstration
 
-        with _template_errors():
-            sample = encode_demonstration(self._tokenizer, [message.plain for message in messages], text)
+        sample = encode_demonstration(self._tokenizer, [message.plain for message in messages], text)
         return sample.prompt_ids, sample.completion_ids
 
     def prompt(self, messages: Sequence[Message]) -> Ids:
         """Ids of a prompt, up to where the answer begins. Raises ValueError as `encode` does."""
         from training.model.samples import encode_chat
 
-        with _template_errors():
-            return tuple(encode_chat(self._tokenizer, [message.plain for message in messages], True))
+        return tuple(encode_chat(self._tokenizer, [message.plain for message in messages], True))
 
     @cached_property
     def _tokenizer(self) -> Any:
