@@ -217,26 +217,64 @@ def _rendered(
     return text
 
 
+class _Marks:
+    """What stands in the template for the strings that `which` finds: as long as they are, for templates count, too."""
+
+    def __init__(self, which: re.Pattern[str]) -> None:
+        self._which = which
+        self._texts: list[str] = []
+
+    def over(self, value: Any) -> Any:
+        """A JSON value with marks; an empty string holds nothing."""
+        if isinstance(value, Mapping):
+            return {key: self.over(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.over(item) for item in value]
+        if not isinstance(value, str) or not value or not self._which.search(value):
+            return value
+        self._texts.append(value)
+        return f"\ue000{len(self._texts) - 1}".ljust(len(value) - 1, "\ue002") + "\ue001"
+
+    def undone(self, text: str) -> str:
+        return re.sub("\ue000(\\d+)\ue002*\ue001", lambda mark: self._texts[int(mark[1])], text)
+
+
+def _names(value: Any) -> Iterator[str]:
+    """The keys in a JSON value, which no mark can stand for: a template asks for them."""
+    if isinstance(value, Mapping):
+        yield from value
+        value = [*value.values()]
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _names(item)
+
+
 def encode_chat(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool
 ) -> list[int]:
     """The chat template's ids, where what people wrote is always plain text. Raises ValueError where it cannot say it.
 
-    The template is rendered around marks; only what stands outside them may hold control tokens. For harmless contents
-    the result equals the tokenizer's own.
+    The template is rendered around marks; only what stands outside them may hold control tokens. It may look at what
+    people wrote, and trim it, so harmless texts stand for themselves: the result equals the tokenizer's own. Where that
+    made other control tokens, out of pieces that met, they are marked as well.
     """
-    marks = [f"\ue000{i}\ue001" for i in range(len(messages))]
-    marked = [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)]
-    rendered = _rendered(tokenizer, marked, add_generation_prompt)
-    contents = {mark: message["content"] for mark, message in zip(marks, messages, strict=True)}
     control = _control_tokens(tokenizer)
     splitter = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
+    if any(map(splitter.search, [*_names(messages), *(message["role"] for message in messages)])):
+        raise ValueError("a role or the name of a field would become a control token")
+
+    def rendered(marks: _Marks) -> str:
+        marked = [{**marks.over(message), "role": message["role"]} for message in messages]
+        return _rendered(tokenizer, marked, add_generation_prompt)
+
+    some, all_texts = _Marks(re.compile(f"\ue000|{splitter.pattern}")), _Marks(re.compile(""))
+    text, safe = rendered(some), rendered(all_texts)
+    text, marks = (text, some) if splitter.findall(text) == splitter.findall(safe) else (safe, all_texts)
     ids: list[int] = []
     end = 0
-    for match in [*splitter.finditer(rendered), None]:
-        text = rendered[end : match.start() if match else None]
-        text = re.sub("\ue000\\d+\ue001", lambda found: contents[found.group()], text)
-        ids += _plain(tokenizer, text) if text else []
+    for match in [*splitter.finditer(text), None]:
+        piece = marks.undone(text[end : match.start() if match else None])
+        ids += _plain(tokenizer, piece) if piece else []
         if match:
             ids.append(control[match.group()])
             end = match.end()
