@@ -222,7 +222,8 @@ def water_filled(totals: Mapping[str, float], cap: float) -> dict[str, float]:
     """Each total, cut to one common level where it is above: then no cut one exceeds `cap` of the new sum.
 
     But twice an equal share is always allowed (2 / raters, so that one or two are never cut). With c totals at the
-    level L and the others summing to U, L = cap (U + c L), so L = cap U / (1 - c cap); c is the least that fits.
+    level L and the others summing to U, L = cap (U + c L), so L = cap U / (1 - c cap); c is the least that fits. One
+    of which another would have the whole fits always: L is then U or more, which rounding must not hide.
     """
     descending = sorted((total for total in totals.values() if total > 0), reverse=True)
     cap = max(cap, 2 / len(descending)) if descending else cap
@@ -230,6 +231,6 @@ def water_filled(totals: Mapping[str, float], cap: float) -> dict[str, float]:
     level = 0.0
     for count, (largest, rest) in enumerate(zip(descending, remaining, strict=True)):
         level = cap * rest / (1 - count * cap)
-        if largest <= level:
+        if largest <= level or (count + 1) * cap >= 1 - 1e-9:
             break
     return {rater: min(total, level) for rater, total in totals.items()}

@@ -25,7 +25,9 @@ from training.lessons.weights import (
 )
 
 NUMBERS = count(1000)
-TOTALS = st.dictionaries(st.text(max_size=3), st.floats(0.01, 1000.0), min_size=1, max_size=40)
+TOTALS = st.dictionaries(
+    st.text(max_size=3), st.floats(0.01, 1000.0) | st.sampled_from([1e-19, 1.0, 10.0]), min_size=1, max_size=40
+)
 
 
 def opinion(rater: str, says: dict[tuple[int, ...], float], *, source: str = "live", created: float = 0.0) -> Opinion:
@@ -114,6 +116,24 @@ def test_water_filling_by_hand() -> None:
 @pytest.mark.parametrize("totals", [{"a": 7.0}, {"a": 7.0, "b": 0.1}, {"a": 7.0, "b": 0.0, "c": 0.0}, {"a": 0.0}, {}])
 def test_one_or_two_raters_are_never_cut(totals: dict[str, float]) -> None:
     assert water_filled(totals, 0.01) == totals
+
+
+@pytest.mark.parametrize("raters", [4, 6, 14, 100])
+def test_a_half_that_weighs_next_to_nothing_is_no_division_by_zero(raters: int) -> None:
+    """All who speak come down to the least of them: 2 / raters of what then is left, to the last digit."""
+    half = raters // 2
+    heavy = {f"r{n}": 1.0 + (half - n) for n in range(half)}
+    silent = {f"s{n}": 1e-19 for n in range(half)}
+    filled = water_filled({**heavy, **silent}, 0.01)
+    assert filled == pytest.approx({**dict.fromkeys(heavy, 2.0), **silent}, rel=1e-9)
+
+
+def test_those_who_fell_silent_long_ago_stop_no_round() -> None:
+    """Three who judge today, unlike each other, and three whose last word is sixty half-lives old."""
+    today = [opinion(f"r{n}", {(10 * n + i,): 1.0}, created=420 * DAY_S) for n in range(3) for i in range(1 + n)]
+    before = [opinion(f"s{n}", {(100 + n,): 1.0}) for n in range(3)]
+    weights, _ = weigh([*today, *before], WeightsConfig(recency_half_life_days=7.0))
+    assert weights == pytest.approx([1.0, 1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3, *[0.5**60] * 3])
 
 
 @given(TOTALS, st.floats(0.001, 1.0))
