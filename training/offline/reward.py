@@ -35,7 +35,7 @@ from training.offline.reward_models import RewardModel, load_trunk
 from training.offline.run_directory import REPORT, SPLIT, CannotTrain, Plan, Report, SplitFile, begun, clear, place
 from training.optimizing.steps import OnProgress, silent
 from training.reward.fit import measure, score
-from training.reward.likelihoods import Labels
+from training.reward.likelihoods import Labels, fitted_labels
 from training.reward.rating_fit import measure_ratings
 from training.reward.reward import RewardReport, train_reward_model
 from training.round.processes import in_processes, process_count
@@ -149,7 +149,7 @@ def train_on(
             progress=progress,
             seed=data.seed,
         )
-        labels = None if fitted.tie_width is None else Labels(config.ties, fitted.tie_width)
+        labels = fitted_labels(config.ties, fitted.tie_width)
         held_out = ranked_samples(data.held_out_rankings)
         fit = _measured(Scorer(trunk, [], config), held_out, labels, progress)
         report = _report(data, plan, fitted, fit)

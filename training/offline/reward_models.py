@@ -16,7 +16,7 @@ from training.config import RewardConfig
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
 from training.offline.run_directory import REPORT, SPLIT, Report, SplitFile
-from training.reward.likelihoods import Labels
+from training.reward.likelihoods import Labels, fitted_labels
 from training.round.version import REWARD
 
 
@@ -83,7 +83,7 @@ def in_directory(directory: Path, base: Path | None = None) -> RewardModel:
         directory=directory / REWARD,
         base=_existing(found),
         config=config,
-        labels=_labels(config, report.fitted),
+        labels=fitted_labels(config.ties, report.fitted.get("tie_width")),
         threshold=_threshold(report.fitted),
         trained=lambda digests: seen.intersection(digests),
     )
@@ -108,15 +108,10 @@ def of_version(settings: Settings, redis: Redis, version: int, base: Path | None
         directory=registry.directory(version) / REWARD,
         base=_existing(base or Path(registry.manifest(0).model_path)),
         config=config,
-        labels=_labels(config, fitted),
+        labels=fitted_labels(config.ties, fitted.get("tie_width")),
         threshold=_threshold(fitted),
         trained=lambda digests: {each for each, side in sides.of(digests).items() if side == "train"},
     )
-
-
-def _labels(config: RewardConfig, fitted: dict[str, Any]) -> Labels | None:
-    width = fitted.get("tie_width")
-    return None if width is None else Labels(config.ties, width)
 
 
 def _threshold(fitted: dict[str, Any]) -> float | None:

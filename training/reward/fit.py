@@ -63,7 +63,7 @@ def measure(
 ) -> Fit | None:
     """How `scores` fit `rankings`; None when no rater preferred anything. `labels` know the width of ties."""
     everything = list(pairs_of(rankings, scores))
-    pairs = [pair for pair in everything if not pair.tied]
+    pairs = decided(everything, labels)
     if not pairs:
         return None
     groups, bins = reliability(pairs)
@@ -165,6 +165,20 @@ def reflected(interval: Interval) -> Interval:
 
 
 @torch.no_grad()
+def decided(pairs: Sequence[Pair], labels: Labels | None) -> list[Pair]:
+    """The pairs without ties, with log-odds by the model of ties, if there is one: log P(win) - log P(loss).
+
+    That is the gap by Bradley and Terry, and by Davidson; by Rao and Kupper it is more.
+    """
+    untied = [pair for pair in pairs if not pair.tied]
+    if labels is None or labels.tie_width is None:
+        return untied
+    gaps = torch.tensor([pair.gap for pair in untied], dtype=torch.float64, device=labels.threshold.device)
+    win, _, lose = labels.pair_log_probs(gaps, torch.zeros_like(gaps))
+    return [pair._replace(log_odds=x) for pair, x in zip(untied, (win - lose).tolist(), strict=True)]
+
+
+@torch.no_grad()
 def joint_log_losses(pairs: Sequence[Pair], labels: Labels) -> list[float]:
     """Negative log-likelihood of each pair, tied or not, by a model that knows ties as a third outcome."""
     gaps = torch.tensor([pair.gap for pair in pairs], device=labels.threshold.device)
@@ -222,15 +236,20 @@ def compare(
     old: Sequence[Scores],
     *,
     version: int,
+    labels: Labels | None = None,
+    old_labels: Labels | None = None,
     confidence: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
 ) -> Change | None:
-    """The scores `new` beside `old`, those of policy `version`, paired by prompt; None with too few of them to tell."""
+    """The scores `new` beside `old`, those of policy `version`, paired by prompt; None with too few of them to tell.
+
+    Each by its own `labels`.
+    """
     sums = _Sums()
-    for a, b in zip(pairs_of(rankings, new), pairs_of(rankings, old), strict=True):
-        if not a.tied:
-            sums.add(a.prompt, {"hits": a.hit - b.hit, "log-loss": a.log_loss - b.log_loss, "pairs": 1})
+    pairs, others = (list(pairs_of(rankings, scores)) for scores in (new, old))
+    for a, b in zip(decided(pairs, labels), decided(others, old_labels), strict=True):
+        sums.add(a.prompt, {"hits": a.hit - b.hit, "log-loss": a.log_loss - b.log_loss, "pairs": 1})
     if len(sums.by_prompt) < MIN_PROMPTS:
         return None
     figures = [_share(0, 2), _share(1, 2)]  # the columns are in the order of the alphabet

@@ -81,6 +81,11 @@ class Labels(nn.Module):
         return (davidson_log_probs if self.ties == "davidson" else rao_kupper_log_probs)(a, b, self.tie_width)
 
 
+def fitted_labels(ties: Ties, tie_width: float | None) -> Labels | None:
+    """As a fit left them; None where it learned no width."""
+    return None if tie_width is None else Labels(ties, tie_width)
+
+
 class Rankings(NamedTuple):
     """R rankings, padded on the right. What is real yet not placed is worse than all that is placed."""
 

@@ -1,7 +1,7 @@
 """Rankings and their scores as pairs of completions: what every figure of a reward model is counted in.
 
 A score is read as a log-odds: of two completions the one scored higher by g is preferred with probability sigmoid(g),
-given that one is.
+given that one is. A model of ties may say otherwise: see `fit.decided`.
 """
 
 import math
@@ -24,27 +24,28 @@ class Pair(NamedTuple):
     winner: Ids
     loser: Ids
     gap: float  # the winner's score less the loser's
+    log_odds: float  # by the scores, that the winner wins, given that one of the two does
     tied: bool  # neither won
 
     @property
     def hit(self) -> float:
         """1 when the scores have the winner right; equal scores are a coin."""
-        return 0.5 if self.gap == 0 else float(self.gap > 0)
+        return 0.5 if self.log_odds == 0 else float(self.log_odds > 0)
 
     @property
     def log_loss(self) -> float:
-        """-log sigmoid(gap), in nats."""
-        return math.log1p(math.exp(-abs(self.gap))) + max(-self.gap, 0.0)
+        """-log sigmoid(log-odds), in nats."""
+        return math.log1p(math.exp(-abs(self.log_odds))) + max(-self.log_odds, 0.0)
 
     @property
     def confidence(self) -> float:
         """Probability of the one that the scores prefer, 0.5 to 1."""
-        return 1 / (1 + math.exp(-abs(self.gap)))
+        return 1 / (1 + math.exp(-abs(self.log_odds)))
 
     @property
     def brier(self) -> float:
-        """(1 - sigmoid(gap))^2: half of Brier's sum over the two outcomes (1950)."""
-        return (1 - self.confidence if self.gap >= 0 else self.confidence) ** 2
+        """(1 - sigmoid(log-odds))^2: half of Brier's sum over the two outcomes (1950)."""
+        return (1 - self.confidence if self.log_odds >= 0 else self.confidence) ** 2
 
     @property
     def longer(self) -> int:
@@ -53,7 +54,7 @@ class Pair(NamedTuple):
 
 
 def pairs_of(rankings: Sequence[RankedSamples], scores: Sequence[Scores]) -> Iterator[Pair]:
-    """The pairs that something is said about: none of two unplaced completions."""
+    """The pairs that something is said about: none of two unplaced completions. Gaps are taken for log-odds."""
     for ranking, own in zip(rankings, scores, strict=True):
         judged = zip((s.completion_ids for s in ranking.samples), ranking.tiers, own, strict=True)
         for (a, p, x), (b, q, y) in combinations(judged, 2):
@@ -61,7 +62,7 @@ def pairs_of(rankings: Sequence[RankedSamples], scores: Sequence[Scores]) -> Ite
                 continue
             if p > q:
                 a, b, x, y = b, a, y, x
-            yield Pair(ranking.prompt_ids, ranking.rater, a, b, x - y, p == q)
+            yield Pair(ranking.prompt_ids, ranking.rater, a, b, x - y, x - y, p == q)
 
 
 def kendall_tau(scores: Scores, tiers: Sequence[int], unplaced: int | None = None) -> float | None:

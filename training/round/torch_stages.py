@@ -27,7 +27,7 @@ from training.ppo.samplers import chosen_sampler
 from training.ppo.update import StalePolicy
 from training.ppo.vllm_needed import vllm_missing
 from training.reward.fit import compare, evaluate, score
-from training.reward.likelihoods import Labels
+from training.reward.likelihoods import Labels, fitted_labels
 from training.reward.reward import train_reward_model
 from training.round.contest import HeldOut
 from training.round.gate import failed, judge, not_worse, right_enough
@@ -111,11 +111,10 @@ def reward(job: Job) -> dict[str, Any]:
         progress=job.progress,
         seed=job.config.seed,
     )
-    width = report.tie_width
-    labels = None if width is None else Labels(job.config.reward.ties, width)
+    labels = fitted_labels(job.config.reward.ties, report.tie_width)
     scorer = Scorer(trunk, [], job.config.reward)
     fit = evaluate(scorer, ranked_samples(job.data.held_out_rankings), labels)
-    change = predecessor.change(scorer, job.config.gate.confidence)
+    change = predecessor.change(scorer, labels, job.config.gate.confidence)
     save_adapter(job, trunk, "reward", REWARD)
     numbers = {name: value for name, value in vars(report).items() if name != "held_out"}
     metrics = {**numbers, "held_out": _json(fit), "change": _json(change), "no_change": predecessor.missing(change)}
@@ -137,6 +136,7 @@ class Predecessor:
     version: int | None
     rankings: list[RankedSamples]
     scores: list[list[float]]
+    labels: Labels | None = None
     none: str = ""
 
     @classmethod
@@ -146,16 +146,20 @@ class Predecessor:
         if saved is None:
             last = job.registry.directory(job.data.parent) / REWARD
             anew = "some of what the last reward model learned from counts no more: this one begins anew"
-            return cls(None, [], [], anew if last.exists() else "there is no reward model to go on from")
-        rankings = ranked_samples(job.data.held_out_rankings)
-        return cls(int(saved.parent.name), rankings, score(scorer, rankings))
+            return cls(None, [], [], none=anew if last.exists() else "there is no reward model to go on from")
+        rankings, version = ranked_samples(job.data.held_out_rankings), int(saved.parent.name)
+        manifest = job.registry.manifest(version)
+        ties, fitted = manifest.config.get("reward", {}).get("ties", "soft"), manifest.metrics.get("reward", {})
+        return cls(version, rankings, score(scorer, rankings), fitted_labels(ties, fitted.get("tie_width")))
 
-    def change(self, scorer: Scorer, confidence: float) -> Change | None:
-        """`scorer` beside it on the same rankings."""
+    def change(self, scorer: Scorer, labels: Labels | None, confidence: float) -> Change | None:
+        """`scorer`, with its `labels`, beside it on the same rankings."""
         if self.version is None:
             return None
-        new = score(scorer, self.rankings)
-        return compare(self.rankings, new, self.scores, version=self.version, confidence=confidence)
+        return compare(
+            self.rankings, score(scorer, self.rankings), self.scores, version=self.version, labels=labels,
+            old_labels=self.labels, confidence=confidence,
+        )  # fmt: skip
 
     def missing(self, change: Change | None) -> str | None:
         """Why there is no `change`, if there is none."""

@@ -5,11 +5,13 @@ import random
 from collections.abc import Sequence
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback.policies.reward_fit import Fit, Slice
 from feedback.statistics import Interval
+from training.config import Ties
 from training.model.samples import RankedSamples, Sample
 from training.reward.fit import Scores, compare, equal_mass, evaluate, measure, reflected
 from training.reward.likelihoods import Labels
@@ -68,6 +70,31 @@ def test_ties_count_where_their_width_is_known_and_nowhere_else() -> None:
         -(math.log(0.195097) + math.log(math.exp(0.8) / total)) / 2, abs=1e-5
     )
     assert measure([tie], [(0.8, 0.3)]) is None
+
+
+def test_who_wins_is_as_sure_as_the_model_of_ties_has_it() -> None:
+    """Rao-Kupper, theta 2, scores .8 and .3: P(win) = e^.8 / (e^.8 + 2 e^.3), P(loss) = e^.3 / (e^.3 + 2 e^.8)."""
+    win, loss = 1 / (1 + 2 * math.exp(-0.5)), 1 / (1 + 2 * math.exp(0.5))
+    sure, labels = win / (win + loss), Labels("rao_kupper", 0.0)
+    for tiers, chance in [((0, 1), sure), ((1, 0), 1 - sure)]:
+        found = fit([ranking(tiers, (A, B))], [(0.8, 0.3)], labels)
+        assert found.log_loss.mean == pytest.approx(-math.log(chance))
+        assert found.brier.mean == pytest.approx((1 - chance) ** 2)
+        assert found.bins[0].predicted == pytest.approx(sure)
+    plain = fit([ranking((0, 1), (A, B))], [(0.8, 0.3)])
+    assert plain.bins[0].predicted == pytest.approx(1 / (1 + math.exp(-0.5))) != pytest.approx(sure)
+
+
+@pytest.mark.parametrize("ties", ["davidson", "rao_kupper"])
+def test_a_crowd_that_ties_by_the_model_is_calibrated(ties: Ties) -> None:
+    draw, labels = random.Random(0), Labels(ties, 0.0)
+    scores = [(draw.gauss(0, 1), draw.gauss(0, 1)) for _ in range(3000)]
+    with torch.no_grad():
+        chances = torch.stack(labels.pair_log_probs(*torch.tensor(scores).T)).exp().T.tolist()
+    said = [draw.choices([(0, 1), (0, 0), (1, 0)], own)[0] for own in chances]
+    found = fit([ranking(tiers, (A, B), prompt=n) for n, tiers in enumerate(said)], scores, labels)
+    assert found.ece.mean < 0.03
+    assert all(abs(one.predicted - one.observed) < 0.1 for one in found.bins)
 
 
 def test_nothing_is_said_among_the_unplaced() -> None:
@@ -264,6 +291,18 @@ def test_a_change_by_hand() -> None:
     assert found.accuracy == Interval(-1.0, -1.0, -1.0)
     assert found.worse
     assert compare(rankings[1:], [(0.0, 1.0)] * 6, [(1.0, 0.0)] * 6, version=1) is None  # five prompts cannot tell
+
+
+def test_a_change_is_of_each_model_by_its_own_ties() -> None:
+    """The same scores by Rao-Kupper at theta 2, whose winner has .788 of the decided, and by Bradley-Terry, .731."""
+    rankings, scores = [ranking((0, 1), (A, B), prompt=n) for n in range(6)], [(1.0, 0.0)] * 6
+    wider, plain = Labels("rao_kupper", 0.0), Labels("soft")
+    win, loss = math.e / (math.e + 2), 1 / (1 + 2 * math.e)
+    change = -math.log(win / (win + loss)) - math.log1p(math.exp(-1))
+    for ours, theirs, sign in [(wider, plain, 1), (plain, wider, -1)]:
+        found = compare(rankings, scores, scores, version=1, labels=ours, old_labels=theirs)
+        assert found is not None and found.log_loss.mean == pytest.approx(sign * change)
+        assert found.accuracy == Interval(0.0, 0.0, 0.0)
 
 
 def test_pairing_sees_what_two_intervals_cannot() -> None:

@@ -30,6 +30,8 @@ from training.model.roles import Role
 from training.model.samples import RankedSamples, Sample
 from training.model.scoring import Scorer
 from training.model.trunk import Trunk
+from training.reward.fit import compare
+from training.reward.likelihoods import Labels
 from training.reward.reward import RewardReport, train_reward_model
 from training.round.fixed_answers import PROMPTS
 from training.round.progress import Progress
@@ -551,6 +553,27 @@ def test_a_reward_model_worse_than_the_last_ends_the_round(
     if flipped:
         assert outcome.reason.startswith("reward: log-loss over that of policy-v1's reward model, lower bound is ")
         assert outcome.reason.endswith(", threshold 0")
+
+
+def test_a_reward_model_is_held_against_the_last_each_by_its_own_width_of_ties(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths, seen = iter((0.25, 0.75)), []
+
+    def tied(*args: Any, **options: Any) -> RewardReport:
+        return replace(train_reward_model(*args, **options), tie_width=next(widths))
+
+    def comparing(*args: Any, labels: Labels, old_labels: Labels, **options: Any) -> Change | None:
+        seen.extend((each.ties, each.tie_width.item()) for each in (labels, old_labels))
+        return compare(*args, labels=labels, old_labels=old_labels, **options)
+
+    monkeypatch.setattr("training.round.torch_stages.train_reward_model", tied)
+    monkeypatch.setattr("training.round.torch_stages.compare", comparing)
+    rounds.installation.configure(reward={"ties": "rao_kupper"})
+    installation = with_a_first_version(rounds)
+    installation.speak(24, seed=1)
+    rounds.run(last="reward")
+    assert seen == [("rao_kupper", 0.75), ("rao_kupper", 0.25)]
 
 
 def test_scale_and_heads_go_on_from_version_to_version(rounds: Rounds) -> None:
