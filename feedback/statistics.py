@@ -29,6 +29,23 @@ def bootstrap_mean(values: Sequence[float], *, confidence: float = 0.95, draws: 
     return percentile_interval(sum(values) / count, means, confidence)
 
 
+def t_mean(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
+    """Student's interval of the mean (1908); one value = one independent unit, e.g. a prompt.
+
+    For few values: a percentile bootstrap of two is above 0 whenever both are. One value has no bounds (NaN). Raises
+    ValueError without values.
+    """
+    if not values:
+        raise ValueError("no values to average")
+    count = len(values)
+    mean = sum(values) / count
+    if count == 1:
+        return Interval(mean, math.nan, math.nan)
+    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
+    half = t_quantile(confidence, count - 1) * math.sqrt(variance / count)
+    return Interval(mean, mean - half, mean + half)
+
+
 def cluster_bootstrap(
     clusters: Sequence[Sequence[float]],
     statistics: Sequence[Statistic],

@@ -231,8 +231,8 @@ class GateConfig(Config):
     max_repetition: float = 0.5  # share of a completion's 4-grams that it has written before, mean
     max_repetition_rise: float = 0.1  # of that share, over the stable policy's
     max_lm_loss_rise: float = 0.2  # nats per token of held-out demonstrations over the stable policy's, lower bound
-    confidence: float = 0.95  # of the bootstrap intervals
-    bootstrap_samples: int = 2_000  # resamples of the prompts
+    confidence: float = 0.95  # of all intervals
+    bootstrap_samples: int = 2_000  # resamples of the prompts, for the language-model loss
 
     def __post_init__(self) -> None:
         _require(

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from feedback.statistics import Interval, bootstrap_mean, cluster_bootstrap, share
+from feedback.statistics import Interval, bootstrap_mean, cluster_bootstrap, share, t_mean
 
 
 def test_bootstrap_mean_against_the_normal_interval() -> None:
@@ -17,6 +17,19 @@ def test_bootstrap_mean_against_the_normal_interval() -> None:
     assert high == pytest.approx(4.5 + half, abs=0.02)
     with pytest.raises(ValueError):
         bootstrap_mean([])
+
+
+def test_student_s_interval_by_the_tables() -> None:
+    """Of 1, 2, 3, 4 and 5: mean 3, standard deviation sqrt(2.5), t of four degrees of freedom 2.77645."""
+    half = 2.77645 * 0.5**0.5
+    assert t_mean([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx((3.0, 3 - half, 3 + half), abs=1e-5)
+    assert t_mean([0.0, 2.0]) == pytest.approx((1.0, 1 - 12.7062, 1 + 12.7062), abs=1e-4)
+    assert t_mean([0.5, 0.5]) == Interval(0.5, 0.5, 0.5)
+    assert all(map(math.isnan, t_mean([math.inf, -math.inf])))
+    alone = t_mean([7.0])
+    assert alone.mean == 7.0 and math.isnan(alone.low) and math.isnan(alone.high)
+    with pytest.raises(ValueError, match="no values"):
+        t_mean([])
 
 
 def mean(totals: object) -> float:
