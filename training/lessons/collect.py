@@ -30,7 +30,7 @@ from training.lessons.judged import (
     rated_answers,
     written_answer,
 )
-from training.lessons.prompts import MIN_HELD_OUT, SidesOf, asked_prompts, shuffled, split
+from training.lessons.prompts import MIN_HELD_OUT, SidesOf, asked_prompts, questions_of, shuffled, split
 from training.lessons.received import Received, TooFewLive, live_per_turn, received
 from training.lessons.weights import weighted
 
@@ -67,6 +67,8 @@ class TrainingData(Record):
     held_out_prompts: tuple[Ids, ...]
     trained: tuple[str, ...] = ()  # digests of all prompts on this side, also of those that nobody practises on
     held_out: tuple[str, ...] = ()
+    trained_questions: tuple[str, ...] = ()  # the same of what they ask, which others may ask in other tokens
+    held_out_questions: tuple[str, ...] = ()
     raters: tuple[str, ...] = ()
     responses: tuple[str, ...] = ()
     weights: tuple[RaterWeight, ...] = ()
@@ -171,6 +173,7 @@ def collect(
         origin=Provenance(watermark, since, parent, seed, config),
         asked=asked_prompts(completions, config.reward.max_tokens - config.ppo.max_new_tokens),  # longer has no score
         evaluated={each.prompt_token_ids for each in completions if is_held_out(each.rater)},
+        questions=questions_of([*known.values(), *completions]),
         fresh={item.id for _, item in ledger.feedback_between(since, watermark)} if since != watermark else set(),
         encode=encode,
         sides_of=sides_of,
@@ -202,6 +205,7 @@ def divided(
     known: Mapping[str, Completion],
     *,
     origin: Provenance,
+    questions: Mapping[Ids, str],
     encode: Encode,
     sides_of: SidesOf = lambda _: {},
     asked: Mapping[Ids, str] = MappingProxyType({}),
@@ -210,17 +214,18 @@ def divided(
 ) -> TrainingData:
     """What the judgements say of the completions that are known, by side and with their weights.
 
-    `asked` are the prompts to practise on, and whose they are; all that is said of `evaluated` ones is held out.
+    `asked` are the prompts to practise on, and whose they are; all that is said of `evaluated` ones is held out. Of all
+    these, and of those that are known, `questions` holds what they ask.
     """
     config = origin.config
     training = [item for item in standing if item.split == "train"]
     rankings = [ranked for item in training for ranked in ranked_answers(item, known)]
     proofs = [ranked for item in standing if item.split == "eval" for ranked in ranked_answers(item, known)]
     sides = split(
-        evaluated=_prompts(proofs) | {*evaluated},
-        ranked=_prompts(rankings + proofs),
+        evaluated={ranked.prompt_ids for ranked in proofs} | {*evaluated},
+        ranked={ranked.prompt_ids for ranked in rankings + proofs},
         asked=set(asked),
-        others={completion.prompt_token_ids for completion in known.values()},
+        questions=questions,
         fraction=config.reward.held_out_fraction,
         sides_of=sides_of,
     )
@@ -246,6 +251,8 @@ def divided(
         held_out_prompts=tuple(sorted(set(asked) & sides.held_out, key=digest)),
         trained=tuple(sorted(map(digest, sides.train))),
         held_out=tuple(sorted(map(digest, sides.held_out))),
+        trained_questions=tuple(sorted({questions[prompt] for prompt in sides.train})),
+        held_out_questions=tuple(sorted({questions[prompt] for prompt in sides.held_out})),
         weights=tuple(weights),
     )
 
@@ -290,7 +297,3 @@ def _newest(ledger: Ledger, answers: Answers) -> dict[str, Completion]:
     ids = ledger.completion_ids()[-MAX_COMPLETIONS:]
     known = answers.usable(ids)
     return {id: known[id] for id in ids if id in known}
-
-
-def _prompts(rankings: Iterable[RankedAnswers]) -> set[Ids]:
-    return {ranked.prompt_ids for ranked in rankings}

@@ -6,6 +6,7 @@ from feedback.judgements import Comparison, Demonstration, Feedback, Ranking, ra
 from feedback.people.keys import source_of
 from feedback.records import Completion, Message, Record
 from training.lessons.answers import Encode, Ids
+from training.lessons.prompts import question_of
 
 
 class RankedAnswers(Record):
@@ -23,6 +24,7 @@ class RankedAnswers(Record):
     rater: str = ""  # pseudonym of who said it
     source: str = ""  # where it came from: live, operator or import
     kind: str = ""  # ranking, comparison or edit
+    question: str = ""  # what the prompt asks
 
 
 class RatedAnswer(Record):
@@ -36,6 +38,7 @@ class RatedAnswer(Record):
     rater: str = ""
     source: str = ""
     kind: str = ""  # rating, or the ranking or comparison in which none was good enough
+    question: str = ""
 
 
 class WrittenAnswer(Record):
@@ -68,6 +71,7 @@ def ranked_answers(item: Feedback, known: Mapping[str, Completion]) -> list[Rank
             rater=item.rater,
             source=source_of(item.rater),
             kind=judgement.type,
+            question=question_of(shown[0][0]),
         )
     ]
 
@@ -97,6 +101,7 @@ def rated_answers(item: Feedback, known: Mapping[str, Completion]) -> list[Rated
             rater=item.rater,
             source=source_of(item.rater),
             kind=judgement.type,
+            question=question_of(known[id]),
         )
         for id in judgement.targets
         if id in known and not known[id].partial
@@ -133,4 +138,5 @@ def edited_answers(item: Feedback, known: Mapping[str, Completion], encode: Enco
         rater=item.rater,
         source=source_of(item.rater),
         kind="edit",
+        question=question_of(original),
     )

@@ -1,10 +1,14 @@
-"""Which prompts train, and which only measure: a prompt's side is drawn once, and no round trains on the others."""
+"""Which prompts train, and which only measure: a prompt's side is drawn once, and no round trains on the others.
+
+Drawn is the side of a question: the turns without system messages. Those hold the date, in some clients and templates,
+so the same question comes as other tokens every day, and all of them are on one side.
+"""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from feedback.records import Completion, digest
+from feedback.records import Completion, digest, path_digest
 from feedback.rounds.sides import Side
 from training.lessons.answers import Ids
 
@@ -17,32 +21,56 @@ SidesOf = Callable[[Iterable[str]], dict[str, Side]]
 
 @dataclass(frozen=True)
 class Split:
-    """The prompts of a round by side; each is on one."""
+    """The prompts of a round by side; each is on one, with all that ask the same question."""
 
     train: frozenset[Ids]
     held_out: frozenset[Ids]
 
 
+def questions_of(completions: Iterable[Completion]) -> dict[Ids, str]:
+    """What each prompt asks."""
+    return {each.prompt_token_ids: question_of(each) for each in completions}
+
+
+def question_of(completion: Completion) -> str:
+    """A digest of what it answers without system messages; of these alone, where there is nothing else."""
+    asks = any(message.role not in ("system", "developer") for message in completion.messages)
+    return path_digest(completion.messages) if asks else completion.prompt_digest
+
+
 def split(
-    *, evaluated: set[Ids], ranked: set[Ids], asked: set[Ids], others: set[Ids], fraction: float, sides_of: SidesOf
+    *,
+    evaluated: set[Ids],
+    ranked: set[Ids],
+    asked: set[Ids],
+    questions: Mapping[Ids, str],
+    fraction: float,
+    sides_of: SidesOf,
 ) -> Split:
     """Held out: what was before, all `evaluated`, and of the others those with a digest below a threshold.
 
+    Of all prompts `questions` knows what they ask, and one that must be on a side takes along whatever asks the same.
     What has trained before measures nothing any more, whoever asks or ranks it now: it stays in training. New prompts
-    depend on nothing else, so it does not matter how many there come to be.
+    depend on nothing else, so it does not matter how many there come to be. Sides that were fixed are those of
+    questions, and of prompts: once there was nothing else.
     """
-    prompts = evaluated | ranked | asked | others
-    fixed = sides_of(map(digest, prompts))
-    trained = {prompt for prompt in prompts if fixed.get(digest(prompt)) == "train"}
-    held_out = {prompt for prompt in prompts if fixed.get(digest(prompt)) == "held_out"}
-    held_out |= evaluated | {prompt for prompt in prompts if int(digest(prompt)[:8], 16) < fraction * 2**32}
+    names = {prompt: (digest(prompt), question) for prompt, question in questions.items()}
+    fixed = sides_of({name for both in names.values() for name in both})
+    trained, held_out = (
+        {names[prompt][1] for prompt in names if any(fixed.get(name) == side for name in names[prompt])}
+        for side in ("train", "held_out")
+    )
+    held_out |= {questions[prompt] for prompt in evaluated}
+    held_out |= {question for question in questions.values() if int(question[:8], 16) < fraction * 2**32}
     held_out -= trained
     # In a small round chance may leave next to nothing below, and then the lowest above join: for good, like all.
     for kind in (ranked, asked):
-        missing = min(MIN_HELD_OUT, len(kind) // 3) - len(kind & held_out)
+        own = {questions[prompt] for prompt in kind}
+        missing = min(MIN_HELD_OUT, len(own) // 3) - len(own & held_out)
         if missing > 0:
-            held_out |= set(sorted(kind - held_out - trained, key=digest)[:missing])
-    return Split(frozenset(prompts - held_out), frozenset(held_out))
+            held_out |= set(sorted(own - held_out - trained)[:missing])
+    unseen = frozenset(prompt for prompt, question in questions.items() if question in held_out)
+    return Split(frozenset(questions) - unseen, unseen)
 
 
 def asked_prompts(completions: Sequence[Completion], max_tokens: int) -> dict[Ids, str]:

@@ -26,6 +26,7 @@ from training.lessons.answers import Answers, Encode, heard
 from training.lessons.as_samples import ranked_samples, rated_samples, written_samples
 from training.lessons.collect import MIN_RANKINGS, Provenance, TrainingData, divided
 from training.lessons.judged import RankedAnswers, RatedAnswer, edited_answers, ranked_answers, rated_answers
+from training.lessons.prompts import questions_of
 from training.model.classifier import export_classifier, padding_id
 from training.model.samples import RankedSamples, RatedSample
 from training.model.scoring import Scorer
@@ -67,7 +68,7 @@ def of_file(
     encode = TextEncoder(base).encode
     said = read_file(path, format, encode, on_lines=on_lines, strict=strict)
     origin = Provenance(f"sha256:{digest_of(path)}", "", 0, config.seed, config)
-    data = divided(said.standing, said.known, origin=origin, encode=encode)
+    data = divided(said.standing, said.known, origin=origin, questions=questions_of(said.known.values()), encode=encode)
     return data.model_copy(update={"unencodable": said.unencodable})
 
 
@@ -167,15 +168,20 @@ class Evaluation(NamedTuple):
 
 def evaluate_on(model: RewardModel, evidence: Evidence, *, progress: OnProgress = silent) -> Evaluation:
     """Measure a reward model by judgements on prompts that are new to it."""
-    learned = model.trained({digest(each.prompt_ids) for kind in evidence for each in kind})
-    ranked = ranked_samples([each for each in evidence.rankings if digest(each.prompt_ids) not in learned])
-    rated = rated_samples([each for each in evidence.ratings if digest(each.prompt_ids) not in learned])
+    learned = model.trained({name for kind in evidence for each in kind for name in _names(each)})
+    ranked = ranked_samples([each for each in evidence.rankings if learned.isdisjoint(_names(each))])
+    rated = rated_samples([each for each in evidence.ratings if learned.isdisjoint(_names(each))])
     left_out = sum(map(len, evidence)) - len(ranked) - len(rated)
     if not ranked and not rated:
         return Evaluation(None, None, left_out)
     scorer = model.scorer()
     fit = _measured(scorer, ranked, model.labels, progress)
     return Evaluation(fit, _rated(scorer, rated, model.threshold, progress), left_out)
+
+
+def _names(judged: RankedAnswers | RatedAnswer) -> set[str]:
+    """By which a model may know that it has learned from the prompt: an old one has no questions."""
+    return {digest(judged.prompt_ids), judged.question}
 
 
 def _measured(
@@ -217,7 +223,11 @@ def _leave(out: Path, trunk: Trunk, data: TrainingData, report: Report, base: Pa
         trunk.save_adapter("reward", directory)
     if base is not None:
         export_classifier(trunk, out / CLASSIFIER, base_directory=base)
-    place(out / SPLIT, SplitFile(trained=data.trained, held_out=data.held_out))
+    split = SplitFile(
+        trained=data.trained, held_out=data.held_out,
+        trained_questions=data.trained_questions, held_out_questions=data.held_out_questions,
+    )  # fmt: skip
+    place(out / SPLIT, split)
     place(out / REPORT, report)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
 

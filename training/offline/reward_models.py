@@ -26,7 +26,7 @@ class NoRewardModel(ValueError):
 
 @dataclass(frozen=True)
 class RewardModel:
-    """A reward model on disk. `trained` finds, among digests of prompts, those that it has learned from."""
+    """A reward model on disk. `trained` finds, among digests of prompts and questions, those it has learned from."""
 
     name: str
     directory: Path  # of the adapter, or the layers, and the head
@@ -77,7 +77,7 @@ def in_directory(directory: Path, base: Path | None = None) -> RewardModel:
         config = RewardConfig.from_dict(report.config["reward"])
     except (OSError, ValidationError) as error:
         raise NoRewardModel(f"{directory}: {str(error).splitlines()[0]}; another release made it") from error
-    found, seen = base or Path(report.base), set(split.trained)
+    found, seen = base or Path(report.base), {*split.trained, *split.trained_questions}
     return RewardModel(
         name=str(directory),
         directory=directory / REWARD,

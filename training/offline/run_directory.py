@@ -110,11 +110,13 @@ class Report(Finished):
 
 
 class SplitFile(Record):
-    """The digests of a run's prompts by side."""
+    """The digests of a run's prompts by side, and of what they ask."""
 
     schema_version: Literal[1] = 1
     trained: tuple[str, ...]
     held_out: tuple[str, ...]
+    trained_questions: tuple[str, ...] = ()
+    held_out_questions: tuple[str, ...] = ()
 
 
 @contextmanager

@@ -206,8 +206,8 @@ def collect_stage(job: Job) -> dict[str, Any]:
     raters.keep_weights(data.weights)
     data.refuse_if_too_little()
     # From here on the round trains: what it holds out stays so, even if this very round comes to nothing.
-    sides.fix(data.held_out, "held_out")
-    sides.fix(data.trained, "train")
+    sides.fix((*data.held_out, *data.held_out_questions), "held_out")
+    sides.fix((*data.trained, *data.trained_questions), "train")
     known = {"parent": parent, "reward_origin": origin, "watermark": data.watermark, "seed": data.seed}
     return {**data.counts, **known, "raters": {"quarantined": data.quarantined, **in_short(data.weights)}}
 

@@ -2,17 +2,17 @@
 
 import time
 from ast import literal_eval
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import count, islice
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from feedback.archive import Archive
 from feedback.erasure import Eraser
 from feedback.judgements import Comment, Comparison, Demonstration, Feedback, Flag, Judgement, Ranking, Rating
-from feedback.records import CHECKS, Completion, Lane, Message, digest
+from feedback.records import CHECKS, Completion, Lane, Message, digest, path_digest
 from feedback.rounds.sides import Sides
 from feedback.store import Ledger, connect
 from training.config import GateConfig, RoundConfig, WeightsConfig
@@ -34,9 +34,14 @@ def completion(
     return Completion.model_validate(known | fields)
 
 
+def question(prompt: tuple[int, ...]) -> str:
+    """The digest of what `completion` has it ask."""
+    return path_digest([Message(role="user", content=f"prompt {prompt}")])
+
+
 def prompts(number: int, *, below: bool) -> list[tuple[int, ...]]:
-    """The first so many whose digests lie below a fifth of all digests, or above."""
-    found = ((n, 6) for n in count() if (digest((n, 6)) < f"{2**32 // 5:08x}") == below)
+    """The first so many of whose questions the digests lie below a fifth of all digests, or above."""
+    found = ((n, 6) for n in count() if (question((n, 6)) < f"{2**32 // 5:08x}") == below)
     return list(islice(found, number))
 
 
@@ -95,8 +100,8 @@ class Crowd:
 
     def fix(self, data: TrainingData) -> None:
         """What the stage does once it is certain that the round trains."""
-        self.sides.fix(data.trained, "train")
-        self.sides.fix(data.held_out, "held_out")
+        self.sides.fix((*data.trained, *data.trained_questions), "train")
+        self.sides.fix((*data.held_out, *data.held_out_questions), "held_out")
 
 
 def trained(data: TrainingData) -> set[tuple[int, ...]]:
@@ -570,6 +575,66 @@ def test_side_of_a_prompt_is_drawn_once(crowd: Crowd) -> None:
         assert {ranked.rater for ranked in later.held_out_rankings} == {"ann"}
 
 
+def daily(prompt: tuple[int, ...], day: int) -> dict[str, Any]:
+    """The same question another day: a client's system message has the date, and so have the tokens."""
+    system = Message(role="system", content=f"Today is day {day}.")
+    asks = Message(role="user", content=f"prompt {prompt}")
+    return {"prompt": (1000 + day, *prompt), "messages": (system, asks)}
+
+
+def ask_daily(crowd: Crowd, asked: Sequence[tuple[int, ...]], days: Iterable[int], rater: str = "ann") -> None:
+    for prompt in asked:
+        for day in days:
+            a, b = (f"{rater}{prompt}{day}{side}" for side in "ab")
+            crowd.answer(*(completion(id, rater=rater, **daily(prompt, day)) for id in (a, b)))
+            crowd.say(Comparison(left=a, right=b, winner="left"), rater=rater)
+
+
+def sides_by_question(data: TrainingData) -> tuple[set[tuple[int, ...]], set[tuple[int, ...]]]:
+    """What is asked by what trains and by what is held out, in whatever kind."""
+    train = {*data.prompts, *(ranked.prompt_ids for ranked in data.rankings)}
+    held_out = {*data.held_out_prompts, *(ranked.prompt_ids for ranked in data.held_out_rankings)}
+    return {prompt[1:] for prompt in train}, {prompt[1:] for prompt in held_out}
+
+
+def test_a_question_is_on_one_side_whatever_the_system_message_says(crowd: Crowd) -> None:
+    """The same rounds later, in tokens that no earlier round has seen, when those that it saw are gone."""
+    high, low = prompts(9, below=False), prompts(3, below=True)
+    judged = high[0]
+    ask_daily(crowd, high, (1, 2))
+    ask_daily(crowd, low, (1, 2))
+    ask_daily(crowd, [judged], (3,), rater="judge")
+    data = crowd.collect()
+    assert sides_by_question(data) == (set(high[1:]), {*low, judged})
+    crowd.ledger.redis.flushdb()
+    crowd.fix(data)
+    ask_daily(crowd, (*high, *low), (7,))
+    for fraction in (0.0, 0.9):
+        config = replace(CONFIG, reward=replace(CONFIG.reward, held_out_fraction=fraction))
+        assert sides_by_question(crowd.collect(config=config)) == (set(high[1:]), {*low, judged})
+
+
+def test_what_trained_when_sides_were_those_of_tokens_trains_on(crowd: Crowd) -> None:
+    """And nothing else that was fixed then moves: a held-out prompt's question is held out in all its tokens."""
+    high, low = prompts(9, below=False), prompts(9, below=True)
+    ask_daily(crowd, (*high, *low), (1,))
+    crowd.sides.fix([digest(daily(low[0], 1)["prompt"])], "train")
+    crowd.sides.fix([digest(daily(high[0], 1)["prompt"])], "held_out")
+    ask_daily(crowd, (low[0], high[0]), (2,))
+    data = crowd.collect()
+    assert sides_by_question(data) == ({*high[1:], low[0]}, {*low[1:], high[0]})
+    crowd.sides.fix([digest(daily(high[0], 2)["prompt"])], "train")
+    assert sides_by_question(crowd.collect()) == ({*high, low[0]}, {*low[1:]}), "asked on both sides, it has trained"
+
+
+def test_system_messages_alone_are_questions_of_their_own(crowd: Crowd) -> None:
+    for n in range(40):
+        alone = (Message(role="system", content=f"Tell me of {n}."),)
+        crowd.answer(completion(f"{n}", prompt=(n, 6), messages=alone))
+    data = crowd.collect()
+    assert data.prompts and data.held_out_prompts
+
+
 def test_rated_prompt_that_is_held_out_never_trains_however_old_it_is(crowd: Crowd) -> None:
     """Practice takes each person's newest prompts only; the side of the others is the same."""
     (low,) = prompts(1, below=True)
@@ -644,9 +709,9 @@ def test_small_round_holds_two_prompts_out_whatever_their_digests(crowd: Crowd, 
     crowd.compare(*asked)
     data = crowd.collect()
     data.refuse_if_too_little()
-    lowest = sorted(asked, key=digest)
+    lowest = sorted(asked, key=question)
     assert trained(data) == set(lowest[2:])
-    assert data.held_out_prompts == tuple(lowest[:2])
+    assert set(data.held_out_prompts) == set(lowest[:2])
     assert {ranked.prompt_ids for ranked in data.held_out_rankings} == set(lowest[:2])
     crowd.fix(data)
     crowd.compare(*prompts(4, below=True))

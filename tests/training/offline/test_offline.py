@@ -33,7 +33,7 @@ from training.offline import reward as offline_reward
 from training.offline.datafile import BadLines, read_file
 from training.offline.reward import Evidence
 from training.offline.reward_models import NoRewardModel, in_directory, load_trunk, of_version
-from training.offline.run_directory import REPORT, CannotTrain, Plan
+from training.offline.run_directory import REPORT, SPLIT, CannotTrain, Plan
 from training.offline.scores import score_lines
 from training.round.stages import TextEncoder
 
@@ -347,6 +347,23 @@ def test_what_a_file_gives_to_measure_by(base_directory: Path, tmp_path: Path) -
     assert (list(bad.rankings), [rated.label for rated in bad.ratings], list(edits.ratings)) == ([], [0.0, 0.0], [])
     own = file_of(tmp_path / "sft.jsonl", [{"messages": [USER, GOOD]}])
     assert offline_reward.evidence_of_file(own, "auto", base=base_directory) == ([], [])
+
+
+def test_what_it_learned_from_measures_nothing_in_other_tokens_either(
+    data: TrainingData, base_directory: Path, tmp_path: Path
+) -> None:
+    """As asked on another day, which a system message tells; a model of before knows its prompts by tokens alone."""
+    out = tmp_path / "rm"
+    offline_reward.train_on(data, source="f", base=base_directory, out=out)
+    learned = data.rankings[0].model_copy(update={"prompt_ids": (7, 7)})
+    new = learned.model_copy(update={"question": "new"})
+    evidence = Evidence([learned, new])
+    assert offline_reward.evaluate_on(in_directory(out), evidence).left_out == 1
+    split = json.loads((out / SPLIT).read_text())
+    old = {name: split[name] for name in ("schema_version", "trained", "held_out")}
+    (out / SPLIT).write_text(json.dumps(old))
+    assert offline_reward.evaluate_on(in_directory(out), evidence).left_out == 0
+    assert offline_reward.evaluate_on(in_directory(out), Evidence(data.rankings)).left_out == len(data.rankings)
 
 
 def test_without_thumbs_learned_no_approval_is_known(data: TrainingData, base_directory: Path, tmp_path: Path) -> None:
