@@ -67,7 +67,7 @@ class Installation:
     def speak(
         self, comparisons: int, demonstrations: int = 0, seed: int = 0, rater: str = "r", plain: bool = False
     ) -> None:
-        """People ask prompts of their own and prefer shorter answers."""
+        """People ask prompts of their own and prefer shorter answers. Of seed 0 the first seven train."""
         draw = random.Random(seed)
         for n in range(comparisons):
             prompt = tuple(draw.randrange(200) for _ in range(6))
@@ -164,7 +164,7 @@ def _completion(id: str, prompt: tuple[int, ...], length: int, rater: str, plain
     tokens = tuple(range(10, 10 + length))
     return Completion(
         id=id, response_id=id.removesuffix(":0"), choice=0, conversation_id=id, rater=rater, text="text",
-        messages=(Message(role="user", content=f"Prompt {prompt}?"),), prompt_token_ids=prompt,
+        messages=(Message(role="user", content=f"Prompt {prompt}!"),), prompt_token_ids=prompt,
         completion_token_ids=tokens,
         logprobs=(-1.0,) * length, sampling={}, plain=plain, finish_reason="stop", policy_version=0,
         created=0.0,

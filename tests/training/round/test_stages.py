@@ -201,7 +201,8 @@ def test_hold_out_of_a_round_that_trains_is_frozen_and_raters_are_told(rounds: R
     installation.speak(24, seed=1)
     round_id, outcomes = rounds.run(last="collect")
     data = TrainingData.model_validate_json((rounds.workspace(round_id).output("collect") / DATA).read_text())
-    assert installation.redis.hlen(SIDES) == len(data.trained) + len(data.held_out) == 28
+    assert len(data.trained) + len(data.held_out) == 28
+    assert installation.redis.hlen(SIDES) == 2 * 28, "by tokens and by question"
     raters = outcomes["collect"].metrics["raters"]
     assert (raters["count"], raters["quarantined"], raters["largest_share"]) == (1, 0, {"r": 1.0})
     assert list(Raters(installation.redis).weights()) == ["r"]
