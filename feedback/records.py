@@ -57,8 +57,9 @@ class Completion(Record):
     Under a release, `arm` is the side that the conversation was put on, with the chance `propensity`.
     `partial` says that somebody stopped it before it was finished; `plain` that nothing tempered, cut off or forced its
     tokens, so that the `logprobs`, which are the policy's own, are those of the draw. What was imported was served by
-    no policy: it has neither a version nor tokens. A `decoy` answers, by its prompt's tokens, another question than its
-    messages: whoever prefers it has not read. It never trains, and no conversation goes on from it.
+    no policy of ours, unless it is a backup: it has no version, and tokens only if they came along. A `decoy` answers,
+    by its prompt's tokens, another question than its messages: whoever prefers it has not read. It never trains, and no
+    conversation goes on from it.
     """
 
     model_config = READABLE

@@ -106,8 +106,8 @@ def create_app(
     gateway = Gateway(
         settings, arms, ledger, registry, rounds, ReleaseBook(registry), keys, watcher, candidate_watcher,
         recorder, Authenticator(keys), Archive(ledger), places, waiting, metrics,
-        Quotas(keys.redis), shown, Appender(ledger, settings.resolved_redis_url()), peers, Writable(ledger),
-        Observing(Observations(ledger.redis, keys.salt("observations"))), controller,
+        Quotas(keys.redis), shown, Appender(ledger, settings.resolved_redis_url()), peers,
+        Writable(ledger, recorder.ledger), Observing(Observations(ledger.redis, keys.salt("observations"))), controller,
     )  # fmt: skip
     # Its pages at /docs and /redoc would load scripts from elsewhere.
     app = FastAPI(title="Ratchet", lifespan=_watching, docs_url=None, redoc_url=None)

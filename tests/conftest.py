@@ -72,7 +72,7 @@ class ValkeyProcess:
 
 
 @contextmanager
-def own_valkey() -> Iterator[ValkeyProcess]:
+def own_valkey(**options: str) -> Iterator[ValkeyProcess]:
     """One that lives as long as the block, on a disk of memory where there is room for it.
 
     A write there outlives the server as on any disk, but is never held up by what others write: a shared disk may well
@@ -81,7 +81,7 @@ def own_valkey() -> Iterator[ValkeyProcess]:
     memory = Path("/dev/shm")
     room = memory if memory.is_dir() and shutil.disk_usage(memory).free > 2**30 else None
     with tempfile.TemporaryDirectory(prefix="valkey-", dir=room) as directory:
-        server = ValkeyProcess(Path(directory)).start()
+        server = ValkeyProcess(Path(directory), **options).start()
         try:
             yield server
         finally:

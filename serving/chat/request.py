@@ -13,7 +13,7 @@ from serving.engine.server import SERVED_NAME, Body
 from serving.engine.swap_gate import Served
 from serving.gateway import Gateway
 from serving.http.errors import ApiError, invalid
-from serving.http.json_body import check_text
+from serving.http.json_body import MANY_IN_CHAT, check_text
 from serving.ledger.recorder import Ticket
 from serving.release.arms import CANDIDATE, Arm
 
@@ -76,8 +76,9 @@ def check(body: Body, *, max_tokens: int) -> None:
     messages = body.get("messages")
     if not isinstance(messages, list) or not 1 <= len(messages) <= MAX_MESSAGES:
         raise invalid(f"messages must be a list of 1 to {MAX_MESSAGES} messages", "messages")
+    left = MANY_IN_CHAT
     for index, message in enumerate(messages):
-        _check_message(message, f"messages[{index}]")
+        left -= _check_message(message, f"messages[{index}]", left)
     _check_integer(body, "n", 1, MAX_CHOICES)
     for name in ("max_tokens", "max_completion_tokens"):
         _check_integer(body, name, 1, max_tokens)
@@ -114,7 +115,8 @@ def check_metadata(metadata: Any) -> dict[str, str]:
     return pairs
 
 
-def _check_message(message: Any, place: str) -> None:
+def _check_message(message: Any, place: str, left: int) -> int:
+    """How many values the arguments of its tool calls hold, of so many that are left."""
     if not isinstance(message, dict):
         raise invalid(f"{place} must be an object", place)
     # The template writes the role as it comes: any other text could end the turn.
@@ -130,12 +132,14 @@ def _check_message(message: Any, place: str) -> None:
     calls = message.get("tool_calls")
     if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
         raise invalid(f"{place}.tool_calls must be a list of objects", f"{place}.tool_calls")
+    count = 0
     for index, function in enumerate(functions_of(message)):
         if isinstance(arguments := function.get("arguments"), str):
-            check_text(arguments, f"{place}.tool_calls[{index}].function.arguments")
+            count += check_text(arguments, f"{place}.tool_calls[{index}].function.arguments", left - count)
     for name in ("name", "tool_call_id"):
         if not isinstance(message.get(name), str | None):
             raise invalid(f"{place}.{name} must be text", f"{place}.{name}")
+    return count
 
 
 def _check_integer(body: Body, name: str, low: int, high: int) -> None:

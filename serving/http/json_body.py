@@ -22,40 +22,42 @@ def parse_json(raw: bytes, most: int) -> Any:
         raise invalid(f"the body is not JSON: {error}", None) from error
     except RecursionError:
         raise invalid("the body is nested too deeply", None) from None
-    if not _are_few(value, most):
+    if _count(value, most) > most:
         raise invalid(f"the body holds more than {most} values", _field_of_many(value, most))
     _check_all(value, "")
     return value
 
 
-def check_text(text: str, place: str) -> None:
-    """What the engine would read in a text, if that is JSON. Raises ApiError 400 naming the field at fault."""
+def check_text(text: str, place: str, most: int) -> int:
+    """How many values the engine would read in a text, if that is JSON. Raises ApiError 400 naming the field at fault,
+    also for more than so many."""
     try:
         value = json.loads(text)
     except ValueError:
-        return
+        return 0
     except RecursionError:
         raise invalid(f"{place} is nested too deeply", place) from None
+    if (count := _count(value, most)) > most:
+        raise invalid(f"{place} holds too many values", place)
     _check_all(value, place)
+    return count
 
 
-def _are_few(value: Any, most: int) -> bool:
-    """Whether a value holds at most so many others, at any depth; looks at no more of them."""
+def _count(value: Any, most: int) -> int:
+    """How many others a value holds, at any depth; where they are more than so many, no more are looked at."""
     count, rest = 0, [value]
-    while rest:
+    while rest and count <= most:
         held = rest.pop()
         inner: Collection[Any] = held.values() if isinstance(held, dict) else held if isinstance(held, list) else ()
         count += len(inner)
-        if count > most:
-            return False
         rest += inner
-    return True
+    return count
 
 
 def _field_of_many(body: Any, most: int) -> str | None:
     """The field that holds too much by itself, if it is one; names that are not ASCII are none of ours."""
     fields = body.items() if isinstance(body, dict) and len(body) <= most else ()
-    return next((name for name, item in fields if name.isascii() and not _are_few(item, most)), None)
+    return next((name for name, item in fields if name.isascii() and _count(item, most) > most), None)
 
 
 class _Fault(Exception):

@@ -16,8 +16,11 @@ MAX_CHAT = 2 * 2**20
 SIGN_IN = "/v1/session"
 MAX_SIGN_IN = 4 * 2**10
 SIGN_IN_S = 5.0
+JUDGEMENTS = ("/v1/feedback", "/feedback")
 # A correction and all that may stand around it, with each character escaped.
-MAX_BODY = 512 * 2**10
+MAX_JUDGEMENT = 512 * 2**10
+# Orders and names are short, 16 pairs of metadata the most of it.
+MAX_BODY = 64 * 2**10
 # In this time the sockets that may go are far fewer than those kept in reserve.
 LOOK_AGAIN_S = 0.01
 
@@ -98,7 +101,9 @@ class _Body:
 
 def limit_of(path: str) -> int:
     """How many bytes a body may have."""
-    return MAX_CHAT if path in CHATS else MAX_SIGN_IN if path == SIGN_IN else MAX_BODY
+    if path in CHATS:
+        return MAX_CHAT
+    return MAX_JUDGEMENT if path in JUDGEMENTS else MAX_SIGN_IN if path == SIGN_IN else MAX_BODY
 
 
 def _too_large(limit: int) -> ApiError:

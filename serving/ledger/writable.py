@@ -16,8 +16,9 @@ FRESH_S = 2.0
 class Writable:
     """What was found last, and when."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, *ledgers: Ledger) -> None:
+        """Each has connections of its own, and finds out by itself what proves its writes."""
+        self._ledgers = ledgers
         self._tried = float("-inf")
         self._trouble: str | None = None
         self._one = asyncio.Lock()
@@ -32,7 +33,8 @@ class Writable:
 
     async def _try(self) -> str | None:
         try:
-            await run_in_threadpool(self._ledger.check)
+            for ledger in self._ledgers:
+                await run_in_threadpool(ledger.check)
         except LedgerNotDurable as error:
             return f"the ledger does not keep what it takes: {error}"
         except RedisError as error:

@@ -2,7 +2,6 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +12,7 @@ from feedback.durability import LedgerNotDurable
 from feedback.judgements import Feedback, Judgement, Rating
 from feedback.records import Completion, new_id
 from feedback.store import Conflict, Ledger, connect
-from tests.conftest import ValkeyProcess
+from tests.conftest import ValkeyProcess, own_valkey
 
 
 def make_feedback(judgement: Judgement, rater: str = "r") -> Feedback:
@@ -125,34 +124,24 @@ def test_standing_agrees_with_a_dict(ledger: Ledger, votes: list[tuple[str, str,
     ("options", "message"),
     [({"appendonly": "no"}, "without AOF"), ({"maxmemory-policy": "allkeys-lru"}, "evict feedback")],
 )
-def test_refuses_a_server_that_would_lose_feedback(tmp_path: Path, options: dict[str, str], message: str) -> None:
-    server = ValkeyProcess(tmp_path, **options).start()
-    try:
-        with pytest.raises(LedgerNotDurable, match=message):
-            Ledger(connect(server.url))
-    finally:
-        server.kill()
+def test_refuses_a_server_that_would_lose_feedback(options: dict[str, str], message: str) -> None:
+    with own_valkey(**options) as server, pytest.raises(LedgerNotDurable, match=message):
+        Ledger(connect(server.url))
 
 
-def test_everysec_is_made_durable_by_waitaof(tmp_path: Path) -> None:
-    server = ValkeyProcess(tmp_path, appendfsync="everysec").start()
-    try:
+def test_everysec_is_made_durable_by_waitaof() -> None:
+    with own_valkey(appendfsync="everysec") as server:
         ledger = Ledger(connect(server.url))
         ledger.append_feedback(make_feedback(Rating(completion_id="c", value=1)))
         server.kill()
         server.start()
         assert len(list(Ledger(connect(server.url)).feedback_between("0"))) == 1
-    finally:
-        server.kill()
 
 
 @pytest.mark.parametrize("older", [{}, {"rename-command": "WAITAOF UNKNOWN"}])
-def test_a_server_that_comes_back_with_other_settings_acknowledges_nothing_it_would_lose(
-    tmp_path: Path, older: dict[str, str]
-) -> None:
+def test_a_server_that_comes_back_with_other_settings_acknowledges_nothing_it_would_lose(older: dict[str, str]) -> None:
     """Nobody has looked at its settings since; one too old for WAITAOF must fsync always."""
-    server = ValkeyProcess(tmp_path, **older).start()
-    try:
+    with own_valkey(**older) as server:
         ledger = Ledger(connect(server.url))
         assert ledger.append_feedback(make_feedback(Rating(completion_id="a", value=1))).status == "created"
         for changed in ({"appendfsync": "no"}, {"appendfsync": "always", "appendonly": "no"}):
@@ -161,13 +150,10 @@ def test_a_server_that_comes_back_with_other_settings_acknowledges_nothing_it_wo
             server.start()
             with pytest.raises(LedgerNotDurable):
                 ledger.append_feedback(make_feedback(Rating(completion_id="b", value=1)))
-    finally:
-        server.kill()
 
 
-def test_a_check_finds_out_how_the_server_that_is_there_now_proves_its_writes(tmp_path: Path) -> None:
-    server = ValkeyProcess(tmp_path, **{"rename-command": "WAITAOF UNKNOWN"}).start()
-    try:
+def test_a_check_finds_out_how_the_server_that_is_there_now_proves_its_writes() -> None:
+    with own_valkey(**{"rename-command": "WAITAOF UNKNOWN"}) as server:
         ledger = Ledger(connect(server.url))
         server.kill()
         del server.options["rename-command"]
@@ -175,16 +161,13 @@ def test_a_check_finds_out_how_the_server_that_is_there_now_proves_its_writes(tm
         server.start()
         ledger.check()
         assert ledger.append_feedback(make_feedback(Rating(completion_id="a", value=1))).status == "created"
-    finally:
-        server.kill()
 
 
 @pytest.fixture
-def never_fsynced(tmp_path: Path) -> Iterator[ValkeyProcess]:
+def never_fsynced() -> Iterator[ValkeyProcess]:
     """A server that takes writes and leaves it to the system when they reach the disk."""
-    server = ValkeyProcess(tmp_path, appendfsync="no").start()
-    yield server
-    server.kill()
+    with own_valkey(appendfsync="no") as server:
+        yield server
 
 
 def test_without_fsync_nothing_is_acknowledged_however_many_share_the_connections(never_fsynced: ValkeyProcess) -> None:

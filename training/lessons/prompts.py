@@ -1,10 +1,11 @@
 """Which prompts train, and which only measure: a prompt's side is drawn once, and no round trains on the others.
 
-Drawn is the side of a question: the turns without system messages. Those hold the date, in some clients and templates,
-so the same question comes as other tokens every day, and all of them are on one side.
+Drawn is the side of a question: of the messages, without a date. Some clients and templates put one into the system
+message, so the same question comes as other tokens every day, and all of them are on one side.
 """
 
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,14 @@ from feedback.rounds.sides import Side
 from training.lessons.answers import Ids
 
 MIN_HELD_OUT = 2
+# Of two prompts the gate can prove next to nothing: a gain has to be nine times its own spread.
+WANTED_HELD_OUT = 6
+WORD = re.compile(r"\w+")
+# Numbers, and words that begin as the names of days and months do.
+DATE = re.compile(
+    r"\d+(?:st|nd|rd|th|am|pm)?|\b(?:[ap]m|"
+    r"(?:mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*)\b"
+)
 MAX_PROMPTS_PER_RATER = 200
 
 #: What earlier rounds fixed, of those digests that have a side.
@@ -33,9 +42,12 @@ def questions_of(completions: Iterable[Completion]) -> dict[Ids, str]:
 
 
 def question_of(completion: Completion) -> str:
-    """A digest of what it answers without system messages; of these alone, where there is nothing else."""
-    asks = any(message.role not in ("system", "developer") for message in completion.messages)
-    return path_digest(completion.messages) if asks else completion.prompt_digest
+    """A digest of what it answers. System messages may hold a document, which counts, and a date, which does not."""
+    told = [message.content.lower() for message in completion.messages if message.role in ("system", "developer")]
+    if len(told) == len(completion.messages):
+        return completion.prompt_digest
+    words, turns = WORD.findall(DATE.sub(" ", " ".join(told))), path_digest(completion.messages)
+    return digest([turns, words]) if words else turns
 
 
 def split(
@@ -66,7 +78,7 @@ def split(
     # In a small round chance may leave next to nothing below, and then the lowest above join: for good, like all.
     for kind in (ranked, asked):
         own = {questions[prompt] for prompt in kind}
-        missing = min(MIN_HELD_OUT, len(own) // 3) - len(own & held_out)
+        missing = min(WANTED_HELD_OUT, len(own) // 3) - len(own & held_out)
         if missing > 0:
             held_out |= set(sorted(own - held_out - trained)[:missing])
     unseen = frozenset(prompt for prompt, question in questions.items() if question in held_out)

@@ -106,8 +106,8 @@ async def test_a_body_that_never_ends_is_cut_off_without_being_kept(live: Any) -
 
 KIB = 1024
 LONG = "x" * MIB
-SIZES = {"/v1/session": 4 * KIB, "/v1/feedback": 512 * KIB, "/feedback": 512 * KIB, "/v1/keys": 512 * KIB}
-SIZES |= {"/v1/chat/completions": 2 * MIB, "/v1/comparisons": 2 * MIB, "/v1/chat/completions/x": 512 * KIB}
+SIZES = {"/v1/session": 4 * KIB, "/v1/feedback": 512 * KIB, "/feedback": 512 * KIB, "/v1/keys": 64 * KIB}
+SIZES |= {"/v1/chat/completions": 2 * MIB, "/v1/comparisons": 2 * MIB, "/v1/chat/completions/x": 64 * KIB}
 
 
 @pytest.mark.parametrize("path", SIZES)
@@ -360,3 +360,19 @@ async def test_parts_of_a_message_that_are_none_are_refused(live: Any, field: st
     body = {"model": "policy", "messages": [{"role": "assistant", "content": "x", field: value}]}
     refused = await live.http.post("/v1/chat/completions", json=body)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, f"messages[0].{field}")
+
+
+async def test_the_arguments_of_tool_calls_together_hold_no_more_values_than_a_chat(live: Any) -> None:
+    """The engine would read them, and so do we: each is JSON in a text, which the body's own count takes for one."""
+
+    def chat(values: int) -> list[dict[str, Any]]:
+        called = {"name": "f", "arguments": json.dumps([0] * values)}
+        calls = [{"id": f"call_{n}", "type": "function", "function": called} for n in range(2)]
+        answers = [{"role": "tool", "tool_call_id": f"call_{n}", "content": "0"} for n in range(2)]
+        asked = {"role": "user", "content": "x"}
+        return [asked, {"role": "assistant", "content": None, "tool_calls": calls}, *answers, asked]
+
+    assert (await live.chat(messages=chat(2**15), max_tokens=2)).status_code == 200
+    refused = await live.chat(messages=chat(2**15 + 1), max_tokens=2)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "messages[1].tool_calls[1].function.arguments"

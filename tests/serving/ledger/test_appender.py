@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from feedback.judgements import Feedback, Rating
 from feedback.store import Appended, Conflict, Ledger, connect
 from serving.ledger import appender
 from serving.ledger.appender import Appender, Line
-from tests.conftest import ValkeyProcess
+from tests.conftest import ValkeyProcess, own_valkey
 
 
 class SlowLedger:
@@ -191,22 +190,18 @@ async def test_replies_that_came_too_late_are_not_taken_for_the_next(
     assert (await real.append(judged("a"), "once")).id == "a"
 
 
-async def test_where_an_answer_does_not_mean_fsynced_it_is_waited_for(tmp_path: Path) -> None:
-    server = ValkeyProcess(tmp_path, appendfsync="everysec").start()
-    try:
+async def test_where_an_answer_does_not_mean_fsynced_it_is_waited_for() -> None:
+    with own_valkey(appendfsync="everysec") as server:
         redis = connect(server.url)
         writer = Appender(Ledger(redis), server.url)
         assert (await writer.append(judged("a"), None)).status == "created"
         assert redis.info("commandstats")["cmdstat_waitaof"]["calls"] > 1  # the first asks whether it knows the command
         await writer.close()
-    finally:
-        server.kill()
 
 
 @pytest.mark.parametrize("older", [{}, {"rename-command": "WAITAOF UNKNOWN"}])
-async def test_nothing_is_acknowledged_once_the_server_keeps_no_log(tmp_path: Path, older: dict[str, str]) -> None:
-    server = ValkeyProcess(tmp_path, **older).start()
-    try:
+async def test_nothing_is_acknowledged_once_the_server_keeps_no_log(older: dict[str, str]) -> None:
+    with own_valkey(**older) as server:
         writer = Appender(Ledger(connect(server.url)), server.url)
         assert (await writer.append(judged("a"), None)).status == "created"
         await asyncio.to_thread(server.kill)
@@ -216,8 +211,6 @@ async def test_nothing_is_acknowledged_once_the_server_keeps_no_log(tmp_path: Pa
             with pytest.raises(LedgerNotDurable):
                 await writer.append(judged("b"), None)
         await writer.close()
-    finally:
-        server.kill()
 
 
 async def test_a_line_tells_what_the_server_refused_beside_what_it_did(valkey: ValkeyProcess) -> None:

@@ -17,7 +17,7 @@ from feedback.rounds.sides import Sides
 from feedback.store import Ledger, connect
 from training.config import GateConfig, RoundConfig, WeightsConfig
 from training.lessons.collect import Refused, TrainingData, collect
-from training.lessons.prompts import MAX_PROMPTS_PER_RATER
+from training.lessons.prompts import MAX_PROMPTS_PER_RATER, question_of
 
 CONFIG = replace(RoundConfig(), gate=GateConfig(prompts=2))
 
@@ -515,8 +515,8 @@ def test_data_tells_where_it_comes_from(crowd: Crowd) -> None:
 
 
 def test_prompts_are_distinct_capped_and_shuffled_by_the_seed(crowd: Crowd) -> None:
-    asked, held_out = prompts(10, below=False), prompts(3, below=True)
-    crowd.answer(*(completion(f"a{n}", prompt=(*asked, *held_out)[n % 13]) for n in range(26)))
+    asked, held_out = prompts(10, below=False), prompts(4, below=True)
+    crowd.answer(*(completion(f"a{n}", prompt=(*asked, *held_out)[n % 14]) for n in range(28)))
     data = crowd.collect(seed=1)
     assert sorted(data.prompts) == asked
     assert sorted(data.held_out_prompts) == held_out
@@ -562,7 +562,7 @@ def test_prompt_that_an_evaluation_rater_ranked_or_asked_trains_nothing(crowd: C
 
 def test_side_of_a_prompt_is_drawn_once(crowd: Crowd) -> None:
     """Whatever the threshold becomes, and whoever asks or ranks it later: what has trained proves nothing."""
-    crowd.compare(*prompts(12, below=False), *prompts(4, below=True))
+    crowd.compare(*prompts(12, below=False), *prompts(5, below=True))
     data = crowd.collect()
     crowd.fix(data)
     late = prompts(12, below=False)[0]
@@ -577,7 +577,7 @@ def test_side_of_a_prompt_is_drawn_once(crowd: Crowd) -> None:
 
 def daily(prompt: tuple[int, ...], day: int) -> dict[str, Any]:
     """The same question another day: a client's system message has the date, and so have the tokens."""
-    system = Message(role="system", content=f"Today is day {day}.")
+    system = Message(role="system", content=f"Sat, {day} Nov 2026, 10:{day % 60:02d} PM")
     asks = Message(role="user", content=f"prompt {prompt}")
     return {"prompt": (1000 + day, *prompt), "messages": (system, asks)}
 
@@ -625,6 +625,17 @@ def test_what_trained_when_sides_were_those_of_tokens_trains_on(crowd: Crowd) ->
     assert sides_by_question(data) == ({*high[1:], low[0]}, {*low[1:], high[0]})
     crowd.sides.fix([digest(daily(high[0], 2)["prompt"])], "train")
     assert sides_by_question(crowd.collect()) == ({*high, low[0]}, {*low[1:]}), "asked on both sides, it has trained"
+
+
+def test_what_a_system_message_says_beside_the_date_is_part_of_the_question() -> None:
+    """An application may put all that changes there, and ask of each document the same."""
+
+    def asked(system: str) -> str:
+        told = (Message(role="system", content=system), Message(role="user", content="Sum it up."))
+        return question_of(completion("c", messages=told))
+
+    assert asked("Today is Monday, 1st May 2026. The contract.") == asked("today is Friday, 2 June 2026: the contract")
+    assert len({asked(document) for document in ("The contract.", "The will.", "")}) == 3
 
 
 def test_system_messages_alone_are_questions_of_their_own(crowd: Crowd) -> None:
@@ -704,15 +715,15 @@ def test_gate_looks_first_at_the_lowest_digests_whoever_asked(crowd: Crowd) -> N
 
 
 @pytest.mark.parametrize("below", [0, 1])
-def test_small_round_holds_two_prompts_out_whatever_their_digests(crowd: Crowd, below: int) -> None:
+def test_small_round_holds_a_third_of_its_prompts_out_whatever_their_digests(crowd: Crowd, below: int) -> None:
     asked = [*prompts(14 - below, below=False), *prompts(below, below=True)]
     crowd.compare(*asked)
     data = crowd.collect()
     data.refuse_if_too_little()
     lowest = sorted(asked, key=question)
-    assert trained(data) == set(lowest[2:])
-    assert set(data.held_out_prompts) == set(lowest[:2])
-    assert {ranked.prompt_ids for ranked in data.held_out_rankings} == set(lowest[:2])
+    assert trained(data) == set(lowest[4:])
+    assert set(data.held_out_prompts) == set(lowest[:4])
+    assert {ranked.prompt_ids for ranked in data.held_out_rankings} == set(lowest[:4])
     crowd.fix(data)
     crowd.compare(*prompts(4, below=True))
     later = crowd.collect()

@@ -274,7 +274,7 @@ def test_stage_that_always_crashes_is_given_up(installation: "Installation", mon
     assert record is not None
     assert record.state == "failed"
     assert record.reason is not None
-    assert record.reason.startswith("collect given up after 2 attempts; last: collect: ValidationError")
+    assert record.reason.startswith("collect given up after 2 attempts; last: collect: BrokenSecrets")
 
 
 def test_later_stage_that_always_crashes_is_given_up_and_the_round_closed(
