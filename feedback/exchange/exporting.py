@@ -88,6 +88,7 @@ def _groups(ledger: Ledger, wanted: Wanted, standing: Sequence[Feedback], salt: 
 
 def _judged(ledger: Ledger, wanted: Wanted, standing: Sequence[Feedback], salt: bytes) -> Iterator[Judged]:
     """Judgements with those of their completions that may be shown, unless none is left."""
+    installation = installation_of(salt)
     for start in range(0, len(standing), CHUNK):
         chunk = standing[start : start + CHUNK]
         known = ledger.completions(tuple({id: None for feedback in chunk for id in feedback.judgement.targets}))
@@ -101,7 +102,7 @@ def _judged(ledger: Ledger, wanted: Wanted, standing: Sequence[Feedback], salt: 
             completions = tuple(shown[id] for id in feedback.judgement.targets if id in shown)
             if completions:
                 rater = pseudonymous(feedback.rater, salt)
-                yield Judged(feedback.model_copy(update={"rater": rater}), completions, installation_of(salt))
+                yield Judged(feedback.model_copy(update={"rater": rater}), completions, installation)
 
 
 def _unnamed(completion: Completion, salt: bytes) -> Completion:

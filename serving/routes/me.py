@@ -9,7 +9,6 @@ from fastapi import APIRouter, Depends, Query
 from starlette.responses import StreamingResponse
 
 from feedback.erasure import Eraser, forget
-from feedback.people.raters import Raters
 from serving.chat import comparisons
 from serving.document import by_route as docs
 from serving.gateway import CallerDep, FreshCallerDep, Gateway, GatewayDep, User
@@ -17,7 +16,7 @@ from serving.http.auth import require_admin
 from serving.http.errors import invalid
 from serving.judging import judgements
 from serving.routes import keys
-from serving.routes.raters import rater_not_found
+from serving.routes.raters import known
 from serving.routes.stored import Stored, card, chat_completion, load
 
 CHUNK = 500
@@ -40,8 +39,7 @@ def person_of(gateway: GatewayDep, caller: FreshCallerDep, user: User = None, ra
     require_admin(caller)
     if user is not None:
         raise invalid("name a user or a rater, not both", "rater")
-    if not Raters(gateway.ledger.redis).knows(rater):
-        raise rater_not_found(rater, "rater")
+    known(gateway, rater, "rater")
     return rater
 
 

@@ -41,9 +41,7 @@ async def _move(action: Action, rater: str, request: Request, gateway: Gateway, 
 
 def moved(gateway: Gateway, action: Action, rater: str, actor: str, reason: str) -> dict[str, Any]:
     """The rater as they are from now on. Raises ApiError 404 for nobody, 409 where that is so already."""
-    raters = Raters(gateway.ledger.redis)
-    if not raters.knows(rater):
-        raise rater_not_found(rater)
+    raters = known(gateway, rater)
     move = raters.quarantine if action == "quarantine" else raters.release
     if not move(rater, actor=actor, reason=reason):
         is_so = "in quarantine already" if action == "quarantine" else "not in quarantine"
@@ -51,5 +49,9 @@ def moved(gateway: Gateway, action: Action, rater: str, actor: str, reason: str)
     return gateway.rater_facts.row(rater)
 
 
-def rater_not_found(rater: str, param: str = "id") -> ApiError:
-    return ApiError(404, f"No rater {rater}.", code="rater_not_found", param=param)
+def known(gateway: Gateway, rater: str, param: str = "id") -> Raters:
+    """Raises ApiError 404 where nobody is called so."""
+    raters = Raters(gateway.ledger.redis)
+    if not raters.knows(rater):
+        raise ApiError(404, f"No rater {rater}.", code="rater_not_found", param=param)
+    return raters

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -207,20 +208,28 @@ async def test_the_same_wrong_key_costs_one_look(live: Any, monkeypatch: pytest.
     assert looks == ["rk-again"] * 2, "it may have become right: not remembered for long"
 
 
-async def test_thousands_of_guesses_at_once_hold_two_threads(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = KeyRing(connect(valkey_url), "pepper")
-    auth, find, inside, most = Authenticator(keys), keys.find, [], [0]
-    good, other = keys.create(name="ann", role="user"), keys.create(name="bob", role="user")
-    monkeypatch.setattr("serving.http.auth.HURRY_S", 30.0)
-    monkeypatch.setattr("serving.http.auth.MAX_KNOWN", 100)
+def watched(find: Callable[[str], Any]) -> tuple[Callable[[str], Any], list[int]]:
+    """The same, and how many threads were at most inside of it at once."""
+    inside: list[str] = []
+    most = [0]
 
-    def watched(plain: str) -> Any:
+    def watching(plain: str) -> Any:
         inside.append(plain)
         most[0] = max(most[0], len(inside))
         try:
             return find(plain)
         finally:
             inside.remove(plain)
+
+    return watching, most
+
+
+async def test_thousands_of_guesses_at_once_hold_two_threads(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = KeyRing(connect(valkey_url), "pepper")
+    auth, (find, most) = Authenticator(keys), watched(keys.find)
+    good, other = keys.create(name="ann", role="user"), keys.create(name="bob", role="user")
+    monkeypatch.setattr("serving.http.auth.HURRY_S", 30.0)
+    monkeypatch.setattr("serving.http.auth.MAX_KNOWN", 100)
 
     async def ask(plain: str, address: str = "10.0.0.1") -> Any:
         try:
@@ -229,7 +238,7 @@ async def test_thousands_of_guesses_at_once_hold_two_threads(valkey_url: str, mo
             return error.status
 
     assert [await ask(f"rk-first-{index}") for index in range(GUESSES)] == [401] * GUESSES
-    monkeypatch.setattr(keys, "find", watched)
+    monkeypatch.setattr(keys, "find", find)
     asked = [*(f"rk-{index}" for index in range(2000)), good]
     answers = await asyncio.gather(*(ask(plain) for plain in asked))
     assert Counter(answers) == {429: 2000, "ann": 1}
@@ -253,17 +262,8 @@ async def test_a_stall_holds_one_thread_for_a_known_key_and_loses_no_answer(
     """However many ask by it; a key that was revoked before is not spared once Redis is back."""
     assert (await live.chat("hi", max_tokens=2)).json()["ratchet"]["stored"]
     monkeypatch.setattr("serving.http.auth.FRESH_S", 0.0)
-    find, inside, most = live.gateway.keys.find, [], [0]
-
-    def watched(plain: str) -> Any:
-        inside.append(plain)
-        most[0] = max(most[0], len(inside))
-        try:
-            return find(plain)
-        finally:
-            inside.remove(plain)
-
-    monkeypatch.setattr(live.gateway.keys, "find", watched)
+    find, most = watched(live.gateway.keys.find)
+    monkeypatch.setattr(live.gateway.keys, "find", find)
     asked: list[asyncio.Task[Any]] = []
     freeze_redis()
     for _ in range(5):
